@@ -1,0 +1,58 @@
+// swift-tools-version:6.0
+import PackageDescription
+
+// 512-bit registers: clang's default for these CPUs is 256.
+let fullWidth = ["-mprefer-vector-width=512"]
+
+let package = Package(
+  name: "MLAPrefill",
+  products: [
+    .library(name: "mlaprefill", type: .dynamic, targets: ["MLAPrefill"])
+  ],
+  targets: mlaTargets()
+)
+
+@MainActor func mlaTargets() -> [Target] {
+  let root = Context.packageDirectory
+  return [
+    .systemLibrary(name: "CMLAPrefill", path: "include"),
+    .target(name: "MLAKernelABI"),
+    .target(name: "MLAShims"),
+    kernels("Portable", flags: []),
+    kernels("AVX2", flags: ["-mavx2", "-mfma", "-mf16c"]),
+    kernels("AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
+    kernels("AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
+    kernels("AMX", flags: ["-march=sapphirerapids"] + fullWidth),
+    .target(
+      name: "MLACore",
+      dependencies: [
+        "CMLAPrefill", "MLAKernelABI", "MLAShims", "MLAKernelsPortable",
+        "MLAKernelsAVX2", "MLAKernelsAVX512", "MLAKernelsAVX512BF16", "MLAKernelsAMX",
+      ]
+    ),
+    .target(
+      name: "MLAPrefill",
+      dependencies: ["CMLAPrefill", "MLACore"],
+      exclude: ["exports.map"],
+      linkerSettings: [
+        .unsafeFlags([
+          "-static-stdlib",
+          "-Xlinker", "--version-script=\(root)/Sources/MLAPrefill/exports.map",
+          "-Xlinker", "--gc-sections",
+          "-Xlinker", "-soname=libmlaprefill.so.1",
+          "-Xlinker", "-z", "-Xlinker", "nodelete",
+        ])
+      ]
+    ),
+  ]
+}
+
+/// One module per instruction set: what is compiled for a stronger CPU must
+/// never be shared with a weaker one (see Sources/README.md).
+@MainActor func kernels(_ family: String, flags: [String]) -> Target {
+  .target(
+    name: "MLAKernels\(family)",
+    dependencies: ["MLAKernelABI", "MLAShims"],
+    swiftSettings: [.unsafeFlags(["-Ounchecked"] + flags.flatMap { ["-Xcc", $0] })]
+  )
+}

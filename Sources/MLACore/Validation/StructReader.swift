@@ -1,0 +1,44 @@
+import CMLAPrefill
+
+/// Reads a struct that the caller filled, whatever header it was compiled
+/// against: a missing tail reads as zero, a tail this library does not know
+/// must be zero.
+///
+/// - Parameters:
+///   - pointer: the caller's struct; its first field is `uint32_t struct_size`.
+///   - name: what the caller calls it, for messages.
+///   - minimumSize: the size of its first version; no caller has a smaller one.
+public func readStruct<Struct: BitwiseCopyable>(
+  _ pointer: UnsafePointer<Struct>?, name: String, minimumSize: Int
+) throws(MLAError) -> Struct {
+  guard let pointer else { throw .null(name) }
+  let raw = UnsafeRawPointer(pointer)
+  guard Int(bitPattern: raw) % MemoryLayout<Struct>.alignment == 0 else {
+    throw .invalid(
+      name, "\(raw)", "must be aligned to \(MemoryLayout<Struct>.alignment) bytes")
+  }
+  let size = Int(raw.load(as: UInt32.self))
+  let known = MemoryLayout<Struct>.size
+  guard size >= minimumSize, size <= maximumStructSize else {
+    throw .invalid(
+      "\(name).struct_size", size,
+      "must be the size that the matching _INIT macro sets, \(minimumSize) to \(maximumStructSize)")
+  }
+  for offset in stride(from: known, to: size, by: 1)
+  where raw.load(fromByteOffset: offset, as: UInt8.self) != 0 {
+    throw .invalid(
+      "\(name).struct_size", size,
+      "byte \(offset) is set, but this library knows \(known) bytes only: it is older than its caller"
+    )
+  }
+  var copy = UnsafeMutableRawBufferPointer.allocate(
+    byteCount: known, alignment: MemoryLayout<Struct>.alignment)
+  defer { copy.deallocate() }
+  copy.initializeMemory(as: UInt8.self, repeating: 0)
+  copy.copyMemory(from: UnsafeRawBufferPointer(start: raw, count: min(size, known)))
+  return copy.load(as: Struct.self)
+}
+
+/// Far above any struct of this header: a larger size is garbage, not a newer
+/// caller.
+private let maximumStructSize = 4096

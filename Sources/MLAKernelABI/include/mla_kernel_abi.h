@@ -1,0 +1,134 @@
+// The contract between schedules and kernels: what a kernel is handed, and the
+// table that says which kernel serves a dtype.
+//
+// A kernel knows one head of one request. It is handed raw rows, never a batch,
+// and trusts what it is handed: everything was validated above. All strides are
+// in elements. Results depend on a kernel's arguments alone, never on the
+// thread that runs it, so that a request has the same bits in any batch.
+#ifndef MLA_KERNEL_ABI_H
+#define MLA_KERNEL_ABI_H
+
+#include <stdint.h>
+
+// Element formats; the values of MLA_DTYPE_* in mla_prefill.h.
+enum {
+  MLA_FORMAT_FLOAT32 = 1,
+  MLA_FORMAT_FLOAT16 = 2,
+  MLA_FORMAT_BFLOAT16 = 3,
+  MLA_FORMAT_FLOAT8_E4M3FN = 4
+};
+
+// Instruction-set families; the values of MLA_ISA_* in mla_prefill.h.
+enum {
+  MLA_FAMILY_PORTABLE = 1,
+  MLA_FAMILY_AVX2 = 2,
+  MLA_FAMILY_AVX512 = 3,
+  MLA_FAMILY_AVX512_BF16 = 4,
+  MLA_FAMILY_AMX = 5
+};
+
+// Head dimensions of one call.
+typedef struct mla_kernel_dims {
+  int64_t qk_head_dim;
+  int64_t v_head_dim;
+} mla_kernel_dims;
+
+// Packs one block of keys and values into the kernel's own layout.
+//
+//   k  [num_keys, qk_head_dim], row stride k_stride
+//   v  [num_keys, v_head_dim],  row stride v_stride
+//   packed  packed_block_bytes(dims) bytes, 64-byte aligned
+//
+// 1 <= num_keys <= key_block. The kernel reads no row beyond num_keys and fills
+// the rest of the block with zeros, so a tail block is safe to compute on.
+typedef struct mla_pack_args {
+  mla_kernel_dims dims;
+  const void *k;
+  const void *v;
+  int64_t k_stride;
+  int64_t v_stride;
+  int64_t num_keys;
+  int32_t format;
+  void *packed;
+} mla_pack_args;
+
+// Attention of a tile of queries to a range of packed keys, with online softmax.
+//
+//   q    [num_queries, qk_head_dim], row stride q_stride
+//   out  [num_queries, v_head_dim],  row stride out_stride, format out_format
+//   lse  [num_queries] fp32, contiguous; may be NULL
+//
+// 1 <= num_queries <= query_tile; 0 <= key_begin <= key_end; key_begin is a
+// multiple of key_block; `packed` is the block that holds key 0 and blocks
+// follow each other packed_block_bytes apart. Query i attends to the keys j in
+// [key_begin, key_end) with j <= i + causal_offset (INT64_MAX / 2: no mask). A
+// query that attends to nothing gets out 0 and lse -inf.
+typedef struct mla_attend_args {
+  mla_kernel_dims dims;
+  const void *q;
+  int64_t q_stride;
+  int64_t num_queries;
+  const void *packed;
+  int64_t key_begin;
+  int64_t key_end;
+  int64_t causal_offset;
+  float scale;
+  int32_t format;
+  int32_t out_format;
+  void *out;
+  int64_t out_stride;
+  float *lse;
+  void *scratch;  // scratch_bytes(dims) bytes, 64-byte aligned
+} mla_attend_args;
+
+// One member of a partial result: attention over some of the keys.
+typedef struct mla_partial {
+  const void *out;  // [num_rows, v_head_dim], row stride out_stride
+  int64_t out_stride;
+  const float *lse;  // one per row, lse_stride apart
+  int64_t lse_stride;
+} mla_partial;
+
+// Combines partial results of the same rows, in order of `partials`; rows are
+// independent, so `out` may be the same view as a partial's.
+//
+// out[r] = sum_i w_i partials[i].out[r], w_i = exp(lse_i[r]) / sum_j exp(lse_j[r]).
+// An lse of +inf counts as -inf; a row that is empty everywhere gives 0, -inf.
+typedef struct mla_combine_args {
+  int64_t num_rows;
+  int64_t v_head_dim;
+  const mla_partial *partials;
+  int64_t num_partials;
+  int32_t format;      // of the partials' out
+  int32_t out_format;  // fp8: values are multiplied by out_multiplier and saturated
+  float out_multiplier;
+  void *out;
+  int64_t out_stride;
+  float *lse;  // one per row, lse_stride apart; may be NULL
+  int64_t lse_stride;
+} mla_combine_args;
+
+// How one dtype's attention is computed.
+typedef struct mla_attention_kernel {
+  int32_t family;       // MLA_FAMILY_*: whose code this is
+  int64_t query_tile;   // most queries of an attend call
+  int64_t key_block;    // keys of a packed block
+  int64_t (*packed_block_bytes)(mla_kernel_dims dims);  // a multiple of 64
+  int64_t (*scratch_bytes)(mla_kernel_dims dims);       // a multiple of 64
+  void (*pack)(const mla_pack_args *args);
+  void (*attend)(const mla_attend_args *args);
+  // Called on a thread before its first kernel and after its last; may be NULL.
+  void (*enter)(void);
+  void (*leave)(void);
+} mla_attention_kernel;
+
+// Everything one host needs; tables are filled weakest to strongest, each
+// family replacing what it does better.
+typedef struct mla_kernel_table {
+  mla_attention_kernel bf16;
+  mla_attention_kernel fp16;
+  mla_attention_kernel fp32;
+  void (*combine)(const mla_combine_args *args);
+} mla_kernel_table;
+
+#endif  // MLA_KERNEL_ABI_H

@@ -1,0 +1,3 @@
+import MLAKernelABI
+import MLAShims
+@inline(never) public func tileTestAMX(_ a: Int) -> Int { a &* 3}

@@ -1,0 +1,28 @@
+// What the CPU offers and what the operating system lets a process use.
+#ifndef MLA_SHIMS_SYSTEM_H
+#define MLA_SHIMS_SYSTEM_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+typedef struct mla_cpuid_registers {
+  uint32_t eax, ebx, ecx, edx;
+} mla_cpuid_registers;
+
+static inline mla_cpuid_registers mla_shim_cpuid(uint32_t leaf, uint32_t subleaf) {
+  mla_cpuid_registers r = {0, 0, 0, 0};
+  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+  return r;
+}
+
+// Valid only where CPUID.1:ECX.OSXSAVE is set.
+static inline uint64_t mla_shim_xgetbv0(void) {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return ((uint64_t)high << 32) | low;
+}
+#endif
+
+#endif  // MLA_SHIMS_SYSTEM_H

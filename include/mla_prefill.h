@@ -1,0 +1,715 @@
+/*
+ * mla_prefill.h - multi-head latent attention (MLA) prefill for any engine.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The whole C ABI of libmlaprefill, in the order in which an engine calls it:
+ *
+ *    1. versions, status codes, the last error
+ *    2. the host: CPU, kernels, threads, log
+ *    3. tensors
+ *    4. the registry: which backends exist, what overrides them
+ *    5. the selector: which backend serves this configuration
+ *    6. metadata of a batch, and how its context is cut into chunks
+ *    7. backend objects: create, prepare_metadata, run, destroy
+ *    8. merging partial attention states
+ *    9. backends of your own: the vtable
+ *
+ * The names are those of vLLM's `vllm.v1.attention.backends.mla.prefill`
+ * (0.33), whose contracts the library keeps.
+ *
+ * Conventions
+ * -----------
+ * Status.     Every call that can fail returns an `mla_status`; MLA_OK is 0.
+ *             After any other value `mla_last_error_message()` names the field,
+ *             its value and the rule that it broke. A call that fails has
+ *             written nothing to its outputs. No call aborts, exits, prints or
+ *             installs a signal handler.
+ * Structs.    A struct that the caller fills begins with `struct_size`, set by
+ *             the matching *_INIT macro to the size the caller was compiled
+ *             with. Structs only ever grow at the end: a tail that an older
+ *             caller lacks means the default (zero); a tail that this library
+ *             does not know must be zero.
+ * Ownership.  Pointers handed in are borrowed for the duration of the call
+ *             unless a comment says otherwise. The caller owns every output
+ *             tensor and workspace. A `const char *` handed out stays valid
+ *             for the life of the process unless a comment says otherwise.
+ * Threads.    Every function may be called from any thread at any time. One
+ *             backend object may be run from several threads at once on
+ *             different outputs. mla_backend_destroy() must not race with
+ *             another call on the same object. The last error belongs to the
+ *             calling thread.
+ * Strides.    In elements, never bytes. The last dimension of every tensor must
+ *             have stride 1; other strides are honoured without a copy and may
+ *             not be negative.
+ * Alignment.  Tensor data must be aligned to its element size, nothing more.
+ * NULL.       A pointer must not be NULL unless its comment says "may be NULL".
+ * Device.     Every tensor carries its DLPack device and every run a stream.
+ *             On CPU tensors all built-in backends run natively and the stream
+ *             must be NULL. Tensors of a device for which no provider is
+ *             registered give MLA_ERROR_UNSUPPORTED_HARDWARE.
+ */
+#ifndef MLA_PREFILL_H
+#define MLA_PREFILL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------ */
+/* 1. Versions, status codes, the last error                                */
+/* ------------------------------------------------------------------------ */
+
+/** Raised when a caller compiled against an older header could misbehave. */
+#define MLA_ABI_VERSION 1
+
+#define MLA_VERSION_MAJOR 0
+#define MLA_VERSION_MINOR 1
+#define MLA_VERSION_PATCH 0
+
+/** What a call came to; one of the MLA_OK / MLA_ERROR_* values. */
+typedef int32_t mla_status;
+
+enum {
+  MLA_OK = 0,
+  /** An argument breaks a rule of this header. */
+  MLA_ERROR_INVALID_ARGUMENT = 1,
+  /** The arguments are well formed, but no backend (or not the one asked for)
+      serves this configuration. */
+  MLA_ERROR_UNSUPPORTED_CONFIGURATION = 2,
+  /** No provider for the tensors' device, or a dependency is missing. */
+  MLA_ERROR_UNSUPPORTED_HARDWARE = 3,
+  /** No backend of that name, or CUSTOM before it was registered. */
+  MLA_ERROR_NOT_REGISTERED = 4,
+  /** Memory could not be had. */
+  MLA_ERROR_OUT_OF_MEMORY = 5,
+  /** A defect of the library or of a registered backend. */
+  MLA_ERROR_INTERNAL = 6
+};
+
+/** MLA_ABI_VERSION of the library that is loaded. */
+uint32_t mla_abi_version(void);
+
+/** Version of the library that is loaded, "major.minor.patch". */
+const char *mla_version(void);
+
+/** Name of a status, "MLA_ERROR_INVALID_ARGUMENT" say; "unknown" for others. */
+const char *mla_status_name(mla_status status);
+
+/**
+ * Why the calling thread's last failing call failed: the field, its value and
+ * the rule. "" when none has failed. Valid until the thread's next failing call.
+ */
+const char *mla_last_error_message(void);
+
+/**
+ * Sets the calling thread's message. For backends of your own: called before
+ * a vtable function returns a failing status, it tells the caller why.
+ * `message` may be NULL, which means "".
+ */
+void mla_set_last_error_message(const char *message);
+
+/* ------------------------------------------------------------------------ */
+/* 2. The host: CPU, kernels, threads, log                                  */
+/* ------------------------------------------------------------------------ */
+
+/** A family of kernels, weakest first. Each table is complete: what a family
+    has no kernel of its own for is filled from the family below it. */
+enum {
+  /** As a limit: none, the best that the host has. */
+  MLA_ISA_DEFAULT = 0,
+  MLA_ISA_PORTABLE = 1,
+  /** AVX2, FMA and F16C. */
+  MLA_ISA_AVX2 = 2,
+  /** AVX-512 F, BW, DQ, VL. */
+  MLA_ISA_AVX512 = 3,
+  /** The above and AVX512_BF16. */
+  MLA_ISA_AVX512_BF16 = 4,
+  /** The above and AMX-TILE, AMX-BF16, with the kernel's permission. */
+  MLA_ISA_AMX = 5
+};
+
+/** What the host offers and what the library makes of it. */
+typedef struct mla_cpu_info {
+  /** Set by MLA_CPU_INFO_INIT. */
+  uint32_t struct_size;
+  /** Bits of MLA_CPU_*. A bit is set where the CPU has the instructions AND
+      the operating system saves their registers. */
+  uint32_t features;
+  /** MLA_ISA_* of the best kernel table that this host can run. */
+  int32_t best_isa;
+  /** MLA_ISA_* of the table in use: best_isa, unless the environment variable
+      MLA_MAX_ISA (portable, avx2, avx512, avx512_bf16, amx) caps it. It is read
+      once, at the library's first use. */
+  int32_t isa;
+  /** MLA_ISA_* of the kernel that serves bf16, fp16 and fp32 inputs. */
+  int32_t bf16_isa;
+  int32_t fp16_isa;
+  int32_t fp32_isa;
+  /** Processors this process may run on. */
+  int32_t num_processors;
+  /** CPU vendor ("GenuineIntel", "AuthenticAMD", ...) and model, NUL-terminated. */
+  char vendor[16];
+  char model[64];
+} mla_cpu_info;
+
+#define MLA_CPU_INFO_INIT {sizeof(mla_cpu_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+
+enum {
+  MLA_CPU_AVX2 = 1 << 0,
+  MLA_CPU_FMA = 1 << 1,
+  MLA_CPU_F16C = 1 << 2,
+  MLA_CPU_AVX512F = 1 << 3,
+  MLA_CPU_AVX512BW = 1 << 4,
+  MLA_CPU_AVX512DQ = 1 << 5,
+  MLA_CPU_AVX512VL = 1 << 6,
+  MLA_CPU_AVX512_BF16 = 1 << 7,
+  MLA_CPU_AMX_TILE = 1 << 8,
+  MLA_CPU_AMX_BF16 = 1 << 9
+};
+
+/** Fills `info`, whose struct_size the caller has set. */
+mla_status mla_get_cpu_info(mla_cpu_info *info);
+
+/** The same as one printable line, for logs and bug reports. */
+const char *mla_cpu_summary(void);
+
+/** Name of an MLA_ISA_* value as MLA_MAX_ISA spells it; "unknown" for others. */
+const char *mla_isa_name(int32_t isa);
+
+/**
+ * Number of threads that runs use, the calling one included; 0 goes back to
+ * the default (the processors this process may run on). At most 1024. Results
+ * have the same bits whatever the number. Takes effect with the next run.
+ */
+mla_status mla_set_num_threads(int32_t num_threads);
+int32_t mla_get_num_threads(void);
+
+/** One piece of a parallel loop; `task_context` is the library's. */
+typedef void (*mla_parallel_task)(void *task_context, int64_t index);
+
+/**
+ * A parallel loop of the host's own: must call `task(task_context, i)` exactly
+ * once for each i in [0, count) and return after all have returned, on any
+ * threads and in any order, even one after the other on the calling thread.
+ */
+typedef void (*mla_parallel_for)(void *host_context, int64_t count,
+                                 mla_parallel_task task, void *task_context);
+
+/**
+ * Makes runs use the host's threads instead of the library's pool. The number
+ * of pieces is mla_get_num_threads(). `parallel_for` NULL goes back to the
+ * pool. `host_context` is borrowed until then.
+ */
+mla_status mla_set_parallel_for(mla_parallel_for parallel_for, void *host_context);
+
+enum {
+  MLA_LOG_DEBUG = 0,
+  MLA_LOG_INFO = 1,
+  MLA_LOG_WARNING = 2
+};
+
+/** Receives one message; may be called from any thread, must not call back. */
+typedef void (*mla_log_callback)(void *log_context, int32_t level, const char *message);
+
+/** Where log messages go; `callback` NULL, the default, drops them. */
+mla_status mla_set_log_callback(mla_log_callback callback, void *log_context);
+
+/* ------------------------------------------------------------------------ */
+/* 3. Tensors                                                               */
+/* ------------------------------------------------------------------------ */
+
+enum {
+  MLA_DTYPE_NONE = 0,
+  MLA_DTYPE_FLOAT32 = 1,
+  MLA_DTYPE_FLOAT16 = 2,
+  MLA_DTYPE_BFLOAT16 = 3,
+  /** OCP e4m3fn: no infinity, largest value 448. */
+  MLA_DTYPE_FLOAT8_E4M3FN = 4
+};
+
+/** DLPack's device types, as far as this header names them. */
+enum {
+  MLA_DEVICE_CPU = 1,
+  MLA_DEVICE_CUDA = 2,
+  MLA_DEVICE_CUDA_HOST = 3,
+  MLA_DEVICE_ROCM = 10,
+  MLA_DEVICE_ROCM_HOST = 11
+};
+
+#define MLA_MAX_NDIM 4
+
+/** A borrowed view of a tensor. */
+typedef struct mla_tensor {
+  /** Set by MLA_TENSOR_INIT. */
+  uint32_t struct_size;
+  /** MLA_DTYPE_*. */
+  int32_t dtype;
+  /** First element; may be NULL only if a dimension is 0. */
+  void *data;
+  /** DLPack device type and id; MLA_DEVICE_CPU and 0 for host memory. */
+  int32_t device_type;
+  int32_t device_id;
+  /** Number of dimensions, 1 to MLA_MAX_NDIM; entries beyond it are ignored. */
+  int32_t ndim;
+  uint32_t reserved;
+  int64_t shape[MLA_MAX_NDIM];
+  /** In elements; the stride of a dimension of size 0 or 1 is ignored. */
+  int64_t strides[MLA_MAX_NDIM];
+} mla_tensor;
+
+#define MLA_TENSOR_INIT \
+  {sizeof(mla_tensor), MLA_DTYPE_NONE, NULL, MLA_DEVICE_CPU, 0, 0, 0, {0, 0, 0, 0}, {0, 0, 0, 0}}
+
+/* ------------------------------------------------------------------------ */
+/* 4. The registry                                                          */
+/* ------------------------------------------------------------------------ */
+
+/*
+ * One registry per process, shared by all languages in it. Its members are
+ * FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED, TOKENSPEED_MLA, ROCM_AITER_FA, CPU,
+ * ZEN_CPU, CUSTOM (no implementation until one is registered) and whatever
+ * mla_register_backend() adds. Any member can be overridden.
+ */
+
+typedef struct mla_backend_vtable mla_backend_vtable; /* section 9 */
+
+/** What stands behind a name: a class path, a vtable, or both. */
+typedef struct mla_backend_registration {
+  /** Set by MLA_BACKEND_REGISTRATION_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  /** "package.module.Class" as Python would import it; may be NULL where
+      `vtable` is given. Copied. */
+  const char *class_path;
+  /** How C code runs it; may be NULL where `class_path` is given: the name can
+      then be listed and resolved, but mla_backend_create() refuses it. The
+      struct is copied; its context is owned from the moment the call succeeds. */
+  const mla_backend_vtable *vtable;
+} mla_backend_registration;
+
+#define MLA_BACKEND_REGISTRATION_INIT {sizeof(mla_backend_registration), 0, NULL, NULL}
+
+/**
+ * Adds a dynamic member. The name must be a Python identifier, new, and not
+ * reserved (vLLM: MLAPrefillBackendEnum.register).
+ */
+mla_status mla_register_backend(const char *name, const mla_backend_registration *registration);
+
+/**
+ * Puts another implementation behind an existing member, CUSTOM included
+ * (vLLM: register_mla_prefill_backend on an enum member). Backend objects that
+ * exist already keep the implementation they were created with.
+ */
+mla_status mla_override_backend(const char *name, const mla_backend_registration *registration);
+
+/** Goes back to the member's own implementation; no error if not overridden. */
+mla_status mla_clear_override(const char *name);
+
+/** Removes a dynamic member; built-in ones cannot be removed. */
+mla_status mla_remove_backend(const char *name);
+
+/** The class path behind a name, overrides respected. CUSTOM before it is
+    registered gives MLA_ERROR_NOT_REGISTERED. */
+mla_status mla_backend_path(const char *name, const char **class_path);
+
+/** Stores 1 if the member is overridden, else 0. */
+mla_status mla_backend_is_overridden(const char *name, int32_t *is_overridden);
+
+/* ------------------------------------------------------------------------ */
+/* 5. The selector                                                          */
+/* ------------------------------------------------------------------------ */
+
+enum {
+  /** The platform that the host is found to be; CPU where no GPU provider is
+      registered. */
+  MLA_PLATFORM_AUTO = 0,
+  MLA_PLATFORM_CPU = 1,
+  MLA_PLATFORM_CUDA = 2,
+  MLA_PLATFORM_ROCM = 3
+};
+
+/** What a backend must serve (vLLM: MLAPrefillSelectorConfig and its config). */
+typedef struct mla_selector_config {
+  /** Set by MLA_SELECTOR_CONFIG_INIT. */
+  uint32_t struct_size;
+  /** MLA_DTYPE_* of the model. */
+  int32_t dtype;
+  int32_t qk_nope_head_dim;
+  int32_t qk_rope_head_dim;
+  int32_t v_head_dim;
+  /** MLA_PLATFORM_*. */
+  int32_t platform;
+  /** CUDA compute capability, or major 9 minor 4 / 5 for gfx942 / gfx950 on
+      ROCm; major -1 where it is not known. Ignored on the CPU platform. */
+  int32_t capability_major;
+  int32_t capability_minor;
+  /** Not 0: results must not depend on the batch (vLLM: VLLM_BATCH_INVARIANT). */
+  int32_t batch_invariant;
+  uint32_t reserved;
+  /** The engine's explicit choice; NULL: the environment variable
+      MLA_PREFILL_BACKEND if set, else automatic. May be NULL. */
+  const char *backend;
+} mla_selector_config;
+
+#define MLA_SELECTOR_CONFIG_INIT \
+  {sizeof(mla_selector_config), MLA_DTYPE_BFLOAT16, 0, 0, 0, MLA_PLATFORM_AUTO, -1, -1, 0, 0, NULL}
+
+/**
+ * Chooses a backend; stores its name. An explicit choice that does not fit
+ * gives MLA_ERROR_UNSUPPORTED_CONFIGURATION and vLLM's text with the reasons;
+ * an unknown name or unregistered CUSTOM gives MLA_ERROR_NOT_REGISTERED.
+ */
+mla_status mla_select_backend(const mla_selector_config *config, const char **name);
+
+/** All members at one moment, in order of definition, judged by one config. */
+typedef struct mla_backend_list mla_backend_list;
+
+/** One row of the list. Strings belong to the list. */
+typedef struct mla_backend_info {
+  /** Set by MLA_BACKEND_INFO_INIT. */
+  uint32_t struct_size;
+  /** 1: serves the configuration; 0: see `reasons`. */
+  int32_t is_valid;
+  /** "FLASH_ATTN", ... */
+  const char *name;
+  /** What the backend calls itself (vLLM: get_name()): "CPU_SDPA_MLA" for CPU. */
+  const char *backend_name;
+  /** NULL for CUSTOM before it is registered. */
+  const char *class_path;
+  /** vLLM's texts joined by "; ", "" when valid. */
+  const char *reasons;
+  int32_t num_reasons;
+  int32_t is_overridden;
+  /** 1: a member added by mla_register_backend(). */
+  int32_t is_dynamic;
+  /** 1: mla_backend_create() can make one in this process. */
+  int32_t is_runnable;
+} mla_backend_info;
+
+#define MLA_BACKEND_INFO_INIT {sizeof(mla_backend_info), 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0}
+
+mla_status mla_backend_list_create(const mla_selector_config *config, mla_backend_list **list);
+int32_t mla_backend_list_size(const mla_backend_list *list);
+mla_status mla_backend_list_get(const mla_backend_list *list, int32_t index, mla_backend_info *info);
+/** Stores reason `reason` of row `index`; the string belongs to the list. */
+mla_status mla_backend_list_reason(const mla_backend_list *list, int32_t index, int32_t reason,
+                                   const char **text);
+/** `list` may be NULL. */
+void mla_backend_list_destroy(mla_backend_list *list);
+
+/* ------------------------------------------------------------------------ */
+/* 6. Metadata of a batch, and how its context is cut into chunks           */
+/* ------------------------------------------------------------------------ */
+
+/** One context chunk: for some consecutive requests, some of the keys that
+    were cached before this step (vLLM: ContextChunk). Host memory. */
+typedef struct mla_context_chunk {
+  /** Set by MLA_CONTEXT_CHUNK_INIT. */
+  uint32_t struct_size;
+  /** Place in mla_prefill_metadata.chunks, or -1 for a chunk not announced there. */
+  int32_t index;
+  int32_t num_requests;
+  uint32_t reserved;
+  /** [num_requests + 1] row offsets into the chunk's q, from 0, never falling. */
+  const int32_t *query_start_loc;
+  /** [num_requests + 1] row offsets into the chunk's k and v, likewise. */
+  const int32_t *cu_seq_lens;
+} mla_context_chunk;
+
+#define MLA_CONTEXT_CHUNK_INIT {sizeof(mla_context_chunk), -1, 0, 0, NULL, NULL}
+
+/** A batch: one per engine step, shared by all layers. Host memory, copied. */
+typedef struct mla_prefill_metadata {
+  /** Set by MLA_PREFILL_METADATA_INIT. */
+  uint32_t struct_size;
+  /** May be 0: an empty batch. */
+  int32_t num_requests;
+  /** [num_requests + 1] row offsets of the new tokens, from 0, never falling. */
+  const int32_t *query_start_loc;
+  /** Context chunks known in advance, so that they can be planned once; may be
+      NULL where num_chunks is 0. Chunk i must have index i or -1. */
+  const mla_context_chunk *chunks;
+  int32_t num_chunks;
+  uint32_t reserved;
+} mla_prefill_metadata;
+
+#define MLA_PREFILL_METADATA_INIT {sizeof(mla_prefill_metadata), 0, NULL, NULL, 0, 0}
+
+/** How contexts are packed into chunks of bounded size. */
+typedef struct mla_context_plan_args {
+  /** Set by MLA_CONTEXT_PLAN_ARGS_INIT. */
+  uint32_t struct_size;
+  int32_t num_requests;
+  /** [num_requests] cached tokens of each request, 0 where it has none. */
+  const int32_t *context_lens;
+  /** [num_requests + 1] row offsets of the new tokens; may be NULL, then the
+      chunks carry no query_start_loc. */
+  const int32_t *query_start_loc;
+  /** Most context rows in a chunk; at least block_size. */
+  int64_t row_budget;
+  /** A request that must be split is split at a multiple of this; at least 1. */
+  int32_t block_size;
+  /** Most rows of one piece of a split request; 0: row_budget. Rounded down to
+      a multiple of block_size. */
+  int32_t max_context_chunk;
+} mla_context_plan_args;
+
+#define MLA_CONTEXT_PLAN_ARGS_INIT {sizeof(mla_context_plan_args), 0, NULL, NULL, 0, 1, 0}
+
+typedef struct mla_context_plan mla_context_plan;
+
+/** One planned chunk. Arrays belong to the plan. */
+typedef struct mla_context_plan_chunk {
+  /** Set by MLA_CONTEXT_PLAN_CHUNK_INIT. */
+  uint32_t struct_size;
+  int32_t index;
+  /** Requests [request_begin, request_end) of the batch; all have rows here. */
+  int32_t request_begin;
+  int32_t request_end;
+  /** New tokens [token_begin, token_end) of the batch: the chunk's q rows; 0, 0
+      without a query_start_loc. */
+  int32_t token_begin;
+  int32_t token_end;
+  /** 1: the first request continues from the chunk before; the results of
+      tokens [token_begin, continuation_token_end) must be merged, not stored. */
+  int32_t is_continuation;
+  int32_t continuation_token_end;
+  /** [requests] first context row of each request in this chunk. */
+  const int32_t *starts;
+  /** [requests] context rows of each request in this chunk. */
+  const int32_t *seq_lens;
+  /** [requests + 1] as mla_context_chunk has them; query_start_loc NULL without
+      one in the arguments. */
+  const int32_t *query_start_loc;
+  const int32_t *cu_seq_lens;
+} mla_context_plan_chunk;
+
+#define MLA_CONTEXT_PLAN_CHUNK_INIT \
+  {sizeof(mla_context_plan_chunk), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL}
+
+/**
+ * Packs contexts into chunks as vLLM's plan_mla_context_chunks does: each
+ * context row in exactly one chunk; no chunk above row_budget; splits only at
+ * multiples of block_size; only a chunk's first request may be a continuation;
+ * a request without context is in none.
+ */
+mla_status mla_plan_context_chunks(const mla_context_plan_args *args, mla_context_plan **plan);
+int32_t mla_context_plan_num_chunks(const mla_context_plan *plan);
+mla_status mla_context_plan_get(const mla_context_plan *plan, int32_t index,
+                                mla_context_plan_chunk *chunk);
+/** `plan` may be NULL. */
+void mla_context_plan_destroy(mla_context_plan *plan);
+
+/* ------------------------------------------------------------------------ */
+/* 7. Backend objects                                                       */
+/* ------------------------------------------------------------------------ */
+
+/** What a backend object is made for (vLLM: MLAPrefillBackend.__init__). */
+typedef struct mla_backend_config {
+  /** Set by MLA_BACKEND_CONFIG_INIT. */
+  uint32_t struct_size;
+  int32_t num_heads;
+  /** Multiplies the scores; finite. */
+  double scale;
+  int32_t kv_lora_rank;
+  int32_t qk_nope_head_dim;
+  int32_t qk_rope_head_dim;
+  int32_t v_head_dim;
+  /** MLA_ISA_*: the strongest kernels this object may use; the host's and
+      MLA_MAX_ISA's limits hold as well. */
+  int32_t max_isa;
+  uint32_t reserved;
+} mla_backend_config;
+
+#define MLA_BACKEND_CONFIG_INIT {sizeof(mla_backend_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, 0}
+
+typedef struct mla_backend mla_backend;
+
+/** Creates an object of the implementation now behind `name`. Owned by the
+    caller until mla_backend_destroy(). */
+mla_status mla_backend_create(const char *name, const mla_backend_config *config,
+                              mla_backend **backend);
+
+/** A second object of the same configuration, without metadata. */
+mla_status mla_backend_clone(const mla_backend *backend, mla_backend **clone);
+
+/** `backend` may be NULL. */
+void mla_backend_destroy(mla_backend *backend);
+
+/** The registry name it was created by; "" for NULL. Valid while it lives. */
+const char *mla_backend_name(const mla_backend *backend);
+
+/** Hands in the batch; needed before any run. Runs under way on other threads
+    finish with the metadata they started with. */
+mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
+
+/** Causal attention of a batch's new tokens to themselves. */
+typedef struct mla_new_tokens_args {
+  /** Set by MLA_NEW_TOKENS_ARGS_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  /** [num_tokens, num_heads, qk_head_dim] of bf16, fp16 or fp32. */
+  const mla_tensor *q;
+  /** The same shape and dtype as q. */
+  const mla_tensor *k;
+  /** [num_tokens, num_heads, v_head_dim], dtype of q; may be a view into wider
+      rows (vLLM's kv_nope). */
+  const mla_tensor *v;
+  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16 or fp32; may be strided;
+      must not overlap an input, lse or workspace. A token without keys is 0. */
+  const mla_tensor *out;
+  /** [num_heads, num_tokens] fp32: natural logarithm of the sum of exp(score *
+      scale), -inf for a token without keys. May be NULL. */
+  const mla_tensor *lse;
+  /** Scale of a quantized `out`, see mla_supports_quant_output(); may be NULL. */
+  const float *output_scale;
+  /** Scratch of at least mla_workspace_size() bytes; may be NULL with size 0:
+      then the library's own is used. */
+  void *workspace;
+  int64_t workspace_size;
+  /** NULL on CPU. */
+  void *stream;
+} mla_new_tokens_args;
+
+#define MLA_NEW_TOKENS_ARGS_INIT \
+  {sizeof(mla_new_tokens_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL}
+
+mla_status mla_run_prefill_new_tokens(const mla_backend *backend, const mla_new_tokens_args *args);
+
+/** Attention of some requests' new tokens to a chunk of their context: no mask. */
+typedef struct mla_context_chunk_args {
+  /** Set by MLA_CONTEXT_CHUNK_ARGS_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  const mla_context_chunk *chunk;
+  /** [num_q_rows, num_heads, qk_head_dim]: the rows of chunk->query_start_loc. */
+  const mla_tensor *q;
+  /** [num_kv_rows, num_heads, qk_head_dim]: the rows of chunk->cu_seq_lens. */
+  const mla_tensor *k;
+  /** [num_kv_rows, num_heads, v_head_dim]. */
+  const mla_tensor *v;
+  /** [num_q_rows, num_heads, v_head_dim]. */
+  const mla_tensor *out;
+  /** [num_heads, num_q_rows] fp32; required. */
+  const mla_tensor *lse;
+  void *workspace;
+  int64_t workspace_size;
+  void *stream;
+} mla_context_chunk_args;
+
+#define MLA_CONTEXT_CHUNK_ARGS_INIT \
+  {sizeof(mla_context_chunk_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL}
+
+mla_status mla_run_prefill_context_chunk(const mla_backend *backend,
+                                         const mla_context_chunk_args *args);
+
+/** Stores 1 if runs write into a caller's `out` (vLLM: supports_out). All
+    built-in backends do. */
+mla_status mla_supports_out(const mla_backend *backend, int32_t *supports);
+
+/** Stores 1 if new-token runs can write `out` in MLA_DTYPE_* `dtype` with a
+    static per-tensor output_scale (vLLM: supports_quant_output). */
+mla_status mla_supports_quant_output(const mla_backend *backend, int32_t dtype, int32_t *supports);
+
+/** Stores the bytes of workspace that any run of the prepared batch needs at
+    the present number of threads. */
+mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
+
+/* ------------------------------------------------------------------------ */
+/* 8. Merging partial attention states                                      */
+/* ------------------------------------------------------------------------ */
+
+/**
+ * Merges the attention of the same tokens to two disjoint sets of keys
+ * (section 2.2 of arXiv:2501.01005). An lse of +inf counts as -inf (no keys);
+ * two empty sides give 0 and -inf. `output` may be the very same view as
+ * prefix_output or suffix_output, and output_lse as their lse; any other
+ * overlap is refused.
+ */
+typedef struct mla_merge_args {
+  /** Set by MLA_MERGE_ARGS_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16, fp32, or fp8_e4m3 with
+      an output_scale. */
+  const mla_tensor *output;
+  /** [num_heads, num_tokens] fp32; may be NULL. */
+  const mla_tensor *output_lse;
+  /** [num_tokens, num_heads, v_head_dim], one dtype for both sides. */
+  const mla_tensor *prefix_output;
+  const mla_tensor *prefix_lse;
+  const mla_tensor *suffix_output;
+  const mla_tensor *suffix_lse;
+  /** Tokens from this one on have no prefix: suffix is copied. -1: all have. */
+  int64_t prefill_tokens_with_context;
+  /** output = merged / *output_scale, saturated; finite and above 0; only and
+      always with an fp8 output. May be NULL. */
+  const float *output_scale;
+  /** NULL on CPU. */
+  void *stream;
+} mla_merge_args;
+
+#define MLA_MERGE_ARGS_INIT \
+  {sizeof(mla_merge_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, -1, NULL, NULL}
+
+mla_status mla_merge_attn_states(const mla_merge_args *args);
+
+/* ------------------------------------------------------------------------ */
+/* 9. Backends of your own: the vtable                                      */
+/* ------------------------------------------------------------------------ */
+
+/** Takes one reason why a configuration cannot be served. Copied. */
+typedef void (*mla_reason_sink)(void *sink_context, const char *reason);
+
+/**
+ * What the library calls to run a registered backend, from any thread.
+ * `context` is the registration's own; `instance` what `create` stored. A
+ * function that fails returns a status, best after
+ * mla_set_last_error_message(). Arguments have been checked against this
+ * header before they arrive, so a backend sees only well-formed ones.
+ */
+struct mla_backend_vtable {
+  /** Set by MLA_BACKEND_VTABLE_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  void *context;
+  /** Called once, when the last object and the registration itself are gone.
+      May be NULL. */
+  void (*destroy_context)(void *context);
+  /** What the backend calls itself; may be NULL: the member's name. Copied. */
+  const char *backend_name;
+  /** Reports each reason against a configuration, none if it is served; may be
+      NULL: serves all. */
+  mla_status (*validate)(void *context, const mla_selector_config *config, mla_reason_sink sink,
+                         void *sink_context);
+  mla_status (*create)(void *context, const mla_backend_config *config, void **instance);
+  /** May be NULL. */
+  void (*destroy)(void *context, void *instance);
+  /** Must copy what it keeps. May be NULL. */
+  mla_status (*prepare_metadata)(void *context, void *instance,
+                                 const mla_prefill_metadata *metadata);
+  mla_status (*run_prefill_new_tokens)(void *context, void *instance,
+                                       const mla_new_tokens_args *args);
+  mla_status (*run_prefill_context_chunk)(void *context, void *instance,
+                                          const mla_context_chunk_args *args);
+  /** Not 0: writes into the caller's `out`; may be NULL: yes. */
+  int32_t (*supports_out)(void *context, void *instance);
+  /** May be NULL: no. */
+  int32_t (*supports_quant_output)(void *context, void *instance, int32_t dtype);
+  /** Bytes of workspace for the prepared batch; may be NULL: 0. */
+  int64_t (*workspace_size)(void *context, void *instance);
+};
+
+#define MLA_BACKEND_VTABLE_INIT                                                              \
+  {sizeof(mla_backend_vtable), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+   NULL, NULL}
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* MLA_PREFILL_H */
