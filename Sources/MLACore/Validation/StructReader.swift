@@ -31,7 +31,7 @@ public func readStruct<Struct: BitwiseCopyable>(
       "byte \(offset) is set, but this library knows \(known) bytes only: it is older than its caller"
     )
   }
-  var copy = UnsafeMutableRawBufferPointer.allocate(
+  let copy = UnsafeMutableRawBufferPointer.allocate(
     byteCount: known, alignment: MemoryLayout<Struct>.alignment)
   defer { copy.deallocate() }
   copy.initializeMemory(as: UInt8.self, repeating: 0)
