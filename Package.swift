@@ -44,6 +44,12 @@ let package = Package(
         ])
       ]
     ),
+  ] + testTargets()
+}
+
+@MainActor func testTargets() -> [Target] {
+  [
+    .target(name: "MLATestSupport", path: "Tests/Support"),
   ]
 }
 

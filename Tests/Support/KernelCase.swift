@@ -1,0 +1,23 @@
+/// One kernel of one table. Tests and benchmark walk the same list, so that
+/// nothing is tested and never measured, or measured and never tested.
+public struct KernelCase: Sendable, CustomStringConvertible {
+  /// MLA_ISA_* (= MLA_FAMILY_*) of the table.
+  public let isa: Int32
+  /// Format of q, k and v.
+  public let format: ElementFormat
+
+  public static let isaNames: [(isa: Int32, name: String)] = [
+    (1, "portable"), (2, "avx2"), (3, "avx512"), (4, "avx512_bf16"), (5, "amx"),
+  ]
+
+  /// Every kernel that a host can run whose strongest table is `bestISA`.
+  public static func all(upTo bestISA: Int32) -> [KernelCase] {
+    isaNames.filter { $0.isa <= bestISA }.flatMap { table in
+      ElementFormat.inputs.map { KernelCase(isa: table.isa, format: $0) }
+    }
+  }
+
+  public var isaName: String { Self.isaNames.first { $0.isa == isa }?.name ?? "unknown" }
+
+  public var description: String { "\(isaName)/\(format.name)" }
+}
