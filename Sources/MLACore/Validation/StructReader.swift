@@ -11,19 +11,10 @@ import CMLAPrefill
 public func readStruct<Struct: BitwiseCopyable>(
   _ pointer: UnsafePointer<Struct>?, name: String, minimumSize: Int
 ) throws(MLAError) -> Struct {
+  let size = try checkedStructSize(pointer, name: name, minimumSize: minimumSize)
   guard let pointer else { throw .null(name) }
   let raw = UnsafeRawPointer(pointer)
-  guard Int(bitPattern: raw) % MemoryLayout<Struct>.alignment == 0 else {
-    throw .invalid(
-      name, "\(raw)", "must be aligned to \(MemoryLayout<Struct>.alignment) bytes")
-  }
-  let size = Int(raw.load(as: UInt32.self))
   let known = MemoryLayout<Struct>.size
-  guard size >= minimumSize, size <= maximumStructSize else {
-    throw .invalid(
-      "\(name).struct_size", size,
-      "must be the size that the matching _INIT macro sets, \(minimumSize) to \(maximumStructSize)")
-  }
   for offset in stride(from: known, to: size, by: 1)
   where raw.load(fromByteOffset: offset, as: UInt8.self) != 0 {
     throw .invalid(
@@ -37,6 +28,25 @@ public func readStruct<Struct: BitwiseCopyable>(
   copy.initializeMemory(as: UInt8.self, repeating: 0)
   copy.copyMemory(from: UnsafeRawBufferPointer(start: raw, count: min(size, known)))
   return copy.load(as: Struct.self)
+}
+
+/// The `struct_size` of a caller's struct, once pointer and size are plausible.
+func checkedStructSize<Struct>(
+  _ pointer: UnsafePointer<Struct>?, name: String, minimumSize: Int
+) throws(MLAError) -> Int {
+  guard let pointer else { throw .null(name) }
+  let raw = UnsafeRawPointer(pointer)
+  guard Int(bitPattern: raw) % MemoryLayout<Struct>.alignment == 0 else {
+    throw .invalid(
+      name, "\(raw)", "must be aligned to \(MemoryLayout<Struct>.alignment) bytes")
+  }
+  let size = Int(raw.load(as: UInt32.self))
+  guard size >= minimumSize, size <= maximumStructSize else {
+    throw .invalid(
+      "\(name).struct_size", size,
+      "must be the size that the matching _INIT macro sets, \(minimumSize) to \(maximumStructSize)")
+  }
+  return size
 }
 
 /// Far above any struct of this header: a larger size is garbage, not a newer

@@ -1,0 +1,54 @@
+import CMLAPrefill
+
+/// A backend of somebody else's: the copied vtable and the life of its context.
+///
+/// Registrations, snapshots and backend objects hold references; when the last
+/// one goes, the context is destroyed, once. Nobody may let go of one while
+/// holding a lock: destroy_context is foreign code.
+public final class RegisteredBackend: @unchecked Sendable {
+  /// `backend_name` in it is NULL: the caller's string is not ours to keep.
+  /// `create` and both run functions are set.
+  public let vtable: mla_backend_vtable
+  /// What the backend calls itself, if it says so.
+  public let backendName: String?
+
+  /// Takes over the context.
+  init(adopting checked: CheckedVTable) {
+    vtable = checked.vtable
+    backendName = checked.backendName
+  }
+
+  deinit { vtable.destroy_context?(vtable.context) }
+}
+
+/// A vtable that has been checked and copied, but whose context is still the
+/// caller's: a registration that is refused must leave it alone.
+public struct CheckedVTable: @unchecked Sendable {
+  let vtable: mla_backend_vtable
+  let backendName: String?
+
+  /// - Parameter field: what the caller calls it, for messages.
+  public init(_ pointer: UnsafePointer<mla_backend_vtable>?, field: String) throws(MLAError) {
+    var table = try readStruct(pointer, name: field, minimumSize: firstVersionSize)
+    guard table.reserved == 0 else {
+      throw .invalid("\(field).reserved", table.reserved, "must be 0")
+    }
+    guard table.create != nil else { throw .null("\(field).create") }
+    guard table.run_prefill_new_tokens != nil else {
+      throw .null("\(field).run_prefill_new_tokens")
+    }
+    guard table.run_prefill_context_chunk != nil else {
+      throw .null("\(field).run_prefill_context_chunk")
+    }
+    backendName =
+      if let name = table.backend_name {
+        try readString(name, field: "\(field).backend_name", maximumBytes: maximumNameBytes)
+      } else {
+        nil
+      }
+    table.backend_name = nil
+    vtable = table
+  }
+}
+
+private let firstVersionSize = 104

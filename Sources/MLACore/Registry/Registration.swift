@@ -1,0 +1,48 @@
+import CMLAPrefill
+
+/// What somebody has put behind a name: a class path, a vtable, or both.
+public struct Registration: Sendable {
+  public let classPath: String?
+  public let backend: RegisteredBackend?
+
+  init(adopting request: RegistrationRequest) {
+    classPath = request.classPath
+    backend = request.vtable.map { RegisteredBackend(adopting: $0) }
+  }
+}
+
+/// A checked registration that has not been accepted yet.
+public struct RegistrationRequest: Sendable {
+  let classPath: String?
+  let vtable: CheckedVTable?
+
+  public init(classPath: String? = nil, vtable: CheckedVTable? = nil) {
+    self.classPath = classPath
+    self.vtable = vtable
+  }
+
+  public init(_ pointer: UnsafePointer<mla_backend_registration>?) throws(MLAError) {
+    let registration = try readStruct(
+      pointer, name: "registration", minimumSize: firstVersionSize)
+    guard registration.reserved == 0 else {
+      throw .invalid("registration.reserved", registration.reserved, "must be 0")
+    }
+    guard registration.class_path != nil || registration.vtable != nil else {
+      throw .invalid("registration.class_path", "NULL", "class_path or vtable must be given")
+    }
+    classPath =
+      if let path = registration.class_path {
+        try readString(path, field: "registration.class_path", maximumBytes: maximumPathBytes)
+      } else {
+        nil
+      }
+    vtable =
+      if let table = registration.vtable {
+        try CheckedVTable(table, field: "registration.vtable")
+      } else {
+        nil
+      }
+  }
+}
+
+private let firstVersionSize = 24

@@ -1,0 +1,109 @@
+import CMLAPrefill
+import Glibc
+
+/// Which backends exist and what overrides them. Any thread, any time.
+///
+/// What a change displaces is handed out of the lock before it is let go:
+/// with it may go a context, whose destructor is foreign code.
+public final class Registry: @unchecked Sendable {
+  /// The process has one; tests make their own.
+  public static let shared = Registry()
+
+  private let lock = RegistryLock()
+  private var members: [Member]
+
+  public init() {
+    members = BuiltInBackend.allCases.map { Member(name: $0.name, base: .builtIn($0)) }
+    members.append(Member(name: "CUSTOM", base: .placeholder))
+  }
+
+  /// All members at this moment, in order of definition.
+  public func snapshot() -> [Member] { lock.withLock { members } }
+
+  public func member(_ name: String) throws(MLAError) -> Member {
+    let members = snapshot()
+    return members[try Self.index(of: name, in: members)]
+  }
+
+  public func implementation(of name: String) throws(MLAError) -> Implementation {
+    try member(name).implementation()
+  }
+
+  /// Adds a dynamic member. The context is adopted only if this succeeds.
+  public func register(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
+    try lock.withLock { () throws(MLAError) in
+      guard !members.contains(where: { $0.name == name }) else {
+        let path = request.classPath ?? "your.module.YourClass"
+        throw MLAError(
+          MLA_ERROR_INVALID_ARGUMENT,
+          "MLA prefill backend \(name) already exists in MLAPrefillBackendEnum. "
+            + "Use register_mla_prefill_backend(MLAPrefillBackendEnum.\(name), '\(path)') to override.")
+      }
+      guard MemberName.isAllowed(name) else {
+        throw MLAError(
+          MLA_ERROR_INVALID_ARGUMENT, "Invalid or reserved backend name: \(name)")
+      }
+      members.append(Member(name: name, base: .dynamic(Registration(adopting: request))))
+    }
+  }
+
+  /// Puts another implementation behind a member. The context is adopted only
+  /// if this succeeds.
+  public func override(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
+    guard request.vtable != nil || request.classPath?.isEmpty == false else {
+      throw .invalid("registration.class_path", "\"\"", "must not be empty without a vtable")
+    }
+    let displaced = try lock.withLock { () throws(MLAError) -> Registration? in
+      let index = try Self.index(of: name, in: members)
+      let displaced = members[index].override
+      members[index].override = Registration(adopting: request)
+      return displaced
+    }
+    _ = consume displaced
+  }
+
+  public func clearOverride(_ name: String) throws(MLAError) {
+    let displaced = try lock.withLock { () throws(MLAError) -> Registration? in
+      let index = try Self.index(of: name, in: members)
+      let displaced = members[index].override
+      members[index].override = nil
+      return displaced
+    }
+    _ = consume displaced
+  }
+
+  /// Removes a dynamic member and its override.
+  public func remove(_ name: String) throws(MLAError) {
+    let removed = try lock.withLock { () throws(MLAError) -> Member in
+      let index = try Self.index(of: name, in: members)
+      guard members[index].isDynamic else {
+        throw .invalid("name", name, "only members added by mla_register_backend can be removed")
+      }
+      return members.remove(at: index)
+    }
+    _ = consume removed
+  }
+
+  private static func index(of name: String, in members: [Member]) throws(MLAError) -> Int {
+    guard let index = members.firstIndex(where: { $0.name == name }) else {
+      let options = members.map(\.name).joined(separator: ", ")
+      throw MLAError(
+        MLA_ERROR_NOT_REGISTERED,
+        "Unknown MLA prefill backend: '\(name)'. Valid options are: \(options)")
+    }
+    return index
+  }
+}
+
+/// Stands in until the runtime's lock is there.
+final class RegistryLock: @unchecked Sendable {
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  init() { pthread_mutex_init(mutex, nil) }
+  func withLock<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+    -> Result
+  {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return try body()
+  }
+}
