@@ -1,17 +1,158 @@
-// Vector instructions of the module's own instruction set.
+// Vector instructions at the width of the module's own instruction set: 16 lanes
+// under AVX-512, 8 under AVX2, 4 elsewhere. The same names everywhere, so that
+// kernels of all widths share their source.
 #ifndef MLA_SHIMS_VECTOR_H
 #define MLA_SHIMS_VECTOR_H
 
 #include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define MLA_INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512F__)
-#include <immintrin.h>
+#define MLA_LANES 16
+#elif defined(__AVX2__)
+#define MLA_LANES 8
+#else
+#define MLA_LANES 4
+#endif
 
-typedef float mla_f32x16 __attribute__((ext_vector_type(16)));
+typedef float mla_f32v __attribute__((ext_vector_type(MLA_LANES)));
+typedef uint32_t mla_u32v __attribute__((ext_vector_type(MLA_LANES)));
+typedef int32_t mla_i32v __attribute__((ext_vector_type(MLA_LANES)));
+typedef uint16_t mla_u16v __attribute__((ext_vector_type(MLA_LANES)));
 
-static inline mla_f32x16 mla_shim_fma_f32x16(mla_f32x16 a, mla_f32x16 b, mla_f32x16 c) {
+// Loads and stores at any alignment.
+MLA_INLINE mla_f32v mla_load_f32(const void *p) {
+  mla_f32v v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+MLA_INLINE void mla_store_f32(void *p, mla_f32v v) { memcpy(p, &v, sizeof v); }
+MLA_INLINE mla_u32v mla_load_u16(const void *p) {
+  mla_u16v v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, mla_u32v);
+}
+MLA_INLINE void mla_store_u16(void *p, mla_u32v v) {
+  mla_u16v narrow = __builtin_convertvector(v, mla_u16v);
+  memcpy(p, &narrow, sizeof narrow);
+}
+
+MLA_INLINE mla_u32v mla_bits(mla_f32v v) { return (mla_u32v)v; }
+MLA_INLINE mla_f32v mla_from_bits(mla_u32v v) { return (mla_f32v)v; }
+
+// a * b + c, fused where the instruction set fuses.
+MLA_INLINE mla_f32v mla_multiply_add(mla_f32v a, mla_f32v b, mla_f32v c) {
+#if defined(__FMA__) || defined(__AVX512F__)
   return __builtin_elementwise_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// The larger of each lane; `b` where either is NaN.
+MLA_INLINE mla_f32v mla_max(mla_f32v a, mla_f32v b) {
+#if defined(__AVX512F__)
+  return (mla_f32v)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (mla_f32v)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// `a` where x >= y, else `b`.
+MLA_INLINE mla_f32v mla_select_ge(mla_f32v x, mla_f32v y, mla_f32v a, mla_f32v b) {
+  return x >= y ? a : b;
+}
+// `a` where x == y, else `b`.
+MLA_INLINE mla_f32v mla_select_eq(mla_f32v x, mla_f32v y, mla_f32v a, mla_f32v b) {
+  return x == y ? a : b;
+}
+
+// Lanes of the lower and of the upper half.
+MLA_INLINE void mla_store_low_half(void *p, mla_f32v v) { memcpy(p, &v, sizeof v / 2); }
+MLA_INLINE void mla_store_high_half(void *p, mla_f32v v) {
+  memcpy(p, (const char *)&v + sizeof v / 2, sizeof v / 2);
+}
+
+// a0 b0 a1 b1 ... : the lower and the upper half of the interleaved lanes.
+#if MLA_LANES == 16
+MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                 31);
+}
+#elif MLA_LANES == 8
+MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#else
+MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
 }
 #endif
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+// x - floor(x); 0 for infinities.
+MLA_INLINE mla_f32v mla_fraction(mla_f32v x) {
+  return (mla_f32v)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
+}
+// a * 2^floor(x); 0 where x is -inf.
+MLA_INLINE mla_f32v mla_scale_by_power(mla_f32v a, mla_f32v x) {
+  return (mla_f32v)_mm512_scalef_ps((__m512)a, (__m512)x);
+}
+#else
+MLA_INLINE mla_i32v mla_to_int(mla_f32v x) { return __builtin_convertvector(x, mla_i32v); }
+MLA_INLINE mla_f32v mla_to_float(mla_i32v x) { return __builtin_convertvector(x, mla_f32v); }
+#endif
+
+// IEEE half precision.
+#if defined(__AVX512F__)
+MLA_INLINE mla_f32v mla_load_f16(const void *p) {
+  return (mla_f32v)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+MLA_INLINE void mla_store_f16(void *p, mla_f32v v) {
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__F16C__)
+MLA_INLINE mla_f32v mla_load_f16(const void *p) {
+  return (mla_f32v)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+MLA_INLINE void mla_store_f16(void *p, mla_f32v v) {
+  _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
+
+#if defined(__AVX512BF16__)
+// acc + a.lo * b.lo + a.hi * b.hi for each pair of bf16; the scalar b pairs all.
+MLA_INLINE mla_f32v mla_dot_bf16_pair(mla_f32v a, float b, mla_f32v acc) {
+  return (mla_f32v)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)_mm512_set1_ps(b));
+}
+// Rounds two vectors to bf16 and pairs them lane by lane: low in bits 0-15.
+MLA_INLINE mla_f32v mla_pair_bf16(mla_f32v low, mla_f32v high) {
+  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  const __m512i lanes = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (mla_f32v)_mm512_permutexvar_epi16(lanes, halves);
+}
+#endif
+
+// libm's, so that kernel modules need no import of their own.
+MLA_INLINE float mla_log(float x) { return __builtin_logf(x); }
+MLA_INLINE float mla_exp(float x) { return __builtin_expf(x); }
 
 #endif  // MLA_SHIMS_VECTOR_H

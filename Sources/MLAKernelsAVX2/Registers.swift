@@ -1,0 +1,3 @@
+import MLAShims
+
+typealias FloatVector = SIMD8<Float>

@@ -1,1 +1,0 @@
-// Kernels arrive with the shared sources.

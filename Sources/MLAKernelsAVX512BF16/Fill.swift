@@ -1,0 +1,8 @@
+import MLAKernelABI
+
+/// Puts this module's kernels into a table, over those of weaker families.
+@inline(never)
+public func fillAVX512BF16Kernels(_ table: UnsafeMutablePointer<mla_kernel_table>) {
+  table.pointee.bf16 = attentionKernel(family: MLA_FAMILY_AVX512_BF16)
+  table.pointee.combine = combinePartials
+}

@@ -1,0 +1,86 @@
+import MLAKernelABI
+import MLAShims
+
+// Operands are pairs of bf16: one instruction adds both products, at twice the
+// rate of fp32. The inputs are taken as they are, without conversion.
+
+/// Elements of a dot product that one operand carries.
+@inline(__always) var elementsPerOperand: Int { 2 }
+
+@inline(__always)
+func addDot(_ acc: FloatVector, _ q: FloatVector, _ b: Float) -> FloatVector {
+  mla_dot_bf16_pair(q, b, acc)
+}
+
+/// Two neighbouring elements of a row as they lie in memory.
+enum BFloat16PairFormat: ElementFormat {
+  @inline(__always) static var bytes: Int { 4 }
+  @inline(__always) static func load(_ p: UnsafeRawPointer) -> FloatVector { mla_load_f32(p) }
+  @inline(__always) static func store(_ v: FloatVector, _ p: UnsafeMutableRawPointer) {
+    mla_store_f32(p, v)
+  }
+}
+
+/// Turns scores into probabilities relative to `reference`, in place: one
+/// operand for two keys. Returns the sum of the unrounded probabilities.
+@inline(__always)
+func exponentiate<Row: QueryRow>(
+  _ scores: UnsafeMutablePointer<FloatVector>, keys: Int, reference: Row
+) -> Row {
+  var evenSum = Row.repeating(FloatVector(repeating: 0))
+  var oddSum = evenSum
+  for pair in 0..<keys / 2 {
+    let p = scores + pair * 2 * Row.width
+    let even = Row.load(p).combined(reference) { exp2($0 - $1) }
+    let odd = Row.load(p + Row.width).combined(reference) { exp2($0 - $1) }
+    evenSum = evenSum.combined(even) { $0 + $1 }
+    oddSum = oddSum.combined(odd) { $0 + $1 }
+    even.combined(odd, mla_pair_bf16).store(scores + pair * Row.width)
+  }
+  return evenSum.combined(oddSum) { $0 + $1 }
+}
+
+/// Pairs the values of neighbouring keys: panels [v_head_dim / group][pair][group].
+@inline(__always)
+private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>) {
+  let rowStride = Int(a.v_stride) * 2
+  let dims = Int(a.dims.v_head_dim)
+  var key = 0
+  while key < Int(a.num_keys) {
+    let even = a.v.unsafelyUnwrapped + key * rowStride
+    let hasOdd = key + 1 < Int(a.num_keys)
+    var d = 0
+    while d < dims {
+      let bytes = (dims - d) * 2
+      let low = loadTail(BFloat16Format.self, even + d * 2, bytes)
+      let high =
+        hasOdd
+        ? loadTail(BFloat16Format.self, even + (rowStride + d * 2), bytes)
+        : FloatVector(repeating: 0)
+      // Widened bf16 has its bits on top: shifting one of them down pairs them.
+      let pairs = mla_from_bits((mla_bits(low) &>> 16) | mla_bits(high))
+      scatter(
+        pairs, to: panels + (d * keyBlock / 2 + key / 2 * rowsPerGroup),
+        panelStride: keyBlock / 2)
+      d += lanes
+    }
+    key += 2
+  }
+}
+
+@inline(never)
+func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
+  block.clearTail(keys: Int(a.num_keys))
+  packKeys(BFloat16PairFormat.self, a, into: block.keys)
+  packValues(a, into: block.values)
+}
+
+@inline(__always)
+func packQueries<Row: QueryRow>(
+  _: Row.Type, _ a: mla_attend_args, into columns: UnsafeMutablePointer<FloatVector>,
+  turning square: UnsafeMutablePointer<FloatVector>
+) {
+  packQueries(Row.self, BFloat16PairFormat.self, a, into: columns, turning: square)
+}

@@ -1,0 +1,123 @@
+import MLAKernelABI
+import MLAShims
+
+/// Keys of a packed block: its scores against a panel stay in the L1 cache.
+@inline(__always) var keyBlock: Int { 64 }
+
+@inline(__always)
+func paddedToLanes(_ n: Int) -> Int { (n + lanes - 1) / lanes * lanes }
+
+/// Operands in a query's or key's row, padded so that squares can be turned.
+@inline(__always)
+func operandSteps(_ dims: mla_kernel_dims) -> Int {
+  let elements = Int(dims.qk_head_dim)
+  return paddedToLanes((elements + elementsPerOperand - 1) / elementsPerOperand)
+}
+
+/// One block of keys and values, as the register tile walks through them:
+///
+///     keys    [keyBlock / group][step][group]          step = operand of a key
+///     values  [v_head_dim / group][step][group]        step = operand of keys
+///
+/// `group` neighbouring rows lie side by side, so that each step of a dot
+/// product reads one short contiguous piece and the next step the next one.
+struct PackedBlock {
+  let keys: UnsafeMutablePointer<Float>
+  let values: UnsafeMutablePointer<Float>
+  private let keyFloats: Int
+  private let valueFloats: Int
+
+  @inline(__always)
+  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims) {
+    keyFloats = keyBlock * operandSteps(dims)
+    valueFloats = paddedToLanes(Int(dims.v_head_dim)) * keyBlock / elementsPerOperand
+    keys = start.assumingMemoryBound(to: Float.self)
+    values = keys + keyFloats
+  }
+
+  @inline(__always)
+  var bytes: Int { (keyFloats + valueFloats) * 4 }
+
+  /// A short block is computed on as if it were whole: what is not there must
+  /// be zero, for zero times a NaN left behind is a NaN.
+  @inline(__always)
+  func clearTail(keys count: Int) {
+    if count < keyBlock {
+      keys.update(repeating: 0, count: keyFloats + valueFloats)
+    }
+  }
+}
+
+@inline(never)
+func packedBlockBytes(_ dims: mla_kernel_dims) -> Int64 {
+  let bytes = PackedBlock(UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped, dims).bytes
+  return Int64((bytes + 63) / 64 * 64)
+}
+
+/// Stores a vector as groups: lanes 0 ..< group into one panel, the next ones
+/// into the panel `panelStride * group` floats further on.
+@inline(__always)
+func scatter(
+  _ v: FloatVector, to p: UnsafeMutablePointer<Float>, panelStride: Int
+) {
+  if rowsPerGroup == lanes {
+    mla_store_f32(p, v)
+  } else {
+    mla_store_low_half(p, v)
+    mla_store_high_half(p + panelStride * rowsPerGroup, v)
+  }
+}
+
+/// Reads up to `lanes` rows and hands out their columns, one operand of each
+/// row at a time. Rows beyond `rows` are zero.
+@inline(__always)
+func turnRows<Format: ElementFormat>(
+  _: Format.Type, of source: UnsafeRawPointer, rowStride: Int, rowBytes: Int, rows: Int,
+  steps: Int, turning square: UnsafeMutablePointer<FloatVector>,
+  _ body: (_ step: Int, _ column: FloatVector) -> Void
+) {
+  var step = 0
+  while step < steps {
+    let offset = step * Format.bytes
+    for row in 0..<lanes {
+      square[row] =
+        row < rows
+        ? loadTail(Format.self, source + row * rowStride + offset, rowBytes - offset)
+        : FloatVector(repeating: 0)
+    }
+    let turned = transpose(square, square + lanes)
+    for i in 0..<lanes { body(step + i, turned[i]) }
+    step += lanes
+  }
+}
+
+@inline(__always)
+func packKeys<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
+) {
+  let steps = operandSteps(a.dims)
+  let elementBytes = Format.bytes / elementsPerOperand
+  withSquare { square in
+    var key = 0
+    while key < Int(a.num_keys) {
+      let panel = panels + key * steps
+      turnRows(
+        Format.self, of: a.k.unsafelyUnwrapped + key * Int(a.k_stride) * elementBytes,
+        rowStride: Int(a.k_stride) * elementBytes,
+        rowBytes: Int(a.dims.qk_head_dim) * elementBytes, rows: Int(a.num_keys) - key,
+        steps: steps, turning: square
+      ) { step, column in
+        scatter(column, to: panel + step * rowsPerGroup, panelStride: steps)
+      }
+      key += lanes
+    }
+  }
+}
+
+/// Two squares' worth of vectors on the stack.
+@inline(__always)
+private func withSquare(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * lanes) {
+    body($0.baseAddress.unsafelyUnwrapped)
+  }
+}

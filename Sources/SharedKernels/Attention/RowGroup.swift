@@ -1,0 +1,86 @@
+import MLAShims
+
+/// The register tile: as many rows as the register file holds beside one row of
+/// operands, accumulated together so that a loaded operand serves all of them.
+protocol RowGroup {
+  associatedtype Row: QueryRow
+  /// Rows in the group.
+  static var count: Int { get }
+  static func repeating(_ row: Row) -> Self
+  /// Rows `stride` vectors apart.
+  static func load(_ p: UnsafePointer<FloatVector>) -> Self
+  func store(_ p: UnsafeMutablePointer<FloatVector>)
+  /// Row r gains q * b[r].
+  mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>)
+  func mapped(_ f: (Row) -> Row) -> Self
+}
+
+/// 4 x 3 accumulators, 3 operands and a broadcast: 16 registers (AVX2, SSE2).
+struct Rows4<Row: QueryRow>: RowGroup {
+  var r0: Row
+  var r1: Row
+  var r2: Row
+  var r3: Row
+
+  @inline(__always) static var count: Int { 4 }
+
+  @inline(__always) static func repeating(_ row: Row) -> Rows4 {
+    Rows4(r0: row, r1: row, r2: row, r3: row)
+  }
+
+  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>) -> Rows4 {
+    let w = Row.width
+    return Rows4(
+      r0: Row.load(p), r1: Row.load(p + w), r2: Row.load(p + 2 * w), r3: Row.load(p + 3 * w))
+  }
+
+  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>) {
+    let w = Row.width
+    r0.store(p)
+    r1.store(p + w)
+    r2.store(p + 2 * w)
+    r3.store(p + 3 * w)
+  }
+
+  @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
+    r0 = r0.addingDot(q, b[0])
+    r1 = r1.addingDot(q, b[1])
+    r2 = r2.addingDot(q, b[2])
+    r3 = r3.addingDot(q, b[3])
+  }
+
+  @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows4 {
+    Rows4(r0: f(r0), r1: f(r1), r2: f(r2), r3: f(r3))
+  }
+}
+
+/// 8 x 3 accumulators and 3 operands, broadcasts folded into the
+/// multiplication: 27 of AVX-512's 32 registers.
+struct Rows8<Row: QueryRow>: RowGroup {
+  var low: Rows4<Row>
+  var high: Rows4<Row>
+
+  @inline(__always) static var count: Int { 8 }
+
+  @inline(__always) static func repeating(_ row: Row) -> Rows8 {
+    Rows8(low: .repeating(row), high: .repeating(row))
+  }
+
+  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>) -> Rows8 {
+    Rows8(low: .load(p), high: .load(p + 4 * Row.width))
+  }
+
+  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>) {
+    low.store(p)
+    high.store(p + 4 * Row.width)
+  }
+
+  @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
+    low.addDot(q, b)
+    high.addDot(q, b + 4)
+  }
+
+  @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows8 {
+    Rows8(low: low.mapped(f), high: high.mapped(f))
+  }
+}

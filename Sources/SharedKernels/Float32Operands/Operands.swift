@@ -1,0 +1,80 @@
+import MLAKernelABI
+import MLAShims
+
+// Operands are fp32 numbers: whatever the inputs' format, they are widened once,
+// when they are packed.
+
+/// Elements of a dot product that one operand carries.
+@inline(__always) var elementsPerOperand: Int { 1 }
+
+@inline(__always)
+func addDot(_ acc: FloatVector, _ q: FloatVector, _ b: Float) -> FloatVector {
+  mla_multiply_add(q, FloatVector(repeating: b), acc)
+}
+
+/// Turns scores into probabilities relative to `reference`, in place: one
+/// operand a key. Returns their sum.
+@inline(__always)
+func exponentiate<Row: QueryRow>(
+  _ scores: UnsafeMutablePointer<FloatVector>, keys: Int, reference: Row
+) -> Row {
+  var sum = Row.repeating(FloatVector(repeating: 0))
+  for key in 0..<keys {
+    let p = scores + key * Row.width
+    let probability = Row.load(p).combined(reference) { exp2($0 - $1) }
+    sum = sum.combined(probability) { $0 + $1 }
+    probability.store(p)
+  }
+  return sum
+}
+
+/// Widens `v` into panels [v_head_dim / group][key][group].
+@inline(__always)
+func packValues<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
+) {
+  let rowBytes = Int(a.dims.v_head_dim) * Format.bytes
+  for key in 0..<Int(a.num_keys) {
+    let row = a.v.unsafelyUnwrapped + key * Int(a.v_stride) * Format.bytes
+    var d = 0
+    while d < paddedToLanes(Int(a.dims.v_head_dim)) {
+      let values = loadTail(
+        Format.self, row + d * Format.bytes, rowBytes - d * Format.bytes)
+      scatter(values, to: panels + (d * keyBlock + key * rowsPerGroup), panelStride: keyBlock)
+      d += lanes
+    }
+  }
+}
+
+@inline(never)
+func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.format) {
+  case MLA_FORMAT_BFLOAT16: packBlock(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: packBlock(Float16Format.self, a)
+  default: packBlock(Float32Format.self, a)
+  }
+}
+
+@inline(__always)
+func packBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_args) {
+  let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
+  block.clearTail(keys: Int(a.num_keys))
+  packKeys(Format.self, a, into: block.keys)
+  packValues(Format.self, a, into: block.values)
+}
+
+@inline(__always)
+func packQueries<Row: QueryRow>(
+  _: Row.Type, _ a: mla_attend_args, into columns: UnsafeMutablePointer<FloatVector>,
+  turning square: UnsafeMutablePointer<FloatVector>
+) {
+  switch Int(a.format) {
+  case MLA_FORMAT_BFLOAT16:
+    packQueries(Row.self, BFloat16Format.self, a, into: columns, turning: square)
+  case MLA_FORMAT_FLOAT16:
+    packQueries(Row.self, Float16Format.self, a, into: columns, turning: square)
+  default:
+    packQueries(Row.self, Float32Format.self, a, into: columns, turning: square)
+  }
+}

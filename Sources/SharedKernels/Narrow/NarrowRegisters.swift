@@ -1,0 +1,2 @@
+typealias Group<Row: QueryRow> = Rows4<Row>
+@inline(__always) var rowsPerGroup: Int { 4 }
