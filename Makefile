@@ -1,0 +1,69 @@
+# libmlaprefill: build, try, test, install.
+#
+#   make build                    the library, .build/release/libmlaprefill.so
+#   make demo                     what it does on recorded input, with errors and speed
+#   make test                     everything under Tests/
+#   make bench                    speed against a rate measured in the same run
+#   make install PREFIX=/usr/local [DESTDIR=]
+#   make sanitize                 the address and thread sanitizer runs of the tests alone
+#   make fuzz [CALLS=n] [SEED=n]  malformed calls through the C ABI, as many as you like
+#   make clean
+
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+DESTDIR ?=
+CALLS ?= 2000000
+SEED ?= 1
+
+# SwiftPM compiles the C targets itself; flags meant for other builds break it.
+unexport CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS
+
+header := include/mla_prefill.h
+define_of = $(shell awk '$$1 ~ /define/ && $$2 == "$(1)" {print $$3}' $(header))
+abi := $(call define_of,MLA_ABI_VERSION)
+version := $(call define_of,MLA_VERSION_MAJOR).$(call define_of,MLA_VERSION_MINOR).$(call define_of,MLA_VERSION_PATCH)
+soname := libmlaprefill.so.$(abi)
+# The ABI, then the library's version: both are read off the file.
+library := $(soname).$(version)
+to := $(DESTDIR)$(PREFIX)
+
+.PHONY: build demo test bench install sanitize fuzz clean
+
+build:
+	swift build -c release --product mlaprefill
+
+demo:
+	Sources/Packaging/debian-packages.sh demo
+	swift run -c release mla-demo
+
+bench:
+	Sources/Packaging/debian-packages.sh demo
+	swift run -c release mla-bench $(ARGS)
+
+test:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh
+
+sanitize:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh sanitizers
+
+fuzz: build
+	$(MAKE) -s -C Tests/ABI fuzz CALLS=$(CALLS) SEED=$(SEED)
+
+install: build
+	install -d "$(to)/include" "$(to)/lib/pkgconfig" "$(to)/lib/cmake/mla_prefill"
+	install -m 644 include/mla_prefill.h include/mla_prefill.hpp "$(to)/include"
+	install -m 755 -s .build/release/libmlaprefill.so "$(to)/lib/$(library)"
+	ln -sf $(library) "$(to)/lib/$(soname)"
+	ln -sf $(soname) "$(to)/lib/libmlaprefill.so"
+	$(call instantiate,mla_prefill.pc,lib/pkgconfig)
+	$(call instantiate,mla_prefillConfig.cmake,lib/cmake/mla_prefill)
+	$(call instantiate,mla_prefillConfigVersion.cmake,lib/cmake/mla_prefill)
+
+# Fills in a template of Sources/Packaging.
+instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' \
+	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
+
+clean:
+	rm -rf .build .build-tests .build-asan .build-tsan

@@ -1,0 +1,50 @@
+#!/bin/bash
+# Installs the Debian packages that the given purposes need and the machine
+# lacks; does nothing, and needs no root, where they are all there.
+#
+#   debian-packages.sh demo|test ...
+set -euo pipefail
+
+missing=()
+
+# need PACKAGE CHECK...: wants PACKAGE unless CHECK succeeds.
+need() {
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+have_library() { ldconfig -p | grep -q "$1"; }
+
+for purpose in "$@"; do
+  case $purpose in
+    demo) need libopenblas-dev have_library libopenblas.so.0 ;;
+    test)
+      need g++ command -v g++
+      need binutils command -v objdump
+      need cmake command -v cmake
+      need pkg-config command -v pkg-config
+      need qemu-user command -v qemu-x86_64
+      need python3 command -v python3
+      # A python3 that is not Debian's cannot see Debian's numpy; the suite then
+      # runs /usr/bin/python3 for what needs it.
+      python3 -c 'import numpy' 2>/dev/null || need python3-numpy /usr/bin/python3 -c 'import numpy'
+      ;;
+    *) echo "unknown purpose: $purpose" >&2; exit 2 ;;
+  esac
+done
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+echo "installing Debian packages: ${missing[*]}"
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || {
+    echo "not root and no sudo here; please install: ${missing[*]}" >&2
+    exit 1
+  }
+  as_root=(sudo)
+fi
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -qq --no-install-recommends "${missing[@]}"

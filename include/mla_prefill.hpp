@@ -1,0 +1,592 @@
+// mla_prefill.hpp - the C ABI of mla_prefill.h for C++17, header only.
+//
+// SPDX-License-Identifier: Apache-2.0
+//
+//   - a failing call throws mla::error, with the status and the message;
+//   - handles are move-only and destroy themselves;
+//   - tensors are views made from pointers and shapes, lists of offsets are
+//     spans; nothing here allocates or copies, exceptions apart;
+//   - a class becomes a backend through mla::register_backend<T>() or
+//     mla::override_backend<T>(), and what it throws becomes a status.
+//
+// The C structs (mla_selector_config, mla_prefill_metadata, ...) are used as
+// they are: `mla_selector_config config = MLA_SELECTOR_CONFIG_INIT;`.
+#ifndef MLA_PREFILL_HPP
+#define MLA_PREFILL_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <initializer_list>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "mla_prefill.h"
+
+namespace mla {
+
+// --- Errors -----------------------------------------------------------------
+
+/// A failing call: its status and why (field, value, rule).
+class error : public std::runtime_error {
+ public:
+  error(mla_status status, const char* message) : std::runtime_error(message), status_(status) {}
+  error(mla_status status, const std::string& message)
+      : std::runtime_error(message), status_(status) {}
+
+  /// One of MLA_ERROR_*.
+  mla_status status() const noexcept { return status_; }
+
+ private:
+  mla_status status_;
+};
+
+/// Throws unless `status` is MLA_OK.
+inline void check(mla_status status) {
+  if (status != MLA_OK) throw error(status, mla_last_error_message());
+}
+
+// --- Views ------------------------------------------------------------------
+
+/// A borrowed run of elements; std::span is C++20.
+template <class T>
+class span {
+ public:
+  constexpr span() noexcept = default;
+  constexpr span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
+  template <std::size_t N>
+  constexpr span(T (&array)[N]) noexcept : data_(array), size_(N) {}
+  /// From anything contiguous: std::vector, std::array, another span.
+  template <class Range,
+            class = std::enable_if_t<std::is_convertible_v<
+                decltype(std::declval<Range&>().data()), T*>>>
+  constexpr span(Range&& range) noexcept : data_(range.data()), size_(range.size()) {}
+
+  constexpr T* data() const noexcept { return data_; }
+  constexpr std::size_t size() const noexcept { return size_; }
+  constexpr bool empty() const noexcept { return size_ == 0; }
+  constexpr T* begin() const noexcept { return data_; }
+  constexpr T* end() const noexcept { return data_ + size_; }
+  constexpr T& operator[](std::size_t i) const noexcept { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Storage of the formats that C++17 has no type for.
+struct bfloat16 {
+  std::uint16_t bits;
+};
+struct float16 {
+  std::uint16_t bits;
+};
+struct float8_e4m3fn {
+  std::uint8_t bits;
+};
+
+/// MLA_DTYPE_* of an element type.
+template <class T>
+constexpr std::int32_t dtype_of() noexcept {
+  using Element = std::remove_cv_t<T>;
+  if constexpr (std::is_same_v<Element, float>) {
+    return MLA_DTYPE_FLOAT32;
+  } else if constexpr (std::is_same_v<Element, float16>) {
+    return MLA_DTYPE_FLOAT16;
+  } else if constexpr (std::is_same_v<Element, bfloat16>) {
+    return MLA_DTYPE_BFLOAT16;
+  } else {
+    static_assert(std::is_same_v<Element, float8_e4m3fn>, "not an element type of tensors");
+    return MLA_DTYPE_FLOAT8_E4M3FN;
+  }
+}
+
+/// A borrowed view of host memory; see mla_tensor for the fields. The C struct
+/// has one pointer for inputs and outputs: a view of const elements must be
+/// used as an input only.
+class tensor : public mla_tensor {
+ public:
+  tensor() noexcept : mla_tensor(MLA_TENSOR_INIT) {}
+
+  /// Dense rows, the last dimension fastest.
+  template <class T>
+  tensor(T* elements, std::initializer_list<std::int64_t> sizes)
+      : tensor(untyped(elements), dtype_of<T>(), sizes) {}
+
+  /// Strides in elements, one for each dimension.
+  template <class T>
+  tensor(T* elements, std::initializer_list<std::int64_t> sizes,
+         std::initializer_list<std::int64_t> element_strides)
+      : tensor(untyped(elements), dtype_of<T>(), sizes, element_strides) {}
+
+  tensor(void* elements, std::int32_t element_type, std::initializer_list<std::int64_t> sizes)
+      : tensor() {
+    describe(elements, element_type, sizes);
+    std::int64_t stride = 1;
+    for (std::int32_t i = ndim - 1; i >= 0; --i) {
+      strides[i] = stride;
+      stride *= shape[i];
+    }
+  }
+
+  tensor(void* elements, std::int32_t element_type, std::initializer_list<std::int64_t> sizes,
+         std::initializer_list<std::int64_t> element_strides)
+      : tensor() {
+    if (element_strides.size() != sizes.size()) {
+      throw error(MLA_ERROR_INVALID_ARGUMENT, "tensor: must have one stride per dimension");
+    }
+    describe(elements, element_type, sizes);
+    std::int32_t i = 0;
+    for (std::int64_t stride : element_strides) strides[i++] = stride;
+  }
+
+  /// Entries [begin, end) of one dimension.
+  tensor narrow(std::int32_t dimension, std::int64_t begin, std::int64_t end) const {
+    if (dimension < 0 || dimension >= ndim || begin < 0 || end < begin || end > shape[dimension]) {
+      throw error(MLA_ERROR_INVALID_ARGUMENT, "tensor::narrow: must lie inside the tensor");
+    }
+    tensor part = *this;
+    part.shape[dimension] = end - begin;
+    if (data != nullptr) {
+      part.data = static_cast<char*>(data) + begin * strides[dimension] * element_size();
+    }
+    return part;
+  }
+
+  std::int64_t element_size() const noexcept {
+    switch (dtype) {
+      case MLA_DTYPE_FLOAT32: return 4;
+      case MLA_DTYPE_FLOAT16:
+      case MLA_DTYPE_BFLOAT16: return 2;
+      default: return 1;
+    }
+  }
+
+ private:
+  template <class T>
+  static void* untyped(T* elements) noexcept {
+    return const_cast<std::remove_cv_t<T>*>(elements);
+  }
+
+  void describe(void* elements, std::int32_t element_type,
+                std::initializer_list<std::int64_t> sizes) {
+    if (sizes.size() > MLA_MAX_NDIM) {
+      throw error(MLA_ERROR_INVALID_ARGUMENT, "tensor: has more than MLA_MAX_NDIM dimensions");
+    }
+    data = elements;
+    dtype = element_type;
+    ndim = static_cast<std::int32_t>(sizes.size());
+    std::int32_t i = 0;
+    for (std::int64_t size : sizes) shape[i++] = size;
+  }
+};
+
+namespace detail {
+
+/// The C structs count in int32.
+inline std::int32_t count(std::size_t size, const char* what) {
+  if (size > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    throw error(MLA_ERROR_INVALID_ARGUMENT, std::string(what) + ": has more than INT32_MAX entries");
+  }
+  return static_cast<std::int32_t>(size);
+}
+
+/// Requests described by a list of [num_requests + 1] offsets.
+inline std::int32_t requests(span<const std::int32_t> offsets, const char* what) {
+  if (offsets.empty()) {
+    throw error(MLA_ERROR_INVALID_ARGUMENT, std::string(what) + ": must have num_requests + 1 entries");
+  }
+  return count(offsets.size() - 1, what);
+}
+
+/// Owns one handle of the C ABI.
+template <class Handle, void (*Destroy)(Handle*)>
+class handle {
+ public:
+  handle() noexcept = default;
+  handle(handle&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
+  handle& operator=(handle&& other) noexcept {
+    if (this != &other) {
+      Destroy(raw_);
+      raw_ = std::exchange(other.raw_, nullptr);
+    }
+    return *this;
+  }
+  handle(const handle&) = delete;
+  handle& operator=(const handle&) = delete;
+  ~handle() { Destroy(raw_); }
+
+  /// For calls that this header does not wrap; still owned here.
+  Handle* get() const noexcept { return raw_; }
+
+ protected:
+  Handle* raw_ = nullptr;
+};
+
+}  // namespace detail
+
+// --- Selecting --------------------------------------------------------------
+
+/// The name of the backend that serves `config`.
+inline const char* select_backend(const mla_selector_config& config) {
+  const char* name = nullptr;
+  check(mla_select_backend(&config, &name));
+  return name;
+}
+
+/// All members of the registry, judged by one configuration.
+class backend_list : public detail::handle<mla_backend_list, mla_backend_list_destroy> {
+ public:
+  explicit backend_list(const mla_selector_config& config) {
+    check(mla_backend_list_create(&config, &raw_));
+  }
+
+  std::int32_t size() const noexcept { return mla_backend_list_size(raw_); }
+
+  /// Strings belong to the list.
+  mla_backend_info operator[](std::int32_t index) const {
+    mla_backend_info info = MLA_BACKEND_INFO_INIT;
+    check(mla_backend_list_get(raw_, index, &info));
+    return info;
+  }
+
+  const char* reason(std::int32_t index, std::int32_t reason_index) const {
+    const char* text = nullptr;
+    check(mla_backend_list_reason(raw_, index, reason_index, &text));
+    return text;
+  }
+};
+
+// --- Context chunks ---------------------------------------------------------
+
+/// Contexts packed into chunks of bounded size.
+class context_plan : public detail::handle<mla_context_plan, mla_context_plan_destroy> {
+ public:
+  explicit context_plan(const mla_context_plan_args& args) {
+    check(mla_plan_context_chunks(&args, &raw_));
+  }
+
+  std::int32_t size() const noexcept { return mla_context_plan_num_chunks(raw_); }
+
+  /// Arrays belong to the plan.
+  mla_context_plan_chunk operator[](std::int32_t index) const {
+    mla_context_plan_chunk chunk = MLA_CONTEXT_PLAN_CHUNK_INIT;
+    check(mla_context_plan_get(raw_, index, &chunk));
+    return chunk;
+  }
+
+  /// The same chunk as metadata and runs take it.
+  mla_context_chunk chunk(std::int32_t index) const {
+    const mla_context_plan_chunk planned = (*this)[index];
+    mla_context_chunk chunk = MLA_CONTEXT_CHUNK_INIT;
+    chunk.index = planned.index;
+    chunk.num_requests = planned.request_end - planned.request_begin;
+    chunk.query_start_loc = planned.query_start_loc;
+    chunk.cu_seq_lens = planned.cu_seq_lens;
+    return chunk;
+  }
+};
+
+// --- Backend objects --------------------------------------------------------
+
+/// Scratch handed to a run; empty: the library's own.
+struct workspace {
+  void* data = nullptr;
+  std::int64_t size = 0;
+};
+
+class backend : public detail::handle<mla_backend, mla_backend_destroy> {
+ public:
+  backend(const char* name, const mla_backend_config& config) {
+    check(mla_backend_create(name, &config, &raw_));
+  }
+
+  /// A second object of the same configuration, without metadata.
+  backend clone() const {
+    backend copy;
+    check(mla_backend_clone(raw_, &copy.raw_));
+    return copy;
+  }
+
+  const char* name() const noexcept { return mla_backend_name(raw_); }
+
+  void prepare_metadata(const mla_prefill_metadata& metadata) {
+    check(mla_prepare_metadata(raw_, &metadata));
+  }
+
+  /// `query_start_loc` has num_requests + 1 entries.
+  void prepare_metadata(span<const std::int32_t> query_start_loc,
+                        span<const mla_context_chunk> chunks = {}) {
+    mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
+    metadata.num_requests = detail::requests(query_start_loc, "query_start_loc");
+    metadata.query_start_loc = query_start_loc.data();
+    metadata.chunks = chunks.data();
+    metadata.num_chunks = detail::count(chunks.size(), "chunks");
+    prepare_metadata(metadata);
+  }
+
+  void run_prefill_new_tokens(const mla_new_tokens_args& args) const {
+    check(mla_run_prefill_new_tokens(raw_, &args));
+  }
+
+  /// `lse` may be NULL.
+  void run_prefill_new_tokens(const tensor& q, const tensor& k, const tensor& v, const tensor& out,
+                              const tensor* lse = nullptr, workspace scratch = {}) const {
+    mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
+    args.q = &q;
+    args.k = &k;
+    args.v = &v;
+    args.out = &out;
+    args.lse = lse;
+    args.workspace = scratch.data;
+    args.workspace_size = scratch.size;
+    run_prefill_new_tokens(args);
+  }
+
+  void run_prefill_context_chunk(const mla_context_chunk_args& args) const {
+    check(mla_run_prefill_context_chunk(raw_, &args));
+  }
+
+  void run_prefill_context_chunk(const mla_context_chunk& chunk, const tensor& q, const tensor& k,
+                                 const tensor& v, const tensor& out, const tensor& lse,
+                                 workspace scratch = {}) const {
+    mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
+    args.chunk = &chunk;
+    args.q = &q;
+    args.k = &k;
+    args.v = &v;
+    args.out = &out;
+    args.lse = &lse;
+    args.workspace = scratch.data;
+    args.workspace_size = scratch.size;
+    run_prefill_context_chunk(args);
+  }
+
+  bool supports_out() const {
+    std::int32_t supports = 0;
+    check(mla_supports_out(raw_, &supports));
+    return supports != 0;
+  }
+
+  bool supports_quant_output(std::int32_t dtype) const {
+    std::int32_t supports = 0;
+    check(mla_supports_quant_output(raw_, dtype, &supports));
+    return supports != 0;
+  }
+
+  /// Bytes that any run of the prepared batch needs at the present number of
+  /// threads.
+  std::int64_t workspace_size() const {
+    std::int64_t bytes = 0;
+    check(mla_workspace_size(raw_, &bytes));
+    return bytes;
+  }
+
+ private:
+  backend() noexcept = default;
+};
+
+// --- Merging ----------------------------------------------------------------
+
+inline void merge_attn_states(const mla_merge_args& args) { check(mla_merge_attn_states(&args)); }
+
+/// `output_lse` may be NULL; tokens from `prefill_tokens_with_context` on have
+/// no prefix, -1: all have.
+inline void merge_attn_states(const tensor& output, const tensor* output_lse,
+                              const tensor& prefix_output, const tensor& prefix_lse,
+                              const tensor& suffix_output, const tensor& suffix_lse,
+                              std::int64_t prefill_tokens_with_context = -1) {
+  mla_merge_args args = MLA_MERGE_ARGS_INIT;
+  args.output = &output;
+  args.output_lse = output_lse;
+  args.prefix_output = &prefix_output;
+  args.prefix_lse = &prefix_lse;
+  args.suffix_output = &suffix_output;
+  args.suffix_lse = &suffix_lse;
+  args.prefill_tokens_with_context = prefill_tokens_with_context;
+  merge_attn_states(args);
+}
+
+// --- Backends of your own ---------------------------------------------------
+
+/// Where a backend reports why it cannot serve a configuration.
+class reasons {
+ public:
+  reasons(mla_reason_sink sink, void* context) noexcept : sink_(sink), context_(context) {}
+  void add(const char* reason) { sink_(context_, reason); }
+  void add(const std::string& reason) { sink_(context_, reason.c_str()); }
+
+ private:
+  mla_reason_sink sink_;
+  void* context_;
+};
+
+namespace detail {
+
+/// Runs `work` for a C caller: what it throws becomes a status and a message.
+template <class Work>
+mla_status guarded(Work&& work) noexcept {
+  try {
+    work();
+    return MLA_OK;
+  } catch (const error& failure) {
+    mla_set_last_error_message(failure.what());
+    return failure.status();
+  } catch (const std::bad_alloc& failure) {
+    mla_set_last_error_message(failure.what());
+    return MLA_ERROR_OUT_OF_MEMORY;
+  } catch (const std::invalid_argument& failure) {
+    mla_set_last_error_message(failure.what());
+    return MLA_ERROR_INVALID_ARGUMENT;
+  } catch (const std::exception& failure) {
+    mla_set_last_error_message(failure.what());
+    return MLA_ERROR_INTERNAL;
+  } catch (...) {
+    mla_set_last_error_message("the backend threw something that is no std::exception");
+    return MLA_ERROR_INTERNAL;
+  }
+}
+
+template <class T, class = void>
+struct has_backend_name : std::false_type {};
+template <class T>
+struct has_backend_name<T, std::void_t<decltype(T::backend_name())>> : std::true_type {};
+
+template <class T, class = void>
+struct has_validate : std::false_type {};
+template <class T>
+struct has_validate<T, std::void_t<decltype(T::validate(
+                           std::declval<const mla_selector_config&>(), std::declval<reasons&>()))>>
+    : std::true_type {};
+
+template <class T, class = void>
+struct has_prepare_metadata : std::false_type {};
+template <class T>
+struct has_prepare_metadata<T, std::void_t<decltype(std::declval<T&>().prepare_metadata(
+                                   std::declval<const mla_prefill_metadata&>()))>>
+    : std::true_type {};
+
+template <class T, class = void>
+struct has_supports_out : std::false_type {};
+template <class T>
+struct has_supports_out<T, std::void_t<decltype(std::declval<const T&>().supports_out())>>
+    : std::true_type {};
+
+template <class T, class = void>
+struct has_supports_quant_output : std::false_type {};
+template <class T>
+struct has_supports_quant_output<
+    T, std::void_t<decltype(std::declval<const T&>().supports_quant_output(std::int32_t{}))>>
+    : std::true_type {};
+
+template <class T, class = void>
+struct has_workspace_size : std::false_type {};
+template <class T>
+struct has_workspace_size<T, std::void_t<decltype(std::declval<const T&>().workspace_size())>>
+    : std::true_type {};
+
+/// The vtable of a class; functions it lacks stay NULL, which the library
+/// reads as the default.
+template <class T>
+mla_backend_vtable vtable_of() noexcept {
+  mla_backend_vtable table = MLA_BACKEND_VTABLE_INIT;
+  if constexpr (has_backend_name<T>::value) table.backend_name = T::backend_name();
+  if constexpr (has_validate<T>::value) {
+    table.validate = [](void*, const mla_selector_config* config, mla_reason_sink sink,
+                        void* sink_context) -> mla_status {
+      return guarded([&] {
+        reasons sent(sink, sink_context);
+        T::validate(*config, sent);
+      });
+    };
+  }
+  table.create = [](void*, const mla_backend_config* config, void** instance) -> mla_status {
+    return guarded([&] { *instance = new T(*config); });
+  };
+  table.destroy = [](void*, void* instance) { delete static_cast<T*>(instance); };
+  if constexpr (has_prepare_metadata<T>::value) {
+    table.prepare_metadata = [](void*, void* instance,
+                                const mla_prefill_metadata* metadata) -> mla_status {
+      return guarded([&] { static_cast<T*>(instance)->prepare_metadata(*metadata); });
+    };
+  }
+  table.run_prefill_new_tokens = [](void*, void* instance,
+                                    const mla_new_tokens_args* args) -> mla_status {
+    return guarded([&] { static_cast<const T*>(instance)->run_prefill_new_tokens(*args); });
+  };
+  table.run_prefill_context_chunk = [](void*, void* instance,
+                                       const mla_context_chunk_args* args) -> mla_status {
+    return guarded([&] { static_cast<const T*>(instance)->run_prefill_context_chunk(*args); });
+  };
+  if constexpr (has_supports_out<T>::value) {
+    table.supports_out = [](void*, void* instance) -> std::int32_t {
+      bool supports = false;
+      guarded([&] { supports = static_cast<const T*>(instance)->supports_out(); });
+      return supports ? 1 : 0;
+    };
+  }
+  if constexpr (has_supports_quant_output<T>::value) {
+    table.supports_quant_output = [](void*, void* instance, std::int32_t dtype) -> std::int32_t {
+      bool supports = false;
+      guarded([&] { supports = static_cast<const T*>(instance)->supports_quant_output(dtype); });
+      return supports ? 1 : 0;
+    };
+  }
+  if constexpr (has_workspace_size<T>::value) {
+    table.workspace_size = [](void*, void* instance) -> std::int64_t {
+      std::int64_t bytes = -1;
+      guarded([&] { bytes = static_cast<const T*>(instance)->workspace_size(); });
+      return bytes;
+    };
+  }
+  return table;
+}
+
+}  // namespace detail
+
+/// Adds `T` to the registry as `name`, for every language in the process.
+///
+/// T is made from a `const mla_backend_config&` and has
+///
+///   void run_prefill_new_tokens(const mla_new_tokens_args&) const;
+///   void run_prefill_context_chunk(const mla_context_chunk_args&) const;
+///
+/// (const, because one object may be run by several threads at once), and may
+/// have
+///
+///   static const char* backend_name();
+///   static void validate(const mla_selector_config&, mla::reasons&);
+///   void prepare_metadata(const mla_prefill_metadata&);
+///   bool supports_out() const;
+///   bool supports_quant_output(std::int32_t dtype) const;
+///   std::int64_t workspace_size() const;
+///
+/// What these throw reaches the caller as a status and a message: an mla::error
+/// its own, std::bad_alloc out of memory, std::invalid_argument invalid
+/// argument, anything else internal.
+template <class T>
+void register_backend(const char* name, const char* class_path = nullptr) {
+  const mla_backend_vtable table = detail::vtable_of<T>();
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  registration.class_path = class_path;
+  registration.vtable = &table;
+  check(mla_register_backend(name, &registration));
+}
+
+/// Puts `T` behind an existing member until mla_clear_override().
+template <class T>
+void override_backend(const char* name, const char* class_path = nullptr) {
+  const mla_backend_vtable table = detail::vtable_of<T>();
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  registration.class_path = class_path;
+  registration.vtable = &table;
+  check(mla_override_backend(name, &registration));
+}
+
+}  // namespace mla
+
+#endif  // MLA_PREFILL_HPP
