@@ -1,0 +1,80 @@
+import CMLAPrefill
+
+/// All members at one moment, judged by one configuration. Never changes, so
+/// any number of threads may read it.
+public final class BackendList: @unchecked Sendable {
+  private struct Row {
+    var info: mla_backend_info
+    var reasons: [UnsafePointer<CChar>]
+  }
+
+  private var rows: [Row] = []
+  private var strings = CStringTable()
+
+  public init(_ selector: Selector, _ config: SelectorConfig) {
+    for member in selector.registry.snapshot() { rows.append(row(member, selector, config)) }
+  }
+
+  public var count: Int { rows.count }
+
+  /// - Throws: if there is no such row.
+  public func info(at index: Int32) throws(MLAError) -> mla_backend_info {
+    rows[try checked(index, field: "index", count: rows.count)].info
+  }
+
+  /// - Throws: if there is no such row or reason.
+  public func reason(_ reason: Int32, at index: Int32) throws(MLAError) -> UnsafePointer<CChar> {
+    let reasons = rows[try checked(index, field: "index", count: rows.count)].reasons
+    return reasons[try checked(reason, field: "reason", count: reasons.count)]
+  }
+
+  private func row(_ member: Member, _ selector: Selector, _ config: SelectorConfig) -> Row {
+    var reasons: [String]
+    do throws(MLAError) {
+      reasons = try selector.invalidReasons(member, config)
+    } catch {
+      reasons = [error.message]
+    }
+    var info = mla_backend_info()
+    info.is_valid = reasons.isEmpty ? 1 : 0
+    info.name = strings.pointer(to: member.name)
+    info.backend_name = strings.pointer(to: member.backendName)
+    // A member without a class has none to show; its reasons say so.
+    if let path = try? member.classPath() { info.class_path = strings.pointer(to: path) }
+    info.reasons = strings.pointer(to: reasons.joined(separator: "; "))
+    info.num_reasons = Int32(clamping: reasons.count)
+    info.is_overridden = member.isOverridden ? 1 : 0
+    info.is_dynamic = member.isDynamic ? 1 : 0
+    info.is_runnable = selector.canCreate(member) ? 1 : 0
+    return Row(info: info, reasons: reasons.map { strings.pointer(to: $0) })
+  }
+
+  private func checked(_ index: Int32, field: String, count: Int) throws(MLAError) -> Int {
+    guard index >= 0, index < count else {
+      throw .invalid(field, index, "must be 0 to \(count), the last excluded")
+    }
+    return Int(index)
+  }
+}
+
+extension Selector {
+  /// Whether an object of the member can be created on this host.
+  func canCreate(_ member: Member) -> Bool {
+    switch try? member.implementation() {
+    case .builtIn(.zenCPU): servesZenCPU
+    case .builtIn, .registered: true
+    case nil: false
+    }
+  }
+}
+
+extension Member {
+  /// What stands behind the name calls itself (vLLM: get_name()).
+  var backendName: String {
+    switch provider {
+    case .builtIn(let backend): backend.backendName
+    case .registered(let registration): registration.backend?.backendName ?? name
+    case .none: name
+    }
+  }
+}

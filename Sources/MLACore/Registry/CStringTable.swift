@@ -1,0 +1,31 @@
+/// C strings that stay where they are as long as the table does, one copy of
+/// each distinct string. Not thread-safe by itself.
+struct CStringTable: ~Copyable {
+  // By bytes: Swift would take different spellings of one accent for equal.
+  private var strings: [[UInt8]: UnsafeMutablePointer<CChar>] = [:]
+
+  init() {}
+
+  deinit { for string in strings.values { string.deallocate() } }
+
+  mutating func pointer(to text: String) -> UnsafePointer<CChar> {
+    let bytes = Array(text.utf8)
+    if let known = strings[bytes] { return UnsafePointer(known) }
+    let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count + 1)
+    for (index, byte) in bytes.enumerated() { copy[index] = CChar(bitPattern: byte) }
+    copy[bytes.count] = 0
+    strings[bytes] = copy
+    return UnsafePointer(copy)
+  }
+}
+
+/// Strings handed out for the life of the process: names and class paths, so
+/// there are never more than were ever registered.
+public enum InternedStrings {
+  private nonisolated(unsafe) static var table = CStringTable()
+  private static let lock = RegistryLock()
+
+  public static func pointer(to text: String) -> UnsafePointer<CChar> {
+    lock.withLock { table.pointer(to: text) }
+  }
+}

@@ -1,0 +1,137 @@
+import CMLAPrefill
+
+/// CUDA compute capability; on ROCm 9.4 and 9.5 for gfx942 and gfx950.
+public struct DeviceCapability: Hashable, Sendable {
+  public var major: Int32
+  public var minor: Int32
+
+  public init(_ major: Int32, _ minor: Int32) {
+    self.major = major
+    self.minor = minor
+  }
+}
+
+/// Where the tensors will be.
+public enum Platform: Sendable { case cpu, cuda, rocm }
+
+/// What a backend must serve, checked.
+public struct SelectorConfig: Sendable {
+  /// MLA_DTYPE_*.
+  public var dtype: Int32
+  public var dimensions: MLADimensions
+  public var platform: Platform
+  /// nil where it is not known.
+  public var capability: DeviceCapability?
+  public var isBatchInvariant: Bool
+  /// The engine's explicit choice.
+  public var backend: String?
+
+  public init(
+    dtype: Int, dimensions: MLADimensions, platform: Platform = .cpu,
+    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false, backend: String? = nil
+  ) {
+    self.dtype = Int32(dtype)
+    self.dimensions = dimensions
+    self.platform = platform
+    self.capability = capability
+    self.isBatchInvariant = isBatchInvariant
+    self.backend = backend
+  }
+
+  public init(_ pointer: UnsafePointer<mla_selector_config>?) throws(MLAError) {
+    let config = try readStruct(pointer, name: "config", minimumSize: firstVersionSize)
+    guard config.reserved == 0 else {
+      throw .invalid("config.reserved", config.reserved, "must be 0")
+    }
+    guard dtypeNames.keys.contains(config.dtype) else {
+      throw .invalid("config.dtype", config.dtype, "must be one of MLA_DTYPE_*")
+    }
+    dtype = config.dtype
+    dimensions = MLADimensions(
+      try Self.headDim(config.qk_nope_head_dim, "qk_nope_head_dim"),
+      try Self.headDim(config.qk_rope_head_dim, "qk_rope_head_dim"),
+      try Self.headDim(config.v_head_dim, "v_head_dim"))
+    platform = try Self.platform(config.platform)
+    capability = try Self.capability(config.capability_major, config.capability_minor)
+    isBatchInvariant = config.batch_invariant != 0
+    backend =
+      if let name = config.backend {
+        try readString(name, field: "config.backend", maximumBytes: maximumNameBytes)
+      } else {
+        nil
+      }
+  }
+
+  /// As torch spells it.
+  var dtypeName: String { dtypeNames[dtype] ?? "None" }
+
+  /// What a vtable's `validate` gets: the platform resolved, the tail that an
+  /// older library's caller lacks filled in.
+  func withCStruct<Result>(_ body: (UnsafePointer<mla_selector_config>) -> Result) -> Result {
+    var config = mla_selector_config()
+    config.struct_size = UInt32(MemoryLayout<mla_selector_config>.size)
+    config.dtype = dtype
+    config.qk_nope_head_dim = dimensions.qkNopeHeadDim
+    config.qk_rope_head_dim = dimensions.qkRopeHeadDim
+    config.v_head_dim = dimensions.vHeadDim
+    config.platform =
+      switch platform {
+      case .cpu: Int32(MLA_PLATFORM_CPU)
+      case .cuda: Int32(MLA_PLATFORM_CUDA)
+      case .rocm: Int32(MLA_PLATFORM_ROCM)
+      }
+    config.capability_major = capability?.major ?? -1
+    config.capability_minor = capability?.minor ?? -1
+    config.batch_invariant = isBatchInvariant ? 1 : 0
+    guard let backend else { return body(&config) }
+    return backend.withCString { name in
+      config.backend = name
+      return body(&config)
+    }
+  }
+
+  private static func headDim(_ value: Int32, _ field: String) throws(MLAError) -> Int32 {
+    guard (0...maximumHeadDim).contains(value) else {
+      throw .invalid("config.\(field)", value, "must be 0 to \(maximumHeadDim)")
+    }
+    return value
+  }
+
+  private static func platform(_ value: Int32) throws(MLAError) -> Platform {
+    switch Int(value) {
+    // No provider for a GPU exists yet that could be found.
+    case MLA_PLATFORM_AUTO, MLA_PLATFORM_CPU: return .cpu
+    case MLA_PLATFORM_CUDA: return .cuda
+    case MLA_PLATFORM_ROCM: return .rocm
+    default: throw .invalid("config.platform", value, "must be one of MLA_PLATFORM_*")
+    }
+  }
+
+  private static func capability(_ major: Int32, _ minor: Int32) throws(MLAError)
+    -> DeviceCapability?
+  {
+    guard (-1...maximumCapability).contains(major) else {
+      throw .invalid(
+        "config.capability_major", major, "must be -1 (not known) or 0 to \(maximumCapability)")
+    }
+    guard major >= 0 else { return nil }
+    guard (0...maximumCapability).contains(minor) else {
+      throw .invalid(
+        "config.capability_minor", minor, "must be 0 to \(maximumCapability) with a known major")
+    }
+    return DeviceCapability(major, minor)
+  }
+}
+
+/// Far above any model's; keeps products of dimensions far from overflow.
+public let maximumHeadDim: Int32 = 1 << 16
+private let maximumCapability: Int32 = 999
+private let firstVersionSize = 48
+
+private let dtypeNames: [Int32: String] = [
+  Int32(MLA_DTYPE_NONE): "None",
+  Int32(MLA_DTYPE_FLOAT32): "torch.float32",
+  Int32(MLA_DTYPE_FLOAT16): "torch.float16",
+  Int32(MLA_DTYPE_BFLOAT16): "torch.bfloat16",
+  Int32(MLA_DTYPE_FLOAT8_E4M3FN): "torch.float8_e4m3fn",
+]
