@@ -29,7 +29,7 @@
  *             the matching *_INIT macro to the size the caller was compiled
  *             with. Structs only ever grow at the end: a tail that an older
  *             caller lacks means the default (zero); a tail that this library
- *             does not know must be zero.
+ *             does not know must be zero, and so must `reserved`.
  * Ownership.  Pointers handed in are borrowed for the duration of the call
  *             unless a comment says otherwise. The caller owns every output
  *             tensor and workspace. A `const char *` handed out stays valid
@@ -283,19 +283,25 @@ typedef struct mla_backend_registration {
   uint32_t struct_size;
   uint32_t reserved;
   /** "package.module.Class" as Python would import it; may be NULL where
-      `vtable` is given. Copied. */
+      `vtable` is given. Copied. "" without a vtable adds a dynamic member that,
+      like CUSTOM, has no implementation until it is overridden. */
   const char *class_path;
   /** How C code runs it; may be NULL where `class_path` is given: the name can
       then be listed and resolved, but mla_backend_create() refuses it. The
-      struct is copied; its context is owned from the moment the call succeeds. */
+      struct is copied; its context is owned from the moment the call succeeds,
+      and never if it fails. */
   const mla_backend_vtable *vtable;
 } mla_backend_registration;
 
 #define MLA_BACKEND_REGISTRATION_INIT {sizeof(mla_backend_registration), 0, NULL, NULL}
 
 /**
- * Adds a dynamic member. The name must be a Python identifier, new, and not
- * reserved (vLLM: MLAPrefillBackendEnum.register).
+ * Adds a dynamic member (vLLM: MLAPrefillBackendEnum.register). The name must be
+ * new, a Python identifier of at most 255 bytes, and not reserved: `mro`,
+ * `name`, `value`, `register`, `get_path`, `get_class`, `is_overridden`,
+ * `clear_override` and all names that begin and end with an underscore are. What
+ * is registered here is the member's own implementation: it does not count as
+ * an override, and mla_clear_override() goes back to it.
  */
 mla_status mla_register_backend(const char *name, const mla_backend_registration *registration);
 
@@ -309,11 +315,13 @@ mla_status mla_override_backend(const char *name, const mla_backend_registration
 /** Goes back to the member's own implementation; no error if not overridden. */
 mla_status mla_clear_override(const char *name);
 
-/** Removes a dynamic member; built-in ones cannot be removed. */
+/** Removes a dynamic member and its override; built-in ones cannot be removed.
+    Backend objects that exist already live on, and the name is free again. */
 mla_status mla_remove_backend(const char *name);
 
-/** The class path behind a name, overrides respected. CUSTOM before it is
-    registered gives MLA_ERROR_NOT_REGISTERED. */
+/** Stores the class path behind a name, overrides respected; NULL where a
+    vtable alone stands behind it. CUSTOM before it is registered gives
+    MLA_ERROR_NOT_REGISTERED. */
 mla_status mla_backend_path(const char *name, const char **class_path);
 
 /** Stores 1 if the member is overridden, else 0. */
@@ -350,8 +358,9 @@ typedef struct mla_selector_config {
   /** Not 0: results must not depend on the batch (vLLM: VLLM_BATCH_INVARIANT). */
   int32_t batch_invariant;
   uint32_t reserved;
-  /** The engine's explicit choice; NULL: the environment variable
-      MLA_PREFILL_BACKEND if set, else automatic. May be NULL. */
+  /** The engine's explicit choice, in upper case or as it was registered;
+      "auto": automatic; NULL: the environment variable MLA_PREFILL_BACKEND, read
+      at each call, if set and not "", else automatic. May be NULL. */
   const char *backend;
 } mla_selector_config;
 
@@ -359,7 +368,9 @@ typedef struct mla_selector_config {
   {sizeof(mla_selector_config), MLA_DTYPE_BFLOAT16, 0, 0, 0, MLA_PLATFORM_AUTO, -1, -1, 0, 0, NULL}
 
 /**
- * Chooses a backend; stores its name. An explicit choice that does not fit
+ * Chooses a backend; stores its name. A member overridden by a vtable is judged
+ * by its `validate`, one overridden by a class path alone counts as valid: its
+ * rules live in another language. An explicit choice that does not fit
  * gives MLA_ERROR_UNSUPPORTED_CONFIGURATION and vLLM's text with the reasons;
  * an unknown name or unregistered CUSTOM gives MLA_ERROR_NOT_REGISTERED.
  */
@@ -378,7 +389,7 @@ typedef struct mla_backend_info {
   const char *name;
   /** What the backend calls itself (vLLM: get_name()): "CPU_SDPA_MLA" for CPU. */
   const char *backend_name;
-  /** NULL for CUSTOM before it is registered. */
+  /** NULL for CUSTOM before it is registered and for a vtable without one. */
   const char *class_path;
   /** vLLM's texts joined by "; ", "" when valid. */
   const char *reasons;
@@ -444,17 +455,20 @@ typedef struct mla_context_plan_args {
   /** Set by MLA_CONTEXT_PLAN_ARGS_INIT. */
   uint32_t struct_size;
   int32_t num_requests;
-  /** [num_requests] cached tokens of each request, 0 where it has none. */
+  /** [num_requests] cached tokens of each request, 0 where it has none; may be
+      NULL where num_requests is 0. */
   const int32_t *context_lens;
-  /** [num_requests + 1] row offsets of the new tokens; may be NULL, then the
-      chunks carry no query_start_loc. */
+  /** [num_requests + 1] row offsets of the new tokens, from 0, never falling;
+      may be NULL, then the chunks carry no query_start_loc. */
   const int32_t *query_start_loc;
-  /** Most context rows in a chunk; at least block_size. */
+  /** Most context rows in a chunk; at least block_size. More than INT32_MAX
+      means INT32_MAX, and a plan of more than 2^20 chunks is refused. */
   int64_t row_budget;
   /** A request that must be split is split at a multiple of this; at least 1. */
   int32_t block_size;
-  /** Most rows of one piece of a split request; 0: row_budget. Rounded down to
-      a multiple of block_size. */
+  /** Most rows split off a request that does not fit whole; what is left of it
+      goes whole where it fits. 0: row_budget; else at least block_size. Rounded
+      down to a multiple of block_size. */
   int32_t max_context_chunk;
 } mla_context_plan_args;
 
@@ -474,8 +488,8 @@ typedef struct mla_context_plan_chunk {
       without a query_start_loc. */
   int32_t token_begin;
   int32_t token_end;
-  /** 1: the first request continues from the chunk before; the results of
-      tokens [token_begin, continuation_token_end) must be merged, not stored. */
+  /** 1: the first request continues from the chunk before; the results of its
+      tokens, [token_begin, continuation_token_end), must be merged, not stored. */
   int32_t is_continuation;
   int32_t continuation_token_end;
   /** [requests] first context row of each request in this chunk. */
@@ -677,8 +691,8 @@ struct mla_backend_vtable {
   uint32_t struct_size;
   uint32_t reserved;
   void *context;
-  /** Called once, when the last object and the registration itself are gone.
-      May be NULL. */
+  /** Called once for each registration that succeeded, when it and the last
+      object made from it are gone, on whatever thread lets go last. May be NULL. */
   void (*destroy_context)(void *context);
   /** What the backend calls itself; may be NULL: the member's name. Copied. */
   const char *backend_name;
