@@ -50,6 +50,8 @@ let package = Package(
 @MainActor func testTargets() -> [Target] {
   [
     .target(name: "MLATestSupport", path: "Tests/Support"),
+    .testTarget(
+      name: "MLACoreTests", dependencies: ["MLACore", "CMLAPrefill", "MLAKernelABI", "MLATestSupport"]),
   ]
 }
 

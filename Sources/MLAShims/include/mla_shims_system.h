@@ -1,8 +1,14 @@
-// What the CPU offers and what the operating system lets a process use.
+// What the CPU offers and what the operating system lets a process use, and the
+// system calls that have no function in libc.
 #ifndef MLA_SHIMS_SYSTEM_H
 #define MLA_SHIMS_SYSTEM_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+// Sleeps while *word is `expected`; may return early.
+void mla_shim_futex_wait(uint32_t *word, uint32_t expected);
+void mla_shim_futex_wake(uint32_t *word, int32_t count);
 
 #if defined(__x86_64__)
 #include <cpuid.h>

@@ -1,0 +1,45 @@
+import Foundation
+import MLACore
+import XCTest
+
+final class RuntimeLockTests: XCTestCase {
+  func testExcludesOtherThreads() {
+    let total = Guarded(0)
+    DispatchQueue.concurrentPerform(iterations: 4) { _ in
+      for _ in 0..<20_000 { total.withLock { $0 += 1 } }
+    }
+    XCTAssertEqual(total.withLock { $0 }, 80_000)
+  }
+
+  func testThrowsWhatTheBodyThrows() {
+    struct Failure: Error, Equatable { let code: Int }
+    let lock = Lock()
+    XCTAssertThrowsError(try lock.withLock { _ throws(Failure) in throw Failure(code: 7) }) {
+      XCTAssertEqual($0 as? Failure, Failure(code: 7))
+    }
+    XCTAssertEqual(lock.withLock { _ in 3 }, 3)
+  }
+
+  /// The state is never seen half changed by a child, and its lock is free there.
+  func testForkWaitsForOtherThreads() throws {
+    try skipUnderThreadSanitizer()
+    let pair = Guarded((0, 0))
+    let stop = Guarded(false)
+    let threads = (0..<2).map { _ in
+      Thread {
+        while !stop.withLock({ $0 }) {
+          pair.withLock { pair in
+            pair.0 += 1
+            sched_yield()
+            pair.1 += 1
+          }
+        }
+      }
+    }
+    threads.forEach { $0.start() }
+    defer { stop.withLock { $0 = true } }
+    for _ in 0..<50 {
+      XCTAssertEqual(exitStatusOfFork { pair.withLock { $0.0 == $0.1 } ? 0 : 1 }, 0)
+    }
+  }
+}
