@@ -37,6 +37,8 @@ let package = Package(
       linkerSettings: [
         .unsafeFlags([
           "-static-stdlib",
+          // gold leaves protected symbols of other modules in the dynamic table.
+          "-use-ld=lld",
           "-Xlinker", "--version-script=\(root)/Sources/MLAPrefill/exports.map",
           "-Xlinker", "--gc-sections",
           "-Xlinker", "-soname=libmlaprefill.so.1",

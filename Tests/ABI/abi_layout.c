@@ -1,0 +1,274 @@
+/*
+ * ABI version 1, frozen: every value, size, offset and prototype that a program
+ * compiled today relies on. A later version may append; no line below may ever
+ * change or go.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stddef.h>
+
+#include "mla_prefill.h"
+
+/* A static assertion that C99 has too. */
+#define PASTE(a, b) a##b
+#define NAMED(line) PASTE(abi_, line)
+#define HOLDS(condition) extern char NAMED(__LINE__)[(condition) ? 1 : -1]
+
+#define VALUE(name, value) HOLDS((name) == (value))
+/* A struct may grow, its first version's fields stay where they are. */
+#define SIZE(type, size) HOLDS(sizeof(type) >= (size))
+#define FIELD(type, field, offset, size) \
+  HOLDS(offsetof(type, field) == (offset) && sizeof(((type *)0)->field) == (size))
+
+VALUE(MLA_ABI_VERSION, 1);
+VALUE(MLA_MAX_NDIM, 4);
+VALUE(MLA_OK, 0);
+VALUE(MLA_ERROR_INVALID_ARGUMENT, 1);
+VALUE(MLA_ERROR_UNSUPPORTED_CONFIGURATION, 2);
+VALUE(MLA_ERROR_UNSUPPORTED_HARDWARE, 3);
+VALUE(MLA_ERROR_NOT_REGISTERED, 4);
+VALUE(MLA_ERROR_OUT_OF_MEMORY, 5);
+VALUE(MLA_ERROR_INTERNAL, 6);
+VALUE(MLA_ISA_DEFAULT, 0);
+VALUE(MLA_ISA_PORTABLE, 1);
+VALUE(MLA_ISA_AVX2, 2);
+VALUE(MLA_ISA_AVX512, 3);
+VALUE(MLA_ISA_AVX512_BF16, 4);
+VALUE(MLA_ISA_AMX, 5);
+VALUE(MLA_CPU_AVX2, 1);
+VALUE(MLA_CPU_FMA, 2);
+VALUE(MLA_CPU_F16C, 4);
+VALUE(MLA_CPU_AVX512F, 8);
+VALUE(MLA_CPU_AVX512BW, 16);
+VALUE(MLA_CPU_AVX512DQ, 32);
+VALUE(MLA_CPU_AVX512VL, 64);
+VALUE(MLA_CPU_AVX512_BF16, 128);
+VALUE(MLA_CPU_AMX_TILE, 256);
+VALUE(MLA_CPU_AMX_BF16, 512);
+VALUE(MLA_LOG_DEBUG, 0);
+VALUE(MLA_LOG_INFO, 1);
+VALUE(MLA_LOG_WARNING, 2);
+VALUE(MLA_DTYPE_NONE, 0);
+VALUE(MLA_DTYPE_FLOAT32, 1);
+VALUE(MLA_DTYPE_FLOAT16, 2);
+VALUE(MLA_DTYPE_BFLOAT16, 3);
+VALUE(MLA_DTYPE_FLOAT8_E4M3FN, 4);
+VALUE(MLA_DEVICE_CPU, 1);
+VALUE(MLA_DEVICE_CUDA, 2);
+VALUE(MLA_DEVICE_CUDA_HOST, 3);
+VALUE(MLA_DEVICE_ROCM, 10);
+VALUE(MLA_DEVICE_ROCM_HOST, 11);
+VALUE(MLA_PLATFORM_AUTO, 0);
+VALUE(MLA_PLATFORM_CPU, 1);
+VALUE(MLA_PLATFORM_CUDA, 2);
+VALUE(MLA_PLATFORM_ROCM, 3);
+
+SIZE(mla_cpu_info, 112);
+FIELD(mla_cpu_info, struct_size, 0, 4);
+FIELD(mla_cpu_info, features, 4, 4);
+FIELD(mla_cpu_info, best_isa, 8, 4);
+FIELD(mla_cpu_info, isa, 12, 4);
+FIELD(mla_cpu_info, bf16_isa, 16, 4);
+FIELD(mla_cpu_info, fp16_isa, 20, 4);
+FIELD(mla_cpu_info, fp32_isa, 24, 4);
+FIELD(mla_cpu_info, num_processors, 28, 4);
+FIELD(mla_cpu_info, vendor, 32, 16);
+FIELD(mla_cpu_info, model, 48, 64);
+
+SIZE(mla_tensor, 96);
+FIELD(mla_tensor, struct_size, 0, 4);
+FIELD(mla_tensor, dtype, 4, 4);
+FIELD(mla_tensor, data, 8, 8);
+FIELD(mla_tensor, device_type, 16, 4);
+FIELD(mla_tensor, device_id, 20, 4);
+FIELD(mla_tensor, ndim, 24, 4);
+FIELD(mla_tensor, reserved, 28, 4);
+FIELD(mla_tensor, shape, 32, 32);
+FIELD(mla_tensor, strides, 64, 32);
+
+SIZE(mla_backend_registration, 24);
+FIELD(mla_backend_registration, struct_size, 0, 4);
+FIELD(mla_backend_registration, reserved, 4, 4);
+FIELD(mla_backend_registration, class_path, 8, 8);
+FIELD(mla_backend_registration, vtable, 16, 8);
+
+SIZE(mla_selector_config, 48);
+FIELD(mla_selector_config, struct_size, 0, 4);
+FIELD(mla_selector_config, dtype, 4, 4);
+FIELD(mla_selector_config, qk_nope_head_dim, 8, 4);
+FIELD(mla_selector_config, qk_rope_head_dim, 12, 4);
+FIELD(mla_selector_config, v_head_dim, 16, 4);
+FIELD(mla_selector_config, platform, 20, 4);
+FIELD(mla_selector_config, capability_major, 24, 4);
+FIELD(mla_selector_config, capability_minor, 28, 4);
+FIELD(mla_selector_config, batch_invariant, 32, 4);
+FIELD(mla_selector_config, reserved, 36, 4);
+FIELD(mla_selector_config, backend, 40, 8);
+
+SIZE(mla_backend_info, 56);
+FIELD(mla_backend_info, struct_size, 0, 4);
+FIELD(mla_backend_info, is_valid, 4, 4);
+FIELD(mla_backend_info, name, 8, 8);
+FIELD(mla_backend_info, backend_name, 16, 8);
+FIELD(mla_backend_info, class_path, 24, 8);
+FIELD(mla_backend_info, reasons, 32, 8);
+FIELD(mla_backend_info, num_reasons, 40, 4);
+FIELD(mla_backend_info, is_overridden, 44, 4);
+FIELD(mla_backend_info, is_dynamic, 48, 4);
+FIELD(mla_backend_info, is_runnable, 52, 4);
+
+SIZE(mla_context_chunk, 32);
+FIELD(mla_context_chunk, struct_size, 0, 4);
+FIELD(mla_context_chunk, index, 4, 4);
+FIELD(mla_context_chunk, num_requests, 8, 4);
+FIELD(mla_context_chunk, reserved, 12, 4);
+FIELD(mla_context_chunk, query_start_loc, 16, 8);
+FIELD(mla_context_chunk, cu_seq_lens, 24, 8);
+
+SIZE(mla_prefill_metadata, 32);
+FIELD(mla_prefill_metadata, struct_size, 0, 4);
+FIELD(mla_prefill_metadata, num_requests, 4, 4);
+FIELD(mla_prefill_metadata, query_start_loc, 8, 8);
+FIELD(mla_prefill_metadata, chunks, 16, 8);
+FIELD(mla_prefill_metadata, num_chunks, 24, 4);
+FIELD(mla_prefill_metadata, reserved, 28, 4);
+
+SIZE(mla_context_plan_args, 40);
+FIELD(mla_context_plan_args, struct_size, 0, 4);
+FIELD(mla_context_plan_args, num_requests, 4, 4);
+FIELD(mla_context_plan_args, context_lens, 8, 8);
+FIELD(mla_context_plan_args, query_start_loc, 16, 8);
+FIELD(mla_context_plan_args, row_budget, 24, 8);
+FIELD(mla_context_plan_args, block_size, 32, 4);
+FIELD(mla_context_plan_args, max_context_chunk, 36, 4);
+
+SIZE(mla_context_plan_chunk, 64);
+FIELD(mla_context_plan_chunk, struct_size, 0, 4);
+FIELD(mla_context_plan_chunk, index, 4, 4);
+FIELD(mla_context_plan_chunk, request_begin, 8, 4);
+FIELD(mla_context_plan_chunk, request_end, 12, 4);
+FIELD(mla_context_plan_chunk, token_begin, 16, 4);
+FIELD(mla_context_plan_chunk, token_end, 20, 4);
+FIELD(mla_context_plan_chunk, is_continuation, 24, 4);
+FIELD(mla_context_plan_chunk, continuation_token_end, 28, 4);
+FIELD(mla_context_plan_chunk, starts, 32, 8);
+FIELD(mla_context_plan_chunk, seq_lens, 40, 8);
+FIELD(mla_context_plan_chunk, query_start_loc, 48, 8);
+FIELD(mla_context_plan_chunk, cu_seq_lens, 56, 8);
+
+SIZE(mla_backend_config, 40);
+FIELD(mla_backend_config, struct_size, 0, 4);
+FIELD(mla_backend_config, num_heads, 4, 4);
+FIELD(mla_backend_config, scale, 8, 8);
+FIELD(mla_backend_config, kv_lora_rank, 16, 4);
+FIELD(mla_backend_config, qk_nope_head_dim, 20, 4);
+FIELD(mla_backend_config, qk_rope_head_dim, 24, 4);
+FIELD(mla_backend_config, v_head_dim, 28, 4);
+FIELD(mla_backend_config, max_isa, 32, 4);
+FIELD(mla_backend_config, reserved, 36, 4);
+
+SIZE(mla_new_tokens_args, 80);
+FIELD(mla_new_tokens_args, struct_size, 0, 4);
+FIELD(mla_new_tokens_args, reserved, 4, 4);
+FIELD(mla_new_tokens_args, q, 8, 8);
+FIELD(mla_new_tokens_args, k, 16, 8);
+FIELD(mla_new_tokens_args, v, 24, 8);
+FIELD(mla_new_tokens_args, out, 32, 8);
+FIELD(mla_new_tokens_args, lse, 40, 8);
+FIELD(mla_new_tokens_args, output_scale, 48, 8);
+FIELD(mla_new_tokens_args, workspace, 56, 8);
+FIELD(mla_new_tokens_args, workspace_size, 64, 8);
+FIELD(mla_new_tokens_args, stream, 72, 8);
+
+SIZE(mla_context_chunk_args, 80);
+FIELD(mla_context_chunk_args, struct_size, 0, 4);
+FIELD(mla_context_chunk_args, reserved, 4, 4);
+FIELD(mla_context_chunk_args, chunk, 8, 8);
+FIELD(mla_context_chunk_args, q, 16, 8);
+FIELD(mla_context_chunk_args, k, 24, 8);
+FIELD(mla_context_chunk_args, v, 32, 8);
+FIELD(mla_context_chunk_args, out, 40, 8);
+FIELD(mla_context_chunk_args, lse, 48, 8);
+FIELD(mla_context_chunk_args, workspace, 56, 8);
+FIELD(mla_context_chunk_args, workspace_size, 64, 8);
+FIELD(mla_context_chunk_args, stream, 72, 8);
+
+SIZE(mla_merge_args, 80);
+FIELD(mla_merge_args, struct_size, 0, 4);
+FIELD(mla_merge_args, reserved, 4, 4);
+FIELD(mla_merge_args, output, 8, 8);
+FIELD(mla_merge_args, output_lse, 16, 8);
+FIELD(mla_merge_args, prefix_output, 24, 8);
+FIELD(mla_merge_args, prefix_lse, 32, 8);
+FIELD(mla_merge_args, suffix_output, 40, 8);
+FIELD(mla_merge_args, suffix_lse, 48, 8);
+FIELD(mla_merge_args, prefill_tokens_with_context, 56, 8);
+FIELD(mla_merge_args, output_scale, 64, 8);
+FIELD(mla_merge_args, stream, 72, 8);
+
+SIZE(mla_backend_vtable, 104);
+FIELD(mla_backend_vtable, struct_size, 0, 4);
+FIELD(mla_backend_vtable, reserved, 4, 4);
+FIELD(mla_backend_vtable, context, 8, 8);
+FIELD(mla_backend_vtable, destroy_context, 16, 8);
+FIELD(mla_backend_vtable, backend_name, 24, 8);
+FIELD(mla_backend_vtable, validate, 32, 8);
+FIELD(mla_backend_vtable, create, 40, 8);
+FIELD(mla_backend_vtable, destroy, 48, 8);
+FIELD(mla_backend_vtable, prepare_metadata, 56, 8);
+FIELD(mla_backend_vtable, run_prefill_new_tokens, 64, 8);
+FIELD(mla_backend_vtable, run_prefill_context_chunk, 72, 8);
+FIELD(mla_backend_vtable, supports_out, 80, 8);
+FIELD(mla_backend_vtable, supports_quant_output, 88, 8);
+FIELD(mla_backend_vtable, workspace_size, 96, 8);
+
+/* Another prototype of the same name does not compile. */
+uint32_t mla_abi_version(void);
+const char *mla_version(void);
+const char *mla_status_name(mla_status status);
+const char *mla_last_error_message(void);
+void mla_set_last_error_message(const char *message);
+mla_status mla_get_cpu_info(mla_cpu_info *info);
+const char *mla_cpu_summary(void);
+const char *mla_isa_name(int32_t isa);
+mla_status mla_set_num_threads(int32_t num_threads);
+int32_t mla_get_num_threads(void);
+mla_status mla_set_parallel_for(void (*parallel_for)(void *, int64_t, void (*)(void *, int64_t),
+                                                     void *),
+                                void *host_context);
+mla_status mla_set_log_callback(void (*callback)(void *, int32_t, const char *),
+                                void *log_context);
+mla_status mla_register_backend(const char *name, const mla_backend_registration *registration);
+mla_status mla_override_backend(const char *name, const mla_backend_registration *registration);
+mla_status mla_clear_override(const char *name);
+mla_status mla_remove_backend(const char *name);
+mla_status mla_backend_path(const char *name, const char **class_path);
+mla_status mla_backend_is_overridden(const char *name, int32_t *is_overridden);
+mla_status mla_select_backend(const mla_selector_config *config, const char **name);
+mla_status mla_backend_list_create(const mla_selector_config *config, mla_backend_list **list);
+int32_t mla_backend_list_size(const mla_backend_list *list);
+mla_status mla_backend_list_get(const mla_backend_list *list, int32_t index, mla_backend_info
+        *info);
+mla_status mla_backend_list_reason(const mla_backend_list *list, int32_t index, int32_t reason,
+        const char **text);
+void mla_backend_list_destroy(mla_backend_list *list);
+mla_status mla_plan_context_chunks(const mla_context_plan_args *args, mla_context_plan **plan);
+int32_t mla_context_plan_num_chunks(const mla_context_plan *plan);
+mla_status mla_context_plan_get(const mla_context_plan *plan, int32_t index,
+        mla_context_plan_chunk *chunk);
+void mla_context_plan_destroy(mla_context_plan *plan);
+mla_status mla_backend_create(const char *name, const mla_backend_config *config, mla_backend
+        **backend);
+mla_status mla_backend_clone(const mla_backend *backend, mla_backend **clone);
+void mla_backend_destroy(mla_backend *backend);
+const char *mla_backend_name(const mla_backend *backend);
+mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
+mla_status mla_run_prefill_new_tokens(const mla_backend *backend, const mla_new_tokens_args
+        *args);
+mla_status mla_run_prefill_context_chunk(const mla_backend *backend, const mla_context_chunk_args
+        *args);
+mla_status mla_supports_out(const mla_backend *backend, int32_t *supports);
+mla_status mla_supports_quant_output(const mla_backend *backend, int32_t dtype, int32_t
+        *supports);
+mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
+mla_status mla_merge_attn_states(const mla_merge_args *args);

@@ -1,0 +1,56 @@
+"""Gate on the library as it is installed: what it needs, exports and weighs.
+
+    library.py INSTALLED.so HEADER
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+ALLOWED = re.compile(r"(libc|libm|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\.\d+")
+MAX_BYTES = 8_000_000
+
+
+def output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def needed(library):
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "-dW", library))
+
+
+def exported(library):
+    rows = output("nm", "-D", "--defined-only", library).splitlines()
+    return {row.split()[-1].split("@")[0] for row in rows}
+
+
+def declared(header):
+    with open(header) as file:
+        text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.S)
+    return set(re.findall(r"^\w[\w *]*?\b(mla_\w+)\([^;{}]*\);", text, re.M))
+
+
+def main(library, header):
+    failures = 0
+
+    def gate(name, broken):
+        nonlocal failures
+        failures += bool(broken)
+        print(f"not ok {name}: {broken}" if broken else f"ok {name}")
+
+    names, prototypes = exported(library), declared(header)
+    size = os.path.getsize(library)
+    gate("needs only the C and C++ runtimes", [n for n in needed(library) if not ALLOWED.fullmatch(n)])
+    gate("exports only mla_ names", sorted(n for n in names if not n.startswith("mla_")))
+    gate("every export is in the header", sorted(names - prototypes))
+    gate("every function of the header is exported", sorted(prototypes - names))
+    gate(f"{size} bytes is below {MAX_BYTES}", [size] if size >= MAX_BYTES else [])
+    gate("is stripped", re.findall(r"\.symtab", output("readelf", "-SW", library)))
+    gate("soname", [] if f"[{os.path.basename(library).split('.so')[0]}.so.1]" in output(
+        "readelf", "-dW", library) else ["is not libmlaprefill.so.1"])
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
