@@ -54,6 +54,15 @@ let package = Package(
     .target(name: "MLATestSupport", path: "Tests/Support"),
     .testTarget(
       name: "MLACoreTests", dependencies: ["MLACore", "CMLAPrefill", "MLAKernelABI", "MLATestSupport"]),
+    .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
+    .target(
+      name: "MLABenchSupport",
+      dependencies: ["CMLAPrefill", "BenchInstructions", "MLATestSupport"],
+      path: "Tests/BenchSupport"),
+    .executableTarget(
+      name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench"),
+    .executableTarget(
+      name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
   ]
 }
 

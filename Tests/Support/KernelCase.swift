@@ -6,6 +6,11 @@ public struct KernelCase: Sendable, CustomStringConvertible {
   /// Format of q, k and v.
   public let format: ElementFormat
 
+  public init(isa: Int32, format: ElementFormat) {
+    self.isa = isa
+    self.format = format
+  }
+
   public static let isaNames: [(isa: Int32, name: String)] = [
     (1, "portable"), (2, "avx2"), (3, "avx512"), (4, "avx512_bf16"), (5, "amx"),
   ]

@@ -5,7 +5,7 @@ public struct Safetensors {
   public struct Tensor {
     public let dtype: String
     public let shape: [Int]
-    /// Aligned copy, owned by the file's `Safetensors` values.
+    /// Aligned copy; lives as long as the file's `owner`.
     public let data: UnsafeMutableRawBufferPointer
 
     /// Elements of a F32, F16 or BF16 tensor.
@@ -31,6 +31,9 @@ public struct Safetensors {
   public let tensors: [String: Tensor]
   public let metadata: [String: String]
   private let storage: Storage
+
+  /// Keeps every tensor's `data` alive.
+  public var owner: AnyObject { storage }
 
   public init(path: String) throws {
     let bytes = try Data(contentsOf: URL(fileURLWithPath: path))

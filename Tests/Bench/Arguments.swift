@@ -1,0 +1,93 @@
+import Foundation
+import MLABenchSupport
+import MLATestSupport
+
+/// What the command line asks for.
+struct Arguments {
+  var tokens = [2048, 4096]
+  var dimensions = MLADimensions()
+  var formats: [ElementFormat] = [.bfloat16]
+  /// Names of tables, or "all"; nil: the strongest that the host has.
+  var tables: [String]?
+  var backend: String?
+  var threads: Int?
+  var rounds = 9
+  var secondsPerCase = 4.0
+  var library: String?
+  var json: String?
+  var measuresMemory = true
+  /// The command line of a child that prints its peak memory.
+  var isMemoryChild = false
+
+  static let usage = """
+    mla-bench [options]: prefill attention through libmlaprefill's C ABI, against plain OpenBLAS fp32
+      --seq N,N,...         tokens of the request (2048,4096)
+      --heads N             (16)
+      --dims NOPE/ROPE/V    head dimensions (128/64/128)
+      --dtype bf16,fp16,fp32
+      --isa all | NAME,...  kernel tables: portable, avx2, avx512, avx512_bf16, amx (the strongest)
+      --backend NAME        (the selector's choice)
+      --threads N           (the processors this process may run on)
+      --rounds N            most samples of a case (9)
+      --seconds S           a case that took longer in all gets no further samples (4)
+      --library PATH        (libmlaprefill.so beside this program)
+      --json FILE           writes the results as JSON too
+      --no-memory           leaves out peak memory at 2048 and 8192 tokens
+    """
+
+  struct Invalid: Error { let message: String }
+
+  init(_ words: [String]) throws {
+    var words = words[...]
+    func value(_ option: String) throws -> String {
+      guard let value = words.popFirst() else { throw Invalid(message: "\(option) needs a value") }
+      return value
+    }
+    func numbers(_ option: String, separator: Character = ",") throws -> [Int] {
+      let text = try value(option)
+      let all = text.split(separator: separator).map { Int($0) ?? -1 }
+      guard !all.isEmpty, all.allSatisfy({ $0 >= 0 }) else {
+        throw Invalid(message: "\(option) \(text): not numbers")
+      }
+      return all
+    }
+    while let option = words.popFirst() {
+      switch option {
+      case "--seq": tokens = try numbers(option)
+      case "--heads": dimensions.heads = try numbers(option)[0]
+      case "--dims":
+        let dims = try numbers(option, separator: "/")
+        guard dims.count == 3 else { throw Invalid(message: "--dims: NOPE/ROPE/V") }
+        (dimensions.nope, dimensions.rope, dimensions.v) = (dims[0], dims[1], dims[2])
+      case "--dtype":
+        formats = try value(option).split(separator: ",").map {
+          guard let format = ElementFormat(name: String($0)), ElementFormat.inputs.contains(format)
+          else { throw Invalid(message: "--dtype \($0): not bf16, fp16 or fp32") }
+          return format
+        }
+      case "--isa": tables = try value(option).split(separator: ",").map(String.init)
+      case "--backend": backend = try value(option)
+      case "--threads": threads = try numbers(option)[0]
+      case "--rounds": rounds = max(try numbers(option)[0], 1)
+      case "--seconds": secondsPerCase = Double(try value(option)) ?? secondsPerCase
+      case "--library": library = try value(option)
+      case "--json": json = try value(option)
+      case "--no-memory": measuresMemory = false
+      case "--memory-child": isMemoryChild = true
+      default: throw Invalid(message: "unknown option \(option)")
+      }
+    }
+  }
+
+  /// The kernels asked for, of those that the host has.
+  func cases(bestISA: Int32) throws -> [KernelCase] {
+    let all = KernelCase.all(upTo: bestISA).filter { formats.contains($0.format) }
+    guard let tables else { return all.filter { $0.isa == bestISA } }
+    if tables == ["all"] { return all }
+    let chosen = all.filter { tables.contains($0.isaName) }
+    guard !chosen.isEmpty else {
+      throw Invalid(message: "--isa \(tables.joined(separator: ",")): not on this host")
+    }
+    return chosen
+  }
+}

@@ -1,0 +1,88 @@
+import Foundation
+import MLABenchSupport
+import MLATestSupport
+
+/// The whole run: speeds per length, peak memory, JSON.
+struct Benchmark {
+  private let arguments: Arguments
+  private let words: [String]
+  private let library: MLALibrary
+  private let cases: [KernelCase]
+  private static let memoryLengths = [2048, 8192]
+
+  init(_ arguments: Arguments, words: [String]) throws {
+    self.arguments = arguments
+    self.words = words
+    library = try MLALibrary(path: arguments.library)
+    if let threads = arguments.threads { try library.setNumThreads(threads) }
+    cases = try arguments.cases(bestISA: library.cpuInfo().isa)
+  }
+
+  func run() throws {
+    if arguments.isMemoryChild { return try printMemory() }
+    let d = arguments.dimensions
+    print("libmlaprefill \(library.version): \(library.cpuSummary)")
+    print("\(d.heads) heads of \(d.nope)/\(d.rope)/\(d.v), \(library.numThreads) threads, causal FLOPs")
+    var rows: [[String: Any]] = []
+    print(Table.header)
+    for tokens in arguments.tokens {
+      for format in arguments.formats {
+        let workload = Workload(tokens: tokens, dimensions: d, format: format)
+        let comparison = try Comparison(
+          library, backend: arguments.backend, workload: workload,
+          cases: cases.filter { $0.format == format }, rounds: arguments.rounds,
+          secondsPerCase: arguments.secondsPerCase)
+        rows += comparison.measurements.map { row(tokens, $0) }
+        Table.lines(tokens, comparison).forEach { print($0) }
+      }
+    }
+    let memory = arguments.measuresMemory ? try measureMemory() : []
+    if let file = arguments.json { try write(rows, memory, to: file) }
+  }
+
+  private func measureMemory() throws -> [[String: Any]] {
+    try Self.memoryLengths.flatMap { tokens in
+      try arguments.formats.compactMap { format -> [String: Any]? in
+        guard let strongest = cases.last(where: { $0.format == format }) else { return nil }
+        // The last word wins, so the child reads the rest as it is.
+        let bytes = try MemoryProbe.measureInChild(
+          words + [
+            "--memory-child", "--seq", "\(tokens)", "--dtype", format.name, "--isa",
+            strongest.isaName,
+          ])
+        print(
+          "peak memory beyond inputs and outputs, S=\(tokens), \(strongest): "
+            + String(format: "%.1f MiB", Double(bytes) / 1_048_576))
+        return ["seq": tokens, "kernel": strongest.description, "peak_extra_bytes": bytes]
+      }
+    }
+  }
+
+  private func printMemory() throws {
+    let workload = Workload(
+      tokens: arguments.tokens[0], dimensions: arguments.dimensions, format: cases[0].format)
+    print(
+      try MemoryProbe.measureHere(
+        library, backend: arguments.backend, workload: workload, kernelCase: cases[0]))
+  }
+
+  private func row(_ tokens: Int, _ m: Comparison.Measurement) -> [String: Any] {
+    var row: [String: Any] = [
+      "seq": tokens, "isa": m.kernelCase.isaName, "dtype": m.kernelCase.format.name,
+      "best_tflops": m.best, "median_tflops": m.median, "peak_instruction": m.instruction,
+      "peak_tflops": m.peak, "fraction_of_peak": m.fractionOfPeak, "samples": m.samples,
+    ]
+    row["ratio_to_openblas"] = m.ratioToOpenBLAS
+    row["difference_from_openblas"] = m.difference
+    return row
+  }
+
+  private func write(_ rows: [[String: Any]], _ memory: [[String: Any]], to file: String) throws {
+    let report: [String: Any] = [
+      "version": library.version, "cpu": library.cpuSummary, "threads": library.numThreads,
+      "heads": arguments.dimensions.heads, "speed": rows, "memory": memory,
+    ]
+    try JSONSerialization.data(withJSONObject: report, options: [.prettyPrinted, .sortedKeys])
+      .write(to: URL(fileURLWithPath: file))
+  }
+}

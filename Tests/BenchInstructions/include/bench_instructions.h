@@ -1,0 +1,25 @@
+// What a benchmark needs and Swift has no spelling for.
+#ifndef BENCH_INSTRUCTIONS_H
+#define BENCH_INSTRUCTIONS_H
+
+#include <stdint.h>
+
+// Instructions whose rate bounds a kernel.
+enum {
+  BENCH_PROBE_SSE_MUL_ADD = 1,
+  BENCH_PROBE_AVX2_FMA = 2,
+  BENCH_PROBE_AVX512_FMA = 3,
+  BENCH_PROBE_AVX512_BF16 = 4,
+  BENCH_PROBE_AMX_BF16 = 5
+};
+
+// FLOP/s of the calling thread while it issues nothing but the instruction, on
+// registers, for about `seconds`; 0 where the process may not use it. The
+// caller makes sure that the CPU has it.
+double bench_probe(int32_t probe, double seconds);
+
+// Causal softmax of a block of score rows, in place: row i keeps its first
+// `visible + i` columns, the others become 0.
+void bench_causal_softmax(float *scores, int64_t rows, int64_t columns, int64_t visible, float scale);
+
+#endif  // BENCH_INSTRUCTIONS_H

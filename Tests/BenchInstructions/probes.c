@@ -1,0 +1,117 @@
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench_instructions.h"
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Independent chains that hide the latency of any of the instructions.
+enum { CHAINS = 12, STEPS = 2000 };
+
+// One probe: STEPS rounds of CHAINS instructions on registers. The empty asm
+// keeps the compiler from folding or spilling the chains.
+#define VECTOR_PROBE(name, isa, vector, zero, step)                     \
+  __attribute__((target(isa), noinline)) static void name(void) {       \
+    vector c0 = zero, c1 = zero, c2 = zero, c3 = zero, c4 = zero, c5 = zero; \
+    vector c6 = zero, c7 = zero, c8 = zero, c9 = zero, ca = zero, cb = zero; \
+    vector x = zero, y = zero;                                          \
+    for (int i = 0; i < STEPS; i++) {                                   \
+      __asm__ volatile("" : "+x"(x), "+x"(y));                          \
+      c0 = step(c0), c1 = step(c1), c2 = step(c2), c3 = step(c3);       \
+      c4 = step(c4), c5 = step(c5), c6 = step(c6), c7 = step(c7);       \
+      c8 = step(c8), c9 = step(c9), ca = step(ca), cb = step(cb);       \
+    }                                                                   \
+    __asm__ volatile("" ::"x"(c0), "x"(c1), "x"(c2), "x"(c3), "x"(c4), "x"(c5)); \
+    __asm__ volatile("" ::"x"(c6), "x"(c7), "x"(c8), "x"(c9), "x"(ca), "x"(cb)); \
+  }
+
+#define SSE_STEP(c) _mm_add_ps(c, _mm_mul_ps(x, y))
+#define AVX2_STEP(c) _mm256_fmadd_ps(x, y, c)
+#define AVX512_STEP(c) _mm512_fmadd_ps(x, y, c)
+#define BF16_STEP(c) _mm512_dpbf16_ps(c, (__m512bh)x, (__m512bh)y)
+
+VECTOR_PROBE(avx2_fma, "avx2,fma", __m256, _mm256_setzero_ps(), AVX2_STEP)
+VECTOR_PROBE(avx512_fma, "avx512f", __m512, _mm512_setzero_ps(), AVX512_STEP)
+VECTOR_PROBE(avx512_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), BF16_STEP)
+
+// The products must differ, or one multiplication would serve all chains.
+__attribute__((noinline)) static void sse_mul_add(void) {
+  __m128 c[CHAINS], x = _mm_setzero_ps(), y = _mm_setzero_ps();
+  for (int j = 0; j < CHAINS; j++) c[j] = _mm_setzero_ps();
+  for (int i = 0; i < STEPS; i++) {
+#pragma clang loop unroll(full)
+    for (int j = 0; j < CHAINS; j++) {
+      __asm__ volatile("" : "+x"(x), "+x"(y));
+      c[j] = SSE_STEP(c[j]);
+    }
+  }
+  for (int j = 0; j < CHAINS; j++) __asm__ volatile("" ::"x"(c[j]));
+}
+
+typedef struct tile_config {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t column_bytes[16];
+  uint8_t rows[16];
+} tile_config;
+
+// Tiles 0 to 3 accumulate, 4 to 7 are operands: a 2x2 step.
+__attribute__((target("amx-tile,amx-bf16"))) static int amx_begin(void) {
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+  if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0) return 0;
+  tile_config config;
+  memset(&config, 0, sizeof config);
+  config.palette = 1;
+  for (int tile = 0; tile < 8; tile++) config.rows[tile] = 16, config.column_bytes[tile] = 64;
+  _tile_loadconfig(&config);
+  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+  _tile_zero(4), _tile_zero(5), _tile_zero(6), _tile_zero(7);
+  return 1;
+}
+
+__attribute__((target("amx-tile,amx-bf16"), noinline)) static void amx_bf16(void) {
+  for (int i = 0; i < STEPS; i++) {
+    _tile_dpbf16ps(0, 4, 6), _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6), _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+__attribute__((target("amx-tile"))) static void amx_end(void) { _tile_release(); }
+
+static double rate(void (*burst)(void), double flops_per_step, double seconds) {
+  double begin = now(), end;
+  double flops = 0;
+  do {
+    burst();
+    flops += flops_per_step * STEPS;
+    end = now();
+  } while (end - begin < seconds);
+  return flops / (end - begin);
+}
+
+double bench_probe(int32_t probe, double seconds) {
+  switch (probe) {
+    case BENCH_PROBE_SSE_MUL_ADD:
+      return rate(sse_mul_add, CHAINS * 4 * 2, seconds);
+    case BENCH_PROBE_AVX2_FMA:
+      return rate(avx2_fma, CHAINS * 8 * 2, seconds);
+    case BENCH_PROBE_AVX512_FMA:
+      return rate(avx512_fma, CHAINS * 16 * 2, seconds);
+    case BENCH_PROBE_AVX512_BF16:
+      return rate(avx512_bf16, CHAINS * 32 * 2, seconds);
+    case BENCH_PROBE_AMX_BF16: {
+      if (!amx_begin()) return 0;
+      double result = rate(amx_bf16, 4.0 * 16 * 16 * 32 * 2, seconds);
+      amx_end();
+      return result;
+    }
+    default:
+      return 0;
+  }
+}

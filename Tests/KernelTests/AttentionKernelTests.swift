@@ -1,0 +1,125 @@
+import MLAKernelABI
+import MLATestSupport
+import XCTest
+
+/// Each attention kernel of each table of this host against float64.
+final class AttentionKernelTests: XCTestCase {
+  /// Three formats: 360 cases a table.
+  static let casesPerKernel: UInt64 = 120
+
+  func testRandomProblemsAgainstFloat64() {
+    for kernelCase in KernelCase.onThisHost {
+      var worst = 0.0
+      for seed in 0..<Self.casesPerKernel {
+        worst = max(worst, check(AttentionProblem(kernelCase, seed: seed), "seed \(seed)"))
+      }
+      print("\(kernelCase): worst case at \(String(format: "%.2f", worst)) of its bound")
+    }
+  }
+
+  /// Scores that only ever grow, or jump at the end, at every length around the
+  /// tiles: where a running maximum that is not one would show.
+  func testEveryOrderOfScoresAroundTheTileSizes() {
+    for kernelCase in KernelCase.onThisHost {
+      let kernel = kernelCase.kernel
+      var random = SplitMix64(seed: 7)
+      let lengths = [1, Int(kernel.key_block) - 1, Int(kernel.key_block), Int(kernel.key_block) + 1, 333]
+      for keys in lengths where keys > 0 {
+        for order in ScorePattern.Order.allCases {
+          let queries = min(keys, Int(kernel.query_tile), 48)
+          let shape = AttentionShape(
+            qkDim: 96, vDim: 64, numQueries: queries, numKeys: keys, keyBegin: 0, keyEnd: keys,
+            causalOffset: keys - queries, outFormat: kernelCase.format)
+          let problem = AttentionProblem(kernelCase, shape, .spread(order), &random)
+          _ = check(problem, "\(keys) keys, \(order)")
+        }
+      }
+    }
+  }
+
+  func testRowsWithoutKeysAreZeroAndMinusInfinity() {
+    for kernelCase in KernelCase.onThisHost {
+      var random = SplitMix64(seed: 11)
+      let block = Int(kernelCase.kernel.key_block)
+      // Nothing visible at all; the first rows see nothing; an empty range.
+      for (begin, end, offset) in [(0, 50, -40), (0, 50, -3), (block, block, Optional<Int>.none)]
+        as [(Int, Int, Int?)]
+      {
+        let shape = AttentionShape(
+          qkDim: 40, vDim: 24, numQueries: 30, numKeys: block + 50, keyBegin: begin, keyEnd: end,
+          causalOffset: offset, outFormat: kernelCase.format)
+        let problem = AttentionProblem(kernelCase, shape, .normal(1), &random)
+        let result = problem.run()
+        for row in 0..<30 where begin == end || row + (offset ?? 0) < begin {
+          XCTAssertEqual(result.lse[row, 0, 0], -.infinity, "\(kernelCase) row \(row)")
+          XCTAssertTrue(
+            (0..<24).allSatisfy { result.out[row, 0, $0] == 0 }, "\(kernelCase) row \(row)")
+        }
+        _ = check(problem, "offset \(offset ?? 0)")
+      }
+    }
+  }
+
+  /// 0: all keys weigh the same. Below 0: the lowest product wins.
+  func testScalesThatAreNotPositive() {
+    for kernelCase in KernelCase.onThisHost {
+      for scale: Float in [0, -0.1] {
+        var random = SplitMix64(seed: 13)
+        let shape = AttentionShape(
+          qkDim: 96, vDim: 64, numQueries: 20, numKeys: 100, keyBegin: 0, keyEnd: 100,
+          causalOffset: 80, outFormat: kernelCase.format)
+        let problem = AttentionProblem(kernelCase, shape, .normal(1), &random, scale: scale)
+        _ = check(problem, "scale \(scale)")
+      }
+    }
+  }
+
+  /// Results of two halves of the keys, combined, are the result of all.
+  func testCombinedHalvesEqualTheWhole() {
+    for kernelCase in KernelCase.onThisHost {
+      let block = Int(kernelCase.kernel.key_block)
+      let keys = 3 * block + 5
+      let halves = [(0, 2 * block), (2 * block, keys)].map { range in
+        var random = SplitMix64(seed: 17)
+        let shape = AttentionShape(
+          qkDim: 192, vDim: 128, numQueries: 40, numKeys: keys, keyBegin: range.0,
+          keyEnd: range.1, causalOffset: keys - 40, outFormat: .float32)
+        return AttentionProblem(kernelCase, shape, .normal(2), &random)
+      }
+      let combined = CombineProblem(
+        kernelCase.isa, partials: halves.map { $0.run() }.map { ($0.out, $0.lse) },
+        outFormat: .float32)
+      let result = combined.run()
+      let expected = ReferenceAttention(combining: halves.map(\.reference), dim: 128)
+      XCTAssertLessThanOrEqual(
+        relativeL2(result.out.values, expected.out), kernelCase.outBound, "\(kernelCase)")
+      XCTAssertLessThanOrEqual(
+        maxDifference(result.lse.values, expected.lse), KernelCase.lseBound, "\(kernelCase)")
+    }
+  }
+
+  /// Runs a problem twice and judges it; returns its largest error as a
+  /// fraction of the bound.
+  private func check(_ problem: AttentionProblem, _ label: String) -> Double {
+    let (first, second) = (problem.run(garbage: 0xFF), problem.run(garbage: 0x7F))
+    let expected = problem.reference
+    let what = "\(problem.kernelCase) \(label): \(problem.shape), \(problem.pattern)"
+    let bound = max(problem.kernelCase.outBound, KernelCase.outBound(problem.shape.outFormat))
+    let out = relativeL2(first.out.values, expected.out) / (problem.pattern.slack * bound)
+    var lse = 0.0
+    if problem.shape.wantsLSE {
+      lse = maxDifference(first.lse.values, expected.lse) / (problem.pattern.slack * KernelCase.lseBound)
+    } else {
+      XCTAssertTrue(
+        first.lse.bits.allSatisfy { $0 == ElementFormat.float32.poison }, "wrote lse: \(what)")
+    }
+    // Not "greater than": NaN must fail too.
+    XCTAssertTrue(out <= 1, "out at \(out) of its bound: \(what)")
+    XCTAssertTrue(lse <= 1, "lse at \(lse) of its bound: \(what)")
+    XCTAssertTrue(first.bits == second.bits, "bits differ between two runs: \(what)")
+    XCTAssertTrue(
+      first.surroundingsAreIntact && second.surroundingsAreIntact && problem.inputsAreIntact,
+      "wrote outside its rows: \(what)")
+    return max(out, lse)
+  }
+}
