@@ -1,6 +1,9 @@
 #include "mla_shims_system.h"
 
+#include <dirent.h>
 #include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,3 +14,59 @@ void mla_shim_futex_wait(uint32_t *word, uint32_t expected) {
 void mla_shim_futex_wake(uint32_t *word, int32_t count) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
+
+// Initial-exec: see lock.c.
+static _Thread_local int32_t loop_depth __attribute__((tls_model("initial-exec")));
+
+int32_t mla_shim_loop_depth(void) { return loop_depth; }
+void mla_shim_enter_loop(void) { loop_depth++; }
+void mla_shim_leave_loop(void) { loop_depth--; }
+
+// The system call rather than libc's wrapper: cpu_set_t ends at 1024 processors.
+static void add_processors_of(long thread, mla_processor_set *set) {
+  mla_processor_set own;
+  memset(&own, 0, sizeof own);
+  if (syscall(SYS_sched_getaffinity, thread, sizeof own, &own) <= 0) return;
+  for (size_t i = 0; i < MLA_SHIM_PROCESSOR_WORDS; i++) set->words[i] |= own.words[i];
+}
+
+void mla_shim_thread_processors(mla_processor_set *set) {
+  memset(set, 0, sizeof *set);
+  add_processors_of(0, set);
+}
+
+void mla_shim_process_processors(mla_processor_set *set) {
+  mla_shim_thread_processors(set);
+  DIR *threads = opendir("/proc/self/task");
+  if (!threads) return;
+  for (struct dirent *entry; (entry = readdir(threads)) != NULL;) {
+    long thread = strtol(entry->d_name, NULL, 10);
+    if (thread > 0) add_processors_of(thread, set);
+  }
+  closedir(threads);
+}
+
+void mla_shim_set_thread_processors(const mla_processor_set *set) {
+  syscall(SYS_sched_setaffinity, 0L, sizeof *set, set);
+}
+
+#if defined(__x86_64__)
+enum { ARCH_GET_XCOMP_SUPP = 0x1021, ARCH_GET_XCOMP_PERM = 0x1022, ARCH_REQ_XCOMP_PERM = 0x1023 };
+
+static int xstate_bit(int what, unsigned component) {
+  uint64_t components = 0;
+  return syscall(SYS_arch_prctl, what, &components) == 0 && (components >> component & 1);
+}
+
+int mla_shim_request_xstate(unsigned component) {
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, (unsigned long)component) == 0 &&
+         xstate_bit(ARCH_GET_XCOMP_PERM, component);
+}
+
+int mla_shim_supports_xstate(unsigned component) {
+  return xstate_bit(ARCH_GET_XCOMP_SUPP, component);
+}
+#else
+int mla_shim_request_xstate(unsigned component) { return (void)component, 0; }
+int mla_shim_supports_xstate(unsigned component) { return (void)component, 0; }
+#endif

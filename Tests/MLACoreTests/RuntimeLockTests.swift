@@ -14,10 +14,10 @@ final class RuntimeLockTests: XCTestCase {
   func testThrowsWhatTheBodyThrows() {
     struct Failure: Error, Equatable { let code: Int }
     let lock = Lock()
-    XCTAssertThrowsError(try lock.withLock { _ throws(Failure) in throw Failure(code: 7) }) {
+    XCTAssertThrowsError(try lock.withLock { () throws(Failure) in throw Failure(code: 7) }) {
       XCTAssertEqual($0 as? Failure, Failure(code: 7))
     }
-    XCTAssertEqual(lock.withLock { _ in 3 }, 3)
+    XCTAssertEqual(lock.withLock { 3 }, 3)
   }
 
   /// The state is never seen half changed by a child, and its lock is free there.

@@ -10,6 +10,37 @@
 void mla_shim_futex_wait(uint32_t *word, uint32_t expected);
 void mla_shim_futex_wake(uint32_t *word, int32_t count);
 
+// Tells the processor that the thread waits for another one's store.
+static inline void mla_shim_spin_hint(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// The parallel loops that the calling thread is inside of.
+int32_t mla_shim_loop_depth(void);
+void mla_shim_enter_loop(void);
+void mla_shim_leave_loop(void);
+
+// A set of processors wide enough for any kernel; bit i of word i / 64.
+#define MLA_SHIM_PROCESSOR_WORDS 128
+typedef struct mla_processor_set {
+  uint64_t words[MLA_SHIM_PROCESSOR_WORDS];
+} mla_processor_set;
+
+// The processors that the calling thread may run on; empty if unknown.
+void mla_shim_thread_processors(mla_processor_set *set);
+// Those that any thread of the process may run on.
+void mla_shim_process_processors(mla_processor_set *set);
+void mla_shim_set_thread_processors(const mla_processor_set *set);
+
+// arch_prctl(2) on a state component of the XSAVE area: nonzero if the process
+// may use it, asking the operating system first or not.
+int mla_shim_request_xstate(unsigned component);
+int mla_shim_supports_xstate(unsigned component);
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 

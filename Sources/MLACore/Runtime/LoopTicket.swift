@@ -1,0 +1,38 @@
+import Synchronization
+
+/// Hands out the pieces of one parallel loop after another, each once.
+///
+/// Loop, size and next piece share one word, so that a thread that comes late
+/// can never take a piece of a loop it has not seen: whoever takes a piece knows
+/// that its loop stays until that piece is done.
+struct LoopTicket: @unchecked Sendable {
+  private let word: UnsafeMutablePointer<Atomic<UInt64>>
+
+  /// High to low: number of the loop (32 bits), its pieces (16), next piece (16).
+  init() {
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 128)
+    word = memory.bindMemory(to: Atomic<UInt64>.self, capacity: 1)
+    word.initialize(to: Atomic(0))
+  }
+
+  /// Opens the next loop; the one before must be finished.
+  func open(pieces: Int) {
+    let loop = (word.pointee.load(ordering: .relaxed) >> 32) &+ 1
+    word.pointee.store(loop << 32 | UInt64(pieces) << 16, ordering: .sequentiallyConsistent)
+  }
+
+  var hasPieces: Bool { Self.hasPieces(word.pointee.load(ordering: .sequentiallyConsistent)) }
+
+  func take() -> Int? {
+    var current = word.pointee.load(ordering: .relaxed)
+    while Self.hasPieces(current) {
+      let (taken, original) = word.pointee.compareExchange(
+        expected: current, desired: current &+ 1, ordering: .acquiringAndReleasing)
+      if taken { return Int(current & 0xffff) }
+      current = original
+    }
+    return nil
+  }
+
+  private static func hasPieces(_ word: UInt64) -> Bool { word & 0xffff < word >> 16 & 0xffff }
+}

@@ -1,0 +1,112 @@
+import Glibc
+
+/// Memory that runs use and give back. What is given back is kept for the next
+/// run, up to a bound: fresh memory costs a page fault every 4 KiB.
+public enum ScratchArena {
+  struct Block {
+    let base: UnsafeMutableRawPointer
+    let bytes: Int
+  }
+
+  private struct Cache: @unchecked Sendable {
+    /// Least recently given back first.
+    var idle: [Block] = []
+    var idleBytes = 0
+  }
+
+  private static let cache = Guarded(Cache())
+  private static let maximumIdleBlocks = 32
+
+  /// A gibibyte, less where that is more than a sixteenth of the machine's memory.
+  private static let maximumIdleBytes =
+    min(1 << 30, max(sysconf(Int32(_SC_PHYS_PAGES)), 0) * pageBytes / 16)
+  private static let pageBytes = 4096
+  private static let hugePageBytes = 2 << 20
+
+  /// At least `bytes` bytes, aligned to 4096, with whatever in them.
+  ///
+  /// - Parameter purpose: names the memory in the message of a failure.
+  public static func take(bytes: Int, for purpose: String) throws(MLAError) -> ScratchBuffer {
+    guard let rounded = roundedUp(bytes) else { throw .outOfMemory(purpose, bytes: bytes) }
+    if let block = takeIdle(rounded) ?? allocate(rounded) { return ScratchBuffer(block) }
+    releaseIdle()
+    guard let block = allocate(rounded) else { throw .outOfMemory(purpose, bytes: bytes) }
+    return ScratchBuffer(block)
+  }
+
+  /// Frees what is kept for later.
+  public static func releaseIdle() {
+    let idle = cache.withLock { cache in
+      defer { cache = Cache() }
+      return cache.idle
+    }
+    for block in idle { free(block.base) }
+  }
+
+  static var idleBytes: Int { cache.withLock { $0.idleBytes } }
+
+  /// To a multiple of an eighth of the largest power of two in it, so that runs
+  /// of almost the same size use the same blocks; nil if that overflows.
+  static func roundedUp(_ bytes: Int) -> Int? {
+    guard bytes >= 0 else { return nil }
+    let wanted = max(bytes, 1)
+    let powerOfTwo = 1 << (Int.bitWidth - 1 - wanted.leadingZeroBitCount)
+    let step = max(powerOfTwo / 8, pageBytes)
+    let (sum, overflow) = wanted.addingReportingOverflow(step - 1)
+    return overflow ? nil : sum & ~(step - 1)
+  }
+
+  /// The smallest idle block that is large enough, but not one that a larger run
+  /// would miss.
+  private static func takeIdle(_ bytes: Int) -> Block? {
+    cache.withLock { cache in
+      let fits = cache.idle.indices.filter {
+        let size = cache.idle[$0].bytes
+        return size >= bytes && size / 2 <= bytes
+      }
+      guard let best = fits.min(by: { cache.idle[$0].bytes < cache.idle[$1].bytes }) else {
+        return nil
+      }
+      cache.idleBytes -= cache.idle[best].bytes
+      return cache.idle.remove(at: best)
+    }
+  }
+
+  fileprivate static func giveBack(_ block: Block) {
+    let dropped = cache.withLock { cache -> [Block] in
+      cache.idle.append(block)
+      cache.idleBytes += block.bytes
+      var surplus = 0
+      while cache.idleBytes > maximumIdleBytes || cache.idle.count - surplus > maximumIdleBlocks {
+        cache.idleBytes -= cache.idle[surplus].bytes
+        surplus += 1
+      }
+      defer { cache.idle.removeFirst(surplus) }
+      return Array(cache.idle.prefix(surplus))
+    }
+    for block in dropped { free(block.base) }
+  }
+
+  private static func allocate(_ bytes: Int) -> Block? {
+    let isLarge = bytes >= 4 * hugePageBytes
+    var base: UnsafeMutableRawPointer?
+    guard posix_memalign(&base, isLarge ? hugePageBytes : pageBytes, bytes) == 0, let base else {
+      return nil
+    }
+    if isLarge { madvise(base, bytes, MADV_HUGEPAGE) }
+    return Block(base: base, bytes: bytes)
+  }
+}
+
+/// Scratch memory, given back when the value ends.
+public struct ScratchBuffer: ~Copyable, @unchecked Sendable {
+  private let block: ScratchArena.Block
+
+  /// Aligned to 4096 bytes.
+  public var base: UnsafeMutableRawPointer { block.base }
+  public var bytes: Int { block.bytes }
+
+  fileprivate init(_ block: ScratchArena.Block) { self.block = block }
+
+  deinit { ScratchArena.giveBack(block) }
+}
