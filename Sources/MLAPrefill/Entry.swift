@@ -13,3 +13,8 @@ func entry(_ work: () throws(MLAError) -> Void) -> mla_status {
     return error.status
   }
 }
+
+/// A literal as C sees it; valid for the life of the process.
+func cString(_ literal: StaticString) -> UnsafePointer<CChar> {
+  UnsafeRawPointer(literal.utf8Start).assumingMemoryBound(to: CChar.self)
+}

@@ -23,7 +23,7 @@ struct CStringTable: ~Copyable {
 /// there are never more than were ever registered.
 public enum InternedStrings {
   private nonisolated(unsafe) static var table = CStringTable()
-  private static let lock = RegistryLock()
+  private static let lock = Lock()
 
   public static func pointer(to text: String) -> UnsafePointer<CChar> {
     lock.withLock { table.pointer(to: text) }

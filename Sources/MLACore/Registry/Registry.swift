@@ -9,7 +9,7 @@ public final class Registry: @unchecked Sendable {
   /// The process has one; tests make their own.
   public static let shared = Registry()
 
-  private let lock = RegistryLock()
+  private let lock = Lock()
   private var members: [Member]
 
   public init() {
@@ -92,18 +92,5 @@ public final class Registry: @unchecked Sendable {
         "Unknown MLA prefill backend: '\(name)'. Valid options are: \(options)")
     }
     return index
-  }
-}
-
-/// Stands in until the runtime's lock is there.
-final class RegistryLock: @unchecked Sendable {
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  init() { pthread_mutex_init(mutex, nil) }
-  func withLock<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
-    -> Result
-  {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return try body()
   }
 }

@@ -21,7 +21,7 @@ public enum HostSettings {
 
   /// Threads that a run uses, the calling one included.
   public static var threads: Int {
-    state.withLock { $0.threads } ?? defaultThreads
+    state.withLock { $0.threads } ?? min(processors, maximumThreads)
   }
 
   /// 0 goes back to the default.
@@ -42,5 +42,6 @@ public enum HostSettings {
 
   static var parallelFor: ParallelFor? { state.withLock { $0.parallelFor } }
 
-  private static let defaultThreads = min(max(ProcessorSet.process.count, 1), maximumThreads)
+  /// Processors the process may run on, as its first use of the library found them.
+  static let processors = max(ProcessorSet.process.count, 1)
 }

@@ -1,0 +1,46 @@
+import CMLAPrefill
+import MLACore
+
+@_cdecl("mla_get_cpu_info") @implementation
+public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla_status {
+  entry { () throws(MLAError) in
+    try writeStruct(
+      info, name: "info", minimumSize: cpuInfoFirstVersionSize, value: Host.current.cpuInfo)
+  }
+}
+
+@_cdecl("mla_cpu_summary") @implementation
+public func mla_cpu_summary() -> UnsafePointer<CChar>! {
+  InternedStrings.pointer(to: Host.current.summary)
+}
+
+@_cdecl("mla_isa_name") @implementation
+public func mla_isa_name(_ isa: Int32) -> UnsafePointer<CChar>! {
+  cString(KernelFamily(rawValue: isa)?.staticName ?? "unknown")
+}
+
+@_cdecl("mla_set_num_threads") @implementation
+public func mla_set_num_threads(_ num_threads: Int32) -> mla_status {
+  entry { () throws(MLAError) in try HostSettings.setThreads(num_threads) }
+}
+
+@_cdecl("mla_get_num_threads") @implementation
+public func mla_get_num_threads() -> Int32 { Int32(clamping: HostSettings.threads) }
+
+@_cdecl("mla_set_parallel_for") @implementation
+public func mla_set_parallel_for(
+  _ parallel_for: mla_parallel_for!, _ host_context: UnsafeMutableRawPointer!
+) -> mla_status {
+  entry { () throws(MLAError) in
+    HostSettings.setParallelFor(parallel_for, context: host_context)
+  }
+}
+
+@_cdecl("mla_set_log_callback") @implementation
+public func mla_set_log_callback(
+  _ callback: mla_log_callback!, _ log_context: UnsafeMutableRawPointer!
+) -> mla_status {
+  entry { () throws(MLAError) in Log.setCallback(callback, context: log_context) }
+}
+
+private let cpuInfoFirstVersionSize = 112
