@@ -1,0 +1,51 @@
+import MLAKernelABI
+
+/// What a run keeps beside its tensors; grows with the wave, never with the
+/// product of queries and keys.
+///
+///     packed    the wave's packed keys and values
+///     partials  fp32 partial results of split requests: out [queryTile, vHeadDim]
+///               then lse [queryTile], one after the other
+///     scratch   one per worker
+struct AttentionMemory {
+  let workers: Int
+  let partialsOffset: Int
+  let scratchOffset: Int
+  let scratchStride: Int
+
+  init(_ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims) {
+    let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
+    workers = max(1, min(HostSettings.threads, mostTasks))
+    partialsOffset = alignedUp(schedule.packedBytes)
+    scratchOffset = partialsOffset + alignedUp(schedule.partialBytes)
+    // Neighbours' first lines must not fall into the same cache sets.
+    scratchStride = alignedUp(Int(kernel.scratch_bytes(dims))) + 3 * memoryAlignment
+  }
+
+  /// Room for aligning the start included: a caller's workspace need not be.
+  var bytes: Int { scratchOffset + workers * scratchStride + memoryAlignment }
+
+  /// Runs `body` with memory of that size: the caller's if there is one, else
+  /// the library's.
+  func withStart(
+    in workspace: Workspace?, _ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void
+  ) throws(MLAError) {
+    guard let workspace else {
+      let own = try ScratchArena.take(bytes: bytes, for: "workspace of a run")
+      return try body(own.base)
+    }
+    guard workspace.size >= bytes else {
+      throw .invalid(
+        "workspace_size", workspace.size,
+        "this run needs \(bytes) bytes, see mla_workspace_size")
+    }
+    try body(workspace.start.alignedUp(toMultipleOf: memoryAlignment))
+  }
+}
+
+/// A cache line, and the widest vector.
+private let memoryAlignment = 64
+
+private func alignedUp(_ bytes: Int) -> Int {
+  (bytes + memoryAlignment - 1) / memoryAlignment * memoryAlignment
+}

@@ -1,0 +1,119 @@
+import MLAKernelABI
+
+/// Carries out a schedule: hands each task's rows to the kernel, wave by wave
+/// and phase by phase.
+struct AttentionRun {
+  let schedule: TileSchedule
+  let kernel: mla_attention_kernel
+  let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
+  let dims: mla_kernel_dims
+  let scale: Float
+  let arguments: RunArguments
+  let memory: AttentionMemory
+  let start: UnsafeMutableRawPointer
+
+  func execute() {
+    for wave in schedule.waves {
+      parallel(wave.blockCount) { task, _ in pack(schedule.packTask(task, in: wave)) }
+      parallel(wave.taskCount) { task, worker in
+        attend(schedule.attendTask(task, in: wave), worker: worker)
+      }
+      if wave.partialCount > 0 {
+        parallel(wave.tileCount) { task, _ in merge(schedule.combineTask(task, in: wave)) }
+      }
+    }
+  }
+
+  /// Workers take tasks one by one, in order, until none is left.
+  private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
+    if count == 0 { return }
+    let tickets = TicketCounter()
+    ParallelLoop.run(workers: min(memory.workers, count)) { worker in
+      kernel.enter?()
+      while let task = tickets.take(below: count) { body(task, worker) }
+      kernel.leave?()
+    }
+  }
+
+  private func pack(_ task: PackTask) {
+    let (k, v) = (arguments.k, arguments.v)
+    var args = mla_pack_args(
+      dims: dims, k: k.row(task.keys.lowerBound, head: task.head),
+      v: v.row(task.keys.lowerBound, head: task.head), k_stride: Int64(k.strides[0]),
+      v_stride: Int64(v.strides[0]), num_keys: Int64(task.keys.count), format: k.type.rawValue,
+      packed: start + task.block * schedule.shape.packedBlockBytes)
+    kernel.pack(&args)
+  }
+
+  private func attend(_ task: AttendTask, worker: Int) {
+    let (q, out) = (arguments.q, arguments.out)
+    var args = mla_attend_args(
+      dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
+      q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
+      packed: start + task.firstBlock * schedule.shape.packedBlockBytes,
+      key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
+      causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
+      out_format: out.type.rawValue, out: out.row(task.queries.lowerBound, head: task.head),
+      out_stride: Int64(out.strides[0]), lse: lseRow(task.queries.lowerBound, head: task.head),
+      scratch: start + (memory.scratchOffset + worker * memory.scratchStride))
+    if let index = task.partial {
+      let partial = partialOut(index)
+      args.out = UnsafeMutableRawPointer(partial)
+      args.out_format = Int32(MLA_FORMAT_FLOAT32)
+      args.out_stride = dims.v_head_dim
+      args.lse = partialLSE(partial)
+    }
+    kernel.attend(&args)
+  }
+
+  private func merge(_ task: CombineTask) {
+    guard task.splits > 1 else { return }
+    let out = arguments.out
+    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: task.splits) { partials in
+      for i in 0..<task.splits {
+        let partial = partialOut(task.firstPartial + i)
+        partials[i] = mla_partial(
+          out: UnsafeRawPointer(partial), out_stride: dims.v_head_dim,
+          lse: UnsafePointer(partialLSE(partial)), lse_stride: 1)
+      }
+      var args = mla_combine_args(
+        num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
+        partials: partials.baseAddress, num_partials: Int64(task.splits),
+        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue, out_multiplier: 1,
+        out: out.row(task.queries.lowerBound, head: task.head),
+        out_stride: Int64(out.strides[0]),
+        lse: lseRow(task.queries.lowerBound, head: task.head), lse_stride: 1)
+      combine?(&args)
+    }
+  }
+
+  private func lseRow(_ token: Int, head: Int) -> UnsafeMutablePointer<Float>? {
+    arguments.lse?.lse(token, head: head)
+  }
+
+  private func partialOut(_ index: Int) -> UnsafeMutablePointer<Float> {
+    (start + memory.partialsOffset).assumingMemoryBound(to: Float.self)
+      + index * schedule.shape.partialFloats
+  }
+
+  private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
+    out + schedule.shape.queryTile * schedule.shape.vHeadDim
+  }
+}
+
+extension TensorView {
+  /// [rows, heads, dim]: the first element of a head's row.
+  func row(_ row: Int, head: Int) -> UnsafeMutableRawPointer { element(row, head) }
+
+  /// [heads, rows] of fp32: the element of a row.
+  func lse(_ row: Int, head: Int) -> UnsafeMutablePointer<Float> {
+    element(head, row).assumingMemoryBound(to: Float.self)
+  }
+
+  /// The element (i, j), or (i, j, 0) of three dimensions.
+  fileprivate func element(_ i: Int, _ j: Int) -> UnsafeMutableRawPointer {
+    // Tasks exist for elements that exist only, and those are not at NULL.
+    let offset = (i * strides[0] + j * strides[1]) * type.bytes
+    return UnsafeMutableRawPointer(bitPattern: address &+ UInt(offset)).unsafelyUnwrapped
+  }
+}

@@ -1,0 +1,113 @@
+import CMLAPrefill
+
+/// What a `mla_backend *` points to: checks what every backend would have to
+/// check, keeps the batch, and hands on.
+public final class BackendObject: @unchecked Sendable {
+  public let name: String
+  /// `name`, NUL-terminated, for as long as the object lives.
+  public let cName: UnsafePointer<CChar>
+  let config: BackendConfig
+  private let backend: any MLAPrefillBackend
+  private let batch = Guarded<PreparedBatch?>(nil)
+
+  public convenience init(name: String, config: UnsafePointer<mla_backend_config>?)
+    throws(MLAError)
+  {
+    let checked = try BackendConfig(config)
+    let backend: any MLAPrefillBackend
+    switch try Registry.shared.implementation(of: name) {
+    case .builtIn(let builtIn):
+      backend = try NativeBackend(contract: builtIn.makeContract(checked), config: checked)
+    case .registered(let registered):
+      backend = try ForeignBackend(registered, name: name, config: checked)
+    }
+    self.init(name: name, config: checked, backend: backend)
+  }
+
+  private init(name: String, config: BackendConfig, backend: any MLAPrefillBackend) {
+    self.name = name
+    self.config = config
+    self.backend = backend
+    cName = copyCString(name)
+  }
+
+  deinit { cName.deallocate() }
+
+  public func clone() throws(MLAError) -> BackendObject {
+    BackendObject(name: name, config: config, backend: try backend.clone())
+  }
+
+  public func prepareMetadata(_ raw: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
+    let metadata = try PrefillMetadata(raw)
+    guard let raw else { throw .null("metadata") }
+    let prepared = try backend.prepareMetadata(metadata, raw)
+    // What the old batch held goes after the lock: a run may be its last user.
+    let displaced = batch.withLock { batch in
+      let displaced = batch
+      batch = prepared
+      return displaced
+    }
+    _ = consume displaced
+  }
+
+  public func runPrefillNewTokens(_ pointer: UnsafePointer<mla_new_tokens_args>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
+    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    let batch = try preparedBatch()
+    let rows = batch.metadata.queryStartLoc
+    let arguments = try RunArguments(
+      RunArguments.Raw(
+        q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: raw.output_scale,
+        workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
+      config: config, queries: rows, queriesField: "query_start_loc", keys: rows,
+      keysField: "query_start_loc", needsLSE: false)
+    try withUnsafePointer(to: raw) { raw throws(MLAError) in
+      try backend.runPrefillNewTokens(batch, arguments, raw)
+    }
+  }
+
+  public func runPrefillContextChunk(_ pointer: UnsafePointer<mla_context_chunk_args>?)
+    throws(MLAError)
+  {
+    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
+    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    let batch = try preparedBatch()
+    let chunk = try ContextChunk(raw.chunk, name: "chunk")
+    let arguments = try RunArguments(
+      RunArguments.Raw(
+        q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: nil,
+        workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
+      config: config, queries: chunk.queryStartLoc, queriesField: "chunk.query_start_loc",
+      keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", needsLSE: true)
+    try withUnsafePointer(to: raw) { raw throws(MLAError) in
+      try backend.runPrefillContextChunk(batch, chunk, arguments, raw)
+    }
+  }
+
+  public func supportsOut() -> Bool { backend.supportsOut() }
+
+  public func supportsQuantOutput(_ dtype: Int32) throws(MLAError) -> Bool {
+    guard let type = ElementType(rawValue: dtype) else {
+      throw .invalid("dtype", dtype, "must be one of MLA_DTYPE_*")
+    }
+    return backend.supportsQuantOutput(type)
+  }
+
+  public func workspaceSize() throws(MLAError) -> Int64 {
+    Int64(try backend.workspaceSize(preparedBatch()))
+  }
+
+  private func preparedBatch() throws(MLAError) -> PreparedBatch {
+    guard let prepared = batch.withLock({ $0 }) else {
+      throw .invalid("backend", name, "mla_prepare_metadata must be called before")
+    }
+    return prepared
+  }
+}
+
+private func copyCString(_ text: String) -> UnsafePointer<CChar> {
+  let bytes = Array(text.utf8CString)
+  let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count)
+  copy.initialize(from: bytes, count: bytes.count)
+  return UnsafePointer(copy)
+}

@@ -1,0 +1,98 @@
+import CMLAPrefill
+
+/// A backend that somebody registered, run through its vtable.
+final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
+  private let registered: RegisteredBackend
+  private let name: String
+  private let config: BackendConfig
+  private let instance: UnsafeMutableRawPointer?
+
+  private var vtable: mla_backend_vtable { registered.vtable }
+
+  init(_ registered: RegisteredBackend, name: String, config: BackendConfig) throws(MLAError) {
+    var raw = mla_backend_config(
+      struct_size: UInt32(MemoryLayout<mla_backend_config>.size),
+      num_heads: Int32(config.numHeads), scale: config.scale,
+      kv_lora_rank: Int32(config.kvLoraRank), qk_nope_head_dim: Int32(config.qkNopeHeadDim),
+      qk_rope_head_dim: Int32(config.qkRopeHeadDim), v_head_dim: Int32(config.vHeadDim),
+      max_isa: config.maxISA, reserved: 0)
+    var instance: UnsafeMutableRawPointer?
+    let create = registered.vtable.create
+    try Self.check(name, "create") {
+      create?(registered.vtable.context, &raw, &instance) ?? mla_status(MLA_ERROR_INTERNAL)
+    }
+    self.registered = registered
+    self.name = name
+    self.config = config
+    self.instance = instance
+  }
+
+  deinit { vtable.destroy?(vtable.context, instance) }
+
+  func clone() throws(MLAError) -> any MLAPrefillBackend {
+    try ForeignBackend(registered, name: name, config: config)
+  }
+
+  func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
+    throws(MLAError) -> PreparedBatch
+  {
+    if let prepare = vtable.prepare_metadata {
+      try Self.check(name, "prepare_metadata") { prepare(vtable.context, instance, raw) }
+    }
+    return PreparedBatch(metadata)
+  }
+
+  func runPrefillNewTokens(
+    _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
+  ) throws(MLAError) {
+    guard let run = vtable.run_prefill_new_tokens else { throw missing("run_prefill_new_tokens") }
+    try Self.check(name, "run_prefill_new_tokens") { run(vtable.context, instance, raw) }
+  }
+
+  func runPrefillContextChunk(
+    _ batch: PreparedBatch, _ chunk: ContextChunk, _ arguments: RunArguments,
+    _ raw: UnsafePointer<mla_context_chunk_args>
+  ) throws(MLAError) {
+    guard let run = vtable.run_prefill_context_chunk else {
+      throw missing("run_prefill_context_chunk")
+    }
+    try Self.check(name, "run_prefill_context_chunk") { run(vtable.context, instance, raw) }
+  }
+
+  func supportsOut() -> Bool {
+    vtable.supports_out.map { $0(vtable.context, instance) != 0 } ?? true
+  }
+
+  func supportsQuantOutput(_ type: ElementType) -> Bool {
+    vtable.supports_quant_output.map { $0(vtable.context, instance, type.rawValue) != 0 } ?? false
+  }
+
+  func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int {
+    guard let size = vtable.workspace_size?(vtable.context, instance) else { return 0 }
+    guard size >= 0 else {
+      throw MLAError(
+        MLA_ERROR_INTERNAL, "backend \(name): workspace_size returned \(size), must not be negative"
+      )
+    }
+    return Int(size)
+  }
+
+  private func missing(_ function: String) -> MLAError {
+    MLAError(MLA_ERROR_INTERNAL, "backend \(name): \(function) is missing from its vtable")
+  }
+
+  /// A failing call keeps the message that the backend set; one that set none
+  /// gets one here.
+  private static func check(_ name: String, _ function: String, _ call: () -> mla_status)
+    throws(MLAError)
+  {
+    LastError.set("")
+    let status = call()
+    guard status != MLA_OK else { return }
+    let said = String(cString: LastError.cString)
+    let known = (Int32(MLA_OK)...Int32(MLA_ERROR_INTERNAL)).contains(status)
+    throw MLAError(
+      known ? Int(status) : MLA_ERROR_INTERNAL,
+      said.isEmpty ? "backend \(name): \(function) returned status \(status)" : said)
+  }
+}

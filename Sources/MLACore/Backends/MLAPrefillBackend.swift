@@ -1,0 +1,34 @@
+import CMLAPrefill
+
+/// What stands behind a backend object (vLLM: MLAPrefillBackend): one of the
+/// library's own backends or a registered one. Arguments arrive checked.
+protocol MLAPrefillBackend: AnyObject, Sendable {
+  /// An object of the same configuration, without metadata.
+  func clone() throws(MLAError) -> any MLAPrefillBackend
+
+  /// Takes in a batch; what it returns is handed back in every run of it.
+  func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
+    throws(MLAError) -> PreparedBatch
+
+  func runPrefillNewTokens(
+    _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
+  ) throws(MLAError)
+
+  func runPrefillContextChunk(
+    _ batch: PreparedBatch, _ chunk: ContextChunk, _ arguments: RunArguments,
+    _ raw: UnsafePointer<mla_context_chunk_args>
+  ) throws(MLAError)
+
+  func supportsOut() -> Bool
+  func supportsQuantOutput(_ type: ElementType) -> Bool
+  /// Bytes of workspace that any run of the batch needs.
+  func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int
+}
+
+/// A batch as a backend has prepared it; immutable, so that layers and threads
+/// share it.
+class PreparedBatch: @unchecked Sendable {
+  let metadata: PrefillMetadata
+
+  init(_ metadata: PrefillMetadata) { self.metadata = metadata }
+}

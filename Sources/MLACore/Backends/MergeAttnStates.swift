@@ -1,0 +1,51 @@
+import MLAKernelABI
+
+/// Merges the attention of the same tokens to two disjoint sets of keys (vLLM:
+/// merge_attn_states; arXiv:2501.01005, section 2.2).
+public enum MergeAttnStates {
+  public static func run(_ a: MergeArguments) {
+    let (tokens, heads) = (a.output.shape[0], a.output.shape[1])
+    if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
+    let combine = KernelTables.table(cappedAt: 0).pointee.combine
+    let chunks = (tokens + tokensPerTask - 1) / tokensPerTask
+    let tickets = TicketCounter()
+    ParallelLoop.run(workers: min(HostSettings.threads, chunks * heads)) { _ in
+      while let task = tickets.take(below: chunks * heads) {
+        let (chunk, head) = task.quotientAndRemainder(dividingBy: heads)
+        let begin = chunk * tokensPerTask
+        let end = min(begin + tokensPerTask, tokens)
+        let border = min(max(begin, a.tokensWithContext), end)
+        let suffix = (a.suffixOutput, a.suffixLSE)
+        merge(begin..<border, head, [(a.prefixOutput, a.prefixLSE), suffix], a, combine)
+        merge(border..<end, head, [suffix], a, combine)
+      }
+    }
+  }
+
+  /// Few enough for an even finish, enough to outweigh taking a task.
+  private static let tokensPerTask = 64
+
+  private static func merge(
+    _ tokens: Range<Int>, _ head: Int, _ sides: [(out: TensorView, lse: TensorView)],
+    _ a: MergeArguments, _ combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
+  ) {
+    if tokens.isEmpty { return }
+    let partials = sides.map { side in
+      mla_partial(
+        out: UnsafeRawPointer(side.out.row(tokens.lowerBound, head: head)),
+        out_stride: Int64(side.out.strides[0]),
+        lse: UnsafePointer(side.lse.lse(tokens.lowerBound, head: head)), lse_stride: 1)
+    }
+    partials.withUnsafeBufferPointer { partials in
+      var args = mla_combine_args(
+        num_rows: Int64(tokens.count), v_head_dim: Int64(a.output.shape[2]),
+        partials: partials.baseAddress, num_partials: Int64(partials.count),
+        format: a.prefixOutput.type.rawValue, out_format: a.output.type.rawValue,
+        out_multiplier: a.outputScale.map { 1 / $0 } ?? 1,
+        out: a.output.row(tokens.lowerBound, head: head),
+        out_stride: Int64(a.output.strides[0]),
+        lse: a.outputLSE?.lse(tokens.lowerBound, head: head), lse_stride: 1)
+      combine?(&args)
+    }
+  }
+}

@@ -1,0 +1,35 @@
+/// What distinguishes one of the library's own backends from another: its
+/// schedule and what it asks of a batch. They share validation, execution and
+/// kernels (`NativeBackend`).
+protocol NativeContract: Sendable {
+  /// How requests are cut into tasks.
+  var splitRule: SplitRule { get }
+  /// Whether runs share schedules that `prepareMetadata` has built.
+  var plansAhead: Bool { get }
+  /// Whether creating an object makes a small run for its dimensions.
+  var warmsUp: Bool { get }
+  func check(_ metadata: PrefillMetadata) throws(MLAError)
+  func check(_ chunk: ContextChunk) throws(MLAError)
+}
+
+extension NativeContract {
+  var splitRule: SplitRule { .never }
+  var plansAhead: Bool { false }
+  var warmsUp: Bool { false }
+  func check(_ metadata: PrefillMetadata) throws(MLAError) {}
+  func check(_ chunk: ContextChunk) throws(MLAError) {}
+}
+
+extension BuiltInBackend {
+  func makeContract(_ config: BackendConfig) -> any NativeContract {
+    switch self {
+    case .flashAttn: FlashAttnContract()
+    case .flashInfer: FlashInferContract()
+    case .trtllmRagged: TrtllmRaggedContract()
+    case .tokenspeedMLA: TokenspeedMLAContract()
+    case .rocmAiterFA: AiterFlashAttnContract()
+    case .cpu: CPUContract(numHeads: config.numHeads)
+    case .zenCPU: ZenCPUContract(numHeads: config.numHeads)
+    }
+  }
+}

@@ -1,0 +1,33 @@
+/// Inputs for one small run that is thrown away: it starts the threads, touches
+/// the memory and brings the code in that a first run would have to.
+enum NativeWarmUp {
+  private static let tokens = 64
+
+  /// Calls `run` once for each dtype, with as many heads as there are threads.
+  static func run(
+    _ config: BackendConfig, _ run: (RowOffsets, RunArguments) throws(MLAError) -> Void
+  ) throws(MLAError) {
+    let heads = HostSettings.threads
+    let inputBytes = tokens * (2 * config.qkHeadDim + config.vHeadDim) * 4
+    let outBytes = tokens * heads * config.vHeadDim * 4
+    let memory = try ScratchArena.take(bytes: inputBytes + outBytes, for: "warm-up")
+    let start = memory.base
+    start.initializeMemory(as: UInt8.self, repeating: 0, count: inputBytes + outBytes)
+    for type in ElementType.allCases where type.isAttentionType {
+      // All heads read the same rows; each writes its own.
+      func tensor(_ name: String, _ dim: Int, at offset: Int, isOutput: Bool = false) -> TensorView {
+        TensorView(
+          name: name, type: type, shape: [tokens, heads, dim],
+          strides: isOutput ? [heads * dim, dim, 1] : [dim, 0, 1],
+          address: UInt(bitPattern: start + offset))
+      }
+      let arguments = RunArguments(
+        q: tensor("q", config.qkHeadDim, at: 0),
+        k: tensor("k", config.qkHeadDim, at: tokens * config.qkHeadDim * 4),
+        v: tensor("v", config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
+        out: tensor("out", config.vHeadDim, at: inputBytes, isOutput: true),
+        lse: nil, workspace: nil)
+      try run(RowOffsets(requestsOf: tokens), arguments)
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/// A block of keys and values to pack.
+struct PackTask: Equatable {
+  let head: Int
+  /// Rows of k and v.
+  let keys: Range<Int>
+  /// Its place among the wave's packed blocks.
+  let block: Int
+}
+
+/// A tile of queries and a range of the keys it may see.
+struct AttendTask: Equatable {
+  let head: Int
+  /// Rows of q.
+  let queries: Range<Int>
+  /// Keys counted from the request's first.
+  let keys: Range<Int>
+  /// Query i sees the keys up to i + causalOffset.
+  let causalOffset: Int
+  /// The packed block that holds the request's key 0.
+  let firstBlock: Int
+  /// Where a partial result goes; nil where this task is the whole tile.
+  let partial: Int?
+}
+
+/// A tile whose partial results are to be combined; nothing to do if `splits`
+/// is 1.
+struct CombineTask: Equatable {
+  let head: Int
+  let queries: Range<Int>
+  let firstPartial: Int
+  let splits: Int
+}
+
+/// No mask: later than any key, and far from overflow.
+let unmasked = Int.max / 2
+
+extension TileSchedule {
+  func packTask(_ index: Int, in wave: Wave) -> PackTask {
+    let segment = wave.segment(of: index, \.endBlock)
+    let (head, block) = (index - segment.firstBlock)
+      .quotientAndRemainder(dividingBy: segment.blocksPerHead)
+    let begin = segment.span.keyBegin + block * shape.keyBlock
+    let end = min(begin + shape.keyBlock, segment.span.keyBegin + segment.span.keyCount)
+    return PackTask(head: segment.heads.lowerBound + head, keys: begin..<end, block: index)
+  }
+
+  func attendTask(_ index: Int, in wave: Wave) -> AttendTask {
+    let segment = wave.segment(of: index, \.endTask)
+    let (head, task) = (index - segment.firstTask)
+      .quotientAndRemainder(dividingBy: segment.tasksPerHead)
+    let (order, split) = task.quotientAndRemainder(dividingBy: segment.splits)
+    // The last tile of a causal request sees the most keys.
+    let tile = segment.tilesPerHead - 1 - order
+    let begin = tile * shape.queryTile
+    let keyBegin = split * segment.keysPerSplit
+    return AttendTask(
+      head: segment.heads.lowerBound + head,
+      queries: queries(ofTile: tile, segment),
+      keys: keyBegin..<min(keyBegin + segment.keysPerSplit, segment.span.keyCount),
+      causalOffset: isCausal ? begin : unmasked,
+      firstBlock: segment.firstBlock + head * segment.blocksPerHead,
+      partial: segment.splits > 1
+        ? segment.firstPartial + index - segment.firstTask : nil)
+  }
+
+  func combineTask(_ index: Int, in wave: Wave) -> CombineTask {
+    let segment = wave.segment(of: index, \.endTile)
+    let (head, order) = (index - segment.firstTile)
+      .quotientAndRemainder(dividingBy: segment.tilesPerHead)
+    return CombineTask(
+      head: segment.heads.lowerBound + head,
+      queries: queries(ofTile: segment.tilesPerHead - 1 - order, segment),
+      firstPartial: segment.firstPartial + head * segment.tasksPerHead + order * segment.splits,
+      splits: segment.splits)
+  }
+
+  private func queries(ofTile tile: Int, _ segment: Segment) -> Range<Int> {
+    let begin = tile * shape.queryTile
+    let end = min(begin + shape.queryTile, segment.span.queryCount)
+    return segment.span.queryBegin + begin..<segment.span.queryBegin + end
+  }
+}
+
+extension TileSchedule.Wave {
+  /// The segment that a number belongs to, by binary search.
+  fileprivate func segment(of index: Int, _ end: KeyPath<TileSchedule.Segment, Int>)
+    -> TileSchedule.Segment
+  {
+    var low = 0
+    var high = segments.count - 1
+    while low < high {
+      let middle = (low + high) / 2
+      if segments[middle][keyPath: end] <= index { low = middle + 1 } else { high = middle }
+    }
+    return segments[low]
+  }
+}

@@ -1,0 +1,56 @@
+import CMLAPrefill
+
+/// What a backend object is made for, checked.
+public struct BackendConfig: Equatable, Sendable {
+  public let numHeads: Int
+  public let scale: Double
+  public let kvLoraRank: Int
+  public let qkNopeHeadDim: Int
+  public let qkRopeHeadDim: Int
+  public let vHeadDim: Int
+  /// MLA_ISA_*: the strongest kernels allowed.
+  public let maxISA: Int32
+
+  public var qkHeadDim: Int { qkNopeHeadDim + qkRopeHeadDim }
+
+  public init(
+    numHeads: Int, scale: Double, kvLoraRank: Int, qkNopeHeadDim: Int, qkRopeHeadDim: Int,
+    vHeadDim: Int, maxISA: Int32 = 0
+  ) {
+    self.numHeads = numHeads
+    self.scale = scale
+    self.kvLoraRank = kvLoraRank
+    self.qkNopeHeadDim = qkNopeHeadDim
+    self.qkRopeHeadDim = qkRopeHeadDim
+    self.vHeadDim = vHeadDim
+    self.maxISA = maxISA
+  }
+
+  public init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "config", minimumSize: 40)
+    try checkRange("config.num_heads", raw.num_heads, 1...65536)
+    guard raw.scale.isFinite, abs(raw.scale) <= Double(Float.greatestFiniteMagnitude) else {
+      throw .invalid("config.scale", raw.scale, "must be finite in fp32")
+    }
+    try checkRange("config.kv_lora_rank", raw.kv_lora_rank, 0...65536)
+    try checkRange("config.qk_nope_head_dim", raw.qk_nope_head_dim, 0...maximumHeadDim)
+    try checkRange("config.qk_rope_head_dim", raw.qk_rope_head_dim, 0...maximumHeadDim)
+    try checkRange("config.v_head_dim", raw.v_head_dim, 1...maximumHeadDim)
+    guard raw.qk_nope_head_dim + raw.qk_rope_head_dim > 0 else {
+      throw .invalid("config.qk_nope_head_dim", 0, "must not be 0 where qk_rope_head_dim is 0")
+    }
+    try checkRange("config.max_isa", raw.max_isa, 0...Int32(MLA_ISA_AMX))
+    guard raw.reserved == 0 else { throw .invalid("config.reserved", raw.reserved, "must be 0") }
+    self.init(
+      numHeads: Int(raw.num_heads), scale: raw.scale, kvLoraRank: Int(raw.kv_lora_rank),
+      qkNopeHeadDim: Int(raw.qk_nope_head_dim), qkRopeHeadDim: Int(raw.qk_rope_head_dim),
+      vHeadDim: Int(raw.v_head_dim), maxISA: raw.max_isa)
+  }
+}
+
+
+func checkRange(_ field: String, _ value: Int32, _ range: ClosedRange<Int32>) throws(MLAError) {
+  guard range.contains(value) else {
+    throw .invalid(field, value, "must be \(range.lowerBound) to \(range.upperBound)")
+  }
+}

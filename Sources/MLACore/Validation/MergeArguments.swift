@@ -1,0 +1,101 @@
+import CMLAPrefill
+
+/// The tensors of a merge, checked against each other.
+public struct MergeArguments: Sendable {
+  let output: TensorView
+  let outputLSE: TensorView?
+  let prefixOutput: TensorView
+  let prefixLSE: TensorView
+  let suffixOutput: TensorView
+  let suffixLSE: TensorView
+  /// Tokens from this one on are the suffix's alone.
+  let tokensWithContext: Int
+  let outputScale: Float?
+
+  public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
+    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    guard raw.stream == nil else {
+      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
+    }
+    output = try TensorView(raw.output, name: "output", rank: 3)
+    outputLSE =
+      raw.output_lse == nil ? nil : try TensorView(raw.output_lse, name: "output_lse", rank: 2)
+    prefixOutput = try TensorView(raw.prefix_output, name: "prefix_output", rank: 3)
+    prefixLSE = try TensorView(raw.prefix_lse, name: "prefix_lse", rank: 2)
+    suffixOutput = try TensorView(raw.suffix_output, name: "suffix_output", rank: 3)
+    suffixLSE = try TensorView(raw.suffix_lse, name: "suffix_lse", rank: 2)
+    let tokens = output.shape[0]
+    guard raw.prefill_tokens_with_context >= -1, raw.prefill_tokens_with_context <= Int64(tokens)
+    else {
+      throw .invalid(
+        "prefill_tokens_with_context", raw.prefill_tokens_with_context,
+        "must be -1 or 0 to the \(tokens) tokens of output")
+    }
+    tokensWithContext =
+      raw.prefill_tokens_with_context == -1 ? tokens : Int(raw.prefill_tokens_with_context)
+    outputScale = raw.output_scale?.pointee
+    try checkTypes()
+    try checkShapes()
+    try checkOverlaps()
+  }
+
+  private func checkTypes() throws(MLAError) {
+    guard prefixOutput.type.isAttentionType else {
+      throw .invalid("prefix_output.dtype", prefixOutput.type.name, "must be fp32, fp16 or bf16")
+    }
+    try suffixOutput.requireType(prefixOutput.type, "as prefix_output")
+    for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
+      try lse.requireType(.float32, "whatever the outputs'")
+    }
+    if let outputScale {
+      guard outputScale.isFinite, outputScale > 0 else {
+        throw .invalid("output_scale", outputScale, "must be finite and above 0")
+      }
+    }
+    guard (output.type == .float8E4M3) == (outputScale != nil) else {
+      throw .invalid(
+        "output_scale", outputScale.map { "\($0)" } ?? "NULL",
+        "must be given with an fp8 output and only then; output.dtype is \(output.type.name)")
+    }
+  }
+
+  private func checkShapes() throws(MLAError) {
+    let tokens = (output.shape[0], "the tokens of output")
+    let heads = (output.shape[1], "the heads of output")
+    let dim = (output.shape[2], "the head dimension of output")
+    for tensor in [prefixOutput, suffixOutput] {
+      try tensor.requireShape([tokens, heads, dim])
+    }
+    for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
+      try lse.requireShape([heads, tokens])
+    }
+  }
+
+  private func checkOverlaps() throws(MLAError) {
+    try output.requireDistinctElements()
+    try outputLSE?.requireDistinctElements()
+    for side in [prefixOutput, suffixOutput] where !output.isSameView(as: side) {
+      try output.requireNoOverlap(with: side)
+    }
+    for lse in [prefixLSE, suffixLSE] {
+      try output.requireNoOverlap(with: lse)
+      if let outputLSE, !outputLSE.isSameView(as: lse) {
+        try outputLSE.requireNoOverlap(with: lse)
+      }
+    }
+    if let outputLSE {
+      for tensor in [output, prefixOutput, suffixOutput] {
+        try outputLSE.requireNoOverlap(with: tensor)
+      }
+    }
+  }
+}
+
+extension TensorView {
+  /// Element by element the same memory.
+  func isSameView(as other: TensorView) -> Bool {
+    address == other.address && type == other.type && shape == other.shape
+      && strides == other.strides
+  }
+}

@@ -1,0 +1,122 @@
+import CMLAPrefill
+
+/// A batch, checked and copied (vLLM: MLACommonPrefillMetadata).
+public struct PrefillMetadata: Sendable {
+  public let queryStartLoc: RowOffsets
+  public let chunks: [ContextChunk]
+
+  public init(queryStartLoc: RowOffsets, chunks: [ContextChunk] = []) {
+    self.queryStartLoc = queryStartLoc
+    self.chunks = chunks
+  }
+
+  public init(_ pointer: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "metadata", minimumSize: 32)
+    guard raw.reserved == 0 else {
+      throw .invalid("metadata.reserved", raw.reserved, "must be 0")
+    }
+    queryStartLoc = try RowOffsets(
+      raw.query_start_loc, requests: raw.num_requests, countField: "metadata.num_requests",
+      field: "metadata.query_start_loc")
+    try checkRange("metadata.num_chunks", raw.num_chunks, 0...maximumRequests)
+    var chunks: [ContextChunk] = []
+    if raw.num_chunks > 0 {
+      guard let first = raw.chunks else { throw .null("metadata.chunks") }
+      // An older caller's elements are shorter than ours: step by their size.
+      let stride = Int(first.pointee.struct_size)
+      for i in 0..<Int(raw.num_chunks) {
+        let element = UnsafeRawPointer(first) + i * stride
+        let name = "metadata.chunks[\(i)]"
+        let chunk = try ContextChunk(
+          element.assumingMemoryBound(to: mla_context_chunk.self), name: name)
+        guard chunk.index == i || chunk.index == -1 else {
+          throw .invalid("\(name).index", chunk.index, "must be \(i) or -1")
+        }
+        guard Int(element.load(as: UInt32.self)) == stride else {
+          throw .invalid(
+            "\(name).struct_size", element.load(as: UInt32.self),
+            "must be \(stride) as in metadata.chunks[0]")
+        }
+        chunks.append(chunk)
+      }
+    }
+    self.chunks = chunks
+  }
+}
+
+/// One context chunk, checked and copied (vLLM: ContextChunk).
+public struct ContextChunk: Sendable {
+  public let index: Int
+  public let queryStartLoc: RowOffsets
+  public let cuSeqLens: RowOffsets
+
+  public init(index: Int = -1, queryStartLoc: RowOffsets, cuSeqLens: RowOffsets) {
+    self.index = index
+    self.queryStartLoc = queryStartLoc
+    self.cuSeqLens = cuSeqLens
+  }
+
+  public init(_ pointer: UnsafePointer<mla_context_chunk>?, name: String) throws(MLAError) {
+    let raw = try readStruct(pointer, name: name, minimumSize: 32)
+    guard raw.reserved == 0 else { throw .invalid("\(name).reserved", raw.reserved, "must be 0") }
+    try checkRange("\(name).index", raw.index, -1...maximumRequests)
+    index = Int(raw.index)
+    queryStartLoc = try RowOffsets(
+      raw.query_start_loc, requests: raw.num_requests, countField: "\(name).num_requests",
+      field: "\(name).query_start_loc")
+    cuSeqLens = try RowOffsets(
+      raw.cu_seq_lens, requests: raw.num_requests, countField: "\(name).num_requests",
+      field: "\(name).cu_seq_lens")
+  }
+
+  var spans: [RequestSpan] {
+    (0..<queryStartLoc.requestCount).map { i in
+      RequestSpan(
+        queryBegin: queryStartLoc.begin(i), queryCount: queryStartLoc.count(i),
+        keyBegin: cuSeqLens.begin(i), keyCount: cuSeqLens.count(i))
+    }
+  }
+
+  /// vLLM: all_rows_active.
+  var allRowsActive: Bool {
+    spans.allSatisfy { $0.queryCount > 0 && $0.keyCount > 0 }
+  }
+}
+
+/// [num_requests + 1] row offsets, from 0, never falling.
+public struct RowOffsets: Equatable, Sendable {
+  private let offsets: [Int32]
+
+  public var requestCount: Int { offsets.count - 1 }
+  public var rowCount: Int { Int(offsets[offsets.count - 1]) }
+  public func begin(_ request: Int) -> Int { Int(offsets[request]) }
+  public func count(_ request: Int) -> Int { Int(offsets[request + 1] - offsets[request]) }
+
+  /// - Parameters:
+  ///   - countField: the field that `requests` came from, for messages.
+  ///   - field: the field that `pointer` came from.
+  public init(
+    _ pointer: UnsafePointer<Int32>?, requests: Int32, countField: String, field: String
+  ) throws(MLAError) {
+    try checkRange(countField, requests, 0...maximumRequests)
+    guard let pointer else { throw .null(field) }
+    let offsets = Array(UnsafeBufferPointer(start: pointer, count: Int(requests) + 1))
+    guard offsets[0] == 0 else { throw .invalid("\(field)[0]", offsets[0], "must be 0") }
+    for i in 1..<max(1, offsets.count) where offsets[i] < offsets[i - 1] {
+      throw .invalid(
+        "\(field)[\(i)]", offsets[i], "must not be below the offset before it, \(offsets[i - 1])")
+    }
+    self.offsets = offsets
+  }
+
+  /// One request of that many rows.
+  init(requestsOf rows: Int) { offsets = [0, Int32(clamping: rows)] }
+
+  /// Causal self-attention: each request's queries see its own rows.
+  var selfSpans: [RequestSpan] {
+    (0..<requestCount).map { i in
+      RequestSpan(
+        queryBegin: begin(i), queryCount: count(i), keyBegin: begin(i), keyCount: count(i))
+    }
+  }
+}

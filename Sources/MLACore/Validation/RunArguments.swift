@@ -1,0 +1,114 @@
+import CMLAPrefill
+
+/// The tensors of one run, checked against each other and the backend's
+/// configuration.
+public struct RunArguments: Sendable {
+  public let q: TensorView
+  public let k: TensorView
+  public let v: TensorView
+  public let out: TensorView
+  public let lse: TensorView?
+  public let workspace: Workspace?
+
+  init(
+    q: TensorView, k: TensorView, v: TensorView, out: TensorView, lse: TensorView?,
+    workspace: Workspace?
+  ) {
+    self.q = q
+    self.k = k
+    self.v = v
+    self.out = out
+    self.lse = lse
+    self.workspace = workspace
+  }
+
+  /// The fields that both kinds of run have.
+  struct Raw {
+    let q, k, v, out, lse: UnsafePointer<mla_tensor>?
+    let outputScale: UnsafePointer<Float>?
+    let workspace: UnsafeMutableRawPointer?
+    let workspaceSize: Int64
+    let stream: UnsafeMutableRawPointer?
+  }
+
+  /// - Parameters:
+  ///   - queries, keys: the offsets that say which rows of q and of k and v are used.
+  init(
+    _ raw: Raw, config: BackendConfig, queries: RowOffsets, queriesField: String, keys: RowOffsets,
+    keysField: String, needsLSE: Bool
+  ) throws(MLAError) {
+    q = try TensorView(raw.q, name: "q", rank: 3)
+    k = try TensorView(raw.k, name: "k", rank: 3)
+    v = try TensorView(raw.v, name: "v", rank: 3)
+    out = try TensorView(raw.out, name: "out", rank: 3)
+    lse =
+      raw.lse == nil && !needsLSE ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
+    workspace = try Workspace(raw.workspace, size: raw.workspaceSize)
+    guard raw.stream == nil else {
+      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
+    }
+    try checkTypes(outputScale: raw.outputScale)
+    try checkShapes(config)
+    try checkRows(queries, queriesField, of: q)
+    try checkRows(keys, keysField, of: k)
+    try checkOverlaps()
+  }
+
+  private func checkTypes(outputScale: UnsafePointer<Float>?) throws(MLAError) {
+    guard q.type.isAttentionType else {
+      throw .invalid("q.dtype", q.type.name, "must be fp32, fp16 or bf16")
+    }
+    try k.requireType(q.type, "as q")
+    try v.requireType(q.type, "as q")
+    if let scale = outputScale?.pointee {
+      guard scale.isFinite, scale > 0 else {
+        throw .invalid("output_scale", scale, "must be finite and above 0")
+      }
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "output_scale = \(scale): this backend writes no quantized output, "
+          + "see mla_supports_quant_output")
+    }
+    guard out.type.isAttentionType else {
+      throw .invalid("out.dtype", out.type.name, "must be fp32, fp16 or bf16")
+    }
+    if let lse { try lse.requireType(.float32, "whatever q's") }
+  }
+
+  private func checkShapes(_ config: BackendConfig) throws(MLAError) {
+    let heads = (config.numHeads, "config.num_heads")
+    let qkDim = (config.qkHeadDim, "config's qk_nope_head_dim + qk_rope_head_dim")
+    let vDim = (config.vHeadDim, "config.v_head_dim")
+    let queries = (q.shape[0], "the rows of q")
+    try q.requireShape([queries, heads, qkDim])
+    try k.requireShape([(k.shape[0], ""), heads, qkDim])
+    try v.requireShape([(k.shape[0], "the rows of k"), heads, vDim])
+    try out.requireShape([queries, heads, vDim])
+    try lse?.requireShape([heads, queries])
+  }
+
+  private func checkRows(_ rows: RowOffsets, _ field: String, of tensor: TensorView)
+    throws(MLAError)
+  {
+    guard rows.rowCount <= tensor.shape[0] else {
+      throw .invalid(
+        "\(field)[\(rows.requestCount)]", rows.rowCount,
+        "must not be beyond the \(tensor.shape[0]) rows of \(tensor.name)")
+    }
+  }
+
+  private func checkOverlaps() throws(MLAError) {
+    for output in [out, lse].compactMap({ $0 }) {
+      try output.requireDistinctElements()
+      for input in [q, k, v] { try output.requireNoOverlap(with: input) }
+    }
+    if let lse { try lse.requireNoOverlap(with: out) }
+    if let workspace {
+      for tensor in [q, k, v, out, lse].compactMap({ $0 }) {
+        guard tensor.bytes.isEmpty || !tensor.bytes.overlaps(workspace.bytes) else {
+          throw .invalid("workspace", "\(workspace.start)", "must not overlap \(tensor.name)")
+        }
+      }
+    }
+  }
+}

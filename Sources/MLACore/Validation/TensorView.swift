@@ -1,0 +1,177 @@
+import CMLAPrefill
+
+/// A checked tensor of the caller's, on the CPU: every element that its shape
+/// and strides reach lies in `bytes`.
+public struct TensorView: Sendable {
+  public let name: String
+  public let type: ElementType
+  public let shape: [Int]
+  /// In elements; 0 for dimensions of size 0 or 1, whatever the caller wrote.
+  public let strides: [Int]
+  /// First element; meaningless where the tensor is empty.
+  public let address: UInt
+
+  /// Addresses from the first element's first byte to the last one's last.
+  public let bytes: Range<UInt>
+
+  public var isEmpty: Bool { shape.contains(0) }
+
+  /// A view of the library's own memory.
+  init(name: String, type: ElementType, shape: [Int], strides: [Int], address: UInt) {
+    self.name = name
+    self.type = type
+    self.shape = shape
+    self.strides = strides
+    self.address = address
+    bytes = 0..<0
+  }
+
+  /// - Parameters:
+  ///   - name: the field that held the pointer, for messages.
+  ///   - rank: the number of dimensions it must have.
+  public init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
+    let raw = try readStruct(pointer, name: name, minimumSize: 96)
+    guard raw.reserved == 0 else { throw .invalid("\(name).reserved", raw.reserved, "must be 0") }
+    guard let type = ElementType(rawValue: raw.dtype) else {
+      throw .invalid("\(name).dtype", raw.dtype, "must be one of MLA_DTYPE_*")
+    }
+    guard raw.ndim == rank else {
+      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)")
+    }
+    try Self.checkDevice(raw, name)
+    self.name = name
+    self.type = type
+    (shape, strides) = try Self.readLayout(raw, name, rank: rank)
+    address = UInt(bitPattern: raw.data)
+    bytes = try Self.extent(name, type, shape, strides, address)
+  }
+
+  private static func checkDevice(_ raw: mla_tensor, _ name: String) throws(MLAError) {
+    guard raw.device_type == MLA_DEVICE_CPU else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_HARDWARE,
+        "\(name).device_type = \(raw.device_type): no provider is registered for "
+          + "\(deviceName(raw.device_type)) tensors; this library runs MLA_DEVICE_CPU (1)")
+    }
+    guard raw.device_id == 0 else {
+      throw .invalid("\(name).device_id", raw.device_id, "must be 0 on the CPU")
+    }
+  }
+
+  private static func deviceName(_ type: Int32) -> String {
+    switch Int(type) {
+    case MLA_DEVICE_CUDA: "CUDA"
+    case MLA_DEVICE_CUDA_HOST: "CUDA host"
+    case MLA_DEVICE_ROCM: "ROCm"
+    case MLA_DEVICE_ROCM_HOST: "ROCm host"
+    default: "such"
+    }
+  }
+
+  private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
+    -> ([Int], [Int])
+  {
+    let sizes = [raw.shape.0, raw.shape.1, raw.shape.2, raw.shape.3]
+    let steps = [raw.strides.0, raw.strides.1, raw.strides.2, raw.strides.3]
+    var shape: [Int] = []
+    var strides: [Int] = []
+    for i in 0..<rank {
+      guard sizes[i] >= 0, sizes[i] <= maximumDimension else {
+        throw .invalid("\(name).shape[\(i)]", sizes[i], "must be 0 to \(maximumDimension)")
+      }
+      shape.append(Int(sizes[i]))
+      guard sizes[i] > 1 else {
+        strides.append(0)
+        continue
+      }
+      guard steps[i] >= 0 else {
+        throw .invalid("\(name).strides[\(i)]", steps[i], "must not be negative")
+      }
+      guard i < rank - 1 || steps[i] == 1 else {
+        throw .invalid("\(name).strides[\(i)]", steps[i], "the last dimension must have stride 1")
+      }
+      strides.append(Int(steps[i]))
+    }
+    return (shape, strides)
+  }
+
+  private static func extent(
+    _ name: String, _ type: ElementType, _ shape: [Int], _ strides: [Int], _ address: UInt
+  ) throws(MLAError) -> Range<UInt> {
+    if shape.contains(0) { return 0..<0 }
+    guard address != 0 else { throw .null("\(name).data") }
+    guard address % UInt(type.bytes) == 0 else {
+      throw .invalid(
+        "\(name).data", "0x" + String(address, radix: 16),
+        "must be aligned to its elements of \(type.bytes) bytes")
+    }
+    var last: UInt = 0
+    var overflows = false
+    for (size, stride) in zip(shape, strides) {
+      let (step, a) = UInt(size - 1).multipliedReportingOverflow(by: UInt(stride))
+      let (sum, b) = last.addingReportingOverflow(step)
+      overflows = overflows || a || b
+      last = sum
+    }
+    let (count, a) = last.addingReportingOverflow(1)
+    let (length, b) = count.multipliedReportingOverflow(by: UInt(type.bytes))
+    let (end, c) = address.addingReportingOverflow(length)
+    guard !overflows, !a, !b, !c else {
+      throw .invalid(
+        "\(name).strides", "\(strides)", "with shape \(shape) they reach beyond the address space")
+    }
+    return address..<end
+  }
+}
+
+/// Far beyond memory for any useful tensor; keeps products of sizes in range.
+let maximumDimension = Int64(Int32.max)
+
+extension TensorView {
+  func requireShape(_ expected: [(size: Int, rule: String)]) throws(MLAError) {
+    for (i, dimension) in expected.enumerated() where shape[i] != dimension.size {
+      throw .invalid(
+        "\(name).shape[\(i)]", shape[i], "must be \(dimension.size), \(dimension.rule)")
+    }
+  }
+
+  func requireType(_ expected: ElementType, _ rule: String) throws(MLAError) {
+    guard type == expected else {
+      throw .invalid("\(name).dtype", type.name, "must be \(expected.name), \(rule)")
+    }
+  }
+
+  /// An output must not reach one element twice: two threads would write it.
+  func requireDistinctElements() throws(MLAError) {
+    if isEmpty { return }
+    var reach = 0
+    let byStride = zip(shape, strides).filter { $0.0 > 1 }.sorted { $0.1 < $1.1 }
+    for (size, stride) in byStride {
+      guard stride > reach else {
+        throw .invalid(
+          "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
+      }
+      // Both fit: the tensor's extent was computed without overflow.
+      reach += (size - 1) * stride
+    }
+  }
+
+  func requireNoOverlap(with other: TensorView) throws(MLAError) {
+    guard bytes.isEmpty || other.bytes.isEmpty || !bytes.overlaps(other.bytes) else {
+      throw .invalid(
+        "\(name).data", "0x" + String(address, radix: 16), "must not overlap \(other.name)")
+    }
+  }
+}
+
+extension ElementType {
+  /// As the header spells it.
+  public var name: String {
+    switch self {
+    case .float32: "MLA_DTYPE_FLOAT32"
+    case .float16: "MLA_DTYPE_FLOAT16"
+    case .bfloat16: "MLA_DTYPE_BFLOAT16"
+    case .float8E4M3: "MLA_DTYPE_FLOAT8_E4M3FN"
+    }
+  }
+}

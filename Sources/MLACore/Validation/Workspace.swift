@@ -1,0 +1,22 @@
+/// Memory of the caller's for a run, checked.
+public struct Workspace: @unchecked Sendable {
+  public let start: UnsafeMutableRawPointer
+  public let size: Int
+
+  var bytes: Range<UInt> { UInt(bitPattern: start)..<UInt(bitPattern: start) + UInt(size) }
+
+  /// nil where the caller has none.
+  init?(_ pointer: UnsafeMutableRawPointer?, size: Int64) throws(MLAError) {
+    guard size >= 0 else { throw .invalid("workspace_size", size, "must not be negative") }
+    guard let pointer else {
+      guard size == 0 else { throw .invalid("workspace", "NULL", "workspace_size is \(size)") }
+      return nil
+    }
+    guard !UInt(bitPattern: pointer).addingReportingOverflow(UInt(size)).overflow else {
+      throw .invalid("workspace_size", size, "reaches beyond the address space")
+    }
+    guard size > 0 else { return nil }
+    start = pointer
+    self.size = Int(size)
+  }
+}
