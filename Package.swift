@@ -54,6 +54,8 @@ let package = Package(
     .target(name: "MLATestSupport", path: "Tests/Support"),
     .testTarget(
       name: "MLACoreTests", dependencies: ["MLACore", "CMLAPrefill", "MLAKernelABI", "MLATestSupport"]),
+    .testTarget(
+      name: "KernelTests", dependencies: ["MLACore", "MLAKernelABI", "MLATestSupport"]),
     .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
     .target(
       name: "MLABenchSupport",

@@ -59,6 +59,15 @@ public enum ElementFormat: Int32, CaseIterable, Sendable {
     }
   }
 
+  /// Whether `value` is what `exact` may round to: the nearest value of the
+  /// format, or its neighbour where an error of `slack` makes it as near.
+  public func isNearest(_ value: Double, to exact: Double, slack: Double) -> Bool {
+    let nearest = self.value(bits: bits(exact))
+    if value == nearest { return true }
+    let saturated = self == .float8E4M3FN ? max(-448, min(448, exact)) : exact
+    return abs(value - saturated) <= abs(nearest - saturated) + slack * abs(saturated)
+  }
+
   public func loadBits(_ pointer: UnsafeRawPointer) -> UInt32 {
     switch byteCount {
     case 4: pointer.loadUnaligned(as: UInt32.self)
