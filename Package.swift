@@ -17,7 +17,8 @@ let package = Package(
   return [
     .systemLibrary(name: "CMLAPrefill", path: "include"),
     .target(name: "MLAKernelABI"),
-    .target(name: "MLAShims"),
+    // Hidden: the dynamic library exports what its own header declares only.
+    .target(name: "MLAShims", cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
     kernels("Portable", flags: []),
     kernels("AVX2", flags: ["-mavx2", "-mfma", "-mf16c"]),
     kernels("AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
