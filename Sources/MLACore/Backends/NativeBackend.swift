@@ -31,7 +31,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   {
     try contract.check(metadata)
     guard contract.plansAhead else { return PreparedBatch(metadata) }
-    return PlannedBatch(metadata, shapes: distinctShapes, schedule: schedule)
+    return PlannedBatch(metadata, shapes: distinctShapes) { schedule($0, isCausal: $1, $2) }
   }
 
   func runPrefillNewTokens(
@@ -47,7 +47,9 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     let kernel = table.pointee.kernel(for: arguments.q.type)
     let shape = kernel.shape(dims)
     let schedule =
-      planned?.first { $0.shape == shape } ?? schedule(rows.selfSpans, isCausal: true, shape)
+      planned?.first { $0.shape == shape }
+      ?? schedule(
+        rows.selfSpans, isCausal: true, shape, numHeads: arguments.q.shape[1])
     try run(schedule, kernel, arguments)
   }
 
@@ -91,10 +93,12 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     return shapes
   }
 
-  private func schedule(_ spans: [RequestSpan], isCausal: Bool, _ shape: TileShape) -> TileSchedule
-  {
+  /// - Parameter numHeads: the configuration's, but for a warm-up.
+  private func schedule(
+    _ spans: [RequestSpan], isCausal: Bool, _ shape: TileShape, numHeads: Int? = nil
+  ) -> TileSchedule {
     TileSchedule(
-      spans, numHeads: config.numHeads, isCausal: isCausal, shape: shape,
+      spans, numHeads: numHeads ?? config.numHeads, isCausal: isCausal, shape: shape,
       split: contract.splitRule)
   }
 

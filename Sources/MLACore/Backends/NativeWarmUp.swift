@@ -3,11 +3,11 @@
 enum NativeWarmUp {
   private static let tokens = 64
 
-  /// Calls `run` once for each dtype, with as many heads as there are threads.
+  /// Calls `run` once for each dtype, with no more heads than there are threads.
   static func run(
     _ config: BackendConfig, _ run: (RowOffsets, RunArguments) throws(MLAError) -> Void
   ) throws(MLAError) {
-    let heads = HostSettings.threads
+    let heads = min(config.numHeads, HostSettings.threads)
     let inputBytes = tokens * (2 * config.qkHeadDim + config.vHeadDim) * 4
     let outBytes = tokens * heads * config.vHeadDim * 4
     let memory = try ScratchArena.take(bytes: inputBytes + outBytes, for: "warm-up")
