@@ -2,7 +2,7 @@ import MLAShims
 
 /// Logical processors.
 struct ProcessorSet: @unchecked Sendable {
-  private var set = mla_processor_set()
+  var set = mla_processor_set()
 
   /// Where the calling thread may run.
   static var thread: ProcessorSet {

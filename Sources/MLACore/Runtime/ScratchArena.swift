@@ -18,8 +18,8 @@ public enum ScratchArena {
   private static let maximumIdleBlocks = 32
 
   /// A gibibyte, less where that is more than a sixteenth of the machine's memory.
-  private static let maximumIdleBytes =
-    min(1 << 30, max(sysconf(Int32(_SC_PHYS_PAGES)), 0) * pageBytes / 16)
+  private static let maximumIdleBytes = min(1 << 30, machineBytes / 16)
+  private static let machineBytes = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
   private static let pageBytes = 4096
   private static let hugePageBytes = 2 << 20
 
@@ -88,6 +88,8 @@ public enum ScratchArena {
   }
 
   private static func allocate(_ bytes: Int) -> Block? {
+    // The system may promise more than there is, and kill who comes to use it.
+    guard bytes <= machineBytes else { return nil }
     let isLarge = bytes >= 4 * hugePageBytes
     var base: UnsafeMutableRawPointer?
     guard posix_memalign(&base, isLarge ? hugePageBytes : pageBytes, bytes) == 0, let base else {

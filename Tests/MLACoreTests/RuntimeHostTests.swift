@@ -1,0 +1,110 @@
+import CMLAPrefill
+import Foundation
+import MLAKernelABI
+import XCTest
+
+@testable import MLACore
+
+final class RuntimeHostTests: XCTestCase {
+  /// A family is never claimed without the features that name it.
+  func testFeaturesAreMonotone() {
+    let bits = Int(Host.current.features.bits)
+    let needs: [(KernelFamily, Int)] = [
+      (.avx2, MLA_CPU_AVX2 | MLA_CPU_FMA | MLA_CPU_F16C),
+      (.avx512, MLA_CPU_AVX512F | MLA_CPU_AVX512BW | MLA_CPU_AVX512DQ | MLA_CPU_AVX512VL),
+      (.avx512BF16, MLA_CPU_AVX512_BF16),
+      (.amx, MLA_CPU_AMX_TILE | MLA_CPU_AMX_BF16),
+    ]
+    for (family, features) in needs where Host.current.features.bestFamily >= family {
+      XCTAssertEqual(bits & features, features, family.name)
+    }
+  }
+
+  func testFeaturesAgreeWithTheOperatingSystem() throws {
+    let text = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
+    let line = text.split(separator: "\n").first { $0.hasPrefix("flags") }
+    let flags = Set(try XCTUnwrap(line, "no flags").split(separator: " ").map(String.init))
+    let names: [(String, Int)] = [
+      ("avx2", MLA_CPU_AVX2), ("fma", MLA_CPU_FMA), ("f16c", MLA_CPU_F16C),
+      ("avx512f", MLA_CPU_AVX512F), ("avx512bw", MLA_CPU_AVX512BW),
+      ("avx512dq", MLA_CPU_AVX512DQ), ("avx512vl", MLA_CPU_AVX512VL),
+      ("avx512_bf16", MLA_CPU_AVX512_BF16), ("amx_tile", MLA_CPU_AMX_TILE),
+      ("amx_bf16", MLA_CPU_AMX_BF16),
+    ]
+    for (name, bit) in names {
+      XCTAssertEqual(
+        Int(Host.current.features.bits) & bit != 0, flags.contains(name), name)
+    }
+  }
+
+  func testCapIsHonoured() {
+    let best = Host(cap: nil).family
+    for family in KernelFamily.allCases {
+      XCTAssertEqual(Host(cap: family.name).family, min(family, best))
+      XCTAssertNil(Host(cap: family.name).ignoredCap)
+    }
+    XCTAssertEqual(Host(cap: "avx9").family, best)
+    XCTAssertEqual(Host(cap: "avx9").ignoredCap, "avx9")
+    XCTAssertNil(Host(cap: "").ignoredCap)
+  }
+
+  func testTablesAreCompleteAndCapped() {
+    let tables = KernelTables(upTo: Host(cap: nil).family)
+    for cap in KernelFamily.allCases {
+      let table = tables.table(cappedAt: cap.rawValue).pointee
+      XCTAssertNotNil(table.combine, cap.name)
+      for kernel in [table.bf16, table.fp16, table.fp32] {
+        XCTAssertTrue((1...min(cap, tables.family).rawValue).contains(kernel.family), cap.name)
+        XCTAssertNotNil(kernel.attend, cap.name)
+        XCTAssertNotNil(kernel.pack, cap.name)
+      }
+    }
+    XCTAssertEqual(
+      tables.table(cappedAt: Int32(MLA_ISA_DEFAULT)),
+      tables.table(cappedAt: tables.family.rawValue))
+    XCTAssertEqual(KernelTables(upTo: .portable).table(cappedAt: 5).pointee.fp32.family, 1)
+  }
+
+  func testInfoAndSummary() {
+    var info = Host.current.cpuInfo
+    XCTAssertEqual(info.isa, Host.current.family.rawValue)
+    XCTAssertGreaterThan(info.num_processors, 0)
+    let vendor = withUnsafeBytes(of: &info.vendor) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    XCTAssertEqual(vendor, Host.current.features.vendor)
+    XCTAssertTrue(Host.current.summary.contains(vendor))
+    XCTAssertFalse(Host.current.summary.contains("\n"))
+  }
+
+  func testThreadCount() throws {
+    defer { try? HostSettings.setThreads(0) }
+    XCTAssertEqual(HostSettings.threads, min(HostSettings.processors, 1024))
+    try HostSettings.setThreads(5)
+    XCTAssertEqual(HostSettings.threads, 5)
+    for wrong: Int32 in [-1, 1025, .min, .max] {
+      XCTAssertThrowsError(try HostSettings.setThreads(wrong)) { error in
+        XCTAssertEqual((error as? MLAError)?.status, mla_status(MLA_ERROR_INVALID_ARGUMENT))
+        XCTAssertTrue("\(error)".contains("num_threads = \(wrong)"))
+      }
+    }
+    XCTAssertEqual(HostSettings.threads, 5)
+    try HostSettings.setThreads(0)
+    XCTAssertEqual(HostSettings.threads, min(HostSettings.processors, 1024))
+  }
+
+  func testLogReachesTheCallback() {
+    let lines = Guarded([String]())
+    Log.warning("dropped")
+    Log.setCallback(
+      { context, level, message in
+        let lines = Unmanaged<Guarded<[String]>>.fromOpaque(context!).takeUnretainedValue()
+        lines.withLock { $0.append("\(level) \(String(cString: message!))") }
+      }, context: Unmanaged.passUnretained(lines).toOpaque())
+    lines.withLock { $0 = [] }
+    Log.debug("a")
+    Log.info("b")
+    Log.warning("c")
+    Log.setCallback(nil, context: nil)
+    Log.warning("dropped")
+    XCTAssertEqual(lines.withLock { $0 }, ["0 a", "1 b", "2 c"])
+  }
+}
