@@ -1,5 +1,11 @@
 import MLAKernelABI
 
-/// Puts this family's kernels into a table that the weaker families have filled.
+/// Puts this module's kernels into a table, over those of weaker families. The
+/// operating system must have granted tile data to the process.
 @inline(never)
-public func fillAMXKernels(_ table: UnsafeMutablePointer<mla_kernel_table>) {}
+public func fillAMXKernels(_ table: UnsafeMutablePointer<mla_kernel_table>) {
+  table.pointee.bf16 = mla_attention_kernel(
+    family: Int32(truncatingIfNeeded: MLA_FAMILY_AMX), query_tile: Int64(queryTile),
+    key_block: Int64(keyBlock), packed_block_bytes: packedBlockBytes, scratch_bytes: scratchBytes,
+    pack: packBlock, attend: attendTile, enter: configureTiles, leave: releaseTiles)
+}

@@ -7,6 +7,7 @@
 #ifndef MLA_SHIMS_H
 #define MLA_SHIMS_H
 
+#include "mla_shims_amx.h"
 #include "mla_shims_last_error.h"
 #include "mla_shims_lock.h"
 #include "mla_shims_system.h"

@@ -1,0 +1,108 @@
+import MLAKernelABI
+import MLAShims
+
+/// Attention of up to `queryTile` queries to a range of packed keys.
+///
+/// Everything is kept transposed, S^T = K Q^T and O^T = V^T P^T: a lane is a
+/// query, so the softmax needs no horizontal reduction. The tile unit and the
+/// vector unit work side by side: while a panel's scores of a block are computed
+/// they turn into probabilities behind, and what is left of that is done while
+/// the previous panel's probabilities are multiplied with values.
+///
+/// A query's bits depend on its own row, the keys and `key_begin` alone, not on
+/// its place in the tile or on its neighbours.
+///
+/// Error: products of bf16 are exact, sums fp32; probabilities carry 2.7e-6
+/// relative error from `exp2`, as their sum does, and are then rounded to bf16.
+@inline(never)
+func attendTile(_ args: UnsafePointer<mla_attend_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let saved = mla_vector_control()
+  mla_set_vector_control(roundToNearestFlushing)
+  let call = TileCall(a)
+  call.preparePanels()
+  call.attendBlocks()
+  for panel in 0..<call.panels { call.writePanel(panel) }
+  mla_set_vector_control(saved)
+}
+
+/// MXCSR with all exceptions masked, and subnormals flushed: a probability of
+/// 2^-130 is as good as 0, and 100 cycles cheaper. Tiles always work like that.
+@inline(__always) private var roundToNearestFlushing: UInt32 { 0x9fc0 }
+
+/// The arguments of a call, and what follows from them.
+struct TileCall {
+  let args: mla_attend_args
+  let layout: PackedLayout
+  let scratch: TileScratch
+  let panels: Int
+  /// |scale| * log2(e): scores become exponents of two. The sign is the
+  /// queries', and a scale of 0 is one too small to tell, for 0 times the -inf
+  /// of a masked score would be NaN.
+  let scale: Float
+
+  @inline(__always)
+  init(_ args: mla_attend_args) {
+    self.args = args
+    layout = PackedLayout(args.dims)
+    scratch = TileScratch(args.scratch.unsafelyUnwrapped, layout)
+    panels = (Int(args.num_queries) + panelQueries - 1) / panelQueries
+    scale = max(abs(args.scale) * log2e, 1e-37)
+  }
+
+  /// Queries of a panel that exist.
+  @inline(__always)
+  func queries(of panel: Int) -> Int {
+    min(panelQueries, Int(args.num_queries) - panel * panelQueries)
+  }
+
+  @inline(__always)
+  func preparePanels() {
+    for panel in 0..<panels {
+      packQueries(panel)
+      scratch.panel(panel).statistics.reset()
+      if keyEnd(of: panel) <= Int(args.key_begin) { clearOutputs(panel) }
+    }
+  }
+
+  /// What no key ever reaches.
+  @inline(__always)
+  private func clearOutputs(_ panel: Int) {
+    scratch.panel(panel).outputs.initializeMemory(
+      as: UInt8.self, repeating: 0, count: layout.valueSteps * 32 * TileScratch.rowBytes)
+  }
+
+  /// The first key that no query of the panel sees.
+  @inline(__always)
+  private func keyEnd(of panel: Int) -> Int {
+    min(
+      Int(args.key_end), Int(args.causal_offset) &+ panel * panelQueries &+ queries(of: panel))
+  }
+
+  @inline(__always)
+  func attendBlocks() {
+    var previous = PanelPass.none
+    var buffer = 0
+    var begin = Int(args.key_begin)
+    let end = keyEnd(of: panels - 1)
+    while begin < end {
+      let block = args.packed.unsafelyUnwrapped + begin / keyBlock * layout.bytes
+      let ahead = begin + keyBlock < end ? layout.bytes : 0
+      for panel in 0..<panels {
+        let keys = min(keyBlock, keyEnd(of: panel) - begin)
+        if keys <= 0 { continue }
+        var pass = PanelPass(
+          panel: panel, firstKey: begin, groups: (keys + groupKeys - 1) / groupKeys,
+          isFirst: begin == Int(args.key_begin), block: block,
+          probabilities: scratch.probabilities(buffer))
+        let share = ahead / panels
+        run(&pass, after: &previous, prefetching: block + layout.bytes + panel * share, share)
+        previous = pass
+        buffer += 1
+      }
+      begin += keyBlock
+    }
+    var idle = NoWork()
+    accumulate(&previous, upTo: previous.groups, besides: &idle)
+  }
+}

@@ -1,0 +1,101 @@
+import MLAKernelABI
+import MLAShims
+
+@inline(never)
+func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let layout = PackedLayout(a.dims)
+  let packed = a.packed.unsafelyUnwrapped
+  let groups = (Int(a.num_keys) + groupKeys - 1) / groupKeys
+  for group in 0..<groups {
+    let rows = min(groupKeys, Int(a.num_keys) - group * groupKeys)
+    packKeys(a, group, rows: rows, layout, into: packed + group * layout.keyGroupBytes)
+    packValues(
+      a, group, rows: rows, layout,
+      into: packed + (layout.valuesOffset + group * layout.valueGroupBytes))
+  }
+  clearGroups(from: groups, layout, packed)
+}
+
+/// Keys lie in their tiles as in memory, 32 dims of each.
+@inline(__always)
+private func packKeys(
+  _ a: mla_pack_args, _ group: Int, rows: Int, _ layout: PackedLayout,
+  into tiles: UnsafeMutableRawPointer
+) {
+  let rowBytes = Int(a.dims.qk_head_dim) * 2
+  let pitch = Int(a.k_stride) * 2
+  let first = a.k.unsafelyUnwrapped + group * groupKeys * pitch
+  for row in 0..<groupKeys {
+    let target = tiles + (row / 16 * tileBytes + row % 16 * 64)
+    for step in 0..<layout.depthSteps {
+      let operand =
+        row < rows
+        ? loadTail(Float32Format.self, first + (row * pitch + step * 64), rowBytes - step * 64)
+        : FloatVector(repeating: 0)
+      mla_store_f32(target + step * 2 * tileBytes, operand)
+    }
+  }
+}
+
+/// Values are turned: a tile's row is one dim of 32 keys.
+@inline(__always)
+private func packValues(
+  _ a: mla_pack_args, _ group: Int, rows: Int, _ layout: PackedLayout,
+  into tiles: UnsafeMutableRawPointer
+) {
+  let pitch = Int(a.v_stride) * 2
+  let first = a.v.unsafelyUnwrapped + group * groupKeys * pitch
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) {
+    let spare = $0.baseAddress.unsafelyUnwrapped
+    for half in 0..<2 * layout.valueSteps {
+      let tile = (tiles + (half / 2 * layout.valueStepBytes + half % 2 * tileBytes))
+        .assumingMemoryBound(to: FloatVector.self)
+      let bytes = Int(a.dims.v_head_dim) * 2 - half * 32
+      for pair in 0..<16 {
+        let even = loadValues(first + (2 * pair * pitch + half * 32), 2 * pair < rows ? bytes : 0)
+        let odd = loadValues(
+          first + ((2 * pair + 1) * pitch + half * 32), 2 * pair + 1 < rows ? bytes : 0)
+        // Widened bf16 has its bits on top: shifting one of them down pairs them.
+        tile[pair] = mla_from_bits((mla_bits(even) &>> 16) | mla_bits(odd))
+      }
+      transposeTile(tile, spare)
+    }
+  }
+}
+
+/// 16 values of a row of which `bytes` are left, zeros beyond.
+@inline(__always)
+private func loadValues(_ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
+  bytes > 0 ? loadTail(BFloat16Format.self, p, bytes) : FloatVector(repeating: 0)
+}
+
+/// Turns the 16 x 16 pairs of a tile in place; `spare` is one more tile.
+@inline(__always)
+func transposeTile(
+  _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
+) {
+  // The stages, an even number of them, go back and forth and end where they began.
+  _ = transpose(tile, spare)
+}
+
+/// A short block is as good as a whole one: groups without keys are zero.
+@inline(__always)
+private func clearGroups(
+  from groups: Int, _ layout: PackedLayout, _ packed: UnsafeMutableRawPointer
+) {
+  let rest = groupsPerBlock - groups
+  if rest == 0 { return }
+  clear(packed + groups * layout.keyGroupBytes, rest * layout.keyGroupBytes)
+  for step in 0..<layout.valueSteps {
+    clear(
+      packed
+        + (layout.valuesOffset + step * layout.valueStepBytes + groups * layout.valueGroupBytes),
+      rest * layout.valueGroupBytes)
+  }
+}
+
+@inline(__always)
+private func clear(_ p: UnsafeMutableRawPointer, _ bytes: Int) {
+  p.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+}

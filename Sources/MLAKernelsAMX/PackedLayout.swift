@@ -1,0 +1,52 @@
+import MLAKernelABI
+
+typealias FloatVector = SIMD16<Float>
+
+/// Queries that share a pass over the keys: two tiles of them side by side.
+@inline(__always) var panelQueries: Int { 32 }
+
+/// Keys whose scores are computed together: two tiles, one above the other.
+@inline(__always) var groupKeys: Int { 32 }
+
+/// Most queries of a call. All their panels pass over a block of keys before
+/// the next block is touched, so that blocks come from the L2 cache.
+@inline(__always) var queryTile: Int { 256 }
+
+/// Keys of a packed block, and of one pass of a panel: its outputs are loaded
+/// and stored once in that many keys.
+@inline(__always) var keyBlock: Int { 512 }
+
+@inline(__always) var groupsPerBlock: Int { keyBlock / groupKeys }
+
+/// A whole tile of 16 rows of 64 bytes.
+@inline(__always) var tileBytes: Int { 1024 }
+
+/// How head dimensions divide into tiles, and where things lie in a packed
+/// block. All tiles are left operands, contiguous, in the order of their use:
+///
+///     keys    [group][depth step][2]   16 keys x 32 dims
+///     values  [value step][group][2]   16 dims x 32 keys, transposed
+struct PackedLayout {
+  /// Steps of 32 dims in a dot product of query and key.
+  let depthSteps: Int
+  /// Steps of 32 dims in a row of values.
+  let valueSteps: Int
+
+  @inline(__always)
+  init(_ dims: mla_kernel_dims) {
+    depthSteps = (Int(dims.qk_head_dim) + 31) / 32
+    valueSteps = (Int(dims.v_head_dim) + 31) / 32
+  }
+
+  /// Bytes from a group of keys to the next.
+  @inline(__always) var keyGroupBytes: Int { depthSteps * 2 * tileBytes }
+  /// Bytes from a group of values to the next, of the same 32 dims.
+  @inline(__always) var valueGroupBytes: Int { 2 * tileBytes }
+  /// Bytes from 32 dims of values to the next 32.
+  @inline(__always) var valueStepBytes: Int { groupsPerBlock * valueGroupBytes }
+  @inline(__always) var valuesOffset: Int { groupsPerBlock * keyGroupBytes }
+  @inline(__always) var bytes: Int { valuesOffset + valueSteps * valueStepBytes }
+}
+
+@inline(never)
+func packedBlockBytes(_ dims: mla_kernel_dims) -> Int64 { Int64(PackedLayout(dims).bytes) }

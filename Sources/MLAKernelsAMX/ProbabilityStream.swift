@@ -1,0 +1,112 @@
+import MLAShims
+
+/// Vector work that fills the cycles in which tile products keep only their own
+/// port busy. One step of it follows each step of four products.
+protocol CompanionWork {
+  mutating func step()
+}
+
+struct NoWork: CompanionWork {
+  @inline(__always) mutating func step() {}
+}
+
+/// Turns the scores of a panel's pass over a block into probabilities, some
+/// pairs of keys at a time, and sums them up before they are rounded.
+struct ProbabilityStream: CompanionWork {
+  /// Pairs of keys that are done, of those whose scores and reference are known.
+  private(set) var pair = 0
+  var knownPairs = 0
+  /// Pairs to be done by now, and how many more each step, in 1/65536.
+  private var due = 0
+  private var pace = 0
+
+  private let scores: UnsafeRawPointer
+  private let probabilities: UnsafeMutableRawPointer
+  private let scale: FloatVector
+  private var offset0: FloatVector
+  private var offset1: FloatVector
+  private var evenSum0: FloatVector
+  private var evenSum1: FloatVector
+  private var oddSum0: FloatVector
+  private var oddSum1: FloatVector
+
+  @inline(__always) static var pairsPerGroup: Int { groupKeys / 2 }
+
+  @inline(__always)
+  init(
+    _ statistics: PanelStatistics, scores: UnsafeRawPointer,
+    probabilities: UnsafeMutableRawPointer, scale: Float
+  ) {
+    self.scores = scores
+    self.probabilities = probabilities
+    self.scale = FloatVector(repeating: scale)
+    offset0 = statistics.offset[0]
+    offset1 = statistics.offset[1]
+    evenSum0 = statistics.sum[0]
+    evenSum1 = statistics.sum[1]
+    oddSum0 = statistics.sum[2]
+    oddSum1 = statistics.sum[3]
+  }
+
+  @inline(__always)
+  mutating func reload(_ statistics: PanelStatistics) {
+    offset0 = statistics.offset[0]
+    offset1 = statistics.offset[1]
+    evenSum0 = statistics.sum[0]
+    evenSum1 = statistics.sum[1]
+    oddSum0 = statistics.sum[2]
+    oddSum1 = statistics.sum[3]
+  }
+
+  @inline(__always)
+  func save(_ statistics: PanelStatistics) {
+    statistics.sum[0] = evenSum0
+    statistics.sum[1] = evenSum1
+    statistics.sum[2] = oddSum0
+    statistics.sum[3] = oddSum1
+  }
+
+  /// The pace that spreads `pairs` over `steps` steps.
+  @inline(__always)
+  static func pace(_ pairs: Int, over steps: Int) -> Int { ((pairs << 16) + steps - 1) / steps }
+
+  /// From here on.
+  @inline(__always)
+  mutating func setPace(_ pace: Int) {
+    due = pair << 16
+    self.pace = pace
+  }
+
+  @inline(__always)
+  mutating func step() {
+    due += pace
+    convert(upTo: min(due >> 16, knownPairs))
+  }
+
+  @inline(__always)
+  mutating func convert(upTo end: Int) {
+    while pair < end {
+      let inRing = pair & (TileScratch.ringGroups * ProbabilityStream.pairsPerGroup - 1)
+      convertPair(
+        (scores + inRing * 2 * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self),
+        (probabilities + pair * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self))
+      pair += 1
+    }
+  }
+
+  @inline(__always)
+  private mutating func convertPair(
+    _ from: UnsafePointer<FloatVector>, _ to: UnsafeMutablePointer<FloatVector>
+  ) {
+    let even0 = exp2(mla_multiply_add(from[0], scale, offset0))
+    let even1 = exp2(mla_multiply_add(from[1], scale, offset1))
+    let odd0 = exp2(mla_multiply_add(from[2], scale, offset0))
+    let odd1 = exp2(mla_multiply_add(from[3], scale, offset1))
+    evenSum0 += even0
+    evenSum1 += even1
+    oddSum0 += odd0
+    oddSum1 += odd1
+    to[0] = mla_pair_positive_bf16(even0, odd0)
+    to[1] = mla_pair_positive_bf16(even1, odd1)
+  }
+}

@@ -1,0 +1,1 @@
+../../SharedKernels/Wide/ExponentInstructions.swift

@@ -1,0 +1,75 @@
+import MLAKernelABI
+
+/// What a call keeps beside its registers. Rows of 32 queries are 128 bytes, and
+/// dense, so that neither score nor probability tiles collide in the L1 cache.
+///
+///     scores         [ring][32 keys][32 queries]           fp32
+///     probabilities  [2][block's key pairs][32 queries]    pairs of bf16
+///     spare          one tile, for turning
+///     panels         [queryTile / 32], see `Panel`
+struct TileScratch {
+  let scores: UnsafeMutableRawPointer
+  let spare: UnsafeMutableRawPointer
+  private let start: UnsafeMutableRawPointer
+  private let firstPanel: UnsafeMutableRawPointer
+  private let layout: PackedLayout
+
+  /// Groups whose scores are kept. Converting them to probabilities may lag
+  /// this far behind, into the next product with values.
+  @inline(__always) static var ringGroups: Int { 8 }
+  @inline(__always) static var rowBytes: Int { 4 * panelQueries }
+  @inline(__always) static var scoreGroupBytes: Int { groupKeys * rowBytes }
+  @inline(__always) static var probabilityGroupBytes: Int { groupKeys / 2 * rowBytes }
+
+  @inline(__always)
+  init(_ start: UnsafeMutableRawPointer, _ layout: PackedLayout) {
+    self.start = start
+    self.layout = layout
+    let buffer = groupsPerBlock * TileScratch.probabilityGroupBytes
+    scores = start + 2 * buffer
+    spare = scores + TileScratch.ringGroups * TileScratch.scoreGroupBytes
+    firstPanel = spare + tileBytes
+  }
+
+  /// One buffer is filled while the other is multiplied with values.
+  @inline(__always)
+  func probabilities(_ index: Int) -> UnsafeMutableRawPointer {
+    start + (index & 1) * groupsPerBlock * TileScratch.probabilityGroupBytes
+  }
+
+  @inline(__always)
+  func panel(_ index: Int) -> Panel { Panel(firstPanel + index * Panel.bytes(layout), layout) }
+
+  @inline(__always)
+  var bytes: Int { firstPanel - start + queryTile / panelQueries * Panel.bytes(layout) }
+}
+
+@inline(never)
+func scratchBytes(_ dims: mla_kernel_dims) -> Int64 {
+  let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
+  return Int64(TileScratch(start, PackedLayout(dims)).bytes)
+}
+
+/// 32 queries and their running softmax, from the first key to the last.
+///
+///     queries     [depth step][2]          right operands: 32 dims x 16 queries
+///     outputs     [v_head_dim][32]         fp32, not yet divided by the sum
+///     statistics  see `PanelStatistics`
+struct Panel {
+  let queries: UnsafeMutableRawPointer
+  let outputs: UnsafeMutableRawPointer
+  let statistics: PanelStatistics
+
+  @inline(__always)
+  init(_ start: UnsafeMutableRawPointer, _ layout: PackedLayout) {
+    queries = start
+    outputs = queries + layout.depthSteps * 2 * tileBytes
+    statistics = PanelStatistics(outputs + layout.valueSteps * 32 * TileScratch.rowBytes)
+  }
+
+  @inline(__always)
+  static func bytes(_ layout: PackedLayout) -> Int {
+    layout.depthSteps * 2 * tileBytes + layout.valueSteps * 32 * TileScratch.rowBytes
+      + PanelStatistics.bytes
+  }
+}

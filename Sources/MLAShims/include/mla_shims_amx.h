@@ -1,0 +1,93 @@
+// Tile instructions, and the few vector instructions that only a tile kernel
+// asks for. Which tile register an instruction names is part of its encoding,
+// so there is one function per register.
+#ifndef MLA_SHIMS_AMX_H
+#define MLA_SHIMS_AMX_H
+
+#include <stdint.h>
+
+#include "mla_shims_vector.h"
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__)
+
+// `config`: the 64 bytes of LDTILECFG.
+MLA_INLINE void mla_tile_configure(const void *config) { _tile_loadconfig(config); }
+MLA_INLINE void mla_tile_release(void) { _tile_release(); }
+
+// A register is an accumulator (0-3), a left operand (4, 5) or a right one (6,
+// 7): four products of two left and two right operands.
+#define MLA_TILE_ZERO(n) \
+  MLA_INLINE void mla_tile_zero_##n(void) { _tile_zero(n); }
+#define MLA_TILE_LOAD(n) \
+  MLA_INLINE void mla_tile_load_##n(const void *p, int64_t pitch) { _tile_loadd(n, p, pitch); }
+// Hints that the memory will not be needed again soon.
+#define MLA_TILE_STREAM(n)                                          \
+  MLA_INLINE void mla_tile_stream_##n(const void *p, int64_t pitch) { \
+    _tile_stream_loadd(n, p, pitch);                                \
+  }
+#define MLA_TILE_STORE(n) \
+  MLA_INLINE void mla_tile_store_##n(void *p, int64_t pitch) { _tile_stored(n, p, pitch); }
+// Accumulator `c` gains left operand `a` times right operand `b`, pairs of bf16.
+#define MLA_TILE_DOT(c, a, b) \
+  MLA_INLINE void mla_tile_dot_bf16_##c##_##a##_##b(void) { _tile_dpbf16ps(c, a, b); }
+
+MLA_TILE_ZERO(0)
+MLA_TILE_ZERO(1)
+MLA_TILE_ZERO(2)
+MLA_TILE_ZERO(3)
+MLA_TILE_LOAD(0)
+MLA_TILE_LOAD(1)
+MLA_TILE_LOAD(2)
+MLA_TILE_LOAD(3)
+MLA_TILE_LOAD(6)
+MLA_TILE_LOAD(7)
+MLA_TILE_STREAM(4)
+MLA_TILE_STREAM(5)
+MLA_TILE_STORE(0)
+MLA_TILE_STORE(1)
+MLA_TILE_STORE(2)
+MLA_TILE_STORE(3)
+MLA_TILE_DOT(0, 4, 6)
+MLA_TILE_DOT(1, 4, 7)
+MLA_TILE_DOT(2, 5, 6)
+MLA_TILE_DOT(3, 5, 7)
+
+#undef MLA_TILE_ZERO
+#undef MLA_TILE_LOAD
+#undef MLA_TILE_STREAM
+#undef MLA_TILE_STORE
+#undef MLA_TILE_DOT
+
+// Rounds two vectors of positive numbers to bf16, ties away from zero, and
+// pairs them lane by lane: low in bits 0-15. Four instructions that any vector
+// port runs, where the conversion and its permutation want the tiles' own port.
+MLA_INLINE mla_f32v mla_pair_positive_bf16(mla_f32v low, mla_f32v high) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
+  const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
+  const __m512i l = _mm512_srli_epi32(_mm512_add_epi32((__m512i)low, half), 16);
+  const __m512i h = _mm512_add_epi32((__m512i)high, half);
+  return (mla_f32v)_mm512_ternarylogic_epi32(upper, h, l, 0xca);  // upper ? h : l
+}
+
+// Rounds two vectors to fp16 and pairs them lane by lane: low in bits 0-15.
+MLA_INLINE mla_f32v mla_pair_f16(mla_f32v low, mla_f32v high) {
+  const __m512i l = _mm512_cvtepu16_epi32(_mm512_cvtps_ph((__m512)low, _MM_FROUND_TO_NEAREST_INT));
+  const __m512i h = _mm512_cvtepu16_epi32(_mm512_cvtps_ph((__m512)high, _MM_FROUND_TO_NEAREST_INT));
+  return (mla_f32v)_mm512_or_si512(l, _mm512_slli_epi32(h, 16));
+}
+
+// Whether any lane of a is greater than b's; a NaN is not greater.
+MLA_INLINE _Bool mla_any_greater(mla_f32v a, mla_f32v b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+}
+
+// Brings a cache line into the second-level cache; any address will do.
+MLA_INLINE void mla_prefetch_second_level(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+
+// Control and status of vector arithmetic.
+MLA_INLINE uint32_t mla_vector_control(void) { return _mm_getcsr(); }
+MLA_INLINE void mla_set_vector_control(uint32_t value) { _mm_setcsr(value); }
+
+#endif
+
+#endif  // MLA_SHIMS_AMX_H

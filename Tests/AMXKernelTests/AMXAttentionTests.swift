@@ -1,0 +1,160 @@
+import MLATestSupport
+import SoftwareAMX
+import XCTest
+
+/// The AMX kernel against float64. Bounds are those that every kernel of bf16
+/// must keep: relative L2 error of the outputs 4e-3, of the lse 2e-4 absolute.
+final class AMXAttentionTests: XCTestCase {
+  override func setUpWithError() throws { try requireAMX() }
+
+  /// All dimension sets that models have, and some that none has.
+  static let dims = [
+    (192, 128), (256, 256), (128, 128), (96, 64), (576, 512), (1, 1), (33, 17), (40, 72), (250, 31),
+  ]
+
+  func testAllDimensions() {
+    for (index, (qkDim, vDim)) in Self.dims.enumerated() {
+      check(
+        AttentionCase(
+          qkDim: qkDim, vDim: vDim, queries: 45, keys: 77, causalOffset: 32, seed: UInt64(index)))
+    }
+  }
+
+  func testEveryNumberOfQueries() {
+    for queries in [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 255, 256] {
+      check(AttentionCase(qkDim: 96, vDim: 64, queries: queries, keys: queries, causalOffset: 0))
+    }
+  }
+
+  func testSeveralBlocksOfKeys() {
+    check(AttentionCase(queries: 70, keys: 1100, causalOffset: 1030))
+    check(AttentionCase(queries: 7, keys: 1537))
+    check(AttentionCase(qkDim: 128, queries: 300, keys: 700, causalOffset: 400))
+  }
+
+  func testRangesOfKeys() {
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 40, keys: 1300, keyRange: 512..<1024))
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 40, keys: 1300, keyRange: 1024..<1300))
+    // The range ends inside a block that goes on.
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 40, keys: 1300, keyRange: 512..<801))
+    check(
+      AttentionCase(
+        qkDim: 64, vDim: 32, queries: 64, keys: 1300, keyRange: 512..<1000, causalOffset: 530))
+  }
+
+  func testQueriesWithoutKeys() {
+    // Query i sees keys up to i - 40: the first panel none, the second some.
+    check(AttentionCase(qkDim: 64, vDim: 48, queries: 80, keys: 80, causalOffset: -40))
+    check(AttentionCase(qkDim: 64, vDim: 48, queries: 33, keys: 600, keyRange: 512..<600, causalOffset: 500))
+    check(AttentionCase(qkDim: 64, vDim: 48, queries: 5, keys: 40, keyRange: 0..<0))
+    check(AttentionCase(qkDim: 64, vDim: 48, queries: 5, keys: 40, causalOffset: -100))
+  }
+
+  func testOutputFormatsAndNoLSE() {
+    for format in [ElementFormat.bfloat16, .float16, .float32] {
+      check(AttentionCase(vDim: 77, queries: 50, keys: 60, causalOffset: 10, format: format))
+    }
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 20, keys: 50, wantsLSE: false))
+  }
+
+  func testSpreadOfScores() {
+    for deviation in [0.1, 0.5, 2, 4, 8] {
+      check(AttentionCase(queries: 64, keys: 600, causalOffset: 536, deviation: deviation, seed: 9))
+    }
+  }
+
+  func testScoresUpToEighty() {
+    var attention = AttentionCase(queries: 64, keys: 600, causalOffset: 536)
+    attention.scale = 80 / 4.0 / Double(attention.qkDim).squareRoot()
+    check(attention, times: 4)
+  }
+
+  func testNegativeAndZeroScale() {
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 40, keys: 90, causalOffset: 50, scale: -0.125))
+    check(AttentionCase(qkDim: 64, vDim: 32, queries: 40, keys: 90, causalOffset: 50, scale: 0))
+  }
+
+  /// Each key scores higher than all before it: the reference is raised in every group.
+  func testGrowingScores() {
+    for step in [0.05, 0.5, 4] {
+      var attention = AttentionCase(qkDim: 64, vDim: 64, queries: 70, keys: 700, causalOffset: 630)
+      attention.scale = 1
+      let tensors = AttentionTensors(attention)
+      for row in 0..<attention.queries {
+        for d in 0..<64 { tensors.q[row, 0, d] = d == 0 ? 1 + Double(row % 3) : 0 }
+      }
+      for row in 0..<attention.keys { tensors.k[row, 0, 0] = Double(row) * step }
+      check(attention, tensors, times: 4)
+    }
+  }
+
+  // MARK: Neighbours
+
+  func testNaNStaysInItsRow() {
+    let attention = AttentionCase(queries: 70, keys: 600, causalOffset: 530)
+    let clean = AttentionTensors(attention)
+    let expected = AMXKernel().run(attention, clean)
+    let poisoned = AttentionTensors(attention)
+    for d in 0..<attention.qkDim { poisoned.q[37, 0, d] = .nan }
+    let actual = AMXKernel().run(attention, poisoned)
+    for row in 0..<attention.queries where row != 37 {
+      XCTAssertEqual(rowBits(actual, row), rowBits(expected, row), "row \(row)")
+    }
+    XCTAssertTrue(actual.lse[37].isNaN)
+    XCTAssertTrue(actual.out[37, 0, 0].isNaN)
+  }
+
+  func testUnseenNaNKeysDoNotMatter() {
+    let attention = AttentionCase(queries: 64, keys: 64, causalOffset: 0)
+    let poisoned = AttentionTensors(attention)
+    for d in 0..<attention.qkDim { poisoned.k[40, 0, d] = .nan }
+    let result = AMXKernel().run(attention, poisoned)
+    let expected = AMXKernel().run(attention, AttentionTensors(attention))
+    for row in 0..<40 { XCTAssertEqual(rowBits(result, row), rowBits(expected, row), "row \(row)") }
+    for row in 40..<64 { XCTAssertTrue(result.lse[row].isNaN, "row \(row)") }
+  }
+
+  // MARK: Bits
+
+  func testSameBitsTwiceAndAtAnyPlaceInTheTile() {
+    let attention = AttentionCase(queries: 300, keys: 800, causalOffset: 500, deviation: 3)
+    let tensors = AttentionTensors(attention)
+    let kernel = AMXKernel()
+    let first = kernel.run(attention, tensors)
+    for tile in [256, 96, 37] {
+      let again = kernel.run(attention, tensors, tile: tile)
+      XCTAssertEqual(again.out.bits, first.out.bits, "tiles of \(tile)")
+      XCTAssertEqual(again.lse.map(\.bitPattern), first.lse.map(\.bitPattern), "tiles of \(tile)")
+    }
+  }
+
+  // MARK: Checks
+
+  private func rowBits(_ result: AttentionResult, _ row: Int) -> [UInt64] {
+    (0..<result.out.dim).map { result.out[row, 0, $0].bitPattern } + [UInt64(result.lse[row].bitPattern)]
+  }
+
+  private func check(_ attention: AttentionCase, times factor: Double = 1, line: UInt = #line) {
+    check(attention, AttentionTensors(attention), times: factor, line: line)
+  }
+
+  private func check(
+    _ attention: AttentionCase, _ tensors: AttentionTensors, times factor: Double = 1, line: UInt = #line
+  ) {
+    let result = AMXKernel().run(attention, tensors)
+    let reference = ReferenceAttention(
+      q: tensors.q.values, k: tensors.k.values, v: tensors.v.values, qkDim: attention.qkDim,
+      vDim: attention.vDim, scale: Double(Float(attention.usedScale)), keyRange: attention.range,
+      causalOffset: attention.causalOffset)
+    XCTAssertLessThanOrEqual(
+      relativeL2(result.out.values, reference.out), 4e-3 * factor, "\(attention)", line: line)
+    XCTAssertTrue(result.out.surroundingsAreIntact, "\(attention)", line: line)
+    if attention.wantsLSE {
+      XCTAssertLessThanOrEqual(
+        maxDifference(result.lse.map(Double.init), reference.lse), 2e-4 * factor, "\(attention)",
+        line: line)
+    } else {
+      XCTAssertTrue(result.lse.allSatisfy(\.isNaN), line: line)
+    }
+  }
+}
