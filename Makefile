@@ -34,10 +34,12 @@ build:
 
 demo:
 	Sources/Packaging/debian-packages.sh demo
+	$(MAKE) -s build
 	swift run -c release mla-demo
 
 bench:
 	Sources/Packaging/debian-packages.sh demo
+	$(MAKE) -s build
 	swift run -c release mla-bench $(ARGS)
 
 test:

@@ -2,22 +2,25 @@ import Foundation
 
 /// A comparison as text.
 public enum Table {
-  public static let header =
-    "     S  kernel               median    best TFLOP/s   of peak (instruction)      x OpenBLAS  rel. difference"
+  private static let columns: [(title: String, width: Int)] = [
+    ("S", 6), ("kernel", 18), ("TFLOP/s: median", 17), ("best", 7), ("of peak", 9),
+    ("of instruction", 16), ("x OpenBLAS", 12), ("rel. difference", 17),
+  ]
+
+  public static let header = line(columns.map(\.title))
 
   public static func lines(_ tokens: Int, _ comparison: Comparison) -> [String] {
     var lines = comparison.measurements.map { m in
-      pad("\(tokens)", 6, right: true) + "  " + pad(m.kernelCase.description, 20)
-        + number(m.median, 7, 3) + number(m.best, 8, 3) + "        "
-        + number(m.fractionOfPeak, 7, 2) + "  " + pad("(\(m.instruction))", 16)
-        + number(m.ratioToOpenBLAS, 12, 2) + number(m.difference.map { $0 * 1e3 }, 14, 2)
-        + "e-3"
+      line([
+        "\(tokens)", m.kernelCase.description, number(m.median, 3), number(m.best, 3),
+        number(m.fractionOfPeak, 2), m.instruction, number(m.ratioToOpenBLAS, 2),
+        m.difference.map { scientific($0) } ?? "-",
+      ])
     }
     if let speed = comparison.openBLAS {
-      lines.append(
-        pad("\(tokens)", 6, right: true) + "  " + pad("OpenBLAS fp32", 20) + number(speed, 7, 3))
+      lines.append(line(["\(tokens)", "OpenBLAS fp32", number(speed, 3)]))
     } else {
-      lines.append("        libopenblas.so.0 not found: no comparison")
+      lines.append("  libopenblas.so.0 not found: no comparison")
     }
     return lines
   }
@@ -27,7 +30,15 @@ public enum Table {
     return right ? fill + text : text + fill
   }
 
-  public static func number(_ value: Double?, _ width: Int, _ digits: Int) -> String {
-    pad(value.map { String(format: "%.\(digits)f", $0) } ?? "-", width, right: true)
+  static func number(_ value: Double?, _ digits: Int) -> String {
+    value.map { String(format: "%.\(digits)f", $0) } ?? "-"
+  }
+
+  public static func scientific(_ value: Double, _ width: Int = 0) -> String {
+    pad(String(format: "%.1e", value), width, right: true)
+  }
+
+  private static func line(_ fields: [String]) -> String {
+    zip(fields, columns).map { pad($0, $1.width, right: true) }.joined()
   }
 }

@@ -6,6 +6,10 @@ struct Check {
   static let outBound = 4e-3
   static let lseBound = 1e-3
 
+  static let header =
+    "  " + Table.pad("", 28) + Table.pad("out, rel. L2", 12, right: true)
+    + Table.pad("lse, largest", 14, right: true)
+
   let name: String
   let out: Double
   let lse: Double
@@ -21,7 +25,7 @@ struct Check {
   var passes: Bool { out <= Self.outBound && lse <= Self.lseBound }
 
   var line: String {
-    "  " + Table.pad(name, 34) + Table.number(out * 1e3, 8, 2) + "e-3"
-      + Table.number(lse * 1e3, 10, 2) + "e-3   " + (passes ? "ok" : "TOO LARGE")
+    "  " + Table.pad(name, 28) + Table.scientific(out, 12) + Table.scientific(lse, 14)
+      + (passes ? "   ok" : "   TOO LARGE")
   }
 }

@@ -16,7 +16,7 @@ do {
   print("  backend chosen by the selector: \(backend.name), \(library.numThreads) threads")
 
   print("\nRecorded engine steps, errors against the recording")
-  print("  " + Table.pad("", 34) + "  out (rel. L2)  lse (largest)")
+  print(Check.header)
   let checks = try recording.checkFresh(backend) + recording.checkChunked(backend)
   checks.forEach { print($0.line) }
 
