@@ -357,7 +357,8 @@ typedef struct mla_selector_config {
   int32_t capability_minor;
   /** Not 0: results must not depend on the batch (vLLM: VLLM_BATCH_INVARIANT). */
   int32_t batch_invariant;
-  uint32_t reserved;
+  /** Not 0: judges the members' own implementations, whatever overrides them. */
+  int32_t ignore_overrides;
   /** The engine's explicit choice, in upper case or as it was registered;
       "auto": automatic; NULL: the environment variable MLA_PREFILL_BACKEND, read
       at each call, if set and not "", else automatic. May be NULL. */
@@ -403,6 +404,8 @@ typedef struct mla_backend_info {
 
 #define MLA_BACKEND_INFO_INIT {sizeof(mla_backend_info), 0, NULL, NULL, NULL, NULL, 0, 0, 0, 0}
 
+/** `config` may be NULL: then nothing is judged, no row is valid and none has a
+    reason; what is registered is listed without running any of it. */
 mla_status mla_backend_list_create(const mla_selector_config *config, mla_backend_list **list);
 int32_t mla_backend_list_size(const mla_backend_list *list);
 mla_status mla_backend_list_get(const mla_backend_list *list, int32_t index, mla_backend_info *info);
@@ -536,15 +539,18 @@ typedef struct mla_backend_config {
   /** MLA_ISA_*: the strongest kernels this object may use; the host's and
       MLA_MAX_ISA's limits hold as well. */
   int32_t max_isa;
-  uint32_t reserved;
+  /** Not 0: the member's own implementation, whatever overrides it: how an
+      override falls back on what it replaces. */
+  int32_t ignore_override;
 } mla_backend_config;
 
 #define MLA_BACKEND_CONFIG_INIT {sizeof(mla_backend_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, 0}
 
 typedef struct mla_backend mla_backend;
 
-/** Creates an object of the implementation now behind `name`. Owned by the
-    caller until mla_backend_destroy(). */
+/** Creates an object of the implementation now behind `name`, or of the name's
+    own one (`config->ignore_override`). Owned by the caller until
+    mla_backend_destroy(). */
 mla_status mla_backend_create(const char *name, const mla_backend_config *config,
                               mla_backend **backend);
 

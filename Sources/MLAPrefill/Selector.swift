@@ -19,7 +19,8 @@ public func mla_backend_list_create(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let list else { throw .null("list") }
-    let rows = try BackendList(Selector.current(), SelectorConfig(config))
+    let checked: SelectorConfig? = config == nil ? nil : try SelectorConfig(config)
+    let rows = BackendList(Selector.current(), checked)
     list.pointee = OpaquePointer(Unmanaged.passRetained(rows).toOpaque())
   }
 }

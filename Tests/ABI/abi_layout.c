@@ -102,7 +102,7 @@ FIELD(mla_selector_config, platform, 20, 4);
 FIELD(mla_selector_config, capability_major, 24, 4);
 FIELD(mla_selector_config, capability_minor, 28, 4);
 FIELD(mla_selector_config, batch_invariant, 32, 4);
-FIELD(mla_selector_config, reserved, 36, 4);
+FIELD(mla_selector_config, ignore_overrides, 36, 4);
 FIELD(mla_selector_config, backend, 40, 8);
 
 SIZE(mla_backend_info, 56);
@@ -165,7 +165,7 @@ FIELD(mla_backend_config, qk_nope_head_dim, 20, 4);
 FIELD(mla_backend_config, qk_rope_head_dim, 24, 4);
 FIELD(mla_backend_config, v_head_dim, 28, 4);
 FIELD(mla_backend_config, max_isa, 32, 4);
-FIELD(mla_backend_config, reserved, 36, 4);
+FIELD(mla_backend_config, ignore_override, 36, 4);
 
 SIZE(mla_new_tokens_args, 80);
 FIELD(mla_new_tokens_args, struct_size, 0, 4);

@@ -46,7 +46,7 @@ class SelectorConfig(Struct):
         ("struct_size", c_uint32), ("dtype", c_int32), ("qk_nope_head_dim", c_int32),
         ("qk_rope_head_dim", c_int32), ("v_head_dim", c_int32), ("platform", c_int32),
         ("capability_major", c_int32), ("capability_minor", c_int32),
-        ("batch_invariant", c_int32), ("reserved", c_uint32), ("backend", c_char_p),
+        ("batch_invariant", c_int32), ("ignore_overrides", c_int32), ("backend", c_char_p),
     ]
 
 
@@ -69,7 +69,7 @@ class BackendConfig(Struct):
         ("struct_size", c_uint32), ("num_heads", c_int32), ("scale", c_double),
         ("kv_lora_rank", c_int32), ("qk_nope_head_dim", c_int32),
         ("qk_rope_head_dim", c_int32), ("v_head_dim", c_int32), ("max_isa", c_int32),
-        ("reserved", c_uint32),
+        ("ignore_override", c_int32),
     ]
 
 

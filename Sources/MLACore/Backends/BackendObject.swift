@@ -15,7 +15,9 @@ public final class BackendObject: @unchecked Sendable {
   {
     let checked = try BackendConfig(config)
     let backend: any MLAPrefillBackend
-    switch try Registry.shared.implementation(of: name) {
+    switch try Registry.shared.implementation(
+      of: name, ignoringOverride: checked.ignoresOverride)
+    {
     case .builtIn(let builtIn):
       backend = try NativeBackend(contract: builtIn.makeContract(checked), config: checked)
     case .registered(let registered):

@@ -15,7 +15,8 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
       num_heads: Int32(config.numHeads), scale: config.scale,
       kv_lora_rank: Int32(config.kvLoraRank), qk_nope_head_dim: Int32(config.qkNopeHeadDim),
       qk_rope_head_dim: Int32(config.qkRopeHeadDim), v_head_dim: Int32(config.vHeadDim),
-      max_isa: config.maxISA, reserved: 0)
+      max_isa: config.maxISA,
+      ignore_override: 0)
     var instance: UnsafeMutableRawPointer?
     let create = registered.vtable.create
     try Self.check(name, "create") {

@@ -1,6 +1,6 @@
 import CMLAPrefill
 
-/// All members at one moment, judged by one configuration. Never changes, so
+/// All members at one moment, judged by one configuration, if any. Never changes, so
 /// any number of threads may read it.
 public final class BackendList: @unchecked Sendable {
   private struct Row {
@@ -11,7 +11,8 @@ public final class BackendList: @unchecked Sendable {
   private var rows: [Row] = []
   private var strings = CStringTable()
 
-  public init(_ selector: Selector, _ config: SelectorConfig) {
+  /// - Parameter config: nil judges nothing and runs no foreign code.
+  public init(_ selector: Selector, _ config: SelectorConfig?) {
     for member in selector.registry.snapshot() { rows.append(row(member, selector, config)) }
   }
 
@@ -28,25 +29,21 @@ public final class BackendList: @unchecked Sendable {
     return reasons[try checked(reason, field: "reason", count: reasons.count)]
   }
 
-  private func row(_ member: Member, _ selector: Selector, _ config: SelectorConfig) -> Row {
-    var reasons: [String]
-    do throws(MLAError) {
-      reasons = try selector.invalidReasons(member, config)
-    } catch {
-      reasons = [error.message]
-    }
+  private func row(_ listed: Member, _ selector: Selector, _ config: SelectorConfig?) -> Row {
+    let member = listed.resolved(ignoringOverride: config?.ignoresOverrides ?? false)
+    let reasons = config.map { selector.reasonsOrError(member, $0) }
     var info = mla_backend_info()
-    info.is_valid = reasons.isEmpty ? 1 : 0
+    info.is_valid = reasons?.isEmpty == true ? 1 : 0
     info.name = strings.pointer(to: member.name)
     info.backend_name = strings.pointer(to: member.backendName)
     // A member without a class has none to show; its reasons say so.
     if let path = try? member.classPath() { info.class_path = strings.pointer(to: path) }
-    info.reasons = strings.pointer(to: reasons.joined(separator: "; "))
-    info.num_reasons = Int32(clamping: reasons.count)
-    info.is_overridden = member.isOverridden ? 1 : 0
+    info.reasons = strings.pointer(to: (reasons ?? []).joined(separator: "; "))
+    info.num_reasons = Int32(clamping: reasons?.count ?? 0)
+    info.is_overridden = listed.isOverridden ? 1 : 0
     info.is_dynamic = member.isDynamic ? 1 : 0
     info.is_runnable = selector.canCreate(member) ? 1 : 0
-    return Row(info: info, reasons: reasons.map { strings.pointer(to: $0) })
+    return Row(info: info, reasons: (reasons ?? []).map { strings.pointer(to: $0) })
   }
 
   private func checked(_ index: Int32, field: String, count: Int) throws(MLAError) -> Int {
@@ -58,6 +55,15 @@ public final class BackendList: @unchecked Sendable {
 }
 
 extension Selector {
+  /// A member that nothing stands behind has its error for a reason.
+  fileprivate func reasonsOrError(_ member: Member, _ config: SelectorConfig) -> [String] {
+    do throws(MLAError) {
+      return try invalidReasons(member, config)
+    } catch {
+      return [error.message]
+    }
+  }
+
   /// Whether an object of the member can be created on this host.
   func canCreate(_ member: Member) -> Bool {
     switch try? member.implementation() {

@@ -23,6 +23,14 @@ public struct Member: Sendable {
 
   public var isOverridden: Bool { override != nil }
 
+  /// The member as one question sees it.
+  func resolved(ignoringOverride: Bool) -> Member {
+    guard ignoringOverride else { return self }
+    var own = self
+    own.override = nil
+    return own
+  }
+
   public var isDynamic: Bool {
     if case .dynamic = base { true } else { false }
   }

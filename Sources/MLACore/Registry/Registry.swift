@@ -25,8 +25,10 @@ public final class Registry: @unchecked Sendable {
     return members[try Self.index(of: name, in: members)]
   }
 
-  public func implementation(of name: String) throws(MLAError) -> Implementation {
-    try member(name).implementation()
+  public func implementation(of name: String, ignoringOverride: Bool = false) throws(MLAError)
+    -> Implementation
+  {
+    try member(name).resolved(ignoringOverride: ignoringOverride).implementation()
   }
 
   /// Adds a dynamic member. The context is adopted only if this succeeds.

@@ -33,7 +33,7 @@ public struct Selector: Sendable {
 
   /// Why a member does not serve `config`; throws if nothing stands behind it.
   func invalidReasons(_ member: Member, _ config: SelectorConfig) throws(MLAError) -> [String] {
-    switch member.provider {
+    switch member.resolved(ignoringOverride: config.ignoresOverrides).provider {
     case .builtIn(let backend): backend.invalidReasons(config, servesZenCPU: servesZenCPU)
     // The rules of a class that only another language can load are unknown here.
     case .registered(let registration): registration.backend?.invalidReasons(config) ?? []

@@ -23,26 +23,27 @@ public struct SelectorConfig: Sendable {
   /// nil where it is not known.
   public var capability: DeviceCapability?
   public var isBatchInvariant: Bool
+  /// Whether members are judged by their own implementations alone.
+  public var ignoresOverrides: Bool
   /// The engine's explicit choice.
   public var backend: String?
 
   public init(
     dtype: Int, dimensions: MLADimensions, platform: Platform = .cpu,
-    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false, backend: String? = nil
+    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false, ignoresOverrides: Bool = false,
+    backend: String? = nil
   ) {
     self.dtype = Int32(dtype)
     self.dimensions = dimensions
     self.platform = platform
     self.capability = capability
     self.isBatchInvariant = isBatchInvariant
+    self.ignoresOverrides = ignoresOverrides
     self.backend = backend
   }
 
   public init(_ pointer: UnsafePointer<mla_selector_config>?) throws(MLAError) {
     let config = try readStruct(pointer, name: "config", minimumSize: firstVersionSize)
-    guard config.reserved == 0 else {
-      throw .invalid("config.reserved", config.reserved, "must be 0")
-    }
     guard dtypeNames.keys.contains(config.dtype) else {
       throw .invalid("config.dtype", config.dtype, "must be one of MLA_DTYPE_*")
     }
@@ -54,6 +55,7 @@ public struct SelectorConfig: Sendable {
     platform = try Self.platform(config.platform)
     capability = try Self.capability(config.capability_major, config.capability_minor)
     isBatchInvariant = config.batch_invariant != 0
+    ignoresOverrides = config.ignore_overrides != 0
     backend =
       if let name = config.backend {
         try readString(name, field: "config.backend", maximumBytes: maximumNameBytes)
@@ -83,6 +85,7 @@ public struct SelectorConfig: Sendable {
     config.capability_major = capability?.major ?? -1
     config.capability_minor = capability?.minor ?? -1
     config.batch_invariant = isBatchInvariant ? 1 : 0
+    config.ignore_overrides = ignoresOverrides ? 1 : 0
     guard let backend else { return body(&config) }
     return backend.withCString { name in
       config.backend = name

@@ -10,12 +10,14 @@ public struct BackendConfig: Equatable, Sendable {
   public let vHeadDim: Int
   /// MLA_ISA_*: the strongest kernels allowed.
   public let maxISA: Int32
+  /// Whether the member's own implementation is wanted, whatever overrides it.
+  public let ignoresOverride: Bool
 
   public var qkHeadDim: Int { qkNopeHeadDim + qkRopeHeadDim }
 
   public init(
     numHeads: Int, scale: Double, kvLoraRank: Int, qkNopeHeadDim: Int, qkRopeHeadDim: Int,
-    vHeadDim: Int, maxISA: Int32 = 0
+    vHeadDim: Int, maxISA: Int32 = 0, ignoresOverride: Bool = false
   ) {
     self.numHeads = numHeads
     self.scale = scale
@@ -24,6 +26,7 @@ public struct BackendConfig: Equatable, Sendable {
     self.qkRopeHeadDim = qkRopeHeadDim
     self.vHeadDim = vHeadDim
     self.maxISA = maxISA
+    self.ignoresOverride = ignoresOverride
   }
 
   public init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
@@ -40,11 +43,11 @@ public struct BackendConfig: Equatable, Sendable {
       throw .invalid("config.qk_nope_head_dim", 0, "must not be 0 where qk_rope_head_dim is 0")
     }
     try checkRange("config.max_isa", raw.max_isa, 0...Int32(MLA_ISA_AMX))
-    guard raw.reserved == 0 else { throw .invalid("config.reserved", raw.reserved, "must be 0") }
     self.init(
       numHeads: Int(raw.num_heads), scale: raw.scale, kvLoraRank: Int(raw.kv_lora_rank),
       qkNopeHeadDim: Int(raw.qk_nope_head_dim), qkRopeHeadDim: Int(raw.qk_rope_head_dim),
-      vHeadDim: Int(raw.v_head_dim), maxISA: raw.max_isa)
+      vHeadDim: Int(raw.v_head_dim), maxISA: raw.max_isa,
+      ignoresOverride: raw.ignore_override != 0)
   }
 }
 
