@@ -377,6 +377,17 @@ typedef struct mla_selector_config {
  */
 mla_status mla_select_backend(const mla_selector_config *config, const char **name);
 
+/** Takes one reason why a configuration cannot be served; valid for the call. */
+typedef void (*mla_reason_sink)(void *sink_context, const char *reason);
+
+/**
+ * Hands `sink` each reason why the backend does not serve the configuration, in
+ * vLLM's order and words, none if it does (vLLM: validate_configuration).
+ * `config->backend` is ignored; of overrides the same holds as above.
+ */
+mla_status mla_validate_configuration(const char *name, const mla_selector_config *config,
+                                      mla_reason_sink sink, void *sink_context);
+
 /** All members at one moment, in order of definition, judged by one config. */
 typedef struct mla_backend_list mla_backend_list;
 
@@ -681,9 +692,6 @@ mla_status mla_merge_attn_states(const mla_merge_args *args);
 /* ------------------------------------------------------------------------ */
 /* 9. Backends of your own: the vtable                                      */
 /* ------------------------------------------------------------------------ */
-
-/** Takes one reason why a configuration cannot be served. Copied. */
-typedef void (*mla_reason_sink)(void *sink_context, const char *reason);
 
 /**
  * What the library calls to run a registered backend, from any thread.

@@ -13,6 +13,20 @@ public func mla_select_backend(
   }
 }
 
+@_cdecl("mla_validate_configuration") @implementation
+public func mla_validate_configuration(
+  _ name: UnsafePointer<CChar>!, _ config: UnsafePointer<mla_selector_config>!,
+  _ sink: mla_reason_sink!, _ sink_context: UnsafeMutableRawPointer!
+) -> mla_status {
+  entry { () throws(MLAError) in
+    guard let sink else { throw .null("sink") }
+    let name = try readString(name, field: "name", maximumBytes: maximumNameBytes)
+    for reason in try Selector.current().invalidReasons(name, SelectorConfig(config)) {
+      reason.withCString { sink(sink_context, $0) }
+    }
+  }
+}
+
 @_cdecl("mla_backend_list_create") @implementation
 public func mla_backend_list_create(
   _ config: UnsafePointer<mla_selector_config>!, _ list: UnsafeMutablePointer<OpaquePointer?>!

@@ -31,6 +31,11 @@ public struct Selector: Sendable {
     }
   }
 
+  /// Why the member of that name does not serve `config`.
+  public func invalidReasons(_ name: String, _ config: SelectorConfig) throws(MLAError) -> [String] {
+    try invalidReasons(registry.member(name), config)
+  }
+
   /// Why a member does not serve `config`; throws if nothing stands behind it.
   func invalidReasons(_ member: Member, _ config: SelectorConfig) throws(MLAError) -> [String] {
     switch member.resolved(ignoringOverride: config.ignoresOverrides).provider {
