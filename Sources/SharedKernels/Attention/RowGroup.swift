@@ -42,11 +42,12 @@ struct Rows4<Row: QueryRow>: RowGroup {
     r3.store(p + 3 * w)
   }
 
+  /// Row by row, see `held`.
   @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
     r0 = r0.addingDot(q, b[0])
-    r1 = r1.addingDot(q, b[1])
-    r2 = r2.addingDot(q, b[2])
-    r3 = r3.addingDot(q, b[3])
+    r1 = r1.addingDot(q, r0.after(b)[1])
+    r2 = r2.addingDot(q, r1.after(b)[2])
+    r3 = r3.addingDot(q, r2.after(b)[3])
   }
 
   @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows4 {

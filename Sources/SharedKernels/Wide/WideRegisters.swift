@@ -3,3 +3,8 @@ import MLAShims
 typealias FloatVector = SIMD16<Float>
 typealias Group<Row: QueryRow> = Rows8<Row>
 @inline(__always) var rowsPerGroup: Int { 8 }
+
+/// Registers abound, and broadcasts are operands of the multiplication: loads
+/// may move freely.
+@inline(__always)
+func held(_ p: UnsafePointer<Float>, until v: FloatVector) -> UnsafePointer<Float> { p }
