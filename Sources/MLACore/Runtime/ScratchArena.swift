@@ -19,7 +19,10 @@ public enum ScratchArena {
 
   /// A gibibyte, less where that is more than a sixteenth of the machine's memory.
   private static let maximumIdleBytes = min(1 << 30, machineBytes / 16)
-  private static let machineBytes = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+  private static let machineBytes: Int = {
+    let pages = sysconf(Int32(_SC_PHYS_PAGES))
+    return pages > 0 ? pages * pageBytes : .max
+  }()
   private static let pageBytes = 4096
   private static let hugePageBytes = 2 << 20
 
