@@ -23,6 +23,9 @@ struct LoopTicket: @unchecked Sendable {
 
   var hasPieces: Bool { Self.hasPieces(word.pointee.load(ordering: .sequentiallyConsistent)) }
 
+  /// Of the loop opened last.
+  var pieces: Int { Int(word.pointee.load(ordering: .relaxed) >> 16 & 0xffff) }
+
   func take() -> Int? {
     var current = word.pointee.load(ordering: .relaxed)
     while Self.hasPieces(current) {

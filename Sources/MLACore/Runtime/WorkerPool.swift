@@ -44,6 +44,8 @@ final class WorkerPool: @unchecked Sendable {
   /// Counts loops; workers sleep on it.
   private let announced = FutexWord()
   private let sleepers = FutexWord()
+  /// Workers that are awake and will see the next loop by themselves.
+  private let watchers = FutexWord()
   /// Pieces of the loop not yet done; the caller sleeps on it.
   private let pending = FutexWord()
   private let callerSleeps = FutexWord()
@@ -59,8 +61,8 @@ final class WorkerPool: @unchecked Sendable {
     pending.store(UInt32(count))
     ticket.open(pieces: count)
     announced.add(1)
-    let asleep = Int(sleepers.load())
-    if asleep > 0 { announced.wake(min(asleep, count - 1)) }
+    let missing = count - 1 - Int(watchers.load())
+    if missing > 0, sleepers.load() > 0 { announced.wake(missing) }
     runPieces()
     waitForPieces()
     isTaken.store(0)
@@ -86,7 +88,9 @@ final class WorkerPool: @unchecked Sendable {
     mla_shim_enter_loop()
     while true {
       runPieces()
+      watchers.add(1)
       spin { ticket.hasPieces }
+      watchers.subtract(1)
       // In this order: a loop that opens after the last look changes the word.
       let seen = announced.load()
       sleepers.add(1)
@@ -98,7 +102,7 @@ final class WorkerPool: @unchecked Sendable {
   /// Watches for about 50 us, unless that would take a processor from a thread
   /// that has work.
   private func spin(until condition: () -> Bool) {
-    guard Int(workerCount.load()) < processors else { return }
+    guard ticket.pieces <= processors else { return }
     let end = Self.nanoseconds + 50_000
     repeat {
       for _ in 0..<32 {
