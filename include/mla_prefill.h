@@ -578,7 +578,8 @@ const char *mla_backend_name(const mla_backend *backend);
     finish with the metadata they started with. */
 mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
 
-/** Causal attention of a batch's new tokens to themselves. */
+/** Causal attention of a batch's new tokens to themselves. Tensors may have rows
+    beyond the batch's last offset; they are neither read nor written. */
 typedef struct mla_new_tokens_args {
   /** Set by MLA_NEW_TOKENS_ARGS_INIT. */
   uint32_t struct_size;

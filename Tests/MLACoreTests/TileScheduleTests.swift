@@ -80,7 +80,7 @@ final class TileScheduleTests: XCTestCase {
       let schedule = TileSchedule([span], numHeads: 16, isCausal: true, shape: shape, split: .never)
       return schedule.packedBytes + schedule.partialBytes
     }
-    XCTAssertLessThanOrEqual(bytes(8192), TileSchedule.defaultWaveBytes)
+    XCTAssertLessThanOrEqual(bytes(8192), TileSchedule.smallestWaveBytes)
     XCTAssertLessThanOrEqual(bytes(1 << 20), (1 << 20) / 64 * 4096)
   }
 

@@ -99,7 +99,8 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   ) -> TileSchedule {
     TileSchedule(
       spans, numHeads: numHeads ?? config.numHeads, isCausal: isCausal, shape: shape,
-      split: contract.splitRule)
+      split: contract.splitRule,
+      waveBytes: TileSchedule.waveBytes(threads: HostSettings.threads))
   }
 
   private func run(

@@ -95,7 +95,7 @@ public struct TileSchedule: Sendable {
   ///   pair that does has a wave of its own.
   public init(
     _ spans: [RequestSpan], numHeads: Int, isCausal: Bool, shape: TileShape, split: SplitRule,
-    waveBytes: Int = TileSchedule.defaultWaveBytes
+    waveBytes: Int = TileSchedule.smallestWaveBytes
   ) {
     self.shape = shape
     self.isCausal = isCausal
@@ -107,9 +107,12 @@ public struct TileSchedule: Sendable {
     waves = builder.finish()
   }
 
-  /// Enough pairs at once to keep many threads busy, little enough to stay in a
-  /// shared cache.
-  public static let defaultWaveBytes = 16 << 20
+  /// Packed keys of a wave that gives each thread dozens of tiles of a long
+  /// request, so that they finish evenly, yet stays near the caches. Waves bear
+  /// on memory and time only, never on bits.
+  public static func waveBytes(threads: Int) -> Int { max(smallestWaveBytes, threads * (2 << 20)) }
+
+  static let smallestWaveBytes = 16 << 20
 
   /// Requests without queries have no work; equal ones keep their order.
   private static func longestFirst(_ spans: [RequestSpan], isCausal: Bool) -> [RequestSpan] {
