@@ -112,7 +112,7 @@ public struct TileSchedule: Sendable {
   /// on memory and time only, never on bits.
   public static func waveBytes(threads: Int) -> Int { max(smallestWaveBytes, threads * (2 << 20)) }
 
-  static let smallestWaveBytes = 16 << 20
+  public static let smallestWaveBytes = 16 << 20
 
   /// Requests without queries have no work; equal ones keep their order.
   private static func longestFirst(_ spans: [RequestSpan], isCausal: Bool) -> [RequestSpan] {
