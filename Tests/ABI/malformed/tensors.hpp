@@ -1,0 +1,77 @@
+// Rules that break one tensor of a call.
+//
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "rules.hpp"
+
+namespace malformed {
+
+/// A tensor of a call, its description padded, its memory its own.
+struct Operand {
+  Operand(std::int32_t dtype, std::vector<std::int64_t> shape)
+      : array(dtype, std::move(shape)), view(array.view()), before(array.bytes()) {}
+  Operand(const Operand&) = delete;
+  Operand& operator=(const Operand&) = delete;
+
+  void fill() {
+    std::mt19937 random(5);
+    array.fill(random);
+    before = array.bytes();
+  }
+  bool untouched() const { return array.bytes() == before; }
+
+  test::Array array;
+  Padded<mla_tensor> view;
+  std::vector<std::uint8_t> before;
+};
+
+/// Values that are no dtype.
+inline std::int32_t wrong_dtype(Random& random) {
+  return static_cast<std::int32_t>(random.any_of<std::int64_t>(
+      {MLA_DTYPE_NONE, 5, 17, -1, INT32_MAX, INT32_MIN, random.between(5, INT32_MAX)}));
+}
+
+template <class Call, class Select, class Pointer>
+void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, Select select,
+                      Pointer pointer, bool may_be_null = false) {
+  const mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
+  const auto view = [=](Call& call) -> mla_tensor& { return select(call).view.value; };
+  const auto add = [&](mla_status status, auto apply) {
+    rules.push_back({name, status, [=](Call& call, Random& random) { apply(view(call), random); }});
+  };
+  std::vector<Rule<Call>> of_struct;
+  add_struct_rules(of_struct, name, [=](Call& call) -> auto& { return select(call).view; }, pointer);
+  rules.insert(rules.end(), of_struct.begin() + (may_be_null ? 1 : 0), of_struct.end());
+
+  add(invalid, [](mla_tensor& t, Random& random) { t.dtype = wrong_dtype(random); });
+  add(invalid, [](mla_tensor& t, Random&) { t.data = nullptr; });
+  add(invalid, [](mla_tensor& t, Random&) {
+    if (t.data != nullptr) t.data = static_cast<char*>(t.data) + 1;
+  });
+  // Unsupported hardware or, beside CPU tensors, a mismatch: either is right.
+  add(any_failure, [](mla_tensor& t, Random& random) {
+    t.device_type = random.any_of<std::int32_t>({MLA_DEVICE_CUDA, MLA_DEVICE_ROCM});
+  });
+  add(invalid, [](mla_tensor& t, Random& random) {
+    t.ndim = random.any_of<std::int32_t>({0, 1, 4, 5, -1, INT32_MAX, INT32_MIN, random.negative()});
+  });
+  add(invalid, [](mla_tensor& t, Random& random) {
+    t.shape[random.between(0, t.ndim == 2 ? 1 : 2)] =
+        random.any_of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, 1000 + random.between(0, 1 << 20)});
+  });
+  add(invalid, [](mla_tensor& t, Random& random) {
+    const std::int64_t dimension = random.between(0, t.ndim == 2 ? 1 : 2);
+    if (t.shape[dimension] < 1 || t.shape[dimension] > 100) return;  // broken already
+    t.shape[dimension] += random.any_of<std::int64_t>({-1, 1});
+  });
+  add(invalid, [](mla_tensor& t, Random& random) {
+    t.strides[t.ndim == 2 ? 1 : 2] = random.any_of<std::int64_t>({0, 2, -1, INT64_MAX, INT64_MIN});
+  });
+  add(invalid, [](mla_tensor& t, Random& random) {
+    const std::int64_t dimension = t.ndim == 2 ? 0 : random.between(0, 1);
+    t.strides[dimension] = random.any_of<std::int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 2 + 8});
+  });
+}
+
+}  // namespace malformed

@@ -1,0 +1,313 @@
+/*
+ * A backend written in C99, registered and run through the C ABI.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "mla_prefill.h"
+
+#define HEADS 2
+#define QK_DIM 24
+#define V_DIM 16
+#define TOKENS 5
+
+static int failures;
+
+static void report(const char *name, int good) {
+  printf("%s vtable %s\n", good ? "ok" : "not ok", name);
+  if (!good) {
+    printf("   last error: %s\n", mla_last_error_message());
+    ++failures;
+  }
+}
+
+/** What the backend below is asked, and what it shall answer. */
+typedef struct context {
+  int created, destroyed, context_destroyed, prepared, new_tokens, chunks;
+  int refuse_run;
+  int32_t tokens;
+} context;
+
+static mla_status validate(void *opaque, const mla_selector_config *config, mla_reason_sink sink,
+                           void *sink_context) {
+  (void)opaque;
+  if (config->dtype != MLA_DTYPE_FLOAT32) sink(sink_context, "only fp32 here");
+  if (config->v_head_dim > 64) sink(sink_context, "v_head_dim is too large");
+  return MLA_OK;
+}
+
+static mla_status create(void *opaque, const mla_backend_config *config, void **instance) {
+  context *mine = opaque;
+  if (config->num_heads != HEADS) {
+    mla_set_last_error_message("num_heads: this backend wants 2");
+    return MLA_ERROR_UNSUPPORTED_CONFIGURATION;
+  }
+  ++mine->created;
+  *instance = mine;
+  return MLA_OK;
+}
+
+static void destroy(void *opaque, void *instance) {
+  (void)opaque;
+  ++((context *)instance)->destroyed;
+}
+
+static void destroy_context(void *opaque) { ++((context *)opaque)->context_destroyed; }
+
+static mla_status prepare(void *opaque, void *instance, const mla_prefill_metadata *metadata) {
+  context *mine = instance;
+  (void)opaque;
+  ++mine->prepared;
+  mine->tokens = metadata->query_start_loc[metadata->num_requests];
+  return MLA_OK;
+}
+
+static void copy_v(const mla_tensor *v, const mla_tensor *out) {
+  int64_t token, head, i;
+  for (token = 0; token < out->shape[0]; ++token) {
+    for (head = 0; head < out->shape[1]; ++head) {
+      for (i = 0; i < out->shape[2]; ++i) {
+        ((float *)out->data)[token * out->strides[0] + head * out->strides[1] + i] =
+            ((const float *)v->data)[token * v->strides[0] + head * v->strides[1] + i];
+      }
+    }
+  }
+}
+
+static mla_status run_new_tokens(void *opaque, void *instance, const mla_new_tokens_args *args) {
+  context *mine = instance;
+  (void)opaque;
+  if (mine->refuse_run) {
+    if (mine->refuse_run == 1) mla_set_last_error_message("the backend is out of order");
+    return MLA_ERROR_INTERNAL;
+  }
+  ++mine->new_tokens;
+  copy_v(args->v, args->out);
+  return MLA_OK;
+}
+
+static mla_status run_chunk(void *opaque, void *instance, const mla_context_chunk_args *args) {
+  (void)opaque;
+  ++((context *)instance)->chunks;
+  copy_v(args->v, args->out);
+  return MLA_OK;
+}
+
+static int32_t quant(void *opaque, void *instance, int32_t dtype) {
+  (void)opaque;
+  (void)instance;
+  return dtype == MLA_DTYPE_FLOAT8_E4M3FN;
+}
+
+static int64_t workspace(void *opaque, void *instance) {
+  (void)opaque;
+  return 64 * (int64_t)((context *)instance)->tokens;
+}
+
+static mla_backend_vtable table_of(context *mine) {
+  mla_backend_vtable table = MLA_BACKEND_VTABLE_INIT;
+  table.context = mine;
+  table.destroy_context = destroy_context;
+  table.backend_name = "COPIES_V";
+  table.validate = validate;
+  table.create = create;
+  table.destroy = destroy;
+  table.prepare_metadata = prepare;
+  table.run_prefill_new_tokens = run_new_tokens;
+  table.run_prefill_context_chunk = run_chunk;
+  table.supports_quant_output = quant;
+  table.workspace_size = workspace;
+  return table;
+}
+
+static mla_backend_config config_of(int32_t heads) {
+  mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
+  config.num_heads = heads;
+  config.scale = 0.5;
+  config.kv_lora_rank = 32;
+  config.qk_nope_head_dim = 16;
+  config.qk_rope_head_dim = 8;
+  config.v_head_dim = V_DIM;
+  return config;
+}
+
+static mla_tensor view_of(float *data, int64_t tokens, int64_t dim) {
+  mla_tensor view = MLA_TENSOR_INIT;
+  view.dtype = MLA_DTYPE_FLOAT32;
+  view.data = data;
+  view.ndim = 3;
+  view.shape[0] = tokens;
+  view.shape[1] = HEADS;
+  view.shape[2] = dim;
+  view.strides[0] = HEADS * dim;
+  view.strides[1] = dim;
+  view.strides[2] = 1;
+  return view;
+}
+
+static mla_tensor lse_view(float *data) {
+  mla_tensor view = view_of(data, TOKENS, 1);
+  view.ndim = 2;
+  view.shape[0] = HEADS;
+  view.shape[1] = TOKENS;
+  view.strides[0] = TOKENS;
+  view.strides[1] = 1;
+  return view;
+}
+
+static float q_data[TOKENS * HEADS * QK_DIM], k_data[TOKENS * HEADS * QK_DIM];
+static float v_data[TOKENS * HEADS * V_DIM], out_data[TOKENS * HEADS * V_DIM];
+static float lse_data[HEADS * TOKENS];
+
+static mla_status run_once(mla_backend *backend) {
+  const mla_tensor q = view_of(q_data, TOKENS, QK_DIM), k = view_of(k_data, TOKENS, QK_DIM);
+  const mla_tensor v = view_of(v_data, TOKENS, V_DIM), out = view_of(out_data, TOKENS, V_DIM);
+  mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
+  args.q = &q;
+  args.k = &k;
+  args.v = &v;
+  args.out = &out;
+  return mla_run_prefill_new_tokens(backend, &args);
+}
+
+static mla_status run_one_chunk(mla_backend *backend, const int32_t *offsets) {
+  const mla_tensor q = view_of(q_data, TOKENS, QK_DIM), k = view_of(k_data, TOKENS, QK_DIM);
+  const mla_tensor v = view_of(v_data, TOKENS, V_DIM), out = view_of(out_data, TOKENS, V_DIM);
+  const mla_tensor lse = lse_view(lse_data);
+  mla_context_chunk chunk = MLA_CONTEXT_CHUNK_INIT;
+  mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
+  chunk.num_requests = 1;
+  chunk.query_start_loc = offsets;
+  chunk.cu_seq_lens = offsets;
+  args.chunk = &chunk;
+  args.q = &q;
+  args.k = &k;
+  args.v = &v;
+  args.out = &out;
+  args.lse = &lse;
+  return mla_run_prefill_context_chunk(backend, &args);
+}
+
+/** The row of a member in the list, judged for fp32 or bf16. */
+static int listed(const char *name, int32_t dtype, int32_t valid, const char *reasons) {
+  mla_selector_config config = MLA_SELECTOR_CONFIG_INIT;
+  mla_backend_list *list;
+  mla_backend_info info = MLA_BACKEND_INFO_INIT;
+  int32_t i, size;
+  int good = 0;
+  config.dtype = dtype;
+  config.qk_nope_head_dim = 16;
+  config.qk_rope_head_dim = 8;
+  config.v_head_dim = V_DIM;
+  if (mla_backend_list_create(&config, &list) != MLA_OK) return 0;
+  size = mla_backend_list_size(list);
+  for (i = 0; i < size; ++i) {
+    if (mla_backend_list_get(list, i, &info) != MLA_OK || strcmp(info.name, name) != 0) continue;
+    good = info.is_valid == valid && info.is_runnable == 1 &&
+           strcmp(info.backend_name, "COPIES_V") == 0 && strcmp(info.reasons, reasons) == 0;
+  }
+  mla_backend_list_destroy(list);
+  return good;
+}
+
+static void life_of_a_member(void) {
+  static context mine;
+  const mla_backend_vtable table = table_of(&mine);
+  const mla_backend_config config = config_of(HEADS), wrong = config_of(HEADS + 1);
+  const int32_t offsets[] = {0, TOKENS};
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
+  mla_backend *backend = NULL, *clone = NULL;
+  int64_t bytes = 0;
+  int32_t answer = -1;
+
+  registration.vtable = &table;
+  metadata.num_requests = 1;
+  metadata.query_start_loc = offsets;
+  report("register", mla_register_backend("FROM_C", &registration) == MLA_OK);
+  report("a name is registered once",
+         mla_register_backend("FROM_C", &registration) == MLA_ERROR_INVALID_ARGUMENT);
+  report("listed as valid", listed("FROM_C", MLA_DTYPE_FLOAT32, 1, ""));
+  report("listed with its reasons", listed("FROM_C", MLA_DTYPE_BFLOAT16, 0, "only fp32 here"));
+  report("create's status and message arrive",
+         mla_backend_create("FROM_C", &wrong, &backend) == MLA_ERROR_UNSUPPORTED_CONFIGURATION &&
+             strstr(mla_last_error_message(), "this backend wants 2") != NULL);
+  report("create", mla_backend_create("FROM_C", &config, &backend) == MLA_OK && mine.created == 1);
+  report("no run before prepare_metadata",
+         run_once(backend) == MLA_ERROR_INVALID_ARGUMENT && mine.new_tokens == 0);
+  report("prepare", mla_prepare_metadata(backend, &metadata) == MLA_OK && mine.prepared == 1);
+  v_data[7] = 42.0F;
+  report("run new tokens", run_once(backend) == MLA_OK && mine.new_tokens == 1 &&
+                               memcmp(out_data, v_data, sizeof(v_data)) == 0);
+  report("run context chunk", run_one_chunk(backend, offsets) == MLA_OK && mine.chunks == 1);
+  report("workspace size", mla_workspace_size(backend, &bytes) == MLA_OK && bytes == 64 * TOKENS);
+  report("supports out by default", mla_supports_out(backend, &answer) == MLA_OK && answer == 1);
+  report("supports quant output",
+         mla_supports_quant_output(backend, MLA_DTYPE_FLOAT8_E4M3FN, &answer) == MLA_OK &&
+             answer == 1);
+  mine.refuse_run = 1;
+  report("a run's status and message arrive",
+         run_once(backend) == MLA_ERROR_INTERNAL &&
+             strstr(mla_last_error_message(), "the backend is out of order") != NULL);
+  mine.refuse_run = 2;
+  mla_set_last_error_message("an old message");
+  report("a silent failure still has a message of its own",
+         run_once(backend) == MLA_ERROR_INTERNAL && mla_last_error_message()[0] != 0 &&
+             strstr(mla_last_error_message(), "an old message") == NULL);
+  mine.refuse_run = 0;
+  report("clone", mla_backend_clone(backend, &clone) == MLA_OK && mine.created == 2);
+  report("a clone has no metadata", run_once(clone) == MLA_ERROR_INVALID_ARGUMENT);
+  report("remove", mla_remove_backend("FROM_C") == MLA_OK);
+  report("an object outlives its member",
+         run_once(backend) == MLA_OK && mine.context_destroyed == 0);
+  mla_backend_destroy(backend);
+  mla_backend_destroy(clone);
+  report("destroyed, and the context last", mine.destroyed == 2 && mine.context_destroyed == 1);
+}
+
+static void life_of_an_override(void) {
+  static context mine;
+  const mla_backend_vtable table = table_of(&mine);
+  const mla_backend_config config = config_of(HEADS);
+  const int32_t offsets[] = {0, TOKENS};
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
+  mla_backend *before = NULL, *during = NULL;
+  const char *path = NULL;
+  int32_t overridden = -1;
+
+  registration.vtable = &table;
+  registration.class_path = "package.module.CopiesV";
+  metadata.num_requests = 1;
+  metadata.query_start_loc = offsets;
+  report("an object from before the override",
+         mla_backend_create("FLASH_ATTN", &config, &before) == MLA_OK);
+  report("override", mla_override_backend("FLASH_ATTN", &registration) == MLA_OK);
+  report("is overridden",
+         mla_backend_is_overridden("FLASH_ATTN", &overridden) == MLA_OK && overridden == 1);
+  report("its path", mla_backend_path("FLASH_ATTN", &path) == MLA_OK &&
+                         strcmp(path, "package.module.CopiesV") == 0);
+  report("an object from the override",
+         mla_backend_create("FLASH_ATTN", &config, &during) == MLA_OK && mine.created == 1 &&
+             strcmp(mla_backend_name(during), "FLASH_ATTN") == 0);
+  mla_prepare_metadata(before, &metadata);
+  report("the older object keeps its implementation",
+         run_once(before) == MLA_OK && mine.new_tokens == 0);
+  report("clear", mla_clear_override("FLASH_ATTN") == MLA_OK &&
+                      mla_backend_is_overridden("FLASH_ATTN", &overridden) == MLA_OK &&
+                      overridden == 0);
+  mla_prepare_metadata(during, &metadata);
+  report("the newer object keeps its implementation, too",
+         run_once(during) == MLA_OK && mine.new_tokens == 1);
+  mla_backend_destroy(before);
+  mla_backend_destroy(during);
+  report("the override's context is gone", mine.context_destroyed == 1);
+}
+
+int main(void) {
+  life_of_a_member();
+  life_of_an_override();
+  return failures != 0;
+}
