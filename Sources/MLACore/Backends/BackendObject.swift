@@ -75,6 +75,11 @@ public final class BackendObject: @unchecked Sendable {
     guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
     let batch = try preparedBatch()
     let chunk = try ContextChunk(raw.chunk, name: "chunk")
+    let announced = batch.metadata.chunks.count
+    guard chunk.index < announced else {
+      throw .invalid(
+        "chunk.index", chunk.index, "must be -1 or one of the \(announced) chunks of the metadata")
+    }
     let arguments = try RunArguments(
       RunArguments.Raw(
         q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: nil,

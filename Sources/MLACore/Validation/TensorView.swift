@@ -116,7 +116,8 @@ public struct TensorView: Sendable {
     let (count, a) = last.addingReportingOverflow(1)
     let (length, b) = count.multipliedReportingOverflow(by: UInt(type.bytes))
     let (end, c) = address.addingReportingOverflow(length)
-    guard !overflows, !a, !b, !c else {
+    // Offsets are Int from here on; no memory lies above that anyway.
+    guard !overflows, !a, !b, !c, end <= UInt(Int.max) else {
       throw .invalid(
         "\(name).strides", "\(strides)", "with shape \(shape) they reach beyond the address space")
     }

@@ -131,7 +131,7 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
   add("stream", invalid, [](Call& c, Random&) { c.args.value.stream = c.scratch; });
   add("workspace", invalid, [](Call& c, Random& random) {
     c.args.value.workspace = c.scratch;
-    c.args.value.workspace_size = random.any_of<std::int64_t>({0, 1, -1, INT64_MIN});
+    c.args.value.workspace_size = random.any_of<std::int64_t>({1, 63, -1, INT64_MIN});
   });
   return rules;
 }

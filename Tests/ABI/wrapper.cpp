@@ -1,0 +1,165 @@
+// mla_prefill.hpp: exceptions, views, handles, and a class as a backend.
+//
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <new>
+
+#include "support.hpp"
+
+namespace {
+
+template <class Body>
+void expect_throws(mla_status status, const char* text, Body body) {
+  try {
+    body();
+  } catch (const mla::error& failure) {
+    EXPECT(failure.status() == status, "status is %s", mla_status_name(failure.status()));
+    EXPECT(std::strstr(failure.what(), text) != nullptr, "no \"%s\" in \"%s\"", text,
+           failure.what());
+    return;
+  }
+  test::fail("nothing was thrown for \"%s\"", text);
+}
+
+void spans() {
+  std::vector<std::int32_t> vector{1, 2, 3};
+  const std::array<std::int32_t, 2> array{4, 5};
+  const std::int32_t plain[] = {6, 7, 8, 9};
+  const auto sum = [](mla::span<const std::int32_t> values) {
+    std::int32_t total = 0;
+    for (std::int32_t value : values) total += value;
+    return total;
+  };
+  CHECK(sum(vector) == 6);
+  CHECK(sum(array) == 9);
+  CHECK(sum(plain) == 30);
+  CHECK(sum(mla::span<std::int32_t>(vector)) == 6);
+  CHECK(sum({}) == 0);
+}
+
+void tensors() {
+  std::vector<float> values(24);
+  const mla::tensor dense(values.data(), {4, 3, 2});
+  CHECK(dense.struct_size == sizeof(mla_tensor) && dense.dtype == MLA_DTYPE_FLOAT32);
+  CHECK(dense.ndim == 3 && dense.strides[0] == 6 && dense.strides[1] == 2 && dense.strides[2] == 1);
+  const mla::tensor part = dense.narrow(0, 1, 3);
+  CHECK(part.shape[0] == 2 && part.data == values.data() + 6);
+  CHECK(dense.narrow(2, 1, 2).data == values.data() + 1);
+  const mla::tensor strided(static_cast<const mla::bfloat16*>(nullptr), {0, 3, 2}, {8, 2, 1});
+  CHECK(strided.dtype == MLA_DTYPE_BFLOAT16 && strided.strides[0] == 8);
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "narrow", [&] { (void)dense.narrow(0, 2, 5); });
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "dimensions",
+                [&] { (void)mla::tensor(values.data(), {1, 1, 1, 1, 1}); });
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "stride",
+                [&] { (void)mla::tensor(values.data(), {1, 1}, {1}); });
+}
+
+void handles() {
+  const test::Model model;
+  mla::backend first("CPU", model.config());
+  const mla_backend* raw = first.get();
+  mla::backend second = std::move(first);
+  CHECK(first.get() == nullptr && second.get() == raw);
+  mla::backend copy = second.clone();
+  CHECK(copy.get() != raw && std::strcmp(copy.name(), "CPU") == 0);
+  copy = std::move(second);
+  CHECK(copy.get() == raw);
+  CHECK(copy.supports_out() && !copy.supports_quant_output(MLA_DTYPE_FLOAT16));
+}
+
+void errors() {
+  expect_throws(MLA_ERROR_NOT_REGISTERED, "NO_SUCH",
+                [] { mla::backend("NO_SUCH", test::Model{}.config()); });
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "query_start_loc", [] {
+    mla::backend backend("CPU", test::Model{}.config());
+    backend.prepare_metadata(test::Offsets{});
+  });
+  expect_throws(MLA_ERROR_NOT_REGISTERED, "must be registered before use", [] {
+    mla_selector_config config = test::Model{}.selector();
+    config.backend = "CUSTOM";
+    mla::select_backend(config);
+  });
+}
+
+void listing() {
+  mla_selector_config config = test::Model{}.selector();
+  CHECK(std::strstr(mla::select_backend(config), "CPU") != nullptr);
+  config.platform = MLA_PLATFORM_CUDA;
+  config.capability_major = 9;
+  config.capability_minor = 0;
+  const mla::backend_list list(config);
+  CHECK(list.size() >= 8);
+  CHECK(std::strcmp(list[0].name, "FLASH_ATTN") == 0);
+  CHECK(std::strcmp(list[1].name, "FLASHINFER") == 0 && list[1].is_valid == 0);
+  CHECK(list[1].num_reasons >= 1 && std::strstr(list[1].reasons, list.reason(1, 0)) != nullptr);
+}
+
+void planning() {
+  const test::Offsets context{100, 0, 30}, queries{0, 5, 6, 10};
+  mla_context_plan_args args = MLA_CONTEXT_PLAN_ARGS_INIT;
+  args.num_requests = 3;
+  args.context_lens = context.data();
+  args.query_start_loc = queries.data();
+  args.row_budget = 64;
+  args.block_size = 16;
+  const mla::context_plan plan(args);
+  std::int64_t rows = 0;
+  for (std::int32_t i = 0; i < plan.size(); ++i) {
+    const mla_context_chunk chunk = plan.chunk(i);
+    CHECK(chunk.index == i);
+    CHECK(chunk.cu_seq_lens[chunk.num_requests] <= 64);
+    rows += chunk.cu_seq_lens[chunk.num_requests];
+  }
+  CHECK(rows == 130);
+}
+
+/// Fails as it is told to.
+struct Failing {
+  explicit Failing(const mla_backend_config& config) {
+    if (config.num_heads == 99) throw std::bad_alloc();
+  }
+  void prepare_metadata(const mla_prefill_metadata& metadata) {
+    if (metadata.num_requests == 2) throw std::invalid_argument("two requests are one too many");
+  }
+  void run_prefill_new_tokens(const mla_new_tokens_args& args) const {
+    if (args.lse == nullptr) throw 7;
+    throw std::runtime_error("the run went wrong");
+  }
+  void run_prefill_context_chunk(const mla_context_chunk_args&) const {
+    throw mla::error(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "no chunks, please");
+  }
+};
+
+void exceptions_become_statuses() {
+  mla::register_backend<Failing>("FAILING");
+  auto fresh = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {3}, 1);
+  auto chunk = test::Attention::context({}, MLA_DTYPE_FLOAT32, {3}, {4}, 1);
+  test::Model too_large;
+  too_large.heads = 99;
+  expect_throws(MLA_ERROR_OUT_OF_MEMORY, "bad_alloc",
+                [&] { mla::backend("FAILING", too_large.config()); });
+  mla::backend backend("FAILING", fresh.model.config());
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "one too many",
+                [&] { backend.prepare_metadata(test::Offsets{0, 1, 2}); });
+  expect_throws(MLA_ERROR_INTERNAL, "the run went wrong", [&] { fresh.run(backend); });
+  expect_throws(MLA_ERROR_INTERNAL, "std::exception", [&] {
+    backend.run_prefill_new_tokens(fresh.q.view(), fresh.k.view(), fresh.v.view(),
+                                   fresh.out.view());
+  });
+  expect_throws(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "no chunks, please",
+                [&] { chunk.run(backend); });
+  mla::check(mla_remove_backend("FAILING"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return test::run(argc, argv,
+                   {{"wrapper spans", spans},
+                    {"wrapper tensors", tensors},
+                    {"wrapper handles", handles},
+                    {"wrapper errors", errors},
+                    {"wrapper listing", listing},
+                    {"wrapper planning", planning},
+                    {"wrapper exceptions become statuses", exceptions_become_statuses}});
+}
