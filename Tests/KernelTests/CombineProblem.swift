@@ -39,6 +39,8 @@ final class CombineProblem {
       lse.fillNormal(&random, deviation: random.pick([0.1, 3, 40]))
       for row in 0..<rows where random.chance(0.3) {
         lse[row, 0, 0] = random.chance(0.7) ? -.infinity : .infinity
+        // Nobody wrote the values of a side without keys.
+        for index in 0..<dim where random.chance(0.1) { out[row, 0, index] = .nan }
       }
       return (out, lse)
     }
