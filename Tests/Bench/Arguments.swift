@@ -35,6 +35,9 @@ struct Arguments {
       --no-memory           leaves out peak memory at 2048 and 8192 tokens
     """
 
+  /// Beyond any request that fits a machine.
+  private static let largest = 1 << 20
+
   struct Invalid: Error { let message: String }
 
   init(_ words: [String]) throws {
@@ -43,11 +46,11 @@ struct Arguments {
       guard let value = words.popFirst() else { throw Invalid(message: "\(option) needs a value") }
       return value
     }
-    func numbers(_ option: String, separator: Character = ",") throws -> [Int] {
+    func numbers(_ option: String, separator: Character = ",", from least: Int = 1) throws -> [Int] {
       let text = try value(option)
       let all = text.split(separator: separator).map { Int($0) ?? -1 }
-      guard !all.isEmpty, all.allSatisfy({ $0 >= 0 }) else {
-        throw Invalid(message: "\(option) \(text): not numbers")
+      guard !all.isEmpty, all.allSatisfy((least...Self.largest).contains) else {
+        throw Invalid(message: "\(option) \(text): not numbers from \(least) to \(Self.largest)")
       }
       return all
     }
@@ -56,8 +59,8 @@ struct Arguments {
       case "--seq": tokens = try numbers(option)
       case "--heads": dimensions.heads = try numbers(option)[0]
       case "--dims":
-        let dims = try numbers(option, separator: "/")
-        guard dims.count == 3 else { throw Invalid(message: "--dims: NOPE/ROPE/V") }
+        let dims = try numbers(option, separator: "/", from: 0)
+        guard dims.count == 3, dims[0] + dims[1] > 0, dims[2] > 0 else { throw Invalid(message: "--dims: NOPE/ROPE/V") }
         (dimensions.nope, dimensions.rope, dimensions.v) = (dims[0], dims[1], dims[2])
       case "--dtype":
         formats = try value(option).split(separator: ",").map {
@@ -68,7 +71,7 @@ struct Arguments {
       case "--isa": tables = try value(option).split(separator: ",").map(String.init)
       case "--backend": backend = try value(option)
       case "--threads": threads = try numbers(option)[0]
-      case "--rounds": rounds = max(try numbers(option)[0], 1)
+      case "--rounds": rounds = try numbers(option)[0]
       case "--seconds": secondsPerCase = Double(try value(option)) ?? secondsPerCase
       case "--library": library = try value(option)
       case "--json": json = try value(option)
