@@ -246,7 +246,7 @@ mla_status mla_backend_path(const char *name, const char **class_path);
 mla_status mla_backend_is_overridden(const char *name, int32_t *is_overridden);
 mla_status mla_select_backend(const mla_selector_config *config, const char **name);
 mla_status mla_validate_configuration(const char *name, const mla_selector_config *config,
-        void (*sink)(void *, const char *), void *sink_context);
+                                      void (*sink)(void *, const char *), void *sink_context);
 mla_status mla_backend_list_create(const mla_selector_config *config, mla_backend_list **list);
 int32_t mla_backend_list_size(const mla_backend_list *list);
 mla_status mla_backend_list_get(const mla_backend_list *list, int32_t index, mla_backend_info

@@ -45,7 +45,7 @@ std::vector<Rule<Merge>> rules() {
                    [](Merge& c) -> auto& { return c.pointer; });
 #define TENSOR(name, nullable)                                          \
   add_tensor_rules(all, #name, [](Merge& c) -> auto& { return c.name; }, \
-                   [](Merge& c) -> auto& { return c.args.value.name; }, nullable)
+                   [](Merge& c) -> auto& { return c.args.value.name; }, Rows::by_shape, nullable)
   TENSOR(output, false);
   TENSOR(output_lse, true);
   TENSOR(prefix_output, false);

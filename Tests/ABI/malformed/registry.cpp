@@ -149,6 +149,17 @@ struct List : Judging {
   mla_backend_list** place = &list;
 };
 
+struct Validate : Judging {
+  mla_status invoke() { return mla_validate_configuration(name, pointer, place, &reasons); }
+  bool untouched() const { return reasons == 0; }
+
+  static void count(void* reasons, const char*) { ++*static_cast<int*>(reasons); }
+
+  const char* name = "CPU";
+  mla_reason_sink place = count;
+  int reasons = 0;
+};
+
 template <class Call>
 std::vector<Rule<Call>> judging_rules(const char* place) {
   std::vector<Rule<Call>> rules;
@@ -267,6 +278,10 @@ std::vector<Function> registry_functions() {
   // NULL is allowed here: it judges nothing.
   std::vector<Rule<List>> listing = judging_rules<List>("list");
   listing.erase(listing.begin());
+  std::vector<Rule<Validate>> validating = judging_rules<Validate>("sink");
+  validating.push_back({"name", invalid, [](Validate& c, Random&) { c.name = nullptr; }});
+  validating.push_back({"", not_registered,
+                        [](Validate& c, Random& random) { c.name = unknown_name(random); }});
   std::vector<Rule<Named<remove>>> removing = named_rules<Named<remove>>(nullptr);
   removing.push_back({"name", invalid, [](Named<remove>& c, Random&) { c.name = "CPU"; }});
   std::vector<Rule<Named<path>>> paths = named_rules<Named<path>>("class_path");
@@ -281,6 +296,7 @@ std::vector<Function> registry_functions() {
                                   named_rules<Named<overridden>>("is_overridden")),
       function<Select>("mla_select_backend", select_rules()),
       function<List>("mla_backend_list_create", listing),
+      function<Validate>("mla_validate_configuration", validating),
       function<Row>(
           "mla_backend_list_get",
           {{"list", invalid, [](Row& c, Random&) { c.list = nullptr; }},

@@ -103,7 +103,7 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
                    [](Call& c) -> auto& { return c.pointer; });
 #define TENSOR(name, nullable)                                               \
   add_tensor_rules(rules, #name, [](Call& c) -> auto& { return c.tensors.name; }, \
-                   [](Call& c) -> auto& { return c.args.value.name; }, nullable)
+                   [](Call& c) -> auto& { return c.args.value.name; }, Rows::by_offsets, nullable)
   TENSOR(q, false);
   TENSOR(k, false);
   TENSOR(v, false);

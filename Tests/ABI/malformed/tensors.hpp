@@ -32,9 +32,12 @@ inline std::int32_t wrong_dtype(Random& random) {
       {MLA_DTYPE_NONE, 5, 17, -1, INT32_MAX, INT32_MIN, random.between(5, INT32_MAX)}));
 }
 
+/// Whether offsets beside a tensor tell how many of its rows are used.
+enum class Rows { by_offsets, by_shape };
+
 template <class Call, class Select, class Pointer>
 void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, Select select,
-                      Pointer pointer, bool may_be_null = false) {
+                      Pointer pointer, Rows rows, bool may_be_null = false) {
   const mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
   const auto view = [=](Call& call) -> mla_tensor& { return select(call).view.value; };
   const auto add = [&](mla_status status, auto apply) {
@@ -56,14 +59,17 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
   add(invalid, [](mla_tensor& t, Random& random) {
     t.ndim = random.any_of<std::int32_t>({0, 1, 4, 5, -1, INT32_MAX, INT32_MIN, random.negative()});
   });
-  add(invalid, [](mla_tensor& t, Random& random) {
-    t.shape[random.between(0, t.ndim == 2 ? 1 : 2)] =
-        random.any_of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, 1000 + random.between(0, 1 << 20)});
+  const auto tokens_of = [](const mla_tensor& t) { return t.ndim == 2 ? 1 : 0; };
+  add(invalid, [=](mla_tensor& t, Random& random) {
+    const std::int64_t dimension = random.between(0, t.ndim == 2 ? 1 : 2);
+    t.shape[dimension] = random.any_of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2});
   });
-  add(invalid, [](mla_tensor& t, Random& random) {
+  add(invalid, [=](mla_tensor& t, Random& random) {
     const std::int64_t dimension = random.between(0, t.ndim == 2 ? 1 : 2);
     if (t.shape[dimension] < 1 || t.shape[dimension] > 100) return;  // broken already
-    t.shape[dimension] += random.any_of<std::int64_t>({-1, 1});
+    // More rows than the call uses are allowed where the offsets say which.
+    const bool may_grow = rows == Rows::by_offsets && dimension == tokens_of(t);
+    t.shape[dimension] += may_grow ? -1 : random.any_of<std::int64_t>({-1, 1, 1 << 20});
   });
   add(invalid, [](mla_tensor& t, Random& random) {
     t.strides[t.ndim == 2 ? 1 : 2] = random.any_of<std::int64_t>({0, 2, -1, INT64_MAX, INT64_MIN});

@@ -1,0 +1,59 @@
+#!/bin/bash
+# The installed library as its users find it: the examples built by way of
+# pkg-config and of CMake from a moved prefix, and run. Run in the project's folder.
+set -eu
+root=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Packagers install below DESTDIR, and the tree must not remember where.
+make -s install DESTDIR="$work/package" PREFIX=/opt/mla
+mv "$work/package/opt/mla" "$work/moved prefix"
+prefix="$work/moved prefix"
+for file in libmlaprefill.so libmlaprefill.so.1 pkgconfig/mla_prefill.pc \
+  cmake/mla_prefill/mla_prefillConfig.cmake; do
+  [ -e "$prefix/lib/$file" ] || { echo "not ok installed $file"; exit 1; }
+done
+echo "ok installed with DESTDIR, then moved"
+
+export LD_LIBRARY_PATH="$prefix/lib"
+failed=0
+
+# example NAME COMMAND...
+example() {
+  local name=$1
+  shift
+  if "$@" >"$work/log" 2>&1; then
+    echo "ok $name"
+  else
+    echo "not ok $name"
+    cat "$work/log"
+    failed=1
+  fi
+}
+
+flags() { PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config "$@" mla_prefill; }
+eval "cflags=($(flags --cflags))"
+eval "libs=($(flags --libs))"
+# shellcheck disable=SC2154
+example "pkg-config: examples/c builds" \
+  gcc -std=c99 "${cflags[@]}" examples/c/prefill.c examples/c/safetensors.c "${libs[@]}" -lm -o "$work/prefill"
+example "pkg-config: examples/c runs" "$work/prefill" Tests/Data/dsv2_chunked.safetensors
+for program in engine_loop custom_backend; do
+  # shellcheck disable=SC2154
+  example "pkg-config: $program builds" \
+    g++ -std=c++17 "${cflags[@]}" examples/cpp/$program.cpp "${libs[@]}" -o "$work/$program"
+  example "pkg-config: $program runs" "$work/$program"
+done
+
+example "CMake: configures" cmake -S examples -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
+example "CMake: builds" cmake --build "$work/cmake"
+example "CMake: examples/c runs" "$work/cmake/prefill" "$root/Tests/Data/dsv2_chunked.safetensors"
+for program in engine_loop custom_backend; do
+  example "CMake: $program runs" "$work/cmake/$program"
+done
+
+python=python3
+"$python" -c 'import numpy' 2>/dev/null || python=/usr/bin/python3
+example "ctypes: examples/ctypes runs" "$python" examples/ctypes/prefill.py
+exit $failed

@@ -1,0 +1,131 @@
+#!/bin/bash
+# Everything under Tests/, one line per step, the counts at the end.
+#
+#   Tests/run.sh [STEP...]      the steps of these names only; default: all
+#
+# A step's output goes to .build/test-logs/STEP.log; a failing step's end of it is
+# shown. Run by `make test`, which installs what is missing.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+root=$PWD
+logs=$root/.build/test-logs
+stage=$root/.build/stage
+abi=$root/.build/abi
+mkdir -p "$logs"
+# Of Swift's own crash reporter: tests expect plain exits.
+export SWIFT_BACKTRACE=enable=no
+unset MLA_MAX_ISA MLA_PREFILL_BACKEND CC CXX CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS MFLAGS
+
+passed=0
+failed=0
+only=("$@")
+
+# step NAME COMMAND...: the command's tests are lines that begin with "ok" or
+# "not ok", or XCTest's; a command without any counts as one test.
+step() {
+  local name=$1 started=$SECONDS status good bad
+  shift
+  if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then return; fi
+  "$@" >"$logs/$name.log" 2>&1
+  status=$?
+  good=$(grep -cE "^ok |^Test Case '.*' passed " "$logs/$name.log")
+  bad=$(grep -cE "^not ok |^Test Case '.*' failed " "$logs/$name.log")
+  if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
+    [ "$good" -gt 0 ] || good=1
+    printf 'PASS %-12s %4d tests %5d s\n' "$name" "$good" $((SECONDS - started))
+  else
+    [ "$bad" -gt 0 ] || bad=1
+    printf 'FAIL %-12s %4d of %d %5d s, see %s\n' "$name" "$bad" $((good + bad)) \
+      $((SECONDS - started)) "$logs/$name.log"
+    grep -E -A4 "^not ok |error:|Sanitizer" "$logs/$name.log" | head -30
+    tail -15 "$logs/$name.log"
+  fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+}
+
+# The first Python that has numpy.
+python_with_numpy() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c 'import numpy' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  echo python3
+}
+
+build() { make -s install PREFIX="$stage" && make -s -C Tests/ABI STAGE="$stage" OUT="$abi"; }
+
+gates() {
+  local status=0
+  Tests/Gates/headers.sh || status=1
+  python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
+  python3 Tests/Gates/instruction_sets.py .build/release/mlaprefill.product/Objects.LinkFileList \
+    .build/release/libmlaprefill.so || status=1
+  return $status
+}
+
+# all PREFIX DIRECTORY TEST...: runs each test by way of PREFIX.
+all() {
+  local prefix=$1 directory=$2 status=0 test
+  shift 2
+  for test in "$@"; do
+    # shellcheck disable=SC2086
+    $prefix $directory/$test || status=1
+  done
+  return $status
+}
+
+ctypes() {
+  MLA_PREFILL_LIBRARY=$stage/lib/libmlaprefill.so.1 "$(python_with_numpy)" Tests/ABI/ctypes_backend.py
+}
+
+abi_tests() {
+  local status=0
+  all "" "$abi" golden bits shapes host wrapper vtable bad_input malformed_calls || status=1
+  "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
+  ctypes || status=1
+  return $status
+}
+
+# Each weaker table of this host, chosen by the environment.
+max_isa() {
+  local isa status=0
+  for isa in portable avx2; do
+    MLA_MAX_ISA=$isa MLA_EXPECT_ISA=$isa "$abi/host" "cpu info" || status=1
+    MLA_MAX_ISA=$isa "$abi/golden" || status=1
+  done
+  return $status
+}
+
+# CPUs that lack what the build machine has.
+qemu() {
+  local status=0 model table
+  while read -r model table; do
+    all "env MLA_EXPECT_ISA=$table qemu-x86_64 -cpu $model" "$abi" \
+      "host versions" "host cpu" "golden bf16" wrapper vtable || status=1
+  done <<< "Haswell-noTSX avx2
+Westmere portable"
+  return $status
+}
+
+swift_tests() {
+  swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests &&
+    swift test --skip-build -c release -Xswiftc -enable-testing --scratch-path .build-tests
+}
+
+step build build
+step gates gates
+step abi abi_tests
+step max-isa max_isa
+step examples Tests/Gates/install.sh
+step swift swift_tests
+step qemu qemu
+step address Tests/Gates/sanitize.sh address
+step thread Tests/Gates/sanitize.sh thread
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
