@@ -1,6 +1,8 @@
 import MLAKernelABI
 import MLAShims
 
+/// The last group is filled up with zeros; groups without keys are left alone,
+/// for no query sees one.
 @inline(never)
 func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
   let a = args.unsafelyUnwrapped.pointee
@@ -14,7 +16,6 @@ func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
       a, group, rows: rows, layout,
       into: packed + (layout.valuesOffset + group * layout.valueGroupBytes))
   }
-  clearGroups(from: groups, layout, packed)
 }
 
 /// Keys lie in their tiles as in memory, 32 dims of each.
@@ -77,25 +78,4 @@ func transposeTile(
 ) {
   // The stages, an even number of them, go back and forth and end where they began.
   _ = transpose(tile, spare)
-}
-
-/// A short block is as good as a whole one: groups without keys are zero.
-@inline(__always)
-private func clearGroups(
-  from groups: Int, _ layout: PackedLayout, _ packed: UnsafeMutableRawPointer
-) {
-  let rest = groupsPerBlock - groups
-  if rest == 0 { return }
-  clear(packed + groups * layout.keyGroupBytes, rest * layout.keyGroupBytes)
-  for step in 0..<layout.valueSteps {
-    clear(
-      packed
-        + (layout.valuesOffset + step * layout.valueStepBytes + groups * layout.valueGroupBytes),
-      rest * layout.valueGroupBytes)
-  }
-}
-
-@inline(__always)
-private func clear(_ p: UnsafeMutableRawPointer, _ bytes: Int) {
-  p.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
 }

@@ -33,46 +33,39 @@ extension TileCall {
   ) {
     let panel = scratch.panel(pass.panel)
     let groupPairs = ProbabilityStream.pairsPerGroup
+    let valueTiles = (previous.groups - previous.accumulated) * layout.valueSteps
     var stream = ProbabilityStream(
       panel.statistics, scores: scratch.scores, probabilities: pass.probabilities, scale: scale)
+    // Vector work is spread evenly over both products: it begins two groups late.
+    stream.setPace(
+      pairs: pass.groups * groupPairs,
+      over: max(pass.groups - 2, 0) * layout.depthSteps + valueTiles)
     var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * layout.depthSteps)
-    let pace = scorePace(isAlone: previous.groups == 0)
-    var keys = pass.block
-    for group in 0..<pass.groups {
-      // The ring's oldest scores are about to be overwritten.
-      stream.convert(upTo: (group + 1 - TileScratch.ringGroups) * groupPairs)
-      stream.setPace(pace)
-      let scores = scratch.scores + group % TileScratch.ringGroups * TileScratch.scoreGroupBytes
-      multiplyKeys(
-        keys, panel.queries, steps: layout.depthSteps, into: scores, prefetching: &ahead,
-        besides: &stream)
-      keys += layout.keyGroupBytes
-      let rows = scores.assumingMemoryBound(to: FloatVector.self)
-      maskIfNeeded(pass, group, rows)
-      if panel.statistics.groupRises(rows) {
-        stream.convert(upTo: group * groupPairs)
+    for group in 0...pass.groups {
+      if group < pass.groups {
+        // The ring's oldest scores are about to be overwritten.
+        stream.convert(upTo: (group + 1 - TileScratch.ringGroups) * groupPairs)
+        stream.beginProduct()
+        multiplyKeys(
+          pass.block + group * layout.keyGroupBytes, panel.queries, steps: layout.depthSteps,
+          into: scratch.scores(group), prefetching: &ahead, besides: &stream)
+        maskIfNeeded(pass, group)
+      }
+      // A group late: these scores have reached the L1 cache, those just stored not.
+      let settled = group - 1
+      if settled < 0 { continue }
+      if panel.statistics.groupRises(scratch.scoreRows(settled)) {
+        stream.convert(upTo: settled * groupPairs)
         stream.save(panel.statistics)
-        raise(&pass, before: group, after: &previous)
+        raise(&pass, before: settled, after: &previous)
         stream.reload(panel.statistics)
       }
-      stream.knownPairs = (group + 1) * groupPairs
+      stream.knownPairs = (settled + 1) * groupPairs
     }
-    let steps = (previous.groups - previous.accumulated) * layout.valueSteps
-    if steps > 0 {
-      stream.setPace(ProbabilityStream.pace(stream.knownPairs - stream.pair, over: steps))
-      accumulate(&previous, upTo: previous.groups, besides: &stream)
-    }
+    stream.setPace(pairs: stream.knownPairs - stream.pair, over: valueTiles)
+    accumulate(&previous, upTo: previous.groups, besides: &stream)
     stream.convert(upTo: stream.knownPairs)
     stream.save(panel.statistics)
-  }
-
-  /// Pairs of keys per step of a product with keys. Vector work is spread evenly
-  /// over products with keys and with values, where there are any.
-  @inline(__always)
-  private func scorePace(isAlone: Bool) -> Int {
-    ProbabilityStream.pace(
-      ProbabilityStream.pairsPerGroup,
-      over: isAlone ? layout.depthSteps : layout.depthSteps + layout.valueSteps)
   }
 
   /// O^T += V^T P^T for the groups of `pass` up to `end` that are not in it yet.
@@ -114,15 +107,14 @@ extension TileCall {
   /// Scores that a query must not see become -inf: keys after its own position,
   /// and those from `key_end` on.
   @inline(__always)
-  private func maskIfNeeded(
-    _ pass: PanelPass, _ group: Int, _ scores: UnsafeMutablePointer<FloatVector>
-  ) {
+  private func maskIfNeeded(_ pass: PanelPass, _ group: Int) {
     let key = pass.firstKey + group * groupKeys
     let firstQuery = pass.panel * panelQueries
     let ownKey = firstQuery &+ Int(args.causal_offset)
     // The panel's first query sees the fewest keys: if it sees all, so do the others.
     if key + groupKeys - 1 > ownKey || key + groupKeys > Int(args.key_end) {
-      maskScores(scores, keys: Int(args.key_end) - key, firstKey: key &- ownKey)
+      maskScores(
+        scratch.scoreRows(group), keys: Int(args.key_end) - key, firstKey: key &- ownKey)
     }
   }
 }

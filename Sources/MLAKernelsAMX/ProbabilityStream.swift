@@ -66,16 +66,16 @@ struct ProbabilityStream: CompanionWork {
     statistics.sum[3] = oddSum1
   }
 
-  /// The pace that spreads `pairs` over `steps` steps.
+  /// From here on `pairs` are spread over `steps` steps.
   @inline(__always)
-  static func pace(_ pairs: Int, over steps: Int) -> Int { ((pairs << 16) + steps - 1) / steps }
-
-  /// From here on.
-  @inline(__always)
-  mutating func setPace(_ pace: Int) {
-    due = pair << 16
-    self.pace = pace
+  mutating func setPace(pairs: Int, over steps: Int) {
+    pace = ((pairs << 16) + steps) / max(steps, 1)
+    beginProduct()
   }
+
+  /// Pairs that could not be done in time do not come in one burst.
+  @inline(__always)
+  mutating func beginProduct() { due = pair << 16 }
 
   @inline(__always)
   mutating func step() {

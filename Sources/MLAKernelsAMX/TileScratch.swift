@@ -31,6 +31,17 @@ struct TileScratch {
     firstPanel = spare + tileBytes
   }
 
+  /// The place of a group in the ring.
+  @inline(__always)
+  func scores(_ group: Int) -> UnsafeMutableRawPointer {
+    scores + group % TileScratch.ringGroups * TileScratch.scoreGroupBytes
+  }
+
+  @inline(__always)
+  func scoreRows(_ group: Int) -> UnsafeMutablePointer<FloatVector> {
+    scores(group).assumingMemoryBound(to: FloatVector.self)
+  }
+
   /// One buffer is filled while the other is multiplied with values.
   @inline(__always)
   func probabilities(_ index: Int) -> UnsafeMutableRawPointer {

@@ -40,7 +40,7 @@ typedef struct mla_kernel_dims {
 //   packed  packed_block_bytes(dims) bytes, 64-byte aligned
 //
 // 1 <= num_keys <= key_block. The kernel reads no row beyond num_keys and fills
-// the rest of the block with zeros, so a tail block is safe to compute on.
+// with zeros what its own attend computes on behind them.
 typedef struct mla_pack_args {
   mla_kernel_dims dims;
   const void *k;

@@ -1,0 +1,42 @@
+import SoftwareAMX
+import XCTest
+
+/// How many tile instructions a block of 512 keys costs a panel of 32 queries.
+/// Speed needs an AMX CPU to be measured; that nothing is loaded or stored
+/// twice can be counted anywhere.
+final class TileInstructionTests: XCTestCase {
+  override func setUpWithError() throws {
+    try requireAMX()
+    try XCTSkipIf(software_amx_install() == SOFTWARE_AMX_HARDWARE, "the CPU does not count")
+  }
+
+  private func count(_ attention: AttentionCase) -> software_amx_counters {
+    let tensors = AttentionTensors(attention)
+    software_amx_reset_counters()
+    _ = AMXKernel().run(attention, tensors)
+    return software_amx_read_counters()
+  }
+
+  func testWholeBlock() {
+    let one = count(AttentionCase(queries: 256, keys: 512))
+    let two = count(AttentionCase(queries: 256, keys: 1024))
+    let panels: UInt64 = 8
+    // 16 groups of keys x 6 steps x 4, and 16 groups x 4 steps x 4.
+    XCTAssertEqual(two.products - one.products, panels * (384 + 256))
+    // Two left operands for four products, and nothing else is streamed.
+    XCTAssertEqual(two.streaming_loads - one.streaming_loads, panels * 320)
+    // Two right operands for four products, and the outputs once.
+    XCTAssertEqual(two.loads - one.loads, panels * (320 + 16))
+    // Scores once, outputs once.
+    XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
+    XCTAssertEqual(two.configures, 1)
+    XCTAssertEqual(two.releases, 1)
+  }
+
+  /// Keys that no query of a panel sees cost it nothing.
+  func testCausalTriangle() {
+    let counters = count(AttentionCase(queries: 512, keys: 512, causalOffset: 0))
+    let groups: UInt64 = 16 * 17 / 2
+    XCTAssertEqual(counters.products, groups * (24 + 16))
+  }
+}
