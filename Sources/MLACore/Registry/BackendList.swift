@@ -48,7 +48,7 @@ public final class BackendList: @unchecked Sendable {
 
   private func checked(_ index: Int32, field: String, count: Int) throws(MLAError) -> Int {
     guard index >= 0, index < count else {
-      throw .invalid(field, index, "must be 0 to \(count), the last excluded")
+      throw .invalid(field, index, "must be at least 0 and below \(count)")
     }
     return Int(index)
   }

@@ -49,7 +49,7 @@ public final class ContextPlanTable: @unchecked Sendable {
   /// - Throws: if there is no such chunk.
   public func chunk(at index: Int32) throws(MLAError) -> mla_context_plan_chunk {
     guard index >= 0, index < chunks.count else {
-      throw .invalid("index", index, "must be 0 to \(chunks.count), the last excluded")
+      throw .invalid("index", index, "must be at least 0 and below \(chunks.count)")
     }
     return chunks[Int(index)]
   }
