@@ -9,7 +9,7 @@ public final class BackendList: @unchecked Sendable {
   }
 
   private var rows: [Row] = []
-  private var strings = CStringTable()
+  private let strings = CStringTable()
 
   /// - Parameter config: nil judges nothing and runs no foreign code.
   public init(_ selector: Selector, _ config: SelectorConfig?) {

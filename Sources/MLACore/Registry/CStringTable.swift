@@ -1,6 +1,6 @@
 /// C strings that stay where they are as long as the table does, one copy of
 /// each distinct string. Not thread-safe by itself.
-struct CStringTable: ~Copyable {
+final class CStringTable {
   // By bytes: Swift would take different spellings of one accent for equal.
   private var strings: [[UInt8]: UnsafeMutablePointer<CChar>] = [:]
 
@@ -8,7 +8,7 @@ struct CStringTable: ~Copyable {
 
   deinit { for string in strings.values { string.deallocate() } }
 
-  mutating func pointer(to text: String) -> UnsafePointer<CChar> {
+  func pointer(to text: String) -> UnsafePointer<CChar> {
     let bytes = Array(text.utf8)
     if let known = strings[bytes] { return UnsafePointer(known) }
     let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count + 1)
@@ -22,10 +22,9 @@ struct CStringTable: ~Copyable {
 /// Strings handed out for the life of the process: names and class paths, so
 /// there are never more than were ever registered.
 public enum InternedStrings {
-  private nonisolated(unsafe) static var table = CStringTable()
-  private static let lock = Lock()
+  private static let table = Guarded(CStringTable())
 
   public static func pointer(to text: String) -> UnsafePointer<CChar> {
-    lock.withLock { table.pointer(to: text) }
+    table.withLock { $0.pointer(to: text) }
   }
 }

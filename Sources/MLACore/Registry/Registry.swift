@@ -1,24 +1,23 @@
 import CMLAPrefill
-import Glibc
 
 /// Which backends exist and what overrides them. Any thread, any time.
 ///
 /// What a change displaces is handed out of the lock before it is let go:
 /// with it may go a context, whose destructor is foreign code.
-public final class Registry: @unchecked Sendable {
+public final class Registry: Sendable {
   /// The process has one; tests make their own.
   public static let shared = Registry()
 
-  private let lock = Lock()
-  private var members: [Member]
+  private let members: Guarded<[Member]>
 
   public init() {
-    members = BuiltInBackend.allCases.map { Member(name: $0.name, base: .builtIn($0)) }
-    members.append(Member(name: "CUSTOM", base: .placeholder))
+    members = Guarded(
+      BuiltInBackend.allCases.map { Member(name: $0.name, base: .builtIn($0)) }
+        + [Member(name: "CUSTOM", base: .placeholder)])
   }
 
   /// All members at this moment, in order of definition.
-  public func snapshot() -> [Member] { lock.withLock { members } }
+  public func snapshot() -> [Member] { members.withLock { $0 } }
 
   public func member(_ name: String) throws(MLAError) -> Member {
     let members = snapshot()
@@ -33,7 +32,7 @@ public final class Registry: @unchecked Sendable {
 
   /// Adds a dynamic member. The context is adopted only if this succeeds.
   public func register(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
-    try lock.withLock { () throws(MLAError) in
+    try members.withLock { members throws(MLAError) in
       guard !members.contains(where: { $0.name == name }) else {
         let path = request.classPath ?? "your.module.YourClass"
         throw MLAError(
@@ -55,7 +54,7 @@ public final class Registry: @unchecked Sendable {
     guard request.vtable != nil || request.classPath?.isEmpty == false else {
       throw .invalid("registration.class_path", "\"\"", "must not be empty without a vtable")
     }
-    let displaced = try lock.withLock { () throws(MLAError) -> Registration? in
+    let displaced = try members.withLock { members throws(MLAError) -> Registration? in
       let index = try Self.index(of: name, in: members)
       let displaced = members[index].override
       members[index].override = Registration(adopting: request)
@@ -65,7 +64,7 @@ public final class Registry: @unchecked Sendable {
   }
 
   public func clearOverride(_ name: String) throws(MLAError) {
-    let displaced = try lock.withLock { () throws(MLAError) -> Registration? in
+    let displaced = try members.withLock { members throws(MLAError) -> Registration? in
       let index = try Self.index(of: name, in: members)
       let displaced = members[index].override
       members[index].override = nil
@@ -76,7 +75,7 @@ public final class Registry: @unchecked Sendable {
 
   /// Removes a dynamic member and its override.
   public func remove(_ name: String) throws(MLAError) {
-    let removed = try lock.withLock { () throws(MLAError) -> Member in
+    let removed = try members.withLock { members throws(MLAError) -> Member in
       let index = try Self.index(of: name, in: members)
       guard members[index].isDynamic else {
         throw .invalid("name", name, "only members added by mla_register_backend can be removed")
