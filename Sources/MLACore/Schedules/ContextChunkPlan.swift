@@ -85,7 +85,7 @@ private struct ContextPacker {
     while current < request.contextLens.count, request.contextLens[current] > 0 {
       let remaining = Int(request.contextLens[current]) - taken
       let fits = rows + remaining <= rowBudget
-      let length = fits ? remaining : splitLength(remaining, available: rowBudget - rows)
+      let length = fits ? remaining : splitLength(available: rowBudget - rows)
       guard length > 0 else { break }
       rows += length
       lastLength = length
@@ -102,9 +102,8 @@ private struct ContextPacker {
       rows: Int32(rows))
   }
 
-  /// How much of a request that does not fit goes into this chunk: whole
-  /// blocks, and at least one row is left for the next.
-  private func splitLength(_ remaining: Int, available: Int) -> Int {
-    min(maximumPiece, (remaining - 1) / blockSize * blockSize, available / blockSize * blockSize)
+  /// How much of a request that does not fit goes into this chunk: whole blocks.
+  private func splitLength(available: Int) -> Int {
+    min(maximumPiece, available / blockSize * blockSize)
   }
 }
