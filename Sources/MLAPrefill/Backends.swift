@@ -27,13 +27,12 @@ public func mla_backend_clone(
 
 @_cdecl("mla_backend_destroy") @implementation
 public func mla_backend_destroy(_ backend: OpaquePointer?) {
-  guard let backend else { return }
-  Unmanaged<BackendObject>.fromOpaque(UnsafeRawPointer(backend)).release()
+  release(backend, BackendObject.self)
 }
 
 @_cdecl("mla_backend_name") @implementation
 public func mla_backend_name(_ backend: OpaquePointer?) -> UnsafePointer<CChar>? {
-  (try? object(backend))?.cName ?? emptyCString
+  (try? object(backend))?.cName ?? cString("")
 }
 
 @_cdecl("mla_prepare_metadata") @implementation
@@ -87,15 +86,6 @@ public func mla_workspace_size(
   }
 }
 
-private var emptyCString: UnsafePointer<CChar> {
-  UnsafeRawPointer(("" as StaticString).utf8Start).assumingMemoryBound(to: CChar.self)
-}
-
-private func retainedHandle(_ object: BackendObject) -> OpaquePointer {
-  OpaquePointer(Unmanaged.passRetained(object).toOpaque())
-}
-
 private func object(_ backend: OpaquePointer?) throws(MLAError) -> BackendObject {
-  guard let backend else { throw .null("backend") }
-  return Unmanaged<BackendObject>.fromOpaque(UnsafeRawPointer(backend)).takeUnretainedValue()
+  try object(backend, "backend")
 }

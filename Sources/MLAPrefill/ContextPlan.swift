@@ -7,15 +7,13 @@ public func mla_plan_context_chunks(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let plan else { throw .null("plan") }
-    let table = try ContextPlanTable(ContextChunkPlan(ContextPlanRequest(args)))
-    plan.pointee = OpaquePointer(Unmanaged.passRetained(table).toOpaque())
+    plan.pointee = try retainedHandle(ContextPlanTable(ContextChunkPlan(ContextPlanRequest(args))))
   }
 }
 
 @_cdecl("mla_context_plan_num_chunks") @implementation
 public func mla_context_plan_num_chunks(_ plan: OpaquePointer!) -> Int32 {
-  guard let plan = contextPlan(plan) else { return 0 }
-  return Int32(clamping: plan.count)
+  Int32(clamping: (try? contextPlan(plan))?.count ?? 0)
 }
 
 @_cdecl("mla_context_plan_get") @implementation
@@ -23,20 +21,18 @@ public func mla_context_plan_get(
   _ plan: OpaquePointer!, _ index: Int32, _ chunk: UnsafeMutablePointer<mla_context_plan_chunk>!
 ) -> mla_status {
   entry { () throws(MLAError) in
-    guard let plan = contextPlan(plan) else { throw .null("plan") }
-    try writeStruct(
-      chunk, name: "chunk", minimumSize: chunkFirstVersionSize, value: plan.chunk(at: index))
+    let planned = try contextPlan(plan).chunk(at: index)
+    try writeStruct(chunk, name: "chunk", minimumSize: chunkFirstVersionSize, value: planned)
   }
 }
 
 @_cdecl("mla_context_plan_destroy") @implementation
 public func mla_context_plan_destroy(_ plan: OpaquePointer!) {
-  guard let plan else { return }
-  Unmanaged<ContextPlanTable>.fromOpaque(UnsafeRawPointer(plan)).release()
+  release(plan, ContextPlanTable.self)
 }
 
-private func contextPlan(_ handle: OpaquePointer?) -> ContextPlanTable? {
-  handle.map { Unmanaged<ContextPlanTable>.fromOpaque(UnsafeRawPointer($0)).takeUnretainedValue() }
+private func contextPlan(_ handle: OpaquePointer?) throws(MLAError) -> ContextPlanTable {
+  try object(handle, "plan")
 }
 
 private let chunkFirstVersionSize = 64

@@ -33,16 +33,14 @@ public func mla_backend_list_create(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let list else { throw .null("list") }
-    let checked: SelectorConfig? = config == nil ? nil : try SelectorConfig(config)
-    let rows = BackendList(Selector.current(), checked)
-    list.pointee = OpaquePointer(Unmanaged.passRetained(rows).toOpaque())
+    let checked = config == nil ? nil : try SelectorConfig(config)
+    list.pointee = retainedHandle(BackendList(Selector.current(), checked))
   }
 }
 
 @_cdecl("mla_backend_list_size") @implementation
 public func mla_backend_list_size(_ list: OpaquePointer!) -> Int32 {
-  guard let list = backendList(list) else { return 0 }
-  return Int32(clamping: list.count)
+  Int32(clamping: (try? backendList(list))?.count ?? 0)
 }
 
 @_cdecl("mla_backend_list_get") @implementation
@@ -50,8 +48,8 @@ public func mla_backend_list_get(
   _ list: OpaquePointer!, _ index: Int32, _ info: UnsafeMutablePointer<mla_backend_info>!
 ) -> mla_status {
   entry { () throws(MLAError) in
-    guard let list = backendList(list) else { throw .null("list") }
-    try writeStruct(info, name: "info", minimumSize: infoFirstVersionSize, value: list.info(at: index))
+    let row = try backendList(list).info(at: index)
+    try writeStruct(info, name: "info", minimumSize: infoFirstVersionSize, value: row)
   }
 }
 
@@ -61,20 +59,18 @@ public func mla_backend_list_reason(
   _ text: UnsafeMutablePointer<UnsafePointer<CChar>?>!
 ) -> mla_status {
   entry { () throws(MLAError) in
-    guard let list = backendList(list) else { throw .null("list") }
     guard let text else { throw .null("text") }
-    text.pointee = try list.reason(reason, at: index)
+    text.pointee = try backendList(list).reason(reason, at: index)
   }
 }
 
 @_cdecl("mla_backend_list_destroy") @implementation
 public func mla_backend_list_destroy(_ list: OpaquePointer!) {
-  guard let list else { return }
-  Unmanaged<BackendList>.fromOpaque(UnsafeRawPointer(list)).release()
+  release(list, BackendList.self)
 }
 
-private func backendList(_ handle: OpaquePointer?) -> BackendList? {
-  handle.map { Unmanaged<BackendList>.fromOpaque(UnsafeRawPointer($0)).takeUnretainedValue() }
+private func backendList(_ handle: OpaquePointer?) throws(MLAError) -> BackendList {
+  try object(handle, "list")
 }
 
 private let infoFirstVersionSize = 56

@@ -186,7 +186,7 @@ final class ContextPlanTests: XCTestCase {
     bad.queryStartLoc = [0, 3, 2]
     XCTAssertEqual(
       message(bad),
-      "args.query_start_loc[2] = 2: must not be below the offset before it (3)")
+      "args.query_start_loc[2] = 2: must not be below the offset before it, 3")
     XCTAssertEqual(
       mlaError { try ContextPlanRequest(nil) }?.message, "args = NULL: must not be NULL")
   }

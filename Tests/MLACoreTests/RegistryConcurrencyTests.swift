@@ -77,7 +77,7 @@ private func change(_ registry: Registry, name: String, _ probe: BackendProbe) {
 private func read(_ registry: Registry, _ round: Int) {
   let selector = Selector(registry: registry, servesZenCPU: false)
   let config = SelectorConfig(
-    dtype: MLA_DTYPE_BFLOAT16, dimensions: .deepSeek, backend: round % 2 == 0 ? "CPU" : nil)
+    dtype: .bfloat16, dimensions: .deepSeek, backend: round % 2 == 0 ? "CPU" : nil)
   XCTAssertEqual(try selector.select(config), "CPU")
   XCTAssertGreaterThanOrEqual(BackendList(selector, config).count, 8)
   // Created and let go while others change what stands behind the name.

@@ -122,7 +122,7 @@ final class RegistryVTableTests: XCTestCase {
     let probe = BackendProbe { _ in _ = registry.snapshot() }
     let selector = Selector(registry: registry, servesZenCPU: false)
     let config = SelectorConfig(
-      dtype: MLA_DTYPE_BFLOAT16, dimensions: .deepSeek, backend: "CPU")
+      dtype: .bfloat16, dimensions: .deepSeek, backend: "CPU")
     try registry.override("CPU", request(probe))
     XCTAssertEqual(try selector.select(config), "CPU")
     _ = BackendList(selector, config)

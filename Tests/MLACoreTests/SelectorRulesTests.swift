@@ -12,7 +12,7 @@ final class SelectorRulesTests: XCTestCase {
 
   private func reasons(
     _ backend: BuiltInBackend, _ platform: Platform, _ capability: DeviceCapability?,
-    dimensions: MLADimensions = .deepSeek, dtype: Int = MLA_DTYPE_BFLOAT16,
+    dimensions: MLADimensions = .deepSeek, dtype: ElementType? = .bfloat16,
     batchInvariant: Bool = false
   ) -> [String] {
     backend.invalidReasons(
@@ -52,7 +52,7 @@ final class SelectorRulesTests: XCTestCase {
 
   func testReasonsStandInVLLMsOrder() {
     XCTAssertEqual(
-      reasons(.trtllmRagged, .cuda, nil, dimensions: .mistralSmall4, dtype: MLA_DTYPE_FLOAT32),
+      reasons(.trtllmRagged, .cuda, nil, dimensions: .mistralSmall4, dtype: .float32),
       [
         "device capability not available", "dtype torch.float32 not supported", missing,
         "Model does not have supported MLA dimensions (got (qk_nope_head_dim=64, "
@@ -96,11 +96,9 @@ final class SelectorRulesTests: XCTestCase {
   }
 
   func testCPUServesEveryDimensionAndThreeDtypes() {
-    let names = [
-      MLA_DTYPE_NONE: "None", MLA_DTYPE_FLOAT8_E4M3FN: "torch.float8_e4m3fn",
-    ]
+    let names: [ElementType?: String] = [nil: "None", .float8E4M3: "torch.float8_e4m3fn"]
     for backend in BuiltInBackend.allCases {
-      for dtype in MLA_DTYPE_NONE...MLA_DTYPE_FLOAT8_E4M3FN {
+      for dtype in [nil] + ElementType.allCases {
         XCTAssertEqual(
           reasons(backend, .cpu, nil, dimensions: MLADimensions(1, 2, 3), dtype: dtype),
           names[dtype].map { ["dtype \($0) not supported"] } ?? [])

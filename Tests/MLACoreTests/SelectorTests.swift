@@ -15,7 +15,7 @@ final class SelectorTests: XCTestCase {
 
   private func config(
     _ platform: Platform = .cpu, _ capability: DeviceCapability? = nil,
-    dimensions: MLADimensions = .deepSeek, dtype: Int = MLA_DTYPE_BFLOAT16, backend: String? = nil
+    dimensions: MLADimensions = .deepSeek, dtype: ElementType? = .bfloat16, backend: String? = nil
   ) -> SelectorConfig {
     SelectorConfig(
       dtype: dtype, dimensions: dimensions, platform: platform, capability: capability,
@@ -79,7 +79,7 @@ final class SelectorTests: XCTestCase {
   }
 
   func testCPUPrefersZenWhereItApplies() throws {
-    for dtype in [MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16, MLA_DTYPE_FLOAT32] {
+    for dtype in [ElementType.bfloat16, .float16, .float32] {
       XCTAssertEqual(try selector(zen: true).select(config(dtype: dtype)), "ZEN_CPU")
       XCTAssertEqual(try selector(zen: false).select(config(dtype: dtype)), "CPU")
     }
@@ -91,7 +91,7 @@ final class SelectorTests: XCTestCase {
     for backend in BuiltInBackend.allCases {
       for dimensions in [.deepSeek, .glm5Next, MLADimensions(64, 32, 64), MLADimensions(0, 0, 0)] {
         let config = config(
-          dimensions: dimensions, dtype: MLA_DTYPE_FLOAT32, backend: backend.name)
+          dimensions: dimensions, dtype: .float32, backend: backend.name)
         XCTAssertEqual(try selector(zen: true).select(config), backend.name)
       }
     }
@@ -103,7 +103,7 @@ final class SelectorTests: XCTestCase {
 
   func testExplicitChoiceThatDoesNotFit() throws {
     let hopper = config(
-      .cuda, DeviceCapability(9, 0), dtype: MLA_DTYPE_FLOAT32, backend: "FLASHINFER")
+      .cuda, DeviceCapability(9, 0), dtype: .float32, backend: "FLASHINFER")
     let error = mlaError { try self.selector().select(hopper) }
     XCTAssertEqual(error?.status, mla_status(MLA_ERROR_UNSUPPORTED_CONFIGURATION))
     XCTAssertEqual(
@@ -137,7 +137,7 @@ final class SelectorTests: XCTestCase {
         + "supported MLA dimensions (got (qk_nope_head_dim=1, qk_rope_head_dim=2, v_head_dim=3))]}."
     )
     XCTAssertEqual(
-      mlaError { try self.selector().select(self.config(dtype: MLA_DTYPE_FLOAT8_E4M3FN)) }?
+      mlaError { try self.selector().select(self.config(dtype: .float8E4M3)) }?
         .message,
       "No valid MLA prefill backend found with MLAPrefillSelectorConfig("
         + "dtype=torch.float8_e4m3fn, mla_dimensions=(qk_nope_head_dim=128, qk_rope_head_dim=64, "
@@ -184,6 +184,31 @@ final class SelectorTests: XCTestCase {
     XCTAssertEqual(
       mlaError { try self.selector().select(self.config(backend: "CPU")) }?.message,
       "Selected MLA prefill backend CPU is not valid for this configuration. "
-        + "Reason: ['validate failed with status 6']")
+        + "Reason: ['validate failed: status 6']")
+  }
+
+  func testMessageOfAFailingValidateIsTheReason() throws {
+    LastError.set("what failed before")
+    let probe = BackendProbe(validateStatus: MLA_ERROR_INTERNAL) { _ in
+      LastError.set("no licence")
+    }
+    try registry.override("CPU", request(probe))
+    _ = BackendList(selector(), config())
+    XCTAssertEqual(String(cString: LastError.cString), "what failed before")
+    XCTAssertEqual(
+      mlaError { try self.selector().select(self.config(backend: "CPU")) }?.message,
+      "Selected MLA prefill backend CPU is not valid for this configuration. "
+        + "Reason: ['validate failed: no licence']")
+  }
+
+  func testZenNeedsAnAMDHostWithBF16() {
+    let bf16 = UInt32(MLA_CPU_AVX512_BF16)
+    for (vendor, bits, expected) in [
+      ("AuthenticAMD", bf16 | 1, true), ("AuthenticAMD", 1, false), ("GenuineIntel", bf16, false),
+      ("", bf16, false),
+    ] {
+      let features = CPUFeatures(bits: bits, vendor: vendor, model: "", bestFamily: .portable)
+      XCTAssertEqual(features.servesZenCPU, expected, vendor)
+    }
   }
 }

@@ -1,7 +1,7 @@
 import CMLAPrefill
 
-/// All members at one moment, judged by one configuration, if any. Never changes, so
-/// any number of threads may read it.
+/// All members at one moment, judged by one configuration, if any. Never
+/// changes, so any number of threads may read it.
 public final class BackendList: @unchecked Sendable {
   private struct Row {
     var info: mla_backend_info
@@ -42,7 +42,7 @@ public final class BackendList: @unchecked Sendable {
     info.num_reasons = Int32(clamping: reasons?.count ?? 0)
     info.is_overridden = listed.isOverridden ? 1 : 0
     info.is_dynamic = member.isDynamic ? 1 : 0
-    info.is_runnable = selector.canCreate(member) ? 1 : 0
+    info.is_runnable = (try? member.implementation()) == nil ? 0 : 1
     return Row(info: info, reasons: (reasons ?? []).map { strings.pointer(to: $0) })
   }
 
@@ -61,15 +61,6 @@ extension Selector {
       return try invalidReasons(member, config)
     } catch {
       return [error.message]
-    }
-  }
-
-  /// Whether an object of the member can be created on this host.
-  func canCreate(_ member: Member) -> Bool {
-    switch try? member.implementation() {
-    case .builtIn(.zenCPU): servesZenCPU
-    case .builtIn, .registered: true
-    case nil: false
     }
   }
 }

@@ -1,5 +1,3 @@
-import CMLAPrefill
-
 /// What a built-in backend serves: vLLM's rules on a GPU, the native kernels'
 /// on the CPU.
 extension BuiltInBackend {
@@ -13,7 +11,7 @@ extension BuiltInBackend {
 
   private func cpuReasons(_ config: SelectorConfig, servesZenCPU: Bool) -> [String] {
     var reasons: [String] = []
-    if !cpuDtypes.contains(Int(config.dtype)) {
+    if !(config.dtype?.isAttentionType ?? false) {
       reasons.append("dtype \(config.dtypeName) not supported")
     }
     if self == .zenCPU && !servesZenCPU { reasons.append(missingDependencies) }
@@ -30,7 +28,7 @@ extension BuiltInBackend {
         reasons.append("device capability not available")
       }
     }
-    if !gpuDtypes.contains(Int(config.dtype)) {
+    if !gpuDtypes.contains(config.dtype) {
       reasons.append("dtype \(config.dtypeName) not supported")
     }
     // No provider for a GPU exists yet.
@@ -58,10 +56,10 @@ extension BuiltInBackend {
     }
   }
 
-  private var gpuDtypes: [Int] {
+  private var gpuDtypes: [ElementType?] {
     switch self {
-    case .cpu, .zenCPU: cpuDtypes
-    default: [MLA_DTYPE_FLOAT16, MLA_DTYPE_BFLOAT16]
+    case .cpu, .zenCPU: [.float16, .bfloat16, .float32]
+    default: [.float16, .bfloat16]
     }
   }
 
@@ -80,7 +78,6 @@ extension BuiltInBackend {
   private var listsDimensions: Bool { self != .flashAttn }
 }
 
-private let cpuDtypes = [MLA_DTYPE_FLOAT16, MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT32]
 private let missingDependencies = "required dependencies not available"
 private let tokenspeedInstallHint =
   "tokenspeed_mla package is not installed. Install it with: `uv pip install tokenspeed-mla`"

@@ -46,6 +46,7 @@ public final class Registry: Sendable {
       }
       members.append(Member(name: name, base: .dynamic(Registration(adopting: request))))
     }
+    Log.info("Registered new MLA prefill backend: \(name) -> \(request.classPath ?? "a vtable")")
   }
 
   /// Puts another implementation behind a member. The context is adopted only

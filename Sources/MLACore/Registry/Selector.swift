@@ -16,6 +16,12 @@ public struct Selector: Sendable {
 
   /// The name of the backend that serves `config`.
   public func select(_ config: SelectorConfig) throws(MLAError) -> String {
+    let name = try choose(config)
+    Log.info("Using \(name) MLA prefill backend.")
+    return name
+  }
+
+  private func choose(_ config: SelectorConfig) throws(MLAError) -> String {
     if let choice = config.backend {
       if isAutomatic(choice) { return try selectAutomatically(config) }
       return try selectExplicitly(choice, config)

@@ -16,8 +16,8 @@ public enum Platform: Sendable { case cpu, cuda, rocm }
 
 /// What a backend must serve, checked.
 public struct SelectorConfig: Sendable {
-  /// MLA_DTYPE_*.
-  public var dtype: Int32
+  /// nil: none (MLA_DTYPE_NONE).
+  public var dtype: ElementType?
   public var dimensions: MLADimensions
   public var platform: Platform
   /// nil where it is not known.
@@ -29,11 +29,11 @@ public struct SelectorConfig: Sendable {
   public var backend: String?
 
   public init(
-    dtype: Int, dimensions: MLADimensions, platform: Platform = .cpu,
-    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false, ignoresOverrides: Bool = false,
-    backend: String? = nil
+    dtype: ElementType?, dimensions: MLADimensions, platform: Platform = .cpu,
+    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false,
+    ignoresOverrides: Bool = false, backend: String? = nil
   ) {
-    self.dtype = Int32(dtype)
+    self.dtype = dtype
     self.dimensions = dimensions
     self.platform = platform
     self.capability = capability
@@ -44,10 +44,10 @@ public struct SelectorConfig: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_selector_config>?) throws(MLAError) {
     let config = try readStruct(pointer, name: "config", minimumSize: firstVersionSize)
-    guard dtypeNames.keys.contains(config.dtype) else {
+    dtype = ElementType(rawValue: config.dtype)
+    guard dtype != nil || config.dtype == Int32(MLA_DTYPE_NONE) else {
       throw .invalid("config.dtype", config.dtype, "must be one of MLA_DTYPE_*")
     }
-    dtype = config.dtype
     dimensions = MLADimensions(
       try Self.headDim(config.qk_nope_head_dim, "qk_nope_head_dim"),
       try Self.headDim(config.qk_rope_head_dim, "qk_rope_head_dim"),
@@ -65,14 +65,22 @@ public struct SelectorConfig: Sendable {
   }
 
   /// As torch spells it.
-  var dtypeName: String { dtypeNames[dtype] ?? "None" }
+  var dtypeName: String {
+    switch dtype {
+    case nil: "None"
+    case .float32: "torch.float32"
+    case .float16: "torch.float16"
+    case .bfloat16: "torch.bfloat16"
+    case .float8E4M3: "torch.float8_e4m3fn"
+    }
+  }
 
   /// What a vtable's `validate` gets: the platform resolved, the tail that an
   /// older library's caller lacks filled in.
   func withCStruct<Result>(_ body: (UnsafePointer<mla_selector_config>) -> Result) -> Result {
     var config = mla_selector_config()
     config.struct_size = UInt32(MemoryLayout<mla_selector_config>.size)
-    config.dtype = dtype
+    config.dtype = dtype?.rawValue ?? Int32(MLA_DTYPE_NONE)
     config.qk_nope_head_dim = dimensions.qkNopeHeadDim
     config.qk_rope_head_dim = dimensions.qkRopeHeadDim
     config.v_head_dim = dimensions.vHeadDim
@@ -94,9 +102,7 @@ public struct SelectorConfig: Sendable {
   }
 
   private static func headDim(_ value: Int32, _ field: String) throws(MLAError) -> Int32 {
-    guard (0...maximumHeadDim).contains(value) else {
-      throw .invalid("config.\(field)", value, "must be 0 to \(maximumHeadDim)")
-    }
+    try checkRange("config.\(field)", value, 0...maximumHeadDim)
     return value
   }
 
@@ -118,10 +124,7 @@ public struct SelectorConfig: Sendable {
         "config.capability_major", major, "must be -1 (not known) or 0 to \(maximumCapability)")
     }
     guard major >= 0 else { return nil }
-    guard (0...maximumCapability).contains(minor) else {
-      throw .invalid(
-        "config.capability_minor", minor, "must be 0 to \(maximumCapability) with a known major")
-    }
+    try checkRange("config.capability_minor", minor, 0...maximumCapability)
     return DeviceCapability(major, minor)
   }
 }
@@ -130,11 +133,3 @@ public struct SelectorConfig: Sendable {
 public let maximumHeadDim: Int32 = 1 << 16
 private let maximumCapability: Int32 = 999
 private let firstVersionSize = 48
-
-private let dtypeNames: [Int32: String] = [
-  Int32(MLA_DTYPE_NONE): "None",
-  Int32(MLA_DTYPE_FLOAT32): "torch.float32",
-  Int32(MLA_DTYPE_FLOAT16): "torch.float16",
-  Int32(MLA_DTYPE_BFLOAT16): "torch.bfloat16",
-  Int32(MLA_DTYPE_FLOAT8_E4M3FN): "torch.float8_e4m3fn",
-]

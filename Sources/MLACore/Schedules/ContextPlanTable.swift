@@ -31,12 +31,13 @@ public final class ContextPlanTable: @unchecked Sendable {
       row.seq_lens = store(lengths)
       row.cu_seq_lens = store(runningSums(lengths))
       if let offsets {
-        let base = offsets[chunk.requests.lowerBound]
-        row.token_begin = base
-        row.token_end = offsets[chunk.requests.upperBound]
-        row.continuation_token_end = offsets[chunk.requests.lowerBound + 1]
+        let first = chunk.requests.lowerBound
+        let base = offsets.begin(first)
+        row.token_begin = Int32(base)
+        row.token_end = Int32(offsets.begin(chunk.requests.upperBound))
+        row.continuation_token_end = Int32(offsets.begin(first + 1))
         row.query_start_loc = store(
-          offsets[chunk.requests.lowerBound...chunk.requests.upperBound].lazy.map { $0 - base })
+          (first...chunk.requests.upperBound).map { Int32(offsets.begin($0) - base) })
       }
       chunks.append(row)
     }

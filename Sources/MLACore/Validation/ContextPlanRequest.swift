@@ -5,7 +5,7 @@ public struct ContextPlanRequest: Sendable {
   /// Cached tokens of each request.
   public var contextLens: [Int32]
   /// Row offsets of the new tokens, if the caller gave them.
-  public var queryStartLoc: [Int32]?
+  public var queryStartLoc: RowOffsets?
   /// Most context rows in a chunk, at least `blockSize`.
   public var rowBudget: Int64
   /// Splits are at multiples of this.
@@ -15,9 +15,7 @@ public struct ContextPlanRequest: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_context_plan_args>?) throws(MLAError) {
     let args = try readStruct(pointer, name: "args", minimumSize: firstVersionSize)
-    guard (0...maximumRequests).contains(args.num_requests) else {
-      throw .invalid("args.num_requests", args.num_requests, "must be 0 to \(maximumRequests)")
-    }
+    try checkRange("args.num_requests", args.num_requests, 0...maximumRequests)
     guard args.block_size >= 1 else {
       throw .invalid("args.block_size", args.block_size, "must be at least 1")
     }
@@ -34,7 +32,14 @@ public struct ContextPlanRequest: Sendable {
     blockSize = args.block_size
     maximumPiece = args.max_context_chunk
     contextLens = try Self.lengths(args.context_lens, count: Int(args.num_requests))
-    queryStartLoc = try Self.offsets(args.query_start_loc, count: Int(args.num_requests))
+    queryStartLoc =
+      if let offsets = args.query_start_loc {
+        try RowOffsets(
+          offsets, requests: args.num_requests, countField: "args.num_requests",
+          field: "args.query_start_loc")
+      } else {
+        nil
+      }
   }
 
   private static func lengths(_ pointer: UnsafePointer<Int32>?, count: Int) throws(MLAError)
@@ -47,22 +52,6 @@ public struct ContextPlanRequest: Sendable {
       throw .invalid("args.context_lens[\(index)]", lengths[index], "must not be negative")
     }
     return lengths
-  }
-
-  private static func offsets(_ pointer: UnsafePointer<Int32>?, count: Int) throws(MLAError)
-    -> [Int32]?
-  {
-    guard let pointer else { return nil }
-    let offsets = Array(UnsafeBufferPointer(start: pointer, count: count + 1))
-    guard offsets[0] == 0 else {
-      throw .invalid("args.query_start_loc[0]", offsets[0], "must be 0")
-    }
-    for index in 1..<(count + 1) where offsets[index] < offsets[index - 1] {
-      throw .invalid(
-        "args.query_start_loc[\(index)]", offsets[index],
-        "must not be below the offset before it (\(offsets[index - 1]))")
-    }
-    return offsets
   }
 }
 
