@@ -79,6 +79,34 @@ final class SelectorListTests: XCTestCase {
     XCTAssertEqual([cpu.is_valid, cpu.is_runnable, cpu.is_dynamic, cpu.is_overridden], [1, 1, 0, 1])
   }
 
+  func testListWithoutAConfigurationJudgesNothing() throws {
+    let probe = BackendProbe(reasons: ["never asked"])
+    try registry.override("CPU", request(probe, path: "a.B"))
+    let list = BackendList(Selector(registry: registry, servesZenCPU: true), nil)
+    XCTAssertEqual(list.count, 8)
+    for index in 0..<Int32(list.count) {
+      let info = try list.info(at: index)
+      XCTAssertEqual([info.is_valid, info.num_reasons], [0, 0])
+      XCTAssertEqual(String(cString: info.reasons), "")
+    }
+    XCTAssertEqual(String(cString: try row("CPU", in: list).class_path), "a.B")
+    XCTAssertEqual(probe.validateCount, 0)
+  }
+
+  func testOverridesCanBeIgnored() throws {
+    try registry.override("CPU", request(BackendProbe(reasons: ["refused"]), path: "a.B"))
+    var config = SelectorConfig(dtype: .bfloat16, dimensions: .deepSeek, backend: "CPU")
+    let selector = Selector(registry: registry, servesZenCPU: false)
+    XCTAssertNotNil(mlaError { try selector.select(config) })
+    XCTAssertEqual(try row("CPU", in: BackendList(selector, config)).is_valid, 0)
+    config.ignoresOverrides = true
+    XCTAssertEqual(try selector.select(config), "CPU")
+    let cpu = try row("CPU", in: BackendList(selector, config))
+    XCTAssertEqual([cpu.is_valid, cpu.is_overridden], [1, 1])
+    XCTAssertEqual(String(cString: cpu.class_path), BuiltInBackend.cpu.classPath)
+    XCTAssertEqual(String(cString: cpu.backend_name), "CPU_SDPA_MLA")
+  }
+
   func testListIsASnapshot() throws {
     try registry.register("MINE", request(path: "a.B"))
     let list = list()

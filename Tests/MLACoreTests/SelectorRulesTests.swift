@@ -127,7 +127,6 @@ final class SelectorRulesTests: XCTestCase {
       ("config.capability_major = -2: ", { $0.capability_major = -2 }),
       ("config.capability_major = 1000: ", { $0.capability_major = 1000 }),
       ("config.capability_minor = -1: ", { $0.capability_major = 9 }),
-      ("config.reserved = 1: ", { $0.reserved = 1 }),
       ("config.struct_size = 47: ", { $0.struct_size = 47 }),
     ]
     for (start, spoil) in cases {
@@ -157,6 +156,7 @@ final class SelectorRulesTests: XCTestCase {
     config.capability_major = 9
     config.capability_minor = 4
     config.batch_invariant = 5
+    config.ignore_overrides = 1
     try "CUSTOM".withCString { name in
       config.backend = name
       try SelectorConfig(&config).withCStruct { seen in
@@ -169,6 +169,7 @@ final class SelectorRulesTests: XCTestCase {
         XCTAssertEqual(seen.pointee.capability_major, 9)
         XCTAssertEqual(seen.pointee.capability_minor, 4)
         XCTAssertEqual(seen.pointee.batch_invariant, 1)
+        XCTAssertEqual(seen.pointee.ignore_overrides, 1)
         XCTAssertEqual(String(cString: seen.pointee.backend), "CUSTOM")
       }
     }
