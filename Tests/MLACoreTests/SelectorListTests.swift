@@ -6,11 +6,15 @@ import XCTest
 /// The list of members: one moment's snapshot, judged by one configuration.
 final class SelectorListTests: XCTestCase {
   private let registry = Registry()
+  /// Rows point into their list.
+  private var lists: [BackendList] = []
 
-  private func list(_ config: SelectorConfig? = nil, zen: Bool = false) -> BackendList {
-    BackendList(
-      Selector(registry: registry, servesZenCPU: zen),
-      config ?? SelectorConfig(dtype: .bfloat16, dimensions: .deepSeek))
+  private static let deepSeek = SelectorConfig(dtype: .bfloat16, dimensions: .deepSeek)
+
+  private func list(_ config: SelectorConfig? = deepSeek, zen: Bool = false) -> BackendList {
+    let list = BackendList(Selector(registry: registry, servesZenCPU: zen), config)
+    lists.append(list)
+    return list
   }
 
   private func row(_ name: String, in list: BackendList) throws -> mla_backend_info {
@@ -82,7 +86,7 @@ final class SelectorListTests: XCTestCase {
   func testListWithoutAConfigurationJudgesNothing() throws {
     let probe = BackendProbe(reasons: ["never asked"])
     try registry.override("CPU", request(probe, path: "a.B"))
-    let list = BackendList(Selector(registry: registry, servesZenCPU: true), nil)
+    let list = list(nil)
     XCTAssertEqual(list.count, 8)
     for index in 0..<Int32(list.count) {
       let info = try list.info(at: index)
@@ -95,13 +99,14 @@ final class SelectorListTests: XCTestCase {
 
   func testOverridesCanBeIgnored() throws {
     try registry.override("CPU", request(BackendProbe(reasons: ["refused"]), path: "a.B"))
-    var config = SelectorConfig(dtype: .bfloat16, dimensions: .deepSeek, backend: "CPU")
     let selector = Selector(registry: registry, servesZenCPU: false)
+    var config = Self.deepSeek
+    config.backend = "CPU"
     XCTAssertNotNil(mlaError { try selector.select(config) })
-    XCTAssertEqual(try row("CPU", in: BackendList(selector, config)).is_valid, 0)
+    XCTAssertEqual(try row("CPU", in: list(config)).is_valid, 0)
     config.ignoresOverrides = true
     XCTAssertEqual(try selector.select(config), "CPU")
-    let cpu = try row("CPU", in: BackendList(selector, config))
+    let cpu = try row("CPU", in: list(config))
     XCTAssertEqual([cpu.is_valid, cpu.is_overridden], [1, 1])
     XCTAssertEqual(String(cString: cpu.class_path), BuiltInBackend.cpu.classPath)
     XCTAssertEqual(String(cString: cpu.backend_name), "CPU_SDPA_MLA")
