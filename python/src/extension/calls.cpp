@@ -1,0 +1,109 @@
+#include "calls.h"
+
+#include <atomic>
+#include <exception>
+#include <utility>
+
+namespace mla_python {
+
+namespace {
+
+thread_local LibraryCall *current_call = nullptr;
+std::atomic<bool> ended{false};
+
+PyObject *exception_type(mla_status status) {
+  switch (status) {
+    case MLA_ERROR_INVALID_ARGUMENT:
+    case MLA_ERROR_UNSUPPORTED_CONFIGURATION:
+    case MLA_ERROR_UNSUPPORTED_HARDWARE:
+    case MLA_ERROR_NOT_REGISTERED:
+      return PyExc_ValueError;
+    case MLA_ERROR_OUT_OF_MEMORY:
+      return PyExc_MemoryError;
+    default:
+      return PyExc_RuntimeError;
+  }
+}
+
+mla_status status_of(nb::handle exception) {
+  const std::pair<PyObject *, mla_status> statuses[] = {
+      {PyExc_ValueError, MLA_ERROR_INVALID_ARGUMENT},
+      {PyExc_TypeError, MLA_ERROR_INVALID_ARGUMENT},
+      {PyExc_NotImplementedError, MLA_ERROR_UNSUPPORTED_CONFIGURATION},
+      {PyExc_ImportError, MLA_ERROR_UNSUPPORTED_HARDWARE},
+      {PyExc_MemoryError, MLA_ERROR_OUT_OF_MEMORY},
+  };
+  for (const auto &[type, status] : statuses) {
+    if (PyErr_GivenExceptionMatches(exception.ptr(), type)) return status;
+  }
+  return MLA_ERROR_INTERNAL;
+}
+
+std::string describe(nb::handle exception) {
+  const char *type = nb::type_name(exception.type()).c_str();
+  try {
+    const nb::str text(exception);
+    return std::string(type) + ": " + text.c_str();
+  } catch (nb::python_error &) {
+    return type;
+  }
+}
+
+}  // namespace
+
+nb::str text_of(const std::string &text) {
+  PyObject *decoded = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()),
+                                           "replace");
+  if (!decoded) throw nb::python_error();
+  return nb::steal<nb::str>(decoded);
+}
+
+void raise(PyObject *type, const std::string &text) {
+  PyErr_SetObject(type, text_of(text).ptr());
+  throw nb::python_error();
+}
+
+LibraryCall::LibraryCall() noexcept : outer_(current_call) { current_call = this; }
+
+LibraryCall::~LibraryCall() { current_call = outer_; }
+
+void LibraryCall::leave(nb::object exception) noexcept {
+  if (current_call) current_call->exception_ = std::move(exception);
+}
+
+void LibraryCall::raise_left_behind() {
+  if (!exception_.is_valid()) return;
+  nb::object exception = std::move(exception_);
+  PyErr_SetObject(exception.type().ptr(), exception.ptr());
+  throw nb::python_error();
+}
+
+void LibraryCall::fail(mla_status status) {
+  raise_left_behind();
+  raise(exception_type(status), mla_last_error_message());
+}
+
+void interpreter_is_ending() noexcept { ended.store(true); }
+
+bool interpreter_has_ended() noexcept { return ended.load() || !Py_IsInitialized(); }
+
+mla_status leave_current_exception() noexcept {
+  try {
+    try {
+      throw;
+    } catch (nb::python_error &error) {
+      nb::object exception = nb::borrow(error.value());
+      mla_set_last_error_message(describe(exception).c_str());
+      const mla_status status = status_of(exception);
+      LibraryCall::leave(std::move(exception));
+      return status;
+    }
+  } catch (const std::exception &error) {
+    mla_set_last_error_message(error.what());
+  } catch (...) {
+    mla_set_last_error_message("unknown C++ exception in a Python backend");
+  }
+  return MLA_ERROR_INTERNAL;
+}
+
+}  // namespace mla_python

@@ -1,0 +1,48 @@
+#include "merge.h"
+
+#include "arguments.h"
+#include "tensor_argument.h"
+
+namespace mla_python {
+
+namespace {
+
+void merge_attn_states(nb::handle output, nb::handle prefix_output, nb::handle prefix_lse,
+                       nb::handle suffix_output, nb::handle suffix_lse, nb::handle output_lse,
+                       nb::handle prefill_tokens_with_context, nb::handle output_scale) {
+  const TensorArgument output_view(output, "output", Access::write);
+  const TensorArgument output_lse_view(output_lse, "output_lse", Access::write);
+  const TensorArgument prefix_output_view(prefix_output, "prefix_output");
+  const TensorArgument prefix_lse_view(prefix_lse, "prefix_lse");
+  const TensorArgument suffix_output_view(suffix_output, "suffix_output");
+  const TensorArgument suffix_lse_view(suffix_lse, "suffix_lse");
+  float scale = 0;
+  mla_merge_args args = MLA_MERGE_ARGS_INIT;
+  args.output = output_view.pointer();
+  args.output_lse = output_lse_view.pointer();
+  args.prefix_output = prefix_output_view.pointer();
+  args.prefix_lse = prefix_lse_view.pointer();
+  args.suffix_output = suffix_output_view.pointer();
+  args.suffix_lse = suffix_lse_view.pointer();
+  if (!prefill_tokens_with_context.is_none()) {
+    args.prefill_tokens_with_context =
+        int64_argument(prefill_tokens_with_context, "prefill_tokens_with_context");
+  }
+  if (!output_scale.is_none()) {
+    scale = static_cast<float>(float_argument(output_scale, "output_scale"));
+    args.output_scale = &scale;
+  }
+  call_library([&] { return mla_merge_attn_states(&args); });
+}
+
+}  // namespace
+
+void bind_merge(nb::module_ &module) {
+  module.def("merge_attn_states", &merge_attn_states, nb::arg("output").none(),
+             nb::arg("prefix_output").none(), nb::arg("prefix_lse").none(),
+             nb::arg("suffix_output").none(), nb::arg("suffix_lse").none(),
+             nb::arg("output_lse").none(), nb::arg("prefill_tokens_with_context").none(),
+             nb::arg("output_scale").none());
+}
+
+}  // namespace mla_python

@@ -1,0 +1,130 @@
+#include "python_backend.h"
+
+#include <cstdint>
+
+#include "host_tensor.h"
+
+namespace mla_python {
+
+namespace {
+
+nb::handle object(void *pointer) { return nb::handle(static_cast<PyObject *>(pointer)); }
+
+/// A view that lives as long as the callback that gets it.
+nb::object view(const mla_tensor *tensor, bool is_read_only) {
+  if (!tensor) return nb::none();
+  return nb::cast(HostTensor(*tensor, is_read_only));
+}
+
+nb::object offsets(const std::int32_t *values, std::int32_t num_requests) {
+  nb::list list;
+  for (std::int32_t i = 0; i <= num_requests; ++i) list.append(values[i]);
+  return list;
+}
+
+nb::tuple described(const mla_context_chunk &chunk) {
+  return nb::make_tuple(chunk.index, offsets(chunk.query_start_loc, chunk.num_requests),
+                        offsets(chunk.cu_seq_lens, chunk.num_requests));
+}
+
+void destroy_context(void *context) {
+  // Memory of an interpreter that is gone is nobody's to free.
+  if (interpreter_has_ended()) return;
+  nb::gil_scoped_acquire with_gil;
+  Py_DECREF(static_cast<PyObject *>(context));
+}
+
+mla_status validate(void *context, const mla_selector_config *config, mla_reason_sink sink,
+                    void *sink_context) {
+  const mla_status status = in_python([&] {
+    const nb::object reasons = object(context).attr("validate")(
+        config->dtype, config->qk_nope_head_dim, config->qk_rope_head_dim, config->v_head_dim,
+        config->platform, config->capability_major, config->capability_minor,
+        config->batch_invariant != 0);
+    for (nb::handle reason : nb::iter(reasons)) sink(sink_context, nb::str(reason).c_str());
+  });
+  // Lists go on without the exception; the text tells their readers.
+  if (status != MLA_OK) sink(sink_context, mla_last_error_message());
+  return MLA_OK;
+}
+
+mla_status create(void *context, const mla_backend_config *config, void **instance) {
+  return in_python([&] {
+    nb::object created = object(context).attr("create")(
+        config->num_heads, config->scale, config->kv_lora_rank, config->qk_nope_head_dim,
+        config->qk_rope_head_dim, config->v_head_dim);
+    *instance = created.release().ptr();
+  });
+}
+
+void destroy(void *, void *instance) { destroy_context(instance); }
+
+mla_status prepare_metadata(void *context, void *instance, const mla_prefill_metadata *metadata) {
+  return in_python([&] {
+    nb::list chunks;
+    for (std::int32_t i = 0; i < metadata->num_chunks; ++i) {
+      chunks.append(described(metadata->chunks[i]));
+    }
+    object(context).attr("prepare_metadata")(
+        object(instance), offsets(metadata->query_start_loc, metadata->num_requests), chunks);
+  });
+}
+
+mla_status run_prefill_new_tokens(void *context, void *instance, const mla_new_tokens_args *args) {
+  return in_python([&] {
+    const nb::object scale = args->output_scale ? nb::object(nb::float_(*args->output_scale)) : nb::none();
+    object(context).attr("run_prefill_new_tokens")(
+        object(instance), view(args->q, true), view(args->k, true), view(args->v, true),
+        view(args->out, false), view(args->lse, false), scale);
+  });
+}
+
+mla_status run_prefill_context_chunk(void *context, void *instance,
+                                     const mla_context_chunk_args *args) {
+  return in_python([&] {
+    object(context).attr("run_prefill_context_chunk")(
+        object(instance), described(*args->chunk), view(args->q, true), view(args->k, true),
+        view(args->v, true), view(args->out, false), view(args->lse, false));
+  });
+}
+
+std::int32_t supports_out(void *context, void *instance) {
+  bool supports = false;
+  in_python([&] {
+    supports = nb::cast<bool>(object(context).attr("supports_out")(object(instance)));
+  });
+  return supports ? 1 : 0;
+}
+
+std::int32_t supports_quant_output(void *context, void *instance, std::int32_t dtype) {
+  bool supports = false;
+  in_python([&] {
+    supports =
+        nb::cast<bool>(object(context).attr("supports_quant_output")(object(instance), dtype));
+  });
+  return supports ? 1 : 0;
+}
+
+}  // namespace
+
+mla_backend_vtable python_vtable(nb::handle adapter, const char *backend_name) {
+  mla_backend_vtable vtable = MLA_BACKEND_VTABLE_INIT;
+  vtable.context = adapter.inc_ref().ptr();
+  vtable.destroy_context = destroy_context;
+  vtable.backend_name = backend_name;
+  vtable.validate = validate;
+  vtable.create = create;
+  vtable.destroy = destroy;
+  vtable.prepare_metadata = prepare_metadata;
+  vtable.run_prefill_new_tokens = run_prefill_new_tokens;
+  vtable.run_prefill_context_chunk = run_prefill_context_chunk;
+  vtable.supports_out = supports_out;
+  vtable.supports_quant_output = supports_quant_output;
+  return vtable;
+}
+
+void release_adapter(const mla_backend_vtable &vtable) {
+  Py_DECREF(static_cast<PyObject *>(vtable.context));
+}
+
+}  // namespace mla_python

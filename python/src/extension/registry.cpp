@@ -1,0 +1,187 @@
+#include "registry.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.h"
+#include "python_backend.h"
+
+namespace mla_python {
+
+namespace {
+
+using Text = std::optional<std::string>;
+
+const char *pointer_or_null(const Text &text) { return text ? text->c_str() : nullptr; }
+
+/// What a backend must serve: mla_selector_config with the string it points to.
+class SelectorConfig {
+ public:
+  SelectorConfig(std::int32_t dtype, nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim,
+                 nb::handle v_head_dim, std::int32_t platform, nb::handle capability_major,
+                 nb::handle capability_minor, bool batch_invariant, bool ignore_overrides,
+                 Text backend)
+      : backend_(std::move(backend)) {
+    config_.dtype = dtype;
+    config_.qk_nope_head_dim = int32_argument(qk_nope_head_dim, "qk_nope_head_dim");
+    config_.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
+    config_.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
+    config_.platform = platform;
+    config_.capability_major = int32_argument(capability_major, "device_capability.major");
+    config_.capability_minor = int32_argument(capability_minor, "device_capability.minor");
+    config_.batch_invariant = batch_invariant ? 1 : 0;
+    config_.ignore_overrides = ignore_overrides ? 1 : 0;
+  }
+
+  mla_selector_config get() const {
+    mla_selector_config config = config_;
+    config.backend = pointer_or_null(backend_);
+    return config;
+  }
+
+ private:
+  mla_selector_config config_ = MLA_SELECTOR_CONFIG_INIT;
+  Text backend_;
+};
+
+using Register = mla_status (*)(const char *, const mla_backend_registration *);
+
+void register_with(Register function, const std::string &name, const Text &class_path,
+                   nb::handle adapter, const Text &backend_name) {
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  registration.class_path = pointer_or_null(class_path);
+  if (adapter.is_none()) {
+    call_library([&] { return function(name.c_str(), &registration); });
+    return;
+  }
+  const mla_backend_vtable vtable = python_vtable(adapter, pointer_or_null(backend_name));
+  registration.vtable = &vtable;
+  try {
+    call_library([&] { return function(name.c_str(), &registration); });
+  } catch (...) {
+    release_adapter(vtable);
+    throw;
+  }
+}
+
+nb::object text_or_none(const char *text) {
+  return text ? nb::object(text_of(text)) : nb::none();
+}
+
+nb::object backend_path(const std::string &name) {
+  const char *path = nullptr;
+  call_library([&] { return mla_backend_path(name.c_str(), &path); });
+  return text_or_none(path);
+}
+
+bool is_overridden(const std::string &name) {
+  std::int32_t overridden = 0;
+  call_library([&] { return mla_backend_is_overridden(name.c_str(), &overridden); });
+  return overridden != 0;
+}
+
+nb::dict row(const mla_backend_list *list, std::int32_t index) {
+  mla_backend_info info = MLA_BACKEND_INFO_INIT;
+  call_library([&] { return mla_backend_list_get(list, index, &info); });
+  nb::list reasons;
+  for (std::int32_t i = 0; i < info.num_reasons; ++i) {
+    const char *text = nullptr;
+    call_library([&] { return mla_backend_list_reason(list, index, i, &text); });
+    reasons.append(text_of(text));
+  }
+  nb::dict row;
+  row["name"] = info.name;
+  row["backend_name"] = text_of(info.backend_name);
+  row["class_path"] = text_or_none(info.class_path);
+  row["is_valid"] = info.is_valid != 0;
+  row["reasons"] = nb::tuple(reasons);
+  row["is_overridden"] = info.is_overridden != 0;
+  row["is_dynamic"] = info.is_dynamic != 0;
+  row["is_runnable"] = info.is_runnable != 0;
+  return row;
+}
+
+nb::list backends(const SelectorConfig *config) {
+  mla_backend_list *list = nullptr;
+  const mla_selector_config raw = config ? config->get() : mla_selector_config{};
+  call_library([&] { return mla_backend_list_create(config ? &raw : nullptr, &list); });
+  const std::unique_ptr<mla_backend_list, void (*)(mla_backend_list *)> owner(
+      list, mla_backend_list_destroy);
+  nb::list rows;
+  for (std::int32_t i = 0; i < mla_backend_list_size(list); ++i) rows.append(row(list, i));
+  return rows;
+}
+
+nb::list validate(const std::string &name, const SelectorConfig &config) {
+  const mla_selector_config raw = config.get();
+  std::vector<std::string> reasons;
+  LibraryCall call;
+  call([&] {
+    return mla_validate_configuration(
+        name.c_str(), &raw,
+        [](void *sink, const char *reason) {
+          static_cast<std::vector<std::string> *>(sink)->emplace_back(reason);
+        },
+        &reasons);
+  });
+  call.raise_left_behind();
+  nb::list texts;
+  for (const std::string &reason : reasons) texts.append(text_of(reason));
+  return texts;
+}
+
+nb::str select(const SelectorConfig &config) {
+  const mla_selector_config raw = config.get();
+  const char *name = nullptr;
+  LibraryCall call;
+  call([&] { return mla_select_backend(&raw, &name); });
+  call.raise_left_behind();
+  return nb::str(name);
+}
+
+}  // namespace
+
+void bind_registry(nb::module_ &module) {
+  nb::class_<SelectorConfig>(module, "SelectorConfig", "What a backend must serve.")
+      .def(nb::init<std::int32_t, nb::handle, nb::handle, nb::handle, std::int32_t, nb::handle,
+                    nb::handle, bool, bool, Text>(),
+           nb::kw_only(), nb::arg("dtype"), nb::arg("qk_nope_head_dim"),
+           nb::arg("qk_rope_head_dim"), nb::arg("v_head_dim"), nb::arg("platform"),
+           nb::arg("capability_major"), nb::arg("capability_minor"), nb::arg("batch_invariant"),
+           nb::arg("ignore_overrides"), nb::arg("backend").none());
+  module.def(
+      "register_backend",
+      [](const std::string &name, const Text &class_path, nb::handle adapter,
+         const Text &backend_name) {
+        register_with(mla_register_backend, name, class_path, adapter, backend_name);
+      },
+      nb::arg("name"), nb::arg("class_path").none(), nb::arg("adapter").none(),
+      nb::arg("backend_name").none());
+  module.def(
+      "override_backend",
+      [](const std::string &name, const Text &class_path, nb::handle adapter,
+         const Text &backend_name) {
+        register_with(mla_override_backend, name, class_path, adapter, backend_name);
+      },
+      nb::arg("name"), nb::arg("class_path").none(), nb::arg("adapter").none(),
+      nb::arg("backend_name").none());
+  module.def("clear_override", [](const std::string &name) {
+    call_library([&] { return mla_clear_override(name.c_str()); });
+  }, nb::arg("name"));
+  module.def("remove_backend", [](const std::string &name) {
+    call_library([&] { return mla_remove_backend(name.c_str()); });
+  }, nb::arg("name"));
+  module.def("backend_path", &backend_path, nb::arg("name"));
+  module.def("is_overridden", &is_overridden, nb::arg("name"));
+  module.def("backends", &backends, nb::arg("config").none());
+  module.def("validate", &validate, nb::arg("name"), nb::arg("config"));
+  module.def("select", &select, nb::arg("config"));
+}
+
+}  // namespace mla_python

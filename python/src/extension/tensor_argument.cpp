@@ -1,0 +1,142 @@
+#include "tensor_argument.h"
+
+#include <nanobind/stl/string.h>
+
+#include <cstdint>
+#include <string>
+
+#include "dlpack.h"
+#include "host_tensor.h"
+
+namespace mla_python {
+
+namespace {
+
+std::string dlpack_dtype_name(const DLDataType &type) {
+  if (type.lanes == 1) {
+    const std::string bits = std::to_string(type.bits);
+    switch (type.code) {
+      case kDLInt: return "int" + bits;
+      case kDLFloat: return "float" + bits;
+      case kDLBfloat: return "bfloat" + bits;
+      case kDLFloat8_e4m3fn: return "float8_e4m3fn";
+      default: break;
+    }
+  }
+  return "DLPack type " + std::to_string(type.code);
+}
+
+/// A tensor of too many dimensions keeps their number: the library names the rule.
+std::int32_t described_dimensions(std::int64_t ndim) {
+  return static_cast<std::int32_t>(ndim < MLA_MAX_NDIM ? ndim : MLA_MAX_NDIM);
+}
+
+std::int64_t element_stride(std::int64_t bytes, std::int64_t element, const char *name) {
+  if (bytes % element != 0) {
+    raise(PyExc_ValueError, std::string(name) + ".strides: " + std::to_string(bytes) +
+                                " bytes are no multiple of an element's " +
+                                std::to_string(element));
+  }
+  return bytes / element;
+}
+
+}  // namespace
+
+TensorArgument::TensorArgument(nb::handle value, const char *name, Access access) {
+  if (value.is_none()) return;
+  is_present_ = true;
+  if (nb::isinstance<HostTensor>(value)) {
+    read_host_tensor(value);
+  } else if (nb::hasattr(value, "__array_interface__")) {
+    read_array_interface(value, name);
+  } else if (nb::hasattr(value, "__dlpack__")) {
+    read_dlpack(value, name);
+  } else {
+    raise(PyExc_TypeError,
+          std::string(name) + ": must be a tensor (torch, numpy or any with __dlpack__), not " +
+              nb::type_name(value.type()).c_str());
+  }
+  if (access == Access::write && is_read_only_) {
+    raise(PyExc_ValueError, std::string(name) + ": is read-only, must be writable");
+  }
+}
+
+void TensorArgument::read_host_tensor(nb::handle value) {
+  const HostTensor &tensor = nb::cast<HostTensor &>(value);
+  view_ = tensor.view();
+  is_read_only_ = tensor.is_read_only();
+  owner_ = nb::borrow(value);
+}
+
+/// NumPy's own form: unlike its DLPack it has ml_dtypes' formats and arrays that
+/// are read-only.
+void TensorArgument::read_array_interface(nb::handle value, const char *name) {
+  const nb::dict interface = nb::cast<nb::dict>(value.attr("__array_interface__"));
+  const std::string typestr = nb::str(nb::handle(interface["typestr"])).c_str();
+  const std::string dtype = nb::str(nb::getattr(value.attr("dtype"), "name")).c_str();
+  if (typestr[0] == '>') raise(PyExc_TypeError, std::string(name) + ": is big-endian");
+  set_dtype(dtype, name);
+  const nb::tuple data = nb::cast<nb::tuple>(interface["data"]);
+  view_.data = reinterpret_cast<void *>(nb::cast<std::uintptr_t>(data[0]));
+  is_read_only_ = nb::cast<bool>(data[1]);
+  const nb::tuple shape = nb::cast<nb::tuple>(interface["shape"]);
+  const nb::object strides = interface["strides"];
+  const std::int64_t element = dtype_bytes(view_.dtype);
+  std::int64_t dense = 1;
+  view_.ndim = static_cast<std::int32_t>(shape.size());
+  for (std::int32_t i = described_dimensions(view_.ndim) - 1; i >= 0; --i) {
+    view_.shape[i] = nb::cast<std::int64_t>(shape[static_cast<std::size_t>(i)]);
+    view_.strides[i] =
+        strides.is_none()
+            ? dense
+            : element_stride(nb::cast<std::int64_t>(strides[static_cast<std::size_t>(i)]), element,
+                             name);
+    dense *= view_.shape[i];
+  }
+  owner_ = nb::borrow(value);
+}
+
+void TensorArgument::read_dlpack(nb::handle value, const char *name) {
+  const DLPackBorrow borrow(value, name);
+  const DLTensor &tensor = borrow.tensor();
+  set_dtype(dlpack_dtype_name(tensor.dtype), name);
+  view_.data = static_cast<char *>(tensor.data) + tensor.byte_offset;
+  is_read_only_ = borrow.is_read_only();
+  view_.ndim = tensor.ndim;
+  std::int64_t dense = 1;
+  for (std::int32_t i = described_dimensions(tensor.ndim) - 1; i >= 0; --i) {
+    view_.shape[i] = tensor.shape[i];
+    view_.strides[i] = tensor.strides ? tensor.strides[i] : dense;
+    dense *= tensor.shape[i];
+  }
+  owner_ = borrow.capsule();
+}
+
+void TensorArgument::set_dtype(const std::string &dtype, const char *name) {
+  view_.dtype = dtype_of_name(dtype);
+  if (view_.dtype == MLA_DTYPE_NONE) {
+    raise(PyExc_TypeError, std::string(name) + ".dtype = " + dtype +
+                               ": must be float32, float16, bfloat16 or float8_e4m3fn");
+  }
+}
+
+namespace {
+
+nb::tuple describe(nb::handle value, const std::string &name) {
+  const TensorArgument argument(value, name.c_str());
+  if (!argument.pointer()) {
+    raise(PyExc_TypeError, name + ": must be a tensor, not None");
+  }
+  const mla_tensor &view = *argument.pointer();
+  nb::list shape;
+  for (std::int32_t i = 0; i < described_dimensions(view.ndim); ++i) shape.append(view.shape[i]);
+  return nb::make_tuple(nb::tuple(shape), dtype_name(view.dtype));
+}
+
+}  // namespace
+
+void bind_tensor_argument(nb::module_ &module) {
+  module.def("describe", &describe, nb::arg("tensor").none(), nb::arg("name"));
+}
+
+}  // namespace mla_python

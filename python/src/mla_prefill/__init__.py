@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MLA prefill for any engine: vLLM's prefill backends with native CPU kernels.
+
+The names and contracts are those of ``vllm.v1.attention.backends.mla.prefill``
+(0.33). What is registered, chosen and refused is decided by ``libmlaprefill``,
+whose one registry per process all languages share; this package is its face in
+Python. It imports neither torch nor numpy.
+"""
+
+from mla_prefill._core import version as _version
+from mla_prefill.base import MLADimensions, MLAPrefillBackend
+from mla_prefill.host import (
+    cpu_features,
+    cpu_summary,
+    get_num_threads,
+    library_path,
+    set_num_threads,
+)
+from mla_prefill.metadata import (
+    ChunkedContextMetadata,
+    ContextChunk,
+    PrefillMetadata,
+    plan_context_chunks,
+)
+from mla_prefill.ops import merge_attn_states
+from mla_prefill.registry import (
+    BackendInfo,
+    MLAPrefillBackendEnum,
+    backends,
+    register_mla_prefill_backend,
+)
+from mla_prefill.selector import (
+    MLAPrefillConfig,
+    MLAPrefillSelectorConfig,
+    get_mla_prefill_backend,
+)
+
+__version__: str = _version()
+
+__all__ = [
+    "BackendInfo",
+    "ChunkedContextMetadata",
+    "ContextChunk",
+    "MLADimensions",
+    "MLAPrefillBackend",
+    "MLAPrefillBackendEnum",
+    "MLAPrefillConfig",
+    "MLAPrefillSelectorConfig",
+    "PrefillMetadata",
+    "backends",
+    "cpu_features",
+    "cpu_summary",
+    "get_mla_prefill_backend",
+    "get_num_threads",
+    "library_path",
+    "merge_attn_states",
+    "plan_context_chunks",
+    "register_mla_prefill_backend",
+    "set_num_threads",
+]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between the library and a backend class written in Python.
+
+The extension calls these methods from the library's callbacks, with numbers,
+lists and borrowed tensors.
+"""
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from mla_prefill import _core, _tensors
+from mla_prefill._dtypes import DType
+from mla_prefill.base import MLADimensions
+from mla_prefill.metadata import ChunkedContextMetadata, ContextChunk, PrefillMetadata, longest
+
+
+class DeviceCapability(NamedTuple):
+    """A GPU's, as vLLM hands it to backend classes."""
+
+    major: int
+    minor: int
+
+
+def resolve_class(path: str) -> type:
+    """The class at ``package.module.Class``.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: the module has no such class.
+    """
+    module, _, name = path.rpartition(".")
+    if not module:
+        raise ImportError(f"'{path}' is not the path of a class: must be package.module.Class")
+    return getattr(import_module(module), name)
+
+
+class BackendAdapter:
+    """A backend class, or the path of one that is imported when it is needed."""
+
+    __slots__ = ("__weakref__", "_class", "_path")
+
+    def __init__(self, backend: type | str) -> None:
+        self._class = None if isinstance(backend, str) else backend
+        self._path = backend if isinstance(backend, str) else None
+
+    def backend_class(self) -> type:
+        if self._class is None:
+            assert self._path is not None
+            self._class = resolve_class(self._path)
+        return self._class
+
+    def validate(
+        self,
+        dtype: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        platform: int,
+        capability_major: int,
+        capability_minor: int,
+        batch_invariant: bool,
+    ) -> list[str]:
+        from mla_prefill.selector import MLAPrefillSelectorConfig, Platform
+
+        try:
+            backend_class: Any = self.backend_class()
+        except ImportError:
+            return ["ImportError"]
+        capability = DeviceCapability(capability_major, capability_minor)
+        config = MLAPrefillSelectorConfig(
+            dtype=_tensors.library_dtype(dtype),
+            mla_dimensions=MLADimensions(
+                qk_nope_head_dim=qk_nope_head_dim,
+                qk_rope_head_dim=qk_rope_head_dim,
+                v_head_dim=v_head_dim,
+            ),
+            platform=Platform(platform),
+            batch_invariant=batch_invariant,
+        )
+        return list(
+            backend_class.validate_configuration(
+                capability if capability_major >= 0 else None, config
+            )
+        )
+
+    def create(
+        self,
+        num_heads: int,
+        scale: float,
+        kv_lora_rank: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+    ) -> Any:
+        return self.backend_class()(
+            num_heads=num_heads,
+            scale=scale,
+            kv_lora_rank=kv_lora_rank,
+            qk_nope_head_dim=qk_nope_head_dim,
+            qk_rope_head_dim=qk_rope_head_dim,
+            v_head_dim=v_head_dim,
+            vllm_config=None,
+        )
+
+    def prepare_metadata(
+        self, backend: Any, query_start_loc: list[int], chunks: list[tuple[int, list, list]]
+    ) -> None:
+        library = _library_of(backend)
+        announced = [_context_chunk(chunk, place, library) for place, chunk in enumerate(chunks)]
+        backend.prepare_metadata(
+            PrefillMetadata(
+                query_start_loc=_tensors.offsets(query_start_loc, library),
+                max_query_len=longest(query_start_loc),
+                chunked_context=ChunkedContextMetadata(chunks=announced) if announced else None,
+            )
+        )
+
+    def run_prefill_new_tokens(
+        self,
+        backend: Any,
+        q: _core.HostTensor,
+        k: _core.HostTensor,
+        v: _core.HostTensor,
+        out: _core.HostTensor,
+        lse: _core.HostTensor | None,
+        output_scale: float | None,
+    ) -> None:
+        library = _library_of(backend)
+        target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
+        optional = {} if output_scale is None else {"output_scale": output_scale}
+        if backend.supports_out():
+            optional["out"] = target
+        result = backend.run_prefill_new_tokens(
+            q=_tensors.viewed(q, library),
+            k=_tensors.viewed(k, library),
+            v=_tensors.viewed(v, library),
+            return_softmax_lse=lse is not None,
+            **optional,
+        )
+        result, lse_result = result if lse is not None else (result, None)
+        _tensors.store("out", target, result)
+        if lse is not None:
+            _tensors.store("lse", lse_target, lse_result)
+
+    def run_prefill_context_chunk(
+        self,
+        backend: Any,
+        chunk: tuple[int, list, list],
+        q: _core.HostTensor,
+        k: _core.HostTensor,
+        v: _core.HostTensor,
+        out: _core.HostTensor,
+        lse: _core.HostTensor,
+    ) -> None:
+        library = _library_of(backend)
+        target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
+        result, lse_result = backend.run_prefill_context_chunk(
+            chunk=_context_chunk(chunk, chunk[0], library),
+            q=_tensors.viewed(q, library),
+            k=_tensors.viewed(k, library),
+            v=_tensors.viewed(v, library),
+            **({"out": target} if backend.supports_out() else {}),
+        )
+        _tensors.store("out", target, result)
+        _tensors.store("lse", lse_target, lse_result)
+
+    def supports_out(self, backend: Any) -> bool:
+        # Without it the adapter copies: to C code every backend writes into `out`.
+        return True
+
+    def supports_quant_output(self, backend: Any, dtype: int) -> bool:
+        return bool(backend.supports_quant_output(DType(_core.dtype_name(dtype))))
+
+
+def _library_of(backend: Any) -> str | None:
+    return getattr(backend, "tensor_library", None)
+
+
+def _context_chunk(
+    chunk: tuple[int, list[int], list[int]], index: int, library: str | None
+) -> ContextChunk:
+    _, query_start_loc, cu_seq_lens = chunk
+    seq_lens = [end - begin for begin, end in zip(cu_seq_lens, cu_seq_lens[1:], strict=False)]
+    return ContextChunk(
+        index=index,
+        query_start_loc=_tensors.offsets(query_start_loc, library),
+        cu_seq_lens=_tensors.offsets(cu_seq_lens, library),
+        seq_lens=_tensors.offsets(seq_lens, library),
+        max_query_len=longest(query_start_loc),
+        max_seq_len=max(seq_lens, default=0),
+    )

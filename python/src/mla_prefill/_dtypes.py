@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element types by name, whichever library's they are."""
+
+from typing import Any
+
+from mla_prefill import _core
+
+
+class DType(str):
+    """An element type's name; equal to torch's and numpy's types of that name."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, dtype_name(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+def dtype_name(dtype: Any) -> str:
+    """``"bfloat16"`` for ``torch.bfloat16``, ``ml_dtypes.bfloat16``, ``"bfloat16"``, ..."""
+    if isinstance(dtype, str):
+        text = str.__str__(dtype)
+    elif isinstance(dtype, type):
+        text = dtype.__name__
+    else:
+        # numpy's have a name, torch's only a text.
+        name = getattr(dtype, "name", None)
+        text = name if isinstance(name, str) else str(dtype)
+    return text.removeprefix("torch.")
+
+
+def with_dtype(text: str, dtype: Any) -> str:
+    """A text of the library's about a type that it does not know, with the type's name."""
+    if dtype_code(dtype) != 0:
+        return text
+    return text.replace("dtype None", f"dtype {dtype}").replace("dtype=None", f"dtype={dtype}")
+
+
+def dtype_code(dtype: Any) -> int:
+    """``MLA_DTYPE_*`` of a type; ``MLA_DTYPE_NONE`` for one that the header lacks."""
+    return _core.dtype_of_name(dtype_name(dtype))

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backends that the library runs: its own, and what C and C++ code has registered."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mla_prefill import _core, _tensors
+from mla_prefill._dtypes import DType, dtype_code, with_dtype
+from mla_prefill.base import MLADimensions, MLAPrefillBackend
+from mla_prefill.metadata import announced_chunks, chunk_by_index
+
+if TYPE_CHECKING:
+    from mla_prefill.selector import MLAPrefillSelectorConfig
+
+_ANY_DIMENSIONS = MLADimensions(qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0)
+_TYPES = ("float16", "bfloat16", "float32", "float8_e4m3fn")
+#: The questions of which a subclass may answer some itself.
+_RULES = (
+    "supports_compute_capability",
+    "supports_dtype",
+    "supports_mla_dimensions",
+    "is_available",
+    "supported_dtypes",
+    "supported_mla_dimensions",
+)
+
+
+class _SupportedTypes:
+    """The class attribute ``supported_dtypes``, as the library answers it."""
+
+    def __get__(self, instance: object, owner: "type[NativePrefillBackend]") -> list[DType]:
+        return [DType(name) for name in _TYPES if owner.supports_dtype(name)]
+
+
+class NativePrefillBackend(MLAPrefillBackend):
+    """A backend of the library's by the registry's name of it."""
+
+    #: The member of the registry.
+    member_name: ClassVar[str]
+    #: Whether the member's own implementation is meant, whatever overrides it: an
+    #: override that derives from what it replaces must not find itself.
+    is_own_implementation: ClassVar[bool] = True
+
+    supported_dtypes = _SupportedTypes()  # type: ignore[assignment]
+
+    @classmethod
+    def _reasons(
+        cls,
+        dtype: Any = "bfloat16",
+        mla_dimensions: MLADimensions = _ANY_DIMENSIONS,
+        device_capability: Any = None,
+        selector_config: "MLAPrefillSelectorConfig | None" = None,
+    ) -> list[str]:
+        from mla_prefill.selector import MLAPrefillSelectorConfig, library_config
+
+        config = selector_config or MLAPrefillSelectorConfig(dtype, mla_dimensions)
+        return _core.validate(
+            cls.member_name,
+            library_config(config, device_capability, ignore_overrides=cls.is_own_implementation),
+        )
+
+    @classmethod
+    def supports_compute_capability(cls, device_capability: Any) -> bool:
+        reasons = cls._reasons(device_capability=device_capability)
+        return not any("capability" in reason for reason in reasons)
+
+    @classmethod
+    def supports_dtype(cls, dtype: Any) -> bool:
+        declaring = next(base for base in cls.__mro__ if "supported_dtypes" in vars(base))
+        if declaring is not NativePrefillBackend:
+            return super().supports_dtype(dtype)
+        return not any(reason.startswith("dtype ") for reason in cls._reasons(dtype=dtype))
+
+    @classmethod
+    def supports_mla_dimensions(cls, mla_dimensions: MLADimensions) -> bool:
+        if not super().supports_mla_dimensions(mla_dimensions):
+            return False
+        reasons = cls._reasons(mla_dimensions=mla_dimensions)
+        return not any("MLA dimensions" in reason for reason in reasons)
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return "required dependencies not available" not in cls._reasons()
+
+    @classmethod
+    def validate_configuration(
+        cls, device_capability: Any, selector_config: "MLAPrefillSelectorConfig"
+    ) -> list[str]:
+        if cls._answers_itself():
+            return super().validate_configuration(device_capability, selector_config)
+        reasons = cls._reasons(
+            device_capability=device_capability, selector_config=selector_config
+        )
+        return [with_dtype(reason, selector_config.dtype) for reason in reasons]
+
+    @classmethod
+    def _answers_itself(cls) -> bool:
+        for base in cls.__mro__:
+            if base is NativePrefillBackend:
+                return False
+            if any(rule in vars(base) for rule in _RULES):
+                return True
+        return False
+
+    def __init__(
+        self,
+        num_heads: int,
+        scale: float,
+        kv_lora_rank: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        vllm_config: Any = None,
+        **_unknown: Any,
+    ) -> None:
+        """As the base class; keywords of other versions of vLLM are ignored.
+
+        Raises:
+            TypeError, ValueError: an argument breaks a rule; the text names it.
+        """
+        super().__init__(
+            num_heads=num_heads,
+            scale=scale,
+            kv_lora_rank=kv_lora_rank,
+            qk_nope_head_dim=qk_nope_head_dim,
+            qk_rope_head_dim=qk_rope_head_dim,
+            v_head_dim=v_head_dim,
+            vllm_config=vllm_config,
+        )
+        self._num_announced = 0
+        self._backend = _core.Backend(
+            self.member_name,
+            num_heads=num_heads,
+            scale=scale,
+            kv_lora_rank=kv_lora_rank,
+            qk_nope_head_dim=qk_nope_head_dim,
+            qk_rope_head_dim=qk_rope_head_dim,
+            v_head_dim=v_head_dim,
+            ignore_override=self.is_own_implementation,
+        )
+
+    def supports_out(self) -> bool:
+        return self._backend.supports_out()
+
+    def supports_quant_output(self, quant_key: Any) -> bool:
+        # Only a static scale of the whole tensor can come as one number.
+        scale = getattr(quant_key, "scale", None)
+        if scale is not None and not getattr(scale, "static", False):
+            return False
+        dtype = dtype_code(getattr(quant_key, "dtype", quant_key))
+        return dtype != 0 and self._backend.supports_quant_output(dtype)
+
+    def prepare_metadata(self, prefill_metadata: Any) -> None:
+        """Hands in the batch, before any run.
+
+        Args:
+            prefill_metadata: has ``query_start_loc [num_requests + 1]``, a tensor or
+                sequence of integers, and may have ``chunked_context.chunks`` with
+                ``query_start_loc`` and ``cu_seq_lens`` each.
+
+        Raises:
+            TypeError, ValueError: the text names the field.
+        """
+        query_start_loc = getattr(prefill_metadata, "query_start_loc", None)
+        chunks = announced_chunks(prefill_metadata)
+        self._backend.prepare_metadata(query_start_loc, chunks)
+        super().prepare_metadata(prefill_metadata)
+        self._num_announced = len(chunks)
+
+    def run_prefill_new_tokens(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        return_softmax_lse: bool,
+        out: Any = None,
+        output_scale: Any = None,
+        **_unknown: Any,
+    ) -> Any:
+        """Causal attention of the batch's new tokens to themselves.
+
+        Args:
+            q: ``[tokens, num_heads, qk_head_dim]`` of bf16, fp16 or fp32.
+            k: the same shape and type.
+            v: ``[tokens, num_heads, v_head_dim]``; may be a view of wider rows.
+            return_softmax_lse: whether to return the log-sum-exp as well.
+            out: ``[tokens, num_heads, v_head_dim]`` to write into; None: a new tensor
+                of q's kind and type.
+            output_scale: scale of a quantized ``out``.
+
+        Returns:
+            ``out``, or ``(out, lse)`` with lse ``[num_heads, tokens]`` float32, natural
+            logarithm, -inf for a token without keys.
+
+        Raises:
+            TypeError, ValueError: the text names the argument.
+        """
+        result, lse = self._outputs(q, out, return_softmax_lse)
+        self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale)
+        result = _tensors.finished(q, result) if out is None else out
+        return (result, _tensors.finished(q, lse)) if return_softmax_lse else result
+
+    def run_prefill_context_chunk(
+        self,
+        chunk: Any = None,
+        q: Any = None,
+        k: Any = None,
+        v: Any = None,
+        out: Any = None,
+        *,
+        chunk_idx: int | None = None,
+        **_unknown: Any,
+    ) -> tuple[Any, Any]:
+        """Attention, not masked, of some requests' new tokens to a chunk of their context.
+
+        Args:
+            chunk: has ``query_start_loc`` and ``cu_seq_lens``, row offsets into q and
+                into k and v. A number is a chunk of the batch's ``chunked_context``
+                for all of its queries, as vLLM had it up to 0.27 (``chunk_idx``).
+            q, k, v, out: as in ``run_prefill_new_tokens``, the chunk's rows.
+
+        Returns:
+            ``(out, lse)``.
+
+        Raises:
+            TypeError, ValueError: the text names the argument.
+        """
+        index, query_start_loc, cu_seq_lens = self._chunk_fields(
+            chunk if chunk_idx is None else chunk_idx
+        )
+        result, lse = self._outputs(q, out, True)
+        self._backend.run_prefill_context_chunk(
+            index, query_start_loc, cu_seq_lens, q, k, v, result, lse
+        )
+        return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
+
+    def _chunk_fields(self, chunk: Any) -> tuple[int, Any, Any]:
+        if isinstance(chunk, int):
+            return chunk_by_index(getattr(self, "_prefill_metadata", None), chunk)
+        index = getattr(chunk, "index", -1)
+        if not isinstance(index, int) or index >= self._num_announced:
+            index = -1
+        return index, getattr(chunk, "query_start_loc", None), getattr(chunk, "cu_seq_lens", None)
+
+    def _outputs(self, q: Any, out: Any, with_lse: bool) -> tuple[Any, Any]:
+        """Where a run writes; wrong shapes of q are the library's to name."""
+        shape, _ = _tensors.describe(q)
+        rows = shape[0] if shape else 0
+        if out is None:
+            out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim))
+        lse = _tensors.empty(q, (self.num_heads, rows), "float32") if with_lse else None
+        return out, lse

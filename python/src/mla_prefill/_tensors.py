@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of the caller's kind. A library that nobody has imported has none."""
+
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from mla_prefill import _core
+from mla_prefill._dtypes import DType
+
+
+def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
+    """Uninitialised memory that runs can write, of the kind of ``like`` if that is possible.
+
+    Args:
+        dtype: a type's name; None: the type of ``like``.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(like, numpy.ndarray):
+        return numpy.empty(shape, dtype or like.dtype)
+    return _core.HostTensor(list(shape), _core.dtype_of_name(dtype or describe(like)[1]))
+
+
+def finished(like: Any, result: Any) -> Any:
+    """What ``empty`` gave and a run filled, as the library of ``like`` hands it out."""
+    if not isinstance(result, _core.HostTensor):
+        return result
+    namespace = getattr(like, "__array_namespace__", None)
+    return result if namespace is None else namespace().from_dlpack(result)
+
+
+@cache
+def _is_installed(library: str) -> bool:
+    return find_spec(library) is not None
+
+
+def describe(tensor: Any, name: str = "q") -> tuple[tuple[int, ...], str]:
+    """Shape and type's name. TypeError or ValueError that begin with ``name``."""
+    return _core.describe(tensor, name)
+
+
+def viewed(tensor: "_core.HostTensor | None", library: str | None) -> Any:
+    """A view for a backend written in Python; the bare tensor where no library has its type.
+
+    Args:
+        library: "torch", "numpy", or None, which is torch where it has been imported.
+    """
+    if tensor is None:
+        return None
+    library = library or ("torch" if "torch" in sys.modules else "numpy")
+    if not _is_installed(library):
+        return tensor
+    if library == "torch":
+        return import_module("torch").from_dlpack(tensor)
+    array = import_module("numpy").asarray(tensor)
+    if tensor.dtype in ("float32", "float16"):
+        return array
+    if not _is_installed("ml_dtypes"):
+        return tensor
+    return array.view(getattr(import_module("ml_dtypes"), tensor.dtype))
+
+
+def offsets(values: list[int], library: str | None) -> Any:
+    """Row offsets for a backend written in Python."""
+    library = library or ("torch" if "torch" in sys.modules else "numpy")
+    if not _is_installed(library):
+        return values
+    if library == "torch":
+        torch = import_module("torch")
+        return torch.tensor(values, dtype=torch.int32)
+    return import_module("numpy").array(values, "int32")
+
+
+def store(name: str, target: Any, result: Any) -> None:
+    """Copies what a backend returned to where its caller wants it."""
+    if result is target:
+        return
+    shape = tuple(target.shape)
+    if result is None or tuple(result.shape)[:-1] != shape[:-1] or result.shape[-1] < shape[-1]:
+        got = None if result is None else tuple(result.shape)
+        raise ValueError(f"{name}: the backend returned shape {got}, must be {shape}")
+    # Some kernels pad v to the head dimension of q, and their output with it.
+    target[...] = result[..., : shape[-1]]
+
+
+def library_dtype(code: int) -> Any:
+    """torch's type where torch has been imported, else one equal to everybody's."""
+    if code == 0:
+        return None
+    name = _core.dtype_name(code)
+    torch = sys.modules.get("torch")
+    return DType(name) if torch is None else getattr(torch, name)

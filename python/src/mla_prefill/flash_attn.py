@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLASH_ATTN: one work item for each request, head and tile of queries."""
+
+from mla_prefill._native import NativePrefillBackend
+
+
+class FlashAttnPrefillBackend(NativePrefillBackend):
+    """FlashAttention's schedule: tiles of queries, the longest first."""
+
+    member_name = "FLASH_ATTN"
+
+    @staticmethod
+    def get_name() -> str:
+        return "FLASH_ATTN"

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host: its CPU, the threads that runs use, the library that is loaded."""
+
+from typing import Any
+
+from mla_prefill import _core
+
+
+def cpu_features() -> dict[str, Any]:
+    """What the CPU offers and which kernels serve it.
+
+    Keys: ``vendor``, ``model``, ``features`` (a tuple such as ``("avx2", ...)``),
+    ``best_isa``, ``isa`` (capped by ``MLA_MAX_ISA``), ``bf16_isa``, ``fp16_isa``,
+    ``fp32_isa``, ``num_processors``.
+    """
+    return _core.cpu_features()
+
+
+def cpu_summary() -> str:
+    """The same as one line, for logs."""
+    return _core.cpu_summary()
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Sets how many threads runs use, the calling one included, from the next run on.
+
+    0 is the default: the processors this process may run on. Results have the same
+    bits whatever the number.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 0 or above 1024.
+    """
+    _core.set_num_threads(num_threads)
+
+
+def get_num_threads() -> int:
+    """How many threads the next run uses."""
+    return _core.get_num_threads()
+
+
+def library_path() -> str | None:
+    """The file of the library that is loaded, for C code that is to share its registry."""
+    return _core.library_path()

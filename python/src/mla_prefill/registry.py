@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry of MLA prefill backends: the library's, seen as an enum.
+
+Members appear and go as any language of the process registers and removes them.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import Enum, EnumMeta
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from mla_prefill import _core
+from mla_prefill._adapter import BackendAdapter, resolve_class
+
+if TYPE_CHECKING:
+    from mla_prefill.base import MLAPrefillBackend
+    from mla_prefill.selector import MLAPrefillConfig
+
+Class = TypeVar("Class", bound=type)
+
+#: Where the classes of backends live that C and C++ code has registered.
+_REGISTERED = "mla_prefill.registered"
+
+#: What Python code has put behind a name and path. The library holds the adapters
+#: as long as they are registered or run: what it drops disappears here.
+_ADAPTERS: "WeakValueDictionary[tuple[str, str], BackendAdapter]" = WeakValueDictionary()
+
+
+class _MLAPrefillBackendEnumMeta(EnumMeta):
+    """Keeps the members those of the library, and names unknown ones as vLLM does."""
+
+    def _sync_(cls) -> None:
+        # While the class is being made there is nothing to compare.
+        if "_is_complete_" not in cls.__dict__:
+            return
+        rows = {row["name"]: row for row in _core.backends(None)}
+        for name in [name for name in cls._member_map_ if name not in rows]:
+            cls._forget_(name)
+        for name, row in rows.items():
+            if name not in cls._member_map_:
+                cls._add_(name, row["class_path"] or f"{_REGISTERED}.{name}")
+
+    def _add_(cls, name: str, value: str) -> Any:
+        member = object.__new__(cls)
+        member._name_ = name
+        member._value_ = value
+        type.__setattr__(cls, name, member)
+        cls._member_map_[name] = member
+        cls._member_names_.append(name)
+        # Members added by a decorator all have "" for a value: it names none of them.
+        if value:
+            cls._value2member_map_.setdefault(value, member)
+        return member
+
+    def _forget_(cls, name: str) -> None:
+        member = cls._member_map_.pop(name)
+        cls._member_names_.remove(name)
+        if cls._value2member_map_.get(member._value_) is member:
+            del cls._value2member_map_[member._value_]
+        type.__delattr__(cls, name)
+
+    def __getitem__(cls, name: str) -> Any:
+        cls._sync_()
+        member = cls._member_map_.get(name)
+        if member is None:
+            # The library has the text.
+            _core.is_overridden(str(name))
+            raise KeyError(name)
+        return member
+
+    def __getattr__(cls, name: str) -> Any:
+        if not name.startswith("_"):
+            cls._sync_()
+            member = cls.__dict__.get("_member_map_", {}).get(name)
+            if member is not None:
+                return member
+        raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        if any(row["name"] == name and row["is_dynamic"] for row in _core.backends(None)):
+            _core.remove_backend(name)
+
+    def __iter__(cls) -> Iterator[Any]:
+        cls._sync_()
+        return super().__iter__()
+
+    def __reversed__(cls) -> Iterator[Any]:
+        cls._sync_()
+        return super().__reversed__()
+
+    def __len__(cls) -> int:
+        cls._sync_()
+        return super().__len__()
+
+    @property
+    def __members__(cls) -> MappingProxyType[str, Any]:
+        cls._sync_()
+        return MappingProxyType(cls._member_map_)
+
+
+class MLAPrefillBackendEnum(Enum, metaclass=_MLAPrefillBackendEnumMeta):
+    """All MLA prefill backends; a member's value is the path of its own class."""
+
+    FLASH_ATTN = "mla_prefill.flash_attn.FlashAttnPrefillBackend"
+    FLASHINFER = "mla_prefill.flashinfer.FlashInferPrefillBackend"
+    TRTLLM_RAGGED = "mla_prefill.trtllm_ragged.TrtllmRaggedPrefillBackend"
+    TOKENSPEED_MLA = "mla_prefill.tokenspeed_mla.TokenspeedMLAPrefillBackend"
+    ROCM_AITER_FA = "mla_prefill.aiter_flash_attn.AiterFlashAttnPrefillBackend"
+    CPU = "mla_prefill.cpu_sdpa.CPUSDPAMLAPrefillBackend"
+    ZEN_CPU = "mla_prefill.zen_cpu_sdpa.ZenCPUSDPAMLAPrefillBackend"
+    #: No implementation until one is registered.
+    CUSTOM = None
+
+    @classmethod
+    def register(cls, name: str, value: str) -> "MLAPrefillBackendEnum":
+        """Adds a member.
+
+        Args:
+            name: new, a Python identifier that is no attribute of this class.
+            value: the path of its class; "" where it is registered later.
+
+        Raises:
+            ValueError: the name exists already, or it is invalid or reserved.
+        """
+        if value:
+            _hand_over(_core.register_backend, name, value, BackendAdapter(value))
+        else:
+            _core.register_backend(name, "", None, None)
+        return cls._add_(name, value)
+
+    def get_path(self) -> str:
+        """The path of the class that serves this name, overrides respected.
+
+        Raises:
+            ValueError: CUSTOM, or another member without a class, before one is registered.
+        """
+        if self.value and not self.is_overridden():
+            return self.value
+        return _core.backend_path(self.name) or f"{_REGISTERED}.{self.name}"
+
+    def get_class(self) -> "type[MLAPrefillBackend]":
+        """The class that serves this name, overrides respected.
+
+        Raises:
+            ImportError, AttributeError: there is no class at its path.
+            ValueError: CUSTOM, or another member without a class, before one is registered.
+        """
+        path = self.get_path()
+        adapter = _ADAPTERS.get((self.name, path))
+        return resolve_class(path) if adapter is None else adapter.backend_class()
+
+    def is_overridden(self) -> bool:
+        """Whether something else than its own class serves this name."""
+        return _core.is_overridden(self.name)
+
+    def clear_override(self) -> None:
+        """Goes back to the member's own class."""
+        _core.clear_override(self.name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By name: values of dynamic members need not be unique.
+        try:
+            path = self.get_path()
+        except ValueError:
+            path = ""
+        return _unpickled_member, (self.name, self.value, path)
+
+
+MLAPrefillBackendEnum._is_complete_ = True  # type: ignore[attr-defined]
+
+
+def register_mla_prefill_backend(
+    backend: MLAPrefillBackendEnum | str, class_path: str | None = None
+) -> Callable[[Class], Class]:
+    """Registers or overrides the implementation behind a name, for all languages.
+
+    ::
+
+        @register_mla_prefill_backend(MLAPrefillBackendEnum.CUSTOM)
+        class Mine(MLAPrefillBackend): ...
+
+        @register_mla_prefill_backend("MINE")  # a new name
+        class Mine(MLAPrefillBackend): ...
+
+        register_mla_prefill_backend("MINE", "my.module.Mine")
+
+    Args:
+        backend: a member, or a new name.
+        class_path: the path of the class; None: the class that the result decorates.
+
+    Returns:
+        A decorator for the class; with ``class_path`` one that does nothing.
+
+    Raises:
+        ValueError: a name that exists already, or is invalid or reserved.
+    """
+    member = (
+        MLAPrefillBackendEnum.register(backend, class_path or "")
+        if isinstance(backend, str)
+        else backend
+    )
+    name: str = member.name
+
+    def decorator(cls: Class) -> Class:
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        _hand_over(_core.override_backend, name, path, BackendAdapter(cls), _name_of(cls))
+        return cls
+
+    if class_path is None:
+        return decorator
+    _hand_over(_core.override_backend, name, class_path, BackendAdapter(class_path))
+    return lambda cls: cls
+
+
+class BackendInfo(NamedTuple):
+    """One backend, judged by a configuration."""
+
+    name: str
+    #: What the backend calls itself.
+    backend_name: str
+    #: None where nothing is registered.
+    class_path: str | None
+    #: Whether it serves the configuration; if not, `reasons` say why.
+    is_valid: bool
+    reasons: tuple[str, ...]
+    is_overridden: bool
+    is_dynamic: bool
+    #: Whether C code of this process can make one.
+    is_runnable: bool
+
+
+def backends(config: "MLAPrefillConfig | None" = None) -> list[BackendInfo]:
+    """All backends of the process, in order of definition, judged by ``config``."""
+    from mla_prefill.selector import MLAPrefillConfig
+
+    rows = _core.backends((config or MLAPrefillConfig()).library_config())
+    return [BackendInfo(**{**row, "class_path": _path_or_none(row["name"])}) for row in rows]
+
+
+def _path_or_none(name: str) -> str | None:
+    try:
+        return MLAPrefillBackendEnum[name].get_path()
+    except ValueError:
+        return None
+
+
+def _hand_over(
+    function: Callable[..., None],
+    name: str,
+    path: str,
+    adapter: BackendAdapter,
+    backend_name: str | None = None,
+) -> None:
+    function(name, path, adapter, backend_name)
+    _ADAPTERS[name, path] = adapter
+
+
+def _name_of(cls: type) -> str | None:
+    try:
+        name = cls.get_name()  # type: ignore[attr-defined]
+    except Exception:
+        # A class without a name goes by the member's.
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _unpickled_member(name: str, value: str | None, path: str) -> MLAPrefillBackendEnum:
+    """The member of that name; a dynamic one may have to be registered here first."""
+    if name not in MLAPrefillBackendEnum.__members__ and path:
+        try:
+            # Importing the module may be what registers it.
+            import_module(path.rpartition(".")[0])
+        except ImportError:
+            pass
+        if name not in MLAPrefillBackendEnum.__members__:
+            MLAPrefillBackendEnum.register(name, value or path)
+    return MLAPrefillBackendEnum[name]
