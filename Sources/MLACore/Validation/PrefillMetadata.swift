@@ -19,28 +19,34 @@ public struct PrefillMetadata: Sendable {
       raw.query_start_loc, requests: raw.num_requests, countField: "metadata.num_requests",
       field: "metadata.query_start_loc")
     try checkRange("metadata.num_chunks", raw.num_chunks, 0...maximumRequests)
+    chunks = try Self.readChunks(raw.chunks, count: Int(raw.num_chunks))
+  }
+
+  /// An array of structs of the caller's: an older caller's are shorter than
+  /// ours, so the first one's size says where the next one lies.
+  private static func readChunks(_ first: UnsafePointer<mla_context_chunk>?, count: Int)
+    throws(MLAError) -> [ContextChunk]
+  {
     var chunks: [ContextChunk] = []
-    if raw.num_chunks > 0 {
-      guard let first = raw.chunks else { throw .null("metadata.chunks") }
-      // An older caller's elements are shorter than ours: step by their size.
-      let stride = Int(first.pointee.struct_size)
-      for i in 0..<Int(raw.num_chunks) {
-        let element = UnsafeRawPointer(first) + i * stride
-        let name = "metadata.chunks[\(i)]"
-        let chunk = try ContextChunk(
-          element.assumingMemoryBound(to: mla_context_chunk.self), name: name)
-        guard chunk.index == i || chunk.index == -1 else {
-          throw .invalid("\(name).index", chunk.index, "must be \(i) or -1")
-        }
-        guard Int(element.load(as: UInt32.self)) == stride else {
-          throw .invalid(
-            "\(name).struct_size", element.load(as: UInt32.self),
-            "must be \(stride) as in metadata.chunks[0]")
-        }
-        chunks.append(chunk)
+    var stride = 0
+    for i in 0..<count {
+      guard let first else { throw .null("metadata.chunks") }
+      let name = "metadata.chunks[\(i)]"
+      let element = (UnsafeRawPointer(first) + i * stride)
+        .assumingMemoryBound(to: mla_context_chunk.self)
+      let chunk = try ContextChunk(element, name: name)
+      guard chunk.index == i || chunk.index == -1 else {
+        throw .invalid("\(name).index", chunk.index, "must be \(i) or -1")
       }
+      let size = Int(element.pointee.struct_size)
+      guard i == 0 || size == stride else {
+        throw .invalid(
+          "\(name).struct_size", size, "must be \(stride) as in metadata.chunks[0]")
+      }
+      stride = size
+      chunks.append(chunk)
     }
-    self.chunks = chunks
+    return chunks
   }
 }
 
