@@ -79,6 +79,8 @@ all() {
   return $status
 }
 
+readme() { "$(python_with_numpy)" Tests/Gates/readme.py "$stage"; }
+
 ctypes() {
   MLA_PREFILL_LIBRARY=$stage/lib/libmlaprefill.so.1 "$(python_with_numpy)" Tests/ABI/ctypes_backend.py
 }
@@ -122,6 +124,7 @@ step gates gates
 step abi abi_tests
 step max-isa max_isa
 step examples Tests/Gates/install.sh
+step readme readme
 step swift swift_tests
 step qemu qemu
 step address Tests/Gates/sanitize.sh address
