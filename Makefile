@@ -48,9 +48,11 @@ test:
 
 sanitize:
 	Sources/Packaging/debian-packages.sh test
-	Tests/run.sh sanitizers
+	Tests/run.sh address thread
 
-fuzz: build
+fuzz:
+	Sources/Packaging/debian-packages.sh test
+	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
 	$(MAKE) -s -C Tests/ABI fuzz CALLS=$(CALLS) SEED=$(SEED)
 
 install: build

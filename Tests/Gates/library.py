@@ -16,13 +16,19 @@ def output(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def needed(library):
-    return re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "-dW", library))
+def names_of(library, tag):
+    """Entries of the dynamic section that name a library."""
+    return re.findall(rf"\({tag}\).*\[(.*)\]", output("readelf", "-dW", library))
 
 
 def exported(library):
     rows = output("nm", "-D", "--defined-only", library).splitlines()
     return {row.split()[-1].split("@")[0] for row in rows}
+
+
+def abi_version(header):
+    with open(header) as file:
+        return re.search(r"#define MLA_ABI_VERSION (\d+)", file.read()).group(1)
 
 
 def declared(header):
@@ -41,14 +47,14 @@ def main(library, header):
 
     names, prototypes = exported(library), declared(header)
     size = os.path.getsize(library)
-    gate("needs only the C and C++ runtimes", [n for n in needed(library) if not ALLOWED.fullmatch(n)])
+    gate("needs only the C and C++ runtimes", [n for n in names_of(library, "NEEDED") if not ALLOWED.fullmatch(n)])
     gate("exports only mla_ names", sorted(n for n in names if not n.startswith("mla_")))
     gate("every export is in the header", sorted(names - prototypes))
     gate("every function of the header is exported", sorted(prototypes - names))
     gate(f"{size} bytes is below {MAX_BYTES}", [size] if size >= MAX_BYTES else [])
     gate("is stripped", re.findall(r"\.symtab", output("readelf", "-SW", library)))
-    gate("soname", [] if f"[{os.path.basename(library).split('.so')[0]}.so.1]" in output(
-        "readelf", "-dW", library) else ["is not libmlaprefill.so.1"])
+    soname = f"libmlaprefill.so.{abi_version(header)}"
+    gate(f"soname is {soname}", [n for n in names_of(library, "SONAME") if n != soname])
     return 1 if failures else 0
 
 
