@@ -8,8 +8,8 @@ extension TileCall {
   func packQueries(_ panel: Int) {
     let pitch = Int(args.q_stride) * 2
     let rowBytes = Int(args.dims.qk_head_dim) * 2
-    let sign = FloatVector(repeating: args.scale < 0 ? -0.0 : 0.0)
-    let signs = mla_bits(sign) | (mla_bits(sign) &>> 16)
+    // The sign bits of both elements of a pair.
+    let signs = SIMD16<UInt32>(repeating: args.scale < 0 ? 0x8000_8000 : 0)
     let spare = scratch.spare.assumingMemoryBound(to: FloatVector.self)
     for half in 0..<2 {
       let first = panel * panelQueries + half * lanes
@@ -19,19 +19,14 @@ extension TileCall {
         let tile = (scratch.panel(panel).queries + (2 * step + half) * tileBytes)
           .assumingMemoryBound(to: FloatVector.self)
         for row in 0..<lanes {
-          tile[row] =
+          let pairs =
             row < rows
-            ? mla_from_bits(mla_bits(loadPairs(source + (row * pitch + step * 64), rowBytes - step * 64)) ^ signs)
+            ? loadTail(Float32Format.self, source + (row * pitch + step * 64), rowBytes - step * 64)
             : FloatVector(repeating: 0)
+          tile[row] = mla_from_bits(mla_bits(pairs) ^ signs)
         }
         transposeTile(tile, spare)
       }
     }
   }
-}
-
-/// 16 pairs of a row of which `bytes` are left.
-@inline(__always)
-private func loadPairs(_ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
-  loadTail(Float32Format.self, p, bytes)
 }

@@ -64,6 +64,30 @@ final class AMXAttentionTests: XCTestCase {
     }
   }
 
+  /// Sums are taken of unrounded probabilities and `exp2` errs by 2.7e-6: the lse
+  /// is far better than its bound.
+  func testLSEIsUnbiased() {
+    let attention = AttentionCase(qkDim: 64, vDim: 32, queries: 64, keys: 600, causalOffset: 536)
+    let tensors = AttentionTensors(attention)
+    let result = AMXKernel().run(attention, tensors)
+    XCTAssertLessThanOrEqual(
+      maxDifference(result.lse.map(Double.init), reference(attention, tensors).lse), 5e-6)
+  }
+
+  func testRandomCases() {
+    var random = SplitMix64(seed: 2026)
+    for seed in 0..<300 {
+      let (qkDim, vDim) = Self.dims[random.int(0...3)]
+      let keys = random.int(1...700)
+      let queries = random.int(1...min(keys, 300))
+      check(
+        AttentionCase(
+          qkDim: qkDim, vDim: vDim, queries: queries, keys: keys,
+          causalOffset: random.int(0...3) == 0 ? nil : keys - queries,
+          deviation: random.uniform(0.1...8), seed: UInt64(seed)))
+    }
+  }
+
   func testScoresUpToEighty() {
     var attention = AttentionCase(queries: 64, keys: 600, causalOffset: 536)
     attention.scale = 80 / 4.0 / Double(attention.qkDim).squareRoot()
@@ -149,6 +173,15 @@ final class AMXAttentionTests: XCTestCase {
     (0..<result.out.dim).map { result.out[row, 0, $0].bitPattern } + [UInt64(result.lse[row].bitPattern)]
   }
 
+  private func reference(_ attention: AttentionCase, _ tensors: AttentionTensors)
+    -> ReferenceAttention
+  {
+    ReferenceAttention(
+      q: tensors.q.values, k: tensors.k.values, v: tensors.v.values, qkDim: attention.qkDim,
+      vDim: attention.vDim, scale: Double(Float(attention.usedScale)), keyRange: attention.range,
+      causalOffset: attention.causalOffset)
+  }
+
   private func check(_ attention: AttentionCase, times factor: Double = 1, line: UInt = #line) {
     check(attention, AttentionTensors(attention), times: factor, line: line)
   }
@@ -157,10 +190,7 @@ final class AMXAttentionTests: XCTestCase {
     _ attention: AttentionCase, _ tensors: AttentionTensors, times factor: Double = 1, line: UInt = #line
   ) {
     let result = AMXKernel().run(attention, tensors)
-    let reference = ReferenceAttention(
-      q: tensors.q.values, k: tensors.k.values, v: tensors.v.values, qkDim: attention.qkDim,
-      vDim: attention.vDim, scale: Double(Float(attention.usedScale)), keyRange: attention.range,
-      causalOffset: attention.causalOffset)
+    let reference = reference(attention, tensors)
     XCTAssertLessThanOrEqual(
       relativeL2(result.out.values, reference.out), 4e-3 * factor, "\(attention)", line: line)
     XCTAssertTrue(result.out.surroundingsAreIntact, "\(attention)", line: line)

@@ -13,7 +13,8 @@
 static _Thread_local tile_state thread_tiles;
 static _Thread_local software_amx_counters thread_counters;
 static struct sigaction previous_action;
-static int installed = SOFTWARE_AMX_UNAVAILABLE - 1;
+enum { NOT_TRIED = -2 };
+static int installed = NOT_TRIED;
 
 // One decoded instruction of the VEX 0F38 map.
 typedef struct vex_instruction {
@@ -164,7 +165,7 @@ static bool cpu_has_companions(void) {
 }
 
 int software_amx_install(void) {
-  if (installed >= SOFTWARE_AMX_UNAVAILABLE) return installed;
+  if (installed != NOT_TRIED) return installed;
   installed = SOFTWARE_AMX_UNAVAILABLE;
   const long request_permission = 0x1023, tile_data = 18;
   if (!cpu_has_companions()) return installed;
