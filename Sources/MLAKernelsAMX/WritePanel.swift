@@ -69,7 +69,9 @@ extension TileCall {
           tile[i] = Rows.element(from + i * 2 * Rows.outputs, pitch: 2, factor)
         }
         transposeTile(tile, spare)
-        for row in 0..<rows { storeBytes(tile[row], target + (row * pitch + done), rowBytes - done) }
+        for row in 0..<rows {
+          storeBytes(tile[row], target + (row * pitch + done), rowBytes - done)
+        }
         done += 64
       }
     }

@@ -82,7 +82,9 @@ MLA_INLINE _Bool mla_any_greater(mla_f32v a, mla_f32v b) {
 }
 
 // Brings a cache line into the second-level cache; any address will do.
-MLA_INLINE void mla_prefetch_second_level(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+MLA_INLINE void mla_prefetch_second_level(const void *p) {
+  _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 
 // Control and status of vector arithmetic.
 MLA_INLINE uint32_t mla_vector_control(void) { return _mm_getcsr(); }
