@@ -202,7 +202,8 @@ typedef void (*mla_parallel_for)(void *host_context, int64_t count,
 /**
  * Makes runs use the host's threads instead of the library's pool. The number
  * of pieces is mla_get_num_threads(). `parallel_for` NULL goes back to the
- * pool. `host_context` is borrowed until then.
+ * pool. `host_context` is borrowed until then and until the runs that were under
+ * way have returned.
  */
 mla_status mla_set_parallel_for(mla_parallel_for parallel_for, void *host_context);
 
