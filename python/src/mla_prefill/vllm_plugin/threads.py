@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""As many threads as vLLM gave the worker, and the line that says who serves."""
+
+from functools import cache
+
+import mla_prefill
+from mla_prefill import host
+from mla_prefill.vllm_plugin.registration import logger
+
+
+@cache
+def use_engine_threads(member_name: str) -> None:
+    """Once in a process, when vLLM has set up its threads.
+
+    A worker is told its share of the cores by OMP_NUM_THREADS, which torch keeps;
+    the processors of the process itself may be those of all workers.
+    """
+    import torch
+
+    host.set_num_threads(torch.get_num_threads())
+    logger.info(
+        "MLA prefill is served by mla_prefill %s, backend %s, bf16 kernels %s, %d threads",
+        mla_prefill.__version__,
+        member_name,
+        host.cpu_features()["bf16_isa"],
+        host.get_num_threads(),
+    )

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts what vLLM has run through the library in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from threading import Lock
+from time import perf_counter
+
+
+@dataclass
+class Usage:
+    """Calls, rows and time since the process began or ``reset_usage``."""
+
+    #: Runs over a batch's new tokens, and tokens in them; one run per layer and step.
+    new_tokens_calls: int = 0
+    new_tokens: int = 0
+    #: Runs over chunks of cached context, and their query and context rows.
+    context_chunk_calls: int = 0
+    context_queries: int = 0
+    context_tokens: int = 0
+    #: Wall time of all runs.
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.new_tokens_calls} runs over {self.new_tokens} new tokens, "
+            f"{self.context_chunk_calls} over {self.context_tokens} context tokens, "
+            f"{self.seconds:.3f} s"
+        )
+
+
+_usage = Usage()
+_lock = Lock()
+
+
+def usage() -> Usage:
+    """A copy of this process's counters: with workers, ask each of them."""
+    with _lock:
+        return replace(_usage)
+
+
+def reset_usage() -> None:
+    """Starts to count from zero."""
+    with _lock:
+        for field in fields(Usage):
+            setattr(_usage, field.name, field.default)
+
+
+@contextmanager
+def counted(**amounts: int) -> Iterator[None]:
+    """Counts a run that comes to its end."""
+    start = perf_counter()
+    yield
+    elapsed = perf_counter() - start
+    with _lock:
+        for name, amount in amounts.items():
+            setattr(_usage, name, getattr(_usage, name) + amount)
+        _usage.seconds += elapsed
