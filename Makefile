@@ -40,7 +40,7 @@ demo:
 bench:
 	Sources/Packaging/debian-packages.sh demo
 	$(MAKE) -s build
-	swift run -c release mla-bench $(ARGS)
+	Tests/Bench/run.sh $(ARGS)
 
 test:
 	Sources/Packaging/debian-packages.sh test

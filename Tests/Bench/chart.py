@@ -98,7 +98,8 @@ def main():
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5))
     draw_fractions(left, speed)
     draw_contenders(right, speed, peers)
-    figure.suptitle(speed["cpu"], fontsize=9)
+    note = "; torch and vLLM by the ratio measured in a run of their own" if peers else ""
+    figure.suptitle(speed["cpu"] + note, fontsize=9)
     figure.tight_layout()
     figure.savefig(arguments.output, dpi=110)
 

@@ -1,0 +1,29 @@
+#!/bin/bash
+# Speed of every kernel table, against OpenBLAS and, where `make test-vllm` has
+# made its environment, against torch and vLLM; results and chart in .build/bench.
+#
+#   Tests/Bench/run.sh [options of mla-bench]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+results=.build/bench
+mkdir -p "$results"
+swift build -c release --product mla-bench 2>&1 | tail -1
+.build/release/mla-bench --isa all --seq 512,1024,2048,4096,8192 --json "$results/speed.json" "$@"
+
+# Peers run in the environment that has them; it carries this library too.
+peers=()
+if .build-vllm/bin/python -c 'import vllm, mla_prefill' 2>/dev/null; then
+  .build-vllm/bin/python Tests/Bench/peers.py --json "$results/peers.json"
+  peers=("$results/peers.json")
+else
+  echo "no peers: make test-vllm makes the environment that has torch and vLLM"
+fi
+
+if ! "$results/venv/bin/python" -c 'import matplotlib' 2>/dev/null; then
+  python3 -m venv "$results/venv"
+  "$results/venv/bin/pip" install -q matplotlib
+fi
+"$results/venv/bin/python" Tests/Bench/chart.py "$results/speed.json" "${peers[@]}" \
+  -o "$results/speed.png"
+echo "chart: $results/speed.png"
