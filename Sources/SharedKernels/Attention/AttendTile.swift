@@ -1,8 +1,8 @@
 import MLAKernelABI
 import MLAShims
 
-/// Most queries of a call: three vectors of them, see `RowGroup`.
-@inline(__always) var queryTile: Int { 3 * lanes }
+/// Most queries of a call: what the register tile holds side by side.
+@inline(__always) var queryTile: Int { vectorsPerPanel * lanes }
 
 /// What a call keeps beside its registers; all of it stays in the L1 and L2
 /// caches.
@@ -21,7 +21,7 @@ struct TileScratch {
 
   @inline(__always)
   init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims) {
-    let width = 3
+    let width = vectorsPerPanel
     columns = start.assumingMemoryBound(to: FloatVector.self)
     scores = columns + operandSteps(dims) * width
     outputs = scores + keyBlock * width
