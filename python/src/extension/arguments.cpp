@@ -10,8 +10,6 @@ namespace mla_python {
 
 namespace {
 
-std::string kind_of(nb::handle value) { return nb::type_name(value.type()).c_str(); }
-
 std::int32_t narrowed(std::int64_t value, const std::string &name) {
   if (value < std::numeric_limits<std::int32_t>::min() ||
       value > std::numeric_limits<std::int32_t>::max()) {
@@ -75,6 +73,8 @@ std::vector<std::int32_t> from_sequence(nb::handle value, const char *name) {
 }
 
 }  // namespace
+
+std::string kind_of(nb::handle value) { return text_of(nb::getattr(value.type(), "__name__")); }
 
 std::int64_t int64_argument(nb::handle value, const char *name) {
   nb::object integer = nb::steal(PyNumber_Index(value.ptr()));

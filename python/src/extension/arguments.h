@@ -2,11 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "calls.h"
 
 namespace mla_python {
+
+/// The name of its type, for messages.
+std::string kind_of(nb::handle value);
 
 /// TypeError unless `value` is an integer, ValueError unless it fits.
 std::int32_t int32_argument(nb::handle value, const char *name);

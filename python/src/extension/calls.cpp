@@ -40,13 +40,7 @@ mla_status status_of(nb::handle exception) {
 }
 
 std::string describe(nb::handle exception) {
-  const char *type = nb::type_name(exception.type()).c_str();
-  try {
-    const nb::str text(exception);
-    return std::string(type) + ": " + text.c_str();
-  } catch (nb::python_error &) {
-    return type;
-  }
+  return text_of(nb::getattr(exception.type(), "__name__")) + ": " + text_of(exception);
 }
 
 }  // namespace
@@ -56,6 +50,15 @@ nb::str text_of(const std::string &text) {
                                            "replace");
   if (!decoded) throw nb::python_error();
   return nb::steal<nb::str>(decoded);
+}
+
+std::string text_of(nb::handle value) noexcept {
+  const nb::object text = nb::steal(PyObject_Str(value.ptr()));
+  Py_ssize_t size = 0;
+  const char *bytes = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), &size) : nullptr;
+  if (bytes) return std::string(bytes, static_cast<std::size_t>(size));
+  PyErr_Clear();
+  return "?";
 }
 
 void raise(PyObject *type, const std::string &text) {

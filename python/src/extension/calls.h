@@ -14,6 +14,9 @@ namespace nb = nanobind;
 /// Text that came from C code: what is not UTF-8 is replaced.
 nb::str text_of(const std::string &text);
 
+/// `str(value)`; "?" where that fails.
+std::string text_of(nb::handle value) noexcept;
+
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
 

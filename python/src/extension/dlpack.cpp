@@ -10,7 +10,7 @@ constexpr int newest_version = 1;
 
 /// Raises ValueError(name: what the object said), from its own exception.
 [[noreturn]] void refuse(nb::python_error &error, const char *name) {
-  const nb::str said(error.value());
+  const std::string said = text_of(error.value());
   nb::raise_from(error, PyExc_ValueError, "%s: %s", name, said.c_str());
 }
 
@@ -26,7 +26,7 @@ void require_cpu(nb::handle value, const char *name) {
   }
   if (type != kDLCPU) {
     std::string device = "DLPack type " + std::to_string(type);
-    if (nb::hasattr(value, "device")) device = nb::str(value.attr("device")).c_str();
+    if (nb::hasattr(value, "device")) device = text_of(nb::getattr(value, "device"));
     raise(PyExc_ValueError, std::string(name) + ".device = " + device +
                                 ": must be the CPU, no provider is registered for others");
   }
@@ -36,7 +36,9 @@ void require_cpu(nb::handle value, const char *name) {
 /// whether the tensor is torch's.
 bool refuse_gradients(nb::handle value, const char *name) {
   if (!nb::hasattr(value, "requires_grad")) return false;
-  if (nb::cast<bool>(nb::bool_(value.attr("requires_grad")))) {
+  const int has_gradient = PyObject_IsTrue(nb::getattr(value, "requires_grad").ptr());
+  if (has_gradient < 0) throw nb::python_error();
+  if (has_gradient) {
     raise(PyExc_ValueError,
           std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "arguments.h"
 #include "dlpack.h"
 #include "host_tensor.h"
 
@@ -54,7 +55,7 @@ TensorArgument::TensorArgument(nb::handle value, const char *name, Access access
   } else {
     raise(PyExc_TypeError,
           std::string(name) + ": must be a tensor (torch, numpy or any with __dlpack__), not " +
-              nb::type_name(value.type()).c_str());
+              kind_of(value));
   }
   if (access == Access::write && is_read_only_) {
     raise(PyExc_ValueError, std::string(name) + ": is read-only, must be writable");
@@ -72,8 +73,8 @@ void TensorArgument::read_host_tensor(nb::handle value) {
 /// are read-only.
 void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   const nb::dict interface = nb::cast<nb::dict>(value.attr("__array_interface__"));
-  const std::string typestr = nb::str(nb::handle(interface["typestr"])).c_str();
-  const std::string dtype = nb::str(nb::getattr(value.attr("dtype"), "name")).c_str();
+  const std::string typestr = text_of(interface["typestr"]);
+  const std::string dtype = text_of(nb::getattr(nb::getattr(value, "dtype"), "name"));
   if (typestr[0] == '>') raise(PyExc_TypeError, std::string(name) + ": is big-endian");
   set_dtype(dtype, name);
   const nb::tuple data = nb::cast<nb::tuple>(interface["data"]);

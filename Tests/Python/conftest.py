@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from mla_prefill import MLAPrefillBackendEnum, _core, backends
+
+
+@pytest.fixture(autouse=True)
+def untouched_registry(monkeypatch):
+    """Every test begins and ends with what the library brings along."""
+    monkeypatch.delenv("MLA_PREFILL_BACKEND", raising=False)
+    yield
+    for row in backends():
+        _core.clear_override(row.name)
+        if row.is_dynamic:
+            _core.remove_backend(row.name)
+    assert len(MLAPrefillBackendEnum) == 8

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+from reference import Problem
+from test_backends import backend_for
+
+import mla_prefill
+from mla_prefill import MLAPrefillBackendEnum, PrefillMetadata, _core, merge_attn_states
+
+
+class Exporter:
+    """Nothing but DLPack, as before its version 1."""
+
+    def __init__(self, array, device=(1, 0)):
+        self.array, self.device = array, device
+
+    def __dlpack__(self):
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+class Namespaced(Exporter):
+    def __array_namespace__(self):
+        return np
+
+
+def test_dlpack_objects():
+    problem = Problem([5, 6])
+    backend = backend_for(problem)
+    arrays = problem.q, problem.k, problem.v
+    out, lse = backend.run_prefill_new_tokens(*map(Exporter, arrays), True)
+    assert isinstance(out, _core.HostTensor) and out.shape == (11, 2, 16)
+    problem.check(np.from_dlpack(out), np.from_dlpack(lse))
+    out, lse = backend.run_prefill_new_tokens(*map(Namespaced, arrays), True)
+    assert isinstance(out, np.ndarray)
+    problem.check(out, lse)
+    # Its memory goes when the last view does.
+    view = np.from_dlpack(backend.run_prefill_new_tokens(*map(Exporter, arrays), False))
+    problem.check(view)
+
+
+def test_bare_tensors_of_the_package():
+    tensor = _core.HostTensor([2, 3], _core.dtype_of_name("bfloat16"))
+    array = np.asarray(tensor).view(ml_dtypes.bfloat16)
+    array[:] = 3
+    assert np.asarray(tensor).view(ml_dtypes.bfloat16).sum() == 18
+    for shape in ([], [1] * 5, [-1], [1 << 62, 4]):
+        with pytest.raises((ValueError, MemoryError)):
+            _core.HostTensor(shape, 1)
+
+
+def mutated(problem, **changed):
+    tensors = {"q": problem.q, "k": problem.k, "v": problem.v, **changed}
+    return tensors
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v", "out"])
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (lambda t: t.tolist(), TypeError),
+        (lambda t: "text", TypeError),
+        (lambda t: t.astype(np.float64), TypeError),
+        (lambda t: t.astype(np.int32), TypeError),
+        (lambda t: t.astype(">f4"), TypeError),
+        (lambda t: t[0], ValueError),
+        (lambda t: t[None], ValueError),
+        (lambda t: t[None, None], ValueError),
+        (lambda t: np.float32(3), ValueError),
+        (lambda t: t[:, :1], ValueError),
+        (lambda t: t[..., :3], ValueError),
+        (lambda t: t[::-1], ValueError),
+        (lambda t: t[..., ::-1], ValueError),
+        (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
+        (lambda t: np.frombuffer(b"\0" * (t.nbytes + 1), np.uint8)[1:].view(np.float32).reshape(t.shape), ValueError),
+        (lambda t: Exporter(t, (2, 0)), ValueError),
+    ],
+)
+def test_wrong_tensors_are_named(name, change, error):
+    problem = Problem([5, 6])
+    tensors = mutated(problem, out=np.zeros((11, 2, 16), np.float32))
+    tensors[name] = change(tensors[name])
+    with pytest.raises(error, match=rf"\b{name}\b"):
+        backend_for(problem).run_prefill_new_tokens(**tensors, return_softmax_lse=True)
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_missing_tensors_are_named(name):
+    problem = Problem([5])
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+        backend_for(problem).run_prefill_new_tokens(
+            **mutated(problem, **{name: None}), return_softmax_lse=True)
+
+
+def test_read_only_out_is_named():
+    problem = Problem([5])
+    out = np.zeros((5, 2, 16), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out: is read-only"):
+        backend_for(problem).run_prefill_new_tokens(problem.q, problem.k, problem.v, False, out=out)
+
+
+def test_overlapping_out_is_named():
+    problem = Problem([5], value=32)
+    with pytest.raises(ValueError, match=r"out\.data.*must not overlap q"):
+        backend_for(problem).run_prefill_new_tokens(
+            problem.q, problem.k, problem.v, False, out=problem.q)
+
+
+@pytest.mark.parametrize(
+    "offsets, error",
+    [
+        (None, TypeError), ("012", TypeError), (3, TypeError), ([0, 2.5], TypeError),
+        (np.array([0.0, 5]), TypeError), (np.array([False, True]), TypeError),
+        ([[0, 5]], TypeError), (np.array([[0, 5]]), ValueError), (np.array(5), ValueError),
+        ([], ValueError), ([1, 5], ValueError), ([0, 5, 4], ValueError), ([0, -5], ValueError),
+        ([0, 1 << 40], ValueError), (np.array([0, 1 << 40]), ValueError), ([0, 10**30], ValueError),
+    ],
+)
+def test_wrong_offsets_are_named(offsets, error):
+    backend = backend_for(Problem([5]))
+    with pytest.raises(error, match="query_start_loc|num_requests"):
+        backend.prepare_metadata(PrefillMetadata(query_start_loc=offsets))
+
+
+@pytest.mark.parametrize("field", ["num_heads", "scale", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim"])
+@pytest.mark.parametrize("value, error", [("x", TypeError), (None, TypeError), (-1e30, (TypeError, ValueError)),
+                                          (1 << 70, (TypeError, ValueError))])
+def test_wrong_arguments_of_constructors_are_named(field, value, error):
+    arguments = {**Problem([1]).arguments, field: value}
+    if field == "scale" and value == -1e30:
+        MLAPrefillBackendEnum.CPU.get_class()(**arguments)
+        return
+    if field == "scale" and value == 1 << 70:
+        value = arguments[field] = 1e300
+    with pytest.raises(error, match=field):
+        MLAPrefillBackendEnum.CPU.get_class()(**arguments)
+
+
+def test_merge_names_its_arguments():
+    out = np.zeros((3, 2, 4), np.float32)
+    lse = np.zeros((2, 3), np.float32)
+    for position, name in enumerate(
+        ["output", "prefix_output", "prefix_lse", "suffix_output", "suffix_lse", "output_lse"]
+    ):
+        tensors = [out, out + 1, lse, out + 2, lse + 1, lse + 2]
+        tensors[position] = tensors[position][:, :1]
+        with pytest.raises(ValueError, match=name):
+            merge_attn_states(*tensors)
+    merge_attn_states(out, out + 1, lse, out + 3, lse, None, 2)
+    assert (out[:2] == 2).all() and (out[2] == 3).all()
+
+
+def test_bfloat16_of_ml_dtypes_merges():
+    half = np.ones((3, 2, 4), ml_dtypes.bfloat16)
+    empty = np.full((2, 3), -np.inf, np.float32)
+    out, lse = np.empty_like(half), np.zeros((2, 3), np.float32)
+    merge_attn_states(out, half, empty, half, np.full((2, 3), np.inf, np.float32), lse)
+    assert (out == 0).all() and np.isneginf(lse).all()
+
+
+def test_host():
+    features = mla_prefill.cpu_features()
+    assert features["isa"] in mla_prefill.cpu_summary()
+    before = mla_prefill.get_num_threads()
+    mla_prefill.set_num_threads(3)
+    assert mla_prefill.get_num_threads() == 3
+    mla_prefill.set_num_threads(0)
+    assert mla_prefill.get_num_threads() == before
+    for bad, error in ((-1, ValueError), (5000, ValueError), ("x", TypeError), (2.0, TypeError)):
+        with pytest.raises(error, match="num_threads"):
+            mla_prefill.set_num_threads(bad)
+    assert mla_prefill.library_path().endswith("libmlaprefill.so.1")
+
+
+def test_one_object_from_many_threads():
+    problem = Problem([40, 3, 17])
+    backend = backend_for(problem)
+    results = []
+
+    def work():
+        for _ in range(20):
+            results.append(backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 80 and all((result == results[0]).all() for result in results)
+    problem.check(results[0])
