@@ -14,6 +14,7 @@ from mla_prefill import (
     get_mla_prefill_backend,
     register_mla_prefill_backend,
 )
+from mla_prefill._dtypes import dtype_name
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 from mla_prefill.flashinfer import FlashInferPrefillBackend
 from mla_prefill.selector import Platform
@@ -152,7 +153,7 @@ def test_selection_asks_python_classes():
 
     assert get_mla_prefill_backend(MLAPrefillConfig(dtype="float16")) is Choosy
     assert get_mla_prefill_backend(MLAPrefillConfig(dtype="float32")) is CPUSDPAMLAPrefillBackend
-    assert [config.dtype for _, config in asked] == ["float16", "float32"]
+    assert [dtype_name(config.dtype) for _, config in asked] == ["float16", "float32"]
     assert asked[0][0] is None and asked[0][1].platform == Platform.CPU
 
 

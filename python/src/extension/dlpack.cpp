@@ -32,21 +32,29 @@ void require_cpu(nb::handle value, const char *name) {
   }
 }
 
-/// Torch refuses such a tensor too, but not by the argument's name. Returns
-/// whether the tensor is torch's.
-bool refuse_gradients(nb::handle value, const char *name) {
+bool is_true(const nb::object &value) {
+  const int truth = PyObject_IsTrue(value.ptr());
+  if (truth < 0) throw nb::python_error();
+  return truth != 0;
+}
+
+/// Whether the tensor is torch's. Raises for what torch refuses without the
+/// argument's name, and for what it exports without its sign.
+bool is_torch_tensor(nb::handle value, const char *name) {
   if (!nb::hasattr(value, "requires_grad")) return false;
-  const int has_gradient = PyObject_IsTrue(nb::getattr(value, "requires_grad").ptr());
-  if (has_gradient < 0) throw nb::python_error();
-  if (has_gradient) {
+  if (is_true(nb::getattr(value, "requires_grad"))) {
     raise(PyExc_ValueError,
           std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
+  }
+  if (nb::hasattr(value, "is_neg") && is_true(value.attr("is_neg")())) {
+    raise(PyExc_ValueError,
+          std::string(name) + ".is_neg() = True: its memory has the other sign, resolve_neg() it");
   }
   return true;
 }
 
 nb::object export_capsule(nb::handle value, const char *name) {
-  const bool is_torch = refuse_gradients(value, name);
+  const bool is_torch = is_torch_tensor(value, name);
   try {
     // Torch has no read-only tensors to tell apart, and its short form is faster.
     if (is_torch) return value.attr("__dlpack__")();

@@ -46,19 +46,27 @@ std::int64_t element_stride(std::int64_t bytes, std::int64_t element, const char
 TensorArgument::TensorArgument(nb::handle value, const char *name, Access access) {
   if (value.is_none()) return;
   is_present_ = true;
+  try {
+    read(value, name);
+  } catch (nb::cast_error &) {
+    raise(PyExc_TypeError, std::string(name) + ": its description of itself is malformed");
+  }
+  if (access == Access::write && is_read_only_) {
+    raise(PyExc_ValueError, std::string(name) + ": is read-only, must be writable");
+  }
+}
+
+void TensorArgument::read(nb::handle value, const char *name) {
   if (nb::isinstance<HostTensor>(value)) {
     read_host_tensor(value);
-  } else if (nb::hasattr(value, "__array_interface__")) {
+  } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
-  } else if (nb::hasattr(value, "__dlpack__")) {
+  } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
     read_dlpack(value, name);
   } else {
     raise(PyExc_TypeError,
           std::string(name) + ": must be a tensor (torch, numpy or any with __dlpack__), not " +
               kind_of(value));
-  }
-  if (access == Access::write && is_read_only_) {
-    raise(PyExc_ValueError, std::string(name) + ": is read-only, must be writable");
   }
 }
 

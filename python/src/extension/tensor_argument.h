@@ -19,6 +19,7 @@ class TensorArgument {
   const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
  private:
+  void read(nb::handle value, const char *name);
   void read_host_tensor(nb::handle value);
   void read_array_interface(nb::handle value, const char *name);
   void read_dlpack(nb::handle value, const char *name);

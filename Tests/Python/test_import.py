@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing costs, what it drags in, and the doctor's report."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mla_prefill
+from mla_prefill import MLAPrefillBackendEnum
+
+
+def run(*arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import():
+    program = """
+import sys, time
+begin = time.perf_counter()
+import mla_prefill
+print((time.perf_counter() - begin) * 1e3)
+assert not {"torch", "numpy", "ml_dtypes", "vllm"} & set(sys.modules)
+"""
+    times = [float(run("-c", program)) for _ in range(7)]
+    print(f"import mla_prefill: {min(times):.1f} ms, median {sorted(times)[3]:.1f} ms of 7")
+
+
+def test_report():
+    text = run("-m", "mla_prefill", MLA_MAX_ISA="avx2")
+    print(text)
+    for expected in ("mla_prefill 0.1.0, ABI 1", "libmlaprefill.so.1", "MLA_MAX_ISA=avx2", "torch "):
+        assert expected in text
+    for member in MLAPrefillBackendEnum:
+        assert member.name in text
+
+
+def test_package_is_typed_and_complete():
+    package = Path(mla_prefill.__file__).parent
+    assert (package / "py.typed").exists() and (package / "_core.pyi").exists()
+    documented = [getattr(mla_prefill, name) for name in mla_prefill.__all__]
+    assert all(value.__doc__ for value in documented)
+
+
+def test_library_needs_nothing_of_swift():
+    done = subprocess.run(
+        ["ldd", mla_prefill.library_path()], capture_output=True, text=True, check=True
+    )
+    assert "swift" not in done.stdout and "not found" not in done.stdout

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch's tensors, read and written in place."""
+
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from reference import Problem
+from test_backends import RUNNABLE
+
+from mla_prefill import (
+    ChunkedContextMetadata,
+    ContextChunk,
+    MLAPrefillBackend,
+    MLAPrefillBackendEnum,
+    MLAPrefillConfig,
+    MLAPrefillSelectorConfig,
+    PrefillMetadata,
+    _core,
+    get_mla_prefill_backend,
+    merge_attn_states,
+    register_mla_prefill_backend,
+)
+from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
+
+TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def tensors_of(problem):
+    return [
+        torch.from_numpy(getattr(problem, name).astype(np.float32)).to(TYPES[problem.dtype])
+        for name in "qkv"
+    ]
+
+
+def backend_for(problem, name="CPU"):
+    backend = MLAPrefillBackendEnum[name].get_class()(**problem.arguments, vllm_config=None)
+    backend.prepare_metadata(
+        PrefillMetadata(query_start_loc=torch.tensor(problem.queries, dtype=torch.int32))
+    )
+    return backend
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_new_tokens(name, dtype):
+    problem = Problem([7, 1, 40], dtype=dtype)
+    out, lse = backend_for(problem, name).run_prefill_new_tokens(*tensors_of(problem), True)
+    assert out.dtype == TYPES[dtype] and lse.dtype == torch.float32
+    problem.check(out.double().numpy(), lse.numpy())
+
+
+@pytest.mark.parametrize("index_type", [torch.int32, torch.int64])
+def test_context_chunk(index_type):
+    problem = Problem([7, 3], context=[50, 9], dtype="bfloat16")
+    chunk = ContextChunk(
+        index=0,
+        query_start_loc=torch.tensor(problem.queries, dtype=index_type),
+        cu_seq_lens=torch.tensor(problem.keys, dtype=index_type),
+    )
+    backend = backend_for(problem)
+    backend.prepare_metadata(PrefillMetadata(
+        query_start_loc=chunk.query_start_loc,
+        chunked_context=ChunkedContextMetadata(chunks=[chunk])))
+    q, k, v = tensors_of(problem)
+    out, lse = backend.run_prefill_context_chunk(chunk=chunk, q=q, k=k, v=v)
+    problem.check(out.double().numpy(), lse.numpy())
+
+
+def test_split_view_and_out_are_not_copied():
+    problem = Problem([33, 5], dtype="bfloat16")
+    q, k, v = tensors_of(problem)
+    kv = torch.cat([torch.zeros(38, 2, 24, dtype=v.dtype), v], -1)
+    out = torch.full((38, 2, 20), 7, dtype=torch.bfloat16)
+    result = backend_for(problem).run_prefill_new_tokens(
+        q, k, kv.split([24, 16], -1)[1], False, out=out[..., :16])
+    assert result.data_ptr() == out.data_ptr() and (out[..., 16:] == 7).all()
+    problem.check(result.double().numpy())
+
+
+def test_inference_mode_and_parameters():
+    problem = Problem([5])
+    with torch.inference_mode():
+        q, k, v = tensors_of(problem)
+        problem.check(backend_for(problem).run_prefill_new_tokens(q, k, v, False).numpy())
+    for name in ("q", "k", "v"):
+        tensors = dict(zip("qkv", tensors_of(problem), strict=True))
+        tensors[name].requires_grad_()
+        with pytest.raises(ValueError, match=rf"{name}\.requires_grad = True"):
+            backend_for(problem).run_prefill_new_tokens(**tensors, return_softmax_lse=False)
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v", "out"])
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (lambda t: t.double(), TypeError),
+        (lambda t: t.long(), TypeError),
+        (lambda t: t.to("meta"), ValueError),
+        (lambda t: t.to_sparse(), ValueError),
+        (lambda t: t.bool(), TypeError),
+        (lambda t: torch.complex(t, t), (TypeError, ValueError)),
+        (lambda t: t[0], ValueError),
+        (lambda t: t.sum(), ValueError),
+        (lambda t: t[:-1], ValueError),
+        (lambda t: t.permute(0, 2, 1).contiguous().permute(0, 2, 1), ValueError),
+        (lambda t: torch._neg_view(t), ValueError),
+    ],
+)
+def test_wrong_tensors_are_named(name, change, error):
+    problem = Problem([5])
+    tensors = dict(zip("qkv", tensors_of(problem), strict=True), out=torch.zeros(5, 2, 16))
+    tensors[name] = change(tensors[name])
+    with pytest.raises(error, match=rf"\b{name}\b"):
+        backend_for(problem).run_prefill_new_tokens(**tensors, return_softmax_lse=True)
+
+
+def test_types_of_torch():
+    backend = CPUSDPAMLAPrefillBackend
+    assert all(kind in backend.supported_dtypes for kind in TYPES.values())
+    assert backend.supports_dtype(torch.bfloat16) and not backend.supports_dtype(torch.int8)
+    assert torch.bfloat16 in MLAPrefillBackend.supported_dtypes
+    reasons = backend.validate_configuration(None, MLAPrefillSelectorConfig(torch.float64))
+    assert reasons == ["dtype torch.float64 not supported"]
+    assert get_mla_prefill_backend(None) is get_mla_prefill_backend(
+        MLAPrefillConfig(dtype=torch.get_default_dtype()))
+    assert pickle.loads(pickle.dumps(MLAPrefillSelectorConfig(torch.bfloat16)))
+
+
+def test_merge():
+    out = torch.zeros(3, 2, 4, dtype=torch.bfloat16)
+    lse = torch.zeros(2, 3)
+    merge_attn_states(out, out + 1, lse, out + 3, lse, None)
+    assert (out == 2).all()
+    quantized = torch.zeros(3, 2, 4, dtype=torch.float8_e4m3fn)
+    merge_attn_states(quantized, out, lse, out, lse, output_scale=torch.tensor([0.5]))
+    assert (quantized.float() == 4).all()
+
+
+class Mean(MLAPrefillBackend):
+    """Attention where all scores are 0, in torch."""
+
+    seen = []
+
+    @staticmethod
+    def get_name():
+        return "MEAN"
+
+    def supports_out(self):
+        return True
+
+    def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, out=None, output_scale=None):
+        self.seen.append((type(q), q.dtype, type(self._prefill_metadata.query_start_loc)))
+        counts = torch.arange(1, len(v) + 1)
+        out.copy_(v.float().cumsum(0) / counts[:, None, None])
+        lse = counts.log().expand(self.num_heads, -1)
+        return (out, lse) if return_softmax_lse else out
+
+    def run_prefill_context_chunk(self, chunk, q, k, v, out=None):
+        out.copy_(v.float().mean(0).expand(len(q), -1, -1))
+        return out, torch.full((self.num_heads, len(q)), float(len(v))).log()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_python_backend_by_way_of_the_library(dtype):
+    register_mla_prefill_backend("MEAN")(Mean)
+    problem = Problem([6], dtype=dtype)
+    backend = _core.Backend("MEAN", **problem.arguments, ignore_override=False)
+    backend.prepare_metadata([0, 6], [(0, [0, 6], [0, 6])])
+    q, k, v = tensors_of(problem)
+    out, lse = torch.empty(6, 2, 16, dtype=TYPES[dtype]), torch.empty(2, 6)
+    backend.run_prefill_new_tokens(q, k, v, out, lse, None)
+    assert Mean.seen[-1] == (torch.Tensor, TYPES[dtype], torch.Tensor)
+    expected = v.float().cumsum(0) / torch.arange(1, 7)[:, None, None]
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(lse[0], torch.arange(1, 7).log())
+    backend.run_prefill_context_chunk(0, [0, 6], [0, 6], q, k, v, out, lse)
+    torch.testing.assert_close(out[0].float(), v.float().mean(0), atol=2e-2, rtol=1e-2)
+
+
+def test_torch_threads_are_left_alone():
+    threads = torch.get_num_threads()
+    problem = Problem([64])
+    work = [
+        threading.Thread(
+            target=backend_for(problem).run_prefill_new_tokens, args=(*tensors_of(problem), False)
+        )
+        for _ in range(4)
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert torch.get_num_threads() == threads
+    assert "torch" in sys.modules
