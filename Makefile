@@ -3,6 +3,7 @@
 #   make build                    the library, .build/release/libmlaprefill.so
 #   make demo                     what it does on recorded input, with errors and speed
 #   make test                     everything under Tests/
+#   make test-python              the Python package's alone
 #   make bench                    speed against a rate measured in the same run
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
@@ -27,7 +28,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test bench install sanitize fuzz clean
+.PHONY: build demo test test-python bench install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -36,6 +37,10 @@ demo:
 	Sources/Packaging/debian-packages.sh demo
 	$(MAKE) -s build
 	swift run -c release mla-demo
+
+test-python:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh python
 
 bench:
 	Sources/Packaging/debian-packages.sh demo
@@ -70,4 +75,4 @@ instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/'
 	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
 
 clean:
-	rm -rf .build .build-tests .build-asan .build-tsan
+	rm -rf .build .build-tests .build-asan .build-tsan .build-python

@@ -22,15 +22,15 @@ failed=0
 only=("$@")
 
 # step NAME COMMAND...: the command's tests are lines that begin with "ok" or
-# "not ok", or XCTest's; a command without any counts as one test.
+# "not ok", XCTest's or pytest's; a command without any counts as one test.
 step() {
   local name=$1 started=$SECONDS status good bad
   shift
   if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then return; fi
   "$@" >"$logs/$name.log" 2>&1
   status=$?
-  good=$(grep -cE "^ok |^Test Case '.*' passed " "$logs/$name.log")
-  bad=$(grep -cE "^not ok |^Test Case '.*' failed " "$logs/$name.log")
+  good=$(grep -cE "^ok |^Test Case '.*' passed |(^| )PASSED( |$)" "$logs/$name.log")
+  bad=$(grep -cE "^not ok |^Test Case '.*' failed |(^| )FAILED( |$)" "$logs/$name.log")
   if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
     [ "$good" -gt 0 ] || good=1
     printf 'PASS %-12s %4d tests %5d s\n' "$name" "$good" $((SECONDS - started))
@@ -139,6 +139,7 @@ step max-isa max_isa
 step examples Tests/Gates/install.sh
 step readme readme
 step swift swift_tests
+step python Tests/Python/run.sh
 step qemu qemu
 step address Tests/Gates/sanitize.sh address
 step thread Tests/Gates/sanitize.sh thread

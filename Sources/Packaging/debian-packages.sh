@@ -26,6 +26,9 @@ for purpose in "$@"; do
       need pkg-config command -v pkg-config
       need qemu-user command -v qemu-x86_64
       need python3 command -v python3
+      need python3-venv python3 -c 'import ensurepip'
+      need python3-dev python3 -c \
+        'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
       # A python3 that is not Debian's cannot see Debian's numpy; the suite then
       # runs /usr/bin/python3 for what needs it.
       python3 -c 'import numpy' 2>/dev/null || need python3-numpy /usr/bin/python3 -c 'import numpy'
