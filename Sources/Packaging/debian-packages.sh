@@ -14,7 +14,7 @@ need() {
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 
-have_library() { ldconfig -p | grep -q "$1"; }
+have_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q "$1"; }
 
 for purpose in "$@"; do
   case $purpose in
