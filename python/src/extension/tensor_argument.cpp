@@ -56,9 +56,15 @@ TensorArgument::TensorArgument(nb::handle value, const char *name, Access access
   }
 }
 
+TensorArgument::~TensorArgument() {
+  if (buffer_.obj) PyBuffer_Release(&buffer_);
+}
+
 void TensorArgument::read(nb::handle value, const char *name) {
   if (nb::isinstance<HostTensor>(value)) {
     read_host_tensor(value);
+  } else if (read_buffer(value, name)) {
+    return;
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
@@ -75,6 +81,31 @@ void TensorArgument::read_host_tensor(nb::handle value) {
   view_ = tensor.view();
   is_read_only_ = tensor.is_read_only();
   owner_ = nb::borrow(value);
+}
+
+/// The quickest way to a NumPy array. False for types that buffers have no name for.
+bool TensorArgument::read_buffer(nb::handle value, const char *name) {
+  if (!PyObject_CheckBuffer(value.ptr())) return false;
+  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  const std::string format = buffer_.format ? buffer_.format : "B";
+  if (format == "f") {
+    view_.dtype = MLA_DTYPE_FLOAT32;
+  } else if (format == "e") {
+    view_.dtype = MLA_DTYPE_FLOAT16;
+  } else {
+    return false;
+  }
+  view_.data = buffer_.buf;
+  is_read_only_ = buffer_.readonly != 0;
+  view_.ndim = buffer_.ndim;
+  for (std::int32_t i = 0; i < described_dimensions(buffer_.ndim); ++i) {
+    view_.shape[i] = buffer_.shape[i];
+    view_.strides[i] = element_stride(buffer_.strides[i], buffer_.itemsize, name);
+  }
+  return true;
 }
 
 /// NumPy's own form: unlike its DLPack it has ml_dtypes' formats and arrays that

@@ -16,17 +16,24 @@ class TensorArgument {
   /// that begin with `name`; shapes are the library's to judge.
   TensorArgument(nb::handle value, const char *name, Access access = Access::read);
 
+  TensorArgument(const TensorArgument &) = delete;
+  TensorArgument &operator=(const TensorArgument &) = delete;
+  ~TensorArgument();
+
   const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
  private:
   void read(nb::handle value, const char *name);
   void read_host_tensor(nb::handle value);
+  bool read_buffer(nb::handle value, const char *name);
   void read_array_interface(nb::handle value, const char *name);
   void read_dlpack(nb::handle value, const char *name);
   void set_dtype(const std::string &dtype, const char *name);
 
   mla_tensor view_ = MLA_TENSOR_INIT;
   nb::object owner_;
+  /// `obj` is NULL while nothing is held.
+  Py_buffer buffer_{};
   bool is_present_ = false;
   bool is_read_only_ = false;
 };

@@ -243,7 +243,7 @@ class NativePrefillBackend(MLAPrefillBackend):
 
     def _outputs(self, q: Any, out: Any, with_lse: bool) -> tuple[Any, Any]:
         """Where a run writes; wrong shapes of q are the library's to name."""
-        shape, _ = _tensors.describe(q)
+        shape = _tensors.shape_of(q)
         rows = shape[0] if shape else 0
         if out is None:
             out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim))

@@ -23,7 +23,7 @@ def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(like, numpy.ndarray):
         return numpy.empty(shape, dtype or like.dtype)
-    return _core.HostTensor(list(shape), _core.dtype_of_name(dtype or describe(like)[1]))
+    return _core.HostTensor(list(shape), _core.dtype_of_name(dtype or _core.describe(like, "q")[1]))
 
 
 def finished(like: Any, result: Any) -> Any:
@@ -39,9 +39,13 @@ def _is_installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-def describe(tensor: Any, name: str = "q") -> tuple[tuple[int, ...], str]:
-    """Shape and type's name. TypeError or ValueError that begin with ``name``."""
-    return _core.describe(tensor, name)
+def shape_of(tensor: Any, name: str = "q") -> tuple[int, ...]:
+    """TypeError or ValueError that begin with ``name`` for what is no tensor."""
+    for library, kind in (("torch", "Tensor"), ("numpy", "ndarray")):
+        module = sys.modules.get(library)
+        if module is not None and isinstance(tensor, getattr(module, kind)):
+            return tuple(tensor.shape)
+    return _core.describe(tensor, name)[0]
 
 
 def viewed(tensor: "_core.HostTensor | None", library: str | None) -> Any:
