@@ -52,9 +52,13 @@ def test_context_chunk(name, dtype):
     problem = Problem([7, 3, 40], context=[50, *(no_rows(name) or [1]), 9], dtype=dtype)
     backend = backend_for(problem, name)
     chunk = ContextChunk(query_start_loc=problem.queries, cu_seq_lens=problem.keys)
-    problem.check(*backend.run_prefill_context_chunk(chunk=chunk, q=problem.q, k=problem.k, v=problem.v))
+    problem.check(
+        *backend.run_prefill_context_chunk(chunk=chunk, q=problem.q, k=problem.k, v=problem.v)
+    )
     out = np.empty_like(problem.v, shape=(50, 2, 16))
-    returned, lse = backend.run_prefill_context_chunk(chunk, problem.q, problem.k, problem.v, out=out)
+    returned, lse = backend.run_prefill_context_chunk(
+        chunk, problem.q, problem.k, problem.v, out=out
+    )
     assert returned is out
     problem.check(out, lse)
 
@@ -64,8 +68,12 @@ def test_offsets_of_any_kind():
     expected = backend_for(problem).run_prefill_new_tokens(problem.q, problem.k, problem.v, False)
     read_only = np.array(problem.queries)
     read_only.flags.writeable = False
-    for kind in (tuple(problem.queries), np.array(problem.queries, np.int32), read_only,
-                 np.array([0, 9, 4, 9, 10], np.int64)[::2]):
+    for kind in (
+        tuple(problem.queries),
+        np.array(problem.queries, np.int32),
+        read_only,
+        np.array([0, 9, 4, 9, 10], np.int64)[::2],
+    ):
         backend = backend_for(problem)
         backend.prepare_metadata(SimpleNamespace(query_start_loc=kind))
         out = backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False)
@@ -78,7 +86,11 @@ def test_strided_and_read_only_inputs():
     wide[..., 24:] = problem.v
     rows = np.zeros((76, 2, 32), np.float32)
     rows[::2] = problem.q
-    q, k, v = rows[::2], np.ascontiguousarray(problem.k.transpose(1, 0, 2)).transpose(1, 0, 2), wide[..., 24:]
+    q, k, v = (
+        rows[::2],
+        np.ascontiguousarray(problem.k.transpose(1, 0, 2)).transpose(1, 0, 2),
+        wide[..., 24:],
+    )
     for tensor in (q, k, v):
         tensor.flags.writeable = False
     problem.check(*backend_for(problem).run_prefill_new_tokens(q, k, v, True))
@@ -107,8 +119,11 @@ def test_unknown_keywords_of_other_versions():
     problem = Problem([3])
     backend = type(backend_for(problem))(**problem.arguments, vllm_config=None, layer_name="x")
     backend.prepare_metadata(PrefillMetadata(query_start_loc=[0, 3]))
-    problem.check(backend.run_prefill_new_tokens(
-        q=problem.q, k=problem.k, v=problem.v, return_softmax_lse=False, later=1))
+    problem.check(
+        backend.run_prefill_new_tokens(
+            q=problem.q, k=problem.k, v=problem.v, return_softmax_lse=False, later=1
+        )
+    )
 
 
 def test_clone_has_no_metadata():
@@ -158,17 +173,22 @@ def test_chunks_and_merges_give_the_whole():
         for i in (1, 2)
     )
     backend = backend_for(Problem(lengths))
-    backend.prepare_metadata(PrefillMetadata(
-        query_start_loc=np.array(queries, np.int32),
-        chunked_context=ChunkedContextMetadata(chunks=chunks)))
+    backend.prepare_metadata(
+        PrefillMetadata(
+            query_start_loc=np.array(queries, np.int32),
+            chunked_context=ChunkedContextMetadata(chunks=chunks),
+        )
+    )
     out, lse = backend.run_prefill_new_tokens(q, new_k, new_v, True)
     for chunk in chunks:
         members = range(chunk.request_slice.start, chunk.request_slice.stop)
         k, v = (
-            np.concatenate([
-                requests[r][i][start : start + length]
-                for r, start, length in zip(members, chunk.starts, chunk.seq_lens, strict=True)
-            ])
+            np.concatenate(
+                [
+                    requests[r][i][start : start + length]
+                    for r, start, length in zip(members, chunk.starts, chunk.seq_lens, strict=True)
+                ]
+            )
             for i in (1, 2)
         )
         rows = chunk.token_slice
@@ -190,12 +210,13 @@ def test_chunks_by_number():
     backend = backend_for(problem)
     metadata = SimpleNamespace(
         query_start_loc=np.array(problem.queries, np.int32),
-        chunked_context=SimpleNamespace(
-            cu_seq_lens=np.array([[0, 0, 0], problem.keys], np.int32)))
+        chunked_context=SimpleNamespace(cu_seq_lens=np.array([[0, 0, 0], problem.keys], np.int32)),
+    )
     backend.prepare_metadata(metadata)
     problem.check(*backend.run_prefill_context_chunk(1, problem.q, problem.k, problem.v))
-    problem.check(*backend.run_prefill_context_chunk(
-        chunk_idx=1, q=problem.q, k=problem.k, v=problem.v))
+    problem.check(
+        *backend.run_prefill_context_chunk(chunk_idx=1, q=problem.q, k=problem.k, v=problem.v)
+    )
     with pytest.raises(ValueError, match="chunk_idx = 2: must be 0 to 2"):
         backend.run_prefill_context_chunk(2, problem.q, problem.k, problem.v)
 

@@ -36,7 +36,12 @@ assert not {"torch", "numpy", "ml_dtypes", "vllm"} & set(sys.modules)
 def test_report():
     text = run("-m", "mla_prefill", MLA_MAX_ISA="avx2")
     print(text)
-    for expected in ("mla_prefill 0.1.0, ABI 1", "libmlaprefill.so.1", "MLA_MAX_ISA=avx2", "torch "):
+    for expected in (
+        "mla_prefill 0.1.0, ABI 1",
+        "libmlaprefill.so.1",
+        "MLA_MAX_ISA=avx2",
+        "torch ",
+    ):
         assert expected in text
     for member in MLAPrefillBackendEnum:
         assert member.name in text

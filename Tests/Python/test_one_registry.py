@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from mla_prefill import (
     MLAPrefillBackend,
     MLAPrefillBackendEnum,
     MLAPrefillConfig,
-    PrefillMetadata,
     _core,
     get_mla_prefill_backend,
     register_mla_prefill_backend,
@@ -33,8 +33,20 @@ LIBRARY = mla_prefill.library_path()
 
 def compiled(output, *arguments):
     subprocess.run(
-        ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", f"-I{INCLUDE}", *arguments, LIBRARY,
-         f"-Wl,-rpath,{os.path.dirname(LIBRARY)}", "-lpthread", "-o", output],
+        [
+            "g++",
+            "-std=c++17",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            f"-I{INCLUDE}",
+            *arguments,
+            LIBRARY,
+            f"-Wl,-rpath,{os.path.dirname(LIBRARY)}",
+            "-lpthread",
+            "-o",
+            output,
+        ],
         check=True,
     )
     return output
@@ -44,7 +56,9 @@ def compiled(output, *arguments):
 def cpp(tmp_path_factory):
     path = compiled(
         tmp_path_factory.mktemp("cpp") / "libone_registry.so",
-        "-shared", "-fPIC", HERE / "one_registry.cpp",
+        "-shared",
+        "-fPIC",
+        HERE / "one_registry.cpp",
     )
     library = ctypes.CDLL(str(path))
     library.last_message.restype = ctypes.c_char_p
@@ -68,8 +82,7 @@ def test_cpp_backend_is_a_class(cpp):
     out, lse = backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, True)
     assert (out == 2 * problem.v).all() and (lse == np.arange(5)).all()
     with pytest.raises(ValueError, match="DOUBLING: knows no context"):
-        backend.run_prefill_context_chunk(
-            PrefillMetadataLike(), problem.q, problem.k, problem.v)
+        backend.run_prefill_context_chunk(PrefillMetadataLike(), problem.q, problem.k, problem.v)
 
 
 class PrefillMetadataLike:
@@ -95,8 +108,11 @@ def test_cpp_override_of_a_member(cpp):
     assert (out == 2 * problem.v).all()
     member.clear_override()
     assert member.get_path() == member.value
-    problem.check(backend_for(problem, "FLASH_ATTN").run_prefill_new_tokens(
-        problem.q, problem.k, problem.v, False))
+    problem.check(
+        backend_for(problem, "FLASH_ATTN").run_prefill_new_tokens(
+            problem.q, problem.k, problem.v, False
+        )
+    )
 
 
 def test_python_class_derived_from_a_cpp_backend(cpp):
@@ -112,7 +128,8 @@ def test_python_class_derived_from_a_cpp_backend(cpp):
 
     problem = Problem([3, 2])
     out, _ = backend_for(problem, "DOUBLING_MEMBER").run_prefill_new_tokens(
-        problem.q, problem.k, problem.v, True)
+        problem.q, problem.k, problem.v, True
+    )
     assert (out == -2 * problem.v).all()
 
 
@@ -147,7 +164,7 @@ class Mean(MLAPrefillBackend):
         self.seen.append((type(q), q.shape, out is not None, threading.get_ident()))
         result, lse = np.empty_like(v), np.empty((self.num_heads, len(v)), np.float32)
         offsets = self._prefill_metadata.query_start_loc
-        for begin, end in zip(offsets, offsets[1:], strict=False):
+        for begin, end in pairwise(offsets):
             counts = np.arange(1, end - begin + 1)
             result[begin:end] = v[begin:end].cumsum(0) / counts[:, None, None]
             lse[:, begin:end] = np.log(counts)
@@ -180,9 +197,7 @@ def test_cpp_runs_a_python_backend(cpp, backend, threads):
     register_mla_prefill_backend("MEAN")(backend)
     assert cpp.run_backend(b"MEAN", threads) == 0, cpp.last_message()
     assert len(Mean.seen) == threads
-    assert all(
-        seen[:3] == (np.ndarray, (5, 1, 2), backend is MeanInto) for seen in Mean.seen
-    )
+    assert all(seen[:3] == (np.ndarray, (5, 1, 2), backend is MeanInto) for seen in Mean.seen)
 
 
 def test_cpp_runs_a_python_backend_by_path(cpp):
@@ -214,9 +229,16 @@ class Refusal(Exception):
 
 @pytest.mark.parametrize(
     "error, status",
-    [(ValueError("no"), 1), (TypeError("no"), 1), (NotImplementedError("no"), 2),
-     (ImportError("no"), 3), (MemoryError("no"), 5), (RuntimeError("no"), 6), (Refusal("ä"), 6),
-     (KeyboardInterrupt("no"), 6)],
+    [
+        (ValueError("no"), 1),
+        (TypeError("no"), 1),
+        (NotImplementedError("no"), 2),
+        (ImportError("no"), 3),
+        (MemoryError("no"), 5),
+        (RuntimeError("no"), 6),
+        (Refusal("ä"), 6),
+        (KeyboardInterrupt("no"), 6),
+    ],
 )
 def test_exceptions(cpp, error, status):
     @register_mla_prefill_backend("RAISING")
@@ -229,8 +251,15 @@ def test_exceptions(cpp, error, status):
     assert cpp.run_backend(b"RAISING", 2) == status
     # By way of the library, from Python: the exception itself.
     backend = _core.Backend(
-        "RAISING", num_heads=1, scale=1.0, kv_lora_rank=0, qk_nope_head_dim=2,
-        qk_rope_head_dim=0, v_head_dim=2, ignore_override=False)
+        "RAISING",
+        num_heads=1,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=2,
+        qk_rope_head_dim=0,
+        v_head_dim=2,
+        ignore_override=False,
+    )
     backend.prepare_metadata([0, 1], [])
     row = np.zeros((1, 1, 2), np.float32)
     with pytest.raises(type(error)) as caught:
@@ -238,8 +267,16 @@ def test_exceptions(cpp, error, status):
     assert caught.value is error
 
 
-@pytest.mark.parametrize("result", [None, 3, np.zeros((5, 1, 1)), (np.zeros((4, 1, 2)), np.zeros((1, 5))),
-                                    (np.zeros((5, 1, 2)), None)])
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        3,
+        np.zeros((5, 1, 1)),
+        (np.zeros((4, 1, 2)), np.zeros((1, 5))),
+        (np.zeros((5, 1, 2)), None),
+    ],
+)
 def test_wrong_results_are_errors(cpp, result):
     @register_mla_prefill_backend("WRONG")
     class Wrong(Mean):
@@ -263,8 +300,15 @@ def test_removed_class_lives_as_long_as_its_objects():
 
     reference = register()
     backend = _core.Backend(
-        "SHORT", num_heads=1, scale=1.0, kv_lora_rank=0, qk_nope_head_dim=2,
-        qk_rope_head_dim=0, v_head_dim=2, ignore_override=False)
+        "SHORT",
+        num_heads=1,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=2,
+        qk_rope_head_dim=0,
+        v_head_dim=2,
+        ignore_override=False,
+    )
     MLAPrefillBackendEnum.SHORT.clear_override()
     gc.collect()
     assert reference() is not None
@@ -278,16 +322,25 @@ def test_embedding_program(tmp_path):
     paths = sysconfig.get_paths()
     directory, version = sysconfig.get_config_vars("LIBDIR", "LDVERSION")
     program = compiled(
-        tmp_path / "embedding", HERE / "embedding.cpp", HERE / "one_registry.cpp",
-        f"-I{paths['include']}", f"-L{directory}", f"-Wl,-rpath,{directory}",
-        f"-lpython{version}", "-ldl", "-lm",
+        tmp_path / "embedding",
+        HERE / "embedding.cpp",
+        HERE / "one_registry.cpp",
+        f"-I{paths['include']}",
+        f"-L{directory}",
+        f"-Wl,-rpath,{directory}",
+        f"-lpython{version}",
+        "-ldl",
+        "-lm",
     )
     done = subprocess.run(
         [program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-             "PYTHONHOME": sys.base_prefix},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONHOME": sys.base_prefix,
+        },
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0 and done.stdout.count("ok ") == 8

@@ -78,7 +78,8 @@ def problems(draw):
 def calls(draw):
     problem = draw(problems())
     tensors = {
-        name: LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](getattr(problem, name)) for name in "qkv"
+        name: LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](getattr(problem, name))
+        for name in "qkv"
     }
     for tensor in tensors.values():
         tensor.flags.writeable = draw(st.booleans())
@@ -135,5 +136,7 @@ def test_random_calls(call):
         assert out is tensors["out"]
         if out.dtype != problem.q.dtype:
             out = out.astype(np.float64)
-            problem.dtype = min(problem.dtype, str(tensors["out"].dtype), key="bfloat16 float16 float32".index)
+            problem.dtype = min(
+                problem.dtype, str(tensors["out"].dtype), key="bfloat16 float16 float32".index
+            )
     problem.check(out, lse)

@@ -55,7 +55,12 @@ def test_automatic(config):
 
 @pytest.mark.parametrize(
     "choice",
-    ["FLASHINFER", "flashinfer", MLAPrefillBackendEnum.FLASHINFER, SimpleNamespace(name="FLASHINFER")],
+    [
+        "FLASHINFER",
+        "flashinfer",
+        MLAPrefillBackendEnum.FLASHINFER,
+        SimpleNamespace(name="FLASHINFER"),
+    ],
 )
 def test_explicit(choice, monkeypatch):
     for config in (MLAPrefillConfig(backend=choice), vllm_config(backend=choice)):
@@ -79,8 +84,9 @@ def test_explicit_that_does_not_fit():
 
 
 def test_gpu_rules():
-    config = MLAPrefillSelectorConfig("bfloat16", MLADimensions(
-        qk_nope_head_dim=1, qk_rope_head_dim=1, v_head_dim=1))
+    config = MLAPrefillSelectorConfig(
+        "bfloat16", MLADimensions(qk_nope_head_dim=1, qk_rope_head_dim=1, v_head_dim=1)
+    )
     reasons = FlashInferPrefillBackend.validate_configuration((9, 0), config)
     assert reasons == [
         "compute capability 9.0 not supported",

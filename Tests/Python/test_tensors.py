@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
+import sys
 import threading
 
 import ml_dtypes
@@ -77,7 +79,14 @@ def mutated(problem, **changed):
         (lambda t: t[::-1], ValueError),
         (lambda t: t[..., ::-1], ValueError),
         (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
-        (lambda t: np.frombuffer(b"\0" * (t.nbytes + 1), np.uint8)[1:].view(np.float32).reshape(t.shape), ValueError),
+        (
+            lambda t: (
+                np.frombuffer(b"\0" * (t.nbytes + 1), np.uint8)[1:]
+                .view(np.float32)
+                .reshape(t.shape)
+            ),
+            ValueError,
+        ),
         (lambda t: Exporter(t, (2, 0)), ValueError),
     ],
 )
@@ -94,7 +103,8 @@ def test_missing_tensors_are_named(name):
     problem = Problem([5])
     with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
         backend_for(problem).run_prefill_new_tokens(
-            **mutated(problem, **{name: None}), return_softmax_lse=True)
+            **mutated(problem, **{name: None}), return_softmax_lse=True
+        )
 
 
 def test_read_only_out_is_named():
@@ -109,28 +119,49 @@ def test_overlapping_out_is_named():
     problem = Problem([5], value=32)
     with pytest.raises(ValueError, match=r"out\.data.*must not overlap q"):
         backend_for(problem).run_prefill_new_tokens(
-            problem.q, problem.k, problem.v, False, out=problem.q)
+            problem.q, problem.k, problem.v, False, out=problem.q
+        )
 
 
 @pytest.mark.parametrize(
     "offsets, error",
     [
-        (None, TypeError), ("012", TypeError), (3, TypeError), ([0, 2.5], TypeError),
-        (np.array([0.0, 5]), TypeError), (np.array([False, True]), TypeError),
-        ([[0, 5]], TypeError), (np.array([[0, 5]]), ValueError), (np.array(5), ValueError),
-        ([], ValueError), ([1, 5], ValueError), ([0, 5, 4], ValueError), ([0, -5], ValueError),
-        ([0, 1 << 40], ValueError), (np.array([0, 1 << 40]), ValueError), ([0, 10**30], ValueError),
+        (None, TypeError),
+        ("012", TypeError),
+        (3, TypeError),
+        ([0, 2.5], TypeError),
+        (np.array([0.0, 5]), TypeError),
+        (np.array([False, True]), TypeError),
+        ([[0, 5]], TypeError),
+        (np.array([[0, 5]]), ValueError),
+        (np.array(5), ValueError),
+        ([], ValueError),
+        ([1, 5], ValueError),
+        ([0, 5, 4], ValueError),
+        ([0, -5], ValueError),
+        ([0, 1 << 40], ValueError),
+        (np.array([0, 1 << 40]), ValueError),
+        ([0, 10**30], ValueError),
     ],
 )
 def test_wrong_offsets_are_named(offsets, error):
     backend = backend_for(Problem([5]))
-    with pytest.raises(error, match="query_start_loc|num_requests"):
+    with pytest.raises(error, match=r"query_start_loc|num_requests"):
         backend.prepare_metadata(PrefillMetadata(query_start_loc=offsets))
 
 
-@pytest.mark.parametrize("field", ["num_heads", "scale", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim"])
-@pytest.mark.parametrize("value, error", [("x", TypeError), (None, TypeError), (-1e30, (TypeError, ValueError)),
-                                          (1 << 70, (TypeError, ValueError))])
+@pytest.mark.parametrize(
+    "field", ["num_heads", "scale", "kv_lora_rank", "qk_nope_head_dim", "v_head_dim"]
+)
+@pytest.mark.parametrize(
+    "value, error",
+    [
+        ("x", TypeError),
+        (None, TypeError),
+        (-1e30, (TypeError, ValueError)),
+        (1 << 70, (TypeError, ValueError)),
+    ],
+)
 def test_wrong_arguments_of_constructors_are_named(field, value, error):
     arguments = {**Problem([1]).arguments, field: value}
     if field == "scale" and value == -1e30:
@@ -194,3 +225,23 @@ def test_one_object_from_many_threads():
         thread.join()
     assert len(results) == 80 and all((result == results[0]).all() for result in results)
     problem.check(results[0])
+
+
+def test_calls_keep_nothing():
+    problem = Problem([5, 6])
+    backend = backend_for(problem)
+    wrong = problem.v.astype(np.float64)
+    exporters = [Exporter(tensor) for tensor in (problem.q, problem.k, problem.v)]
+    tensors = [problem.q, problem.k, problem.v, wrong, *exporters]
+
+    def counts():
+        return [sys.getrefcount(tensor) for tensor in tensors]
+
+    before = counts()
+    for _ in range(50):
+        backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, True)
+        backend.run_prefill_new_tokens(*exporters, True)
+        with pytest.raises(TypeError):
+            backend.run_prefill_new_tokens(problem.q, problem.k, wrong, True)
+    gc.collect()
+    assert counts() == before

@@ -64,9 +64,12 @@ def test_context_chunk(index_type):
         cu_seq_lens=torch.tensor(problem.keys, dtype=index_type),
     )
     backend = backend_for(problem)
-    backend.prepare_metadata(PrefillMetadata(
-        query_start_loc=chunk.query_start_loc,
-        chunked_context=ChunkedContextMetadata(chunks=[chunk])))
+    backend.prepare_metadata(
+        PrefillMetadata(
+            query_start_loc=chunk.query_start_loc,
+            chunked_context=ChunkedContextMetadata(chunks=[chunk]),
+        )
+    )
     q, k, v = tensors_of(problem)
     out, lse = backend.run_prefill_context_chunk(chunk=chunk, q=q, k=k, v=v)
     problem.check(out.double().numpy(), lse.numpy())
@@ -78,7 +81,8 @@ def test_split_view_and_out_are_not_copied():
     kv = torch.cat([torch.zeros(38, 2, 24, dtype=v.dtype), v], -1)
     out = torch.full((38, 2, 20), 7, dtype=torch.bfloat16)
     result = backend_for(problem).run_prefill_new_tokens(
-        q, k, kv.split([24, 16], -1)[1], False, out=out[..., :16])
+        q, k, kv.split([24, 16], -1)[1], False, out=out[..., :16]
+    )
     assert result.data_ptr() == out.data_ptr() and (out[..., 16:] == 7).all()
     problem.check(result.double().numpy())
 
@@ -128,7 +132,8 @@ def test_types_of_torch():
     reasons = backend.validate_configuration(None, MLAPrefillSelectorConfig(torch.float64))
     assert reasons == ["dtype torch.float64 not supported"]
     assert get_mla_prefill_backend(None) is get_mla_prefill_backend(
-        MLAPrefillConfig(dtype=torch.get_default_dtype()))
+        MLAPrefillConfig(dtype=torch.get_default_dtype())
+    )
     assert pickle.loads(pickle.dumps(MLAPrefillSelectorConfig(torch.bfloat16)))
 
 

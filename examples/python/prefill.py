@@ -102,9 +102,7 @@ def run_step(backend, data):
     (context, context_lse), (second, second_lse) = parts
     merge_attn_states(context, context, context_lse, second, second_lse, context_lse)
     good.append(report("context", context, context_lse, data["context_out"], data["context_lse"]))
-    merge_attn_states(
-        out[:rows], context, context_lse, out[:rows], lse[:, :rows], lse[:, :rows]
-    )
+    merge_attn_states(out[:rows], context, context_lse, out[:rows], lse[:, :rows], lse[:, :rows])
     good.append(report("all", out, lse, data["out"], data["lse"]))
     return all(good)
 

@@ -56,8 +56,11 @@ TensorArgument::TensorArgument(nb::handle value, const char *name, Access access
   }
 }
 
-TensorArgument::~TensorArgument() {
-  if (buffer_.obj) PyBuffer_Release(&buffer_);
+bool HeldBuffer::hold(nb::handle value) {
+  if (!PyObject_CheckBuffer(value.ptr())) return false;
+  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) == 0) return true;
+  PyErr_Clear();
+  return false;
 }
 
 void TensorArgument::read(nb::handle value, const char *name) {
@@ -85,12 +88,9 @@ void TensorArgument::read_host_tensor(nb::handle value) {
 
 /// The quickest way to a NumPy array. False for types that buffers have no name for.
 bool TensorArgument::read_buffer(nb::handle value, const char *name) {
-  if (!PyObject_CheckBuffer(value.ptr())) return false;
-  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  const std::string format = buffer_.format ? buffer_.format : "B";
+  if (!buffer_.hold(value)) return false;
+  const Py_buffer &buffer = *buffer_;
+  const std::string format = buffer.format ? buffer.format : "B";
   if (format == "f") {
     view_.dtype = MLA_DTYPE_FLOAT32;
   } else if (format == "e") {
@@ -98,12 +98,12 @@ bool TensorArgument::read_buffer(nb::handle value, const char *name) {
   } else {
     return false;
   }
-  view_.data = buffer_.buf;
-  is_read_only_ = buffer_.readonly != 0;
-  view_.ndim = buffer_.ndim;
-  for (std::int32_t i = 0; i < described_dimensions(buffer_.ndim); ++i) {
-    view_.shape[i] = buffer_.shape[i];
-    view_.strides[i] = element_stride(buffer_.strides[i], buffer_.itemsize, name);
+  view_.data = buffer.buf;
+  is_read_only_ = buffer.readonly != 0;
+  view_.ndim = buffer.ndim;
+  for (std::int32_t i = 0; i < described_dimensions(buffer.ndim); ++i) {
+    view_.shape[i] = buffer.shape[i];
+    view_.strides[i] = element_stride(buffer.strides[i], buffer.itemsize, name);
   }
   return true;
 }

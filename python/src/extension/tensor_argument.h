@@ -9,16 +9,31 @@ namespace mla_python {
 
 enum class Access { read, write };
 
+/// A buffer, given back with the object that holds it.
+class HeldBuffer {
+ public:
+  HeldBuffer() = default;
+  HeldBuffer(const HeldBuffer &) = delete;
+  HeldBuffer &operator=(const HeldBuffer &) = delete;
+  ~HeldBuffer() {
+    if (buffer_.obj) PyBuffer_Release(&buffer_);
+  }
+
+  /// False where the object has no strided buffer.
+  bool hold(nb::handle value);
+  const Py_buffer &operator*() const { return buffer_; }
+
+ private:
+  /// `obj` is NULL while nothing is held.
+  Py_buffer buffer_{};
+};
+
 /// A view of the object's own memory, which it keeps alive.
 class TensorArgument {
  public:
   /// None makes an absent one: pointer() is NULL. Raises TypeError or ValueError
   /// that begin with `name`; shapes are the library's to judge.
   TensorArgument(nb::handle value, const char *name, Access access = Access::read);
-
-  TensorArgument(const TensorArgument &) = delete;
-  TensorArgument &operator=(const TensorArgument &) = delete;
-  ~TensorArgument();
 
   const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
@@ -32,8 +47,7 @@ class TensorArgument {
 
   mla_tensor view_ = MLA_TENSOR_INIT;
   nb::object owner_;
-  /// `obj` is NULL while nothing is held.
-  Py_buffer buffer_{};
+  HeldBuffer buffer_;
   bool is_present_ = false;
   bool is_read_only_ = false;
 };

@@ -6,6 +6,7 @@ lists and borrowed tensors.
 """
 
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from mla_prefill import _core, _tensors
@@ -180,7 +181,7 @@ def _context_chunk(
     chunk: tuple[int, list[int], list[int]], index: int, library: str | None
 ) -> ContextChunk:
     _, query_start_loc, cu_seq_lens = chunk
-    seq_lens = [end - begin for begin, end in zip(cu_seq_lens, cu_seq_lens[1:], strict=False)]
+    seq_lens = [end - begin for begin, end in pairwise(cu_seq_lens)]
     return ContextChunk(
         index=index,
         query_start_loc=_tensors.offsets(query_start_loc, library),

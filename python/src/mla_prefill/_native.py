@@ -87,9 +87,7 @@ class NativePrefillBackend(MLAPrefillBackend):
     ) -> list[str]:
         if cls._answers_itself():
             return super().validate_configuration(device_capability, selector_config)
-        reasons = cls._reasons(
-            device_capability=device_capability, selector_config=selector_config
-        )
+        reasons = cls._reasons(device_capability=device_capability, selector_config=selector_config)
         return [with_dtype(reason, selector_config.dtype) for reason in reasons]
 
     @classmethod

@@ -182,6 +182,4 @@ class MLAPrefillBackend(ABC):
 def _capability_reason(device_capability: Any) -> str:
     if device_capability is None:
         return "device capability not available"
-    return (
-        f"compute capability {device_capability.major}.{device_capability.minor} not supported"
-    )
+    return f"compute capability {device_capability.major}.{device_capability.minor} not supported"

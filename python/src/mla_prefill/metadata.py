@@ -6,6 +6,7 @@ vLLM's own metadata objects serve as well: backends read attributes, no types.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from mla_prefill import _core
@@ -103,7 +104,7 @@ def _chunk(fields: dict[str, Any]) -> ContextChunk:
 
 def longest(offsets: Sequence[int]) -> int:
     """The most rows of any request."""
-    return max((end - begin for begin, end in zip(offsets, offsets[1:], strict=False)), default=0)
+    return max((end - begin for begin, end in pairwise(offsets)), default=0)
 
 
 def announced_chunks(prefill_metadata: Any) -> list[tuple[int, Any, Any]]:

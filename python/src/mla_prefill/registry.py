@@ -43,7 +43,7 @@ class _MLAPrefillBackendEnumMeta(EnumMeta):
                 cls._add_(name, row["class_path"] or f"{_REGISTERED}.{name}")
 
     def _add_(cls, name: str, value: str) -> Any:
-        member = object.__new__(cls)
+        member: Any = object.__new__(cls)  # type: ignore[arg-type]
         member._name_ = name
         member._value_ = value
         type.__setattr__(cls, name, member)

@@ -41,10 +41,7 @@ class MLAPrefillSelectorConfig(NamedTuple):
     batch_invariant: bool = False
 
     def __repr__(self) -> str:
-        return (
-            f"MLAPrefillSelectorConfig(dtype={self.dtype}, "
-            f"mla_dimensions={self.mla_dimensions})"
-        )
+        return f"MLAPrefillSelectorConfig(dtype={self.dtype}, mla_dimensions={self.mla_dimensions})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ class MLAPrefillConfig:
 
     def library_config(self) -> "_core.SelectorConfig":
         """The same for the library."""
-        name = getattr(self.backend, "name", self.backend)
+        name: str | None = getattr(self.backend, "name", self.backend)  # type: ignore[assignment]
         return library_config(self.selector_config(), self.device_capability, backend=name)
 
 
