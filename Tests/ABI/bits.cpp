@@ -28,7 +28,8 @@ test::Attention problem(bool causal, std::int32_t dtype, const std::string& back
 }
 
 void poison(test::Attention& step) {
-  step.out = test::Array(step.q.view().dtype, {step.out.size(0), step.out.size(1), step.out.size(2)});
+  const test::Array& out = step.out;
+  step.out = test::Array(out.view().dtype, {out.size(0), out.size(1), out.size(2)});
   step.lse = test::Array(MLA_DTYPE_FLOAT32, {step.lse.size(0), step.lse.size(1)});
 }
 

@@ -120,7 +120,8 @@ def check_strided_views():
     random = np.random.default_rng(2)
     wide = random.standard_normal((TOKENS, HEADS, 40), np.float32)
     q, k, v = wide[:, :, :12], wide[:, :, 12:24], wide[:, :, 24:32]
-    dense, strided = np.zeros((TOKENS, HEADS, 8), np.float32), np.zeros((TOKENS, HEADS, 20), np.float32)
+    dense = np.zeros((TOKENS, HEADS, 8), np.float32)
+    strided = np.zeros((TOKENS, HEADS, 20), np.float32)
     prefill.run_new_tokens(backend, q=q.copy(), k=k.copy(), v=v.copy(), out=dense)
     prefill.run_new_tokens(backend, q=q, k=k, v=v, out=strided[:, :, 3:11])
     assert np.array_equal(dense, strided[:, :, 3:11])

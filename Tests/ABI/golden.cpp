@@ -94,7 +94,8 @@ void fresh(std::int32_t dtype) {
 
 /// Merges the context into the new tokens' results, whose last request has none:
 /// its rows are copied, as vLLM has it.
-void merge_all(test::Attention& suffix, const test::Array& context, const test::Array& context_lse) {
+void merge_all(test::Attention& suffix, const test::Array& context,
+               const test::Array& context_lse) {
   const std::int64_t rows = context.size(0), all = suffix.out.size(0);
   test::Array prefix(suffix.out.view().dtype, {all, suffix.model.heads, suffix.model.v});
   test::Array prefix_lse(MLA_DTYPE_FLOAT32, {suffix.model.heads, all});

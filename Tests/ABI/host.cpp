@@ -154,7 +154,8 @@ void threads_on_one_object() {
 /// More threads than the pool ever has, one after the other: what a thread leaves
 /// behind goes with it.
 void threads_come_and_go() {
-  const auto problem = test::Attention::new_tokens({2, 64, 32, 64, 256}, MLA_DTYPE_FLOAT32, {50}, 2);
+  const test::Model model{2, 64, 32, 64, 256};
+  const auto problem = test::Attention::new_tokens(model, MLA_DTYPE_FLOAT32, {50}, 2);
   for (int i = 0; i < 30; ++i) {
     std::thread([&] {
       test::Attention mine = problem;

@@ -78,7 +78,9 @@ struct Clone {
 };
 
 struct Prepare {
-  Prepare() : metadata(MLA_PREFILL_METADATA_INIT), chunks{MLA_CONTEXT_CHUNK_INIT, MLA_CONTEXT_CHUNK_INIT} {
+  Prepare()
+      : metadata(MLA_PREFILL_METADATA_INIT),
+        chunks{MLA_CONTEXT_CHUNK_INIT, MLA_CONTEXT_CHUNK_INIT} {
     for (std::int32_t i = 0; i < 2; ++i) {
       chunks[i].index = i;
       chunks[i].num_requests = 2;
@@ -124,8 +126,10 @@ std::vector<Rule<Prepare>> prepare_rules() {
   add("chunks[1]", [](Prepare& c, Random& random) {
     c.chunks[1].index = random.any_of<std::int32_t>({0, 2, -2, INT32_MAX, INT32_MIN});
   });
-  add("chunks[0]", [](Prepare& c, Random& random) { c.chunks[0].struct_size = wrong_size(random); });
-  add("chunks[1]", [](Prepare& c, Random& random) { c.chunks[1].num_requests = random.negative(); });
+  add("chunks[0]",
+      [](Prepare& c, Random& random) { c.chunks[0].struct_size = wrong_size(random); });
+  add("chunks[1]",
+      [](Prepare& c, Random& random) { c.chunks[1].num_requests = random.negative(); });
   add("chunks[1]", [](Prepare& c, Random&) { c.chunks[1].query_start_loc = nullptr; });
   add("chunks[1]", [](Prepare& c, Random&) { c.chunks[1].cu_seq_lens = nullptr; });
   add("chunks[0]", [](Prepare& c, Random& random) {
@@ -167,7 +171,8 @@ std::vector<Rule<Plan>> plan_rules() {
                    [](Plan& c) -> auto& { return c.pointer; });
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
   add("plan", [](Plan& c, Random&) { c.place = nullptr; });
-  add("num_requests", [](Plan& c, Random& random) { c.args.value.num_requests = random.negative(); });
+  add("num_requests",
+      [](Plan& c, Random& random) { c.args.value.num_requests = random.negative(); });
   add("context_lens", [](Plan& c, Random&) { c.args.value.context_lens = nullptr; });
   add("context_lens", [](Plan& c, Random& random) {
     c.context_lens[static_cast<std::size_t>(random.between(0, 2))] = random.negative();

@@ -95,6 +95,11 @@ inline std::uint32_t wrong_size(Random& random) {
       random.any_of<std::int64_t>({0, 1, 3, 7, 5000, 1 << 20, UINT32_MAX}));
 }
 
+/// Names that no member has.
+inline const char* unknown_name(Random& random) {
+  return random.any_of({"NO_SUCH", "", "flash_attn", "CPU ", "Flash Attn", "0", "\xc3\xa9"});
+}
+
 /// A pointer to a struct that is not aligned for it.
 template <class T>
 const T* misaligned(const T* pointer) {
@@ -128,12 +133,13 @@ std::vector<Function> run_functions();
 std::vector<Function> merge_functions();
 std::vector<Function> batch_functions();
 std::vector<Function> registry_functions();
+std::vector<Function> selector_functions();
 std::vector<Function> host_functions();
 
 inline std::vector<Function> all_functions() {
   std::vector<Function> all;
   for (auto part : {run_functions(), merge_functions(), batch_functions(), registry_functions(),
-                    host_functions()}) {
+                    selector_functions(), host_functions()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

@@ -44,7 +44,8 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
     rules.push_back({name, status, [=](Call& call, Random& random) { apply(view(call), random); }});
   };
   std::vector<Rule<Call>> of_struct;
-  add_struct_rules(of_struct, name, [=](Call& call) -> auto& { return select(call).view; }, pointer);
+  const auto description = [=](Call& call) -> auto& { return select(call).view; };
+  add_struct_rules(of_struct, name, description, pointer);
   rules.insert(rules.end(), of_struct.begin() + (may_be_null ? 1 : 0), of_struct.end());
 
   add(invalid, [](mla_tensor& t, Random& random) { t.dtype = wrong_dtype(random); });
@@ -76,7 +77,8 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
   });
   add(invalid, [](mla_tensor& t, Random& random) {
     const std::int64_t dimension = t.ndim == 2 ? 0 : random.between(0, 1);
-    t.strides[dimension] = random.any_of<std::int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 2 + 8});
+    t.strides[dimension] =
+        random.any_of<std::int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 2 + 8});
   });
 }
 
