@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+from native_code import shared_library
 
 from mla_prefill import MLAPrefillBackendEnum, _core, backends
 
@@ -14,3 +15,8 @@ def untouched_registry(monkeypatch):
         if row.is_dynamic:
             _core.remove_backend(row.name)
     assert len(MLAPrefillBackendEnum) == 8
+
+
+@pytest.fixture(scope="session")
+def cpp(tmp_path_factory):
+    return shared_library(tmp_path_factory.mktemp("cpp"))

@@ -76,7 +76,8 @@ class MLAPrefillConfig:
 
     def library_config(self) -> "_core.SelectorConfig":
         """The same for the library."""
-        name: str | None = getattr(self.backend, "name", self.backend)  # type: ignore[assignment]
+        choice = self.backend
+        name = choice if choice is None or isinstance(choice, str) else choice.name
         return library_config(self.selector_config(), self.device_capability, backend=name)
 
 
