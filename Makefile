@@ -4,6 +4,7 @@
 #   make demo                     what it does on recorded input, with errors and speed
 #   make test                     everything under Tests/
 #   make test-python              the Python package's alone
+#   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make bench                    speed against a rate measured in the same run
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
@@ -28,7 +29,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-python bench install sanitize fuzz clean
+.PHONY: build demo test test-python test-vllm bench install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -41,6 +42,10 @@ demo:
 test-python:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh python
+
+test-vllm:
+	Sources/Packaging/debian-packages.sh test vllm
+	Tests/vLLM/run.sh
 
 bench:
 	Sources/Packaging/debian-packages.sh demo

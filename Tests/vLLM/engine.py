@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vLLM engine in a process of its own, driven by lines of JSON.
+
+Run as a program it is the engine: it reads requests from its input and answers
+on its output, each answer a line that begins with ``REPLY``; everything else is
+vLLM's log. ``Engine`` is the other end.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+
+_REPLY = "REPLY "
+_FOLDER = Path(__file__).resolve().parent
+
+
+class Engine:
+    """Starts the process; use it as a context.
+
+    Args:
+        model: the folder of a model.
+        prefill: "plugin": as installed; "vllm": MLA_PREFILL_VLLM=0; "peer": vLLM
+            with torch's fused attention for its prefill, on an AMX host with
+            vLLM's own prefill backend instead of AMX_MLA's prefill.
+        as_amx_host: whether vLLM is to believe that the CPU has AMX.
+        environment: variables of the engine; by default one process without workers.
+        options: keywords of ``vllm.LLM``.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        prefill: str = "plugin",
+        as_amx_host: bool = False,
+        environment: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        settings = {
+            "model": str(model),
+            "prefill": prefill,
+            "as_amx_host": as_amx_host,
+            "options": options,
+        }
+        variables = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            # Functions, not only names, may be sent to workers: ours.
+            "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+            "HF_HUB_OFFLINE": "1",
+            **({"MLA_PREFILL_VLLM": "0"} if prefill != "plugin" else {}),
+            **(environment or {}),
+        }
+        self.log: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | variables,
+        )
+
+    def __enter__(self) -> "Engine":
+        self._answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def generate(
+        self, prompts: list[list[int]], max_tokens: int
+    ) -> tuple[list[list[int]], list[np.ndarray]]:
+        """Greedy tokens of each prompt, and logits ``[max_tokens, vocabulary]``."""
+        with NamedTemporaryFile(suffix=".npz") as file:
+            tokens = self._ask("generate", prompts=prompts, max_tokens=max_tokens, file=file.name)
+            with np.load(file.name) as logits:
+                return tokens, [logits[str(index)] for index in range(len(prompts))]
+
+    def usage(self) -> list[dict[str, Any]]:
+        """What each worker has counted since it was asked last."""
+        return self._ask("usage")
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Threads and classes of each worker."""
+        return self._ask("facts")
+
+    def _ask(self, call: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(_REPLY):
+                return json.loads(line.removeprefix(_REPLY))
+            self.log.append(line.rstrip())
+        raise RuntimeError("the engine has ended:\n" + "\n".join(self.log[-60:]))
+
+
+# What follows runs in the engine's process, or in its workers'.
+
+
+def _take_usage(_worker: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mla_prefill import vllm_plugin
+
+    usage = asdict(vllm_plugin.usage())
+    vllm_plugin.reset_usage()
+    return usage
+
+
+def _facts(worker: Any) -> dict[str, Any]:
+    import torch
+    from mla_prefill import host
+
+    context = worker.vllm_config.compilation_config.static_forward_context
+    layer = next(iter(context.values()))
+    tasks = Path("/proc/self/task")
+    return {
+        "process": os.getpid(),
+        "torch_threads": torch.get_num_threads(),
+        "library_threads": host.get_num_threads(),
+        "own_processors": sorted(os.sched_getaffinity(0)),
+        "thread_processors": [
+            sorted(os.sched_getaffinity(int(task.name))) for task in tasks.iterdir()
+        ],
+        "prefill_class": _path(type(layer.prefill_backend)),
+        "attention_class": _path(type(layer.impl)),
+    }
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _start(settings: dict[str, Any]) -> Any:
+    sys.path.insert(0, str(_FOLDER))
+    if settings["as_amx_host"]:
+        import amx_disguise
+
+        amx_disguise.put_on(common_prefill=settings["prefill"] != "vllm")
+    if settings["prefill"] != "plugin":
+        import peers
+
+        is_peer = settings["prefill"] == "peer" and not settings["as_amx_host"]
+        peers.count_other_prefill(torch_attention=is_peer)
+    from vllm import LLM
+
+    options = {
+        "skip_tokenizer_init": True,
+        "enforce_eager": True,
+        "dtype": "bfloat16",
+        "max_model_len": 4352,
+        "max_num_batched_tokens": 4352,
+        "enable_prefix_caching": False,
+        # Logits of all tokens, as they come out of the model.
+        "logprobs_mode": "raw_logits",
+        "max_logprobs": -1,
+    }
+    return LLM(model=settings["model"], **(options | settings["options"]))
+
+
+def _generate(llm: Any, prompts: list[list[int]], max_tokens: int, file: str) -> list[list[int]]:
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(
+        temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, logprobs=-1
+    )
+    requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+    results = [done.outputs[0] for done in llm.generate(requests, parameters, use_tqdm=False)]
+    rows = {
+        str(index): np.array(
+            [[step[token].logprob for token in range(len(step))] for step in result.logprobs],
+            np.float32,
+        )
+        for index, result in enumerate(results)
+    }
+    np.savez(file, **rows)
+    return [list(result.token_ids) for result in results]
+
+
+def _serve(llm: Any) -> None:
+    calls = {
+        "generate": lambda **arguments: _generate(llm, **arguments),
+        "usage": lambda: llm.collective_rpc(_take_usage),
+        "facts": lambda: llm.collective_rpc(_facts),
+    }
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(_REPLY + json.dumps(calls[request.pop("call")](**request)), flush=True)
+
+
+if __name__ == "__main__":
+    engine = _start(json.loads(sys.argv[1]))
+    print(_REPLY + "null", flush=True)
+    _serve(engine)
