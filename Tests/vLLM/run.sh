@@ -38,5 +38,6 @@ REQUIREMENTS
 fi
 "$environment/bin/pip" install --no-deps --force-reinstall ./python
 
-"$environment/bin/python" -m pytest -v -p no:cacheprovider --rootdir=Tests/vLLM Tests/vLLM "$@"
+"$environment/bin/python" -m pytest -v -p no:cacheprovider --rootdir=Tests/vLLM \
+  "${@:-Tests/vLLM}"
 [ $# -gt 0 ] || "$environment/bin/python" Tests/vLLM/speed.py
