@@ -14,6 +14,7 @@
  *    7. backend objects: create, prepare_metadata, run, destroy
  *    8. merging partial attention states
  *    9. backends of your own: the vtable
+ *   10. the whole layer: from latents and a paged cache to the output
  *
  * The names are those of vLLM's `vllm.v1.attention.backends.mla.prefill`
  * (0.33), whose contracts the library keeps.
@@ -737,6 +738,157 @@ struct mla_backend_vtable {
 #define MLA_BACKEND_VTABLE_INIT                                                              \
   {sizeof(mla_backend_vtable), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
    NULL, NULL}
+
+/* ------------------------------------------------------------------------ */
+/* 10. The whole layer                                                      */
+/* ------------------------------------------------------------------------ */
+
+/*
+ * What vLLM spreads over MLACommonImpl.forward_mha, context gathering,
+ * kv_b_proj, concatenation, chunk loop and merging, in one call with bounded
+ * memory: K and V never exist as whole tensors. A block of latents is gathered,
+ * projected up and packed for the attention kernel, which sees a request's
+ * context and new tokens as one sequence of keys.
+ */
+
+/** What a layer is made for. Dimensions and scale as in mla_backend_config. */
+typedef struct mla_layer_config {
+  /** Set by MLA_LAYER_CONFIG_INIT. */
+  uint32_t struct_size;
+  int32_t num_heads;
+  /** Multiplies the scores; finite. */
+  double scale;
+  /** At least 1. */
+  int32_t kv_lora_rank;
+  int32_t qk_nope_head_dim;
+  int32_t qk_rope_head_dim;
+  int32_t v_head_dim;
+  /** MLA_ISA_*, as in mla_backend_config. */
+  int32_t max_isa;
+  /** MLA_DTYPE_* of q, kv_c_normed and k_pe, in which keys and values are made:
+      bf16, fp16 or fp32. MLA_DTYPE_NONE: that of kv_b_proj. */
+  int32_t dtype;
+  /** Registry name of the backend; NULL: the one mla_select_backend() chooses
+      for dtype and dimensions. One of the library's own backends decides how
+      keys are split; its demands on a batch do not apply. A name behind which
+      a registered implementation stands gives
+      MLA_ERROR_UNSUPPORTED_CONFIGURATION. */
+  const char *backend;
+  /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16 or
+      fp32, as checkpoints hold it: for each head the rows that make its keys,
+      then those that make its values. Copied into the kernels' own layout,
+      rounded to `dtype`. */
+  const mla_tensor *kv_b_proj;
+  /** MLA_DTYPE_* of kv_cache: bf16, fp16, fp32 or fp8_e4m3. MLA_DTYPE_NONE: dtype. */
+  int32_t cache_dtype;
+  /** What an fp8 cache's elements are multiplied by; finite and above 0 with
+      one, else 0 or 1. */
+  float cache_scale;
+  /** Most bytes that a forward call uses beside its tensors; 0: as much as is
+      fastest. The keys of one request and head must fit: a call that needs more
+      is refused, its message says how much. Bits do not depend on it. */
+  int64_t workspace_bound;
+} mla_layer_config;
+
+#define MLA_LAYER_CONFIG_INIT                                                                \
+  {sizeof(mla_layer_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, MLA_DTYPE_NONE, NULL, NULL, \
+   MLA_DTYPE_NONE, 0.0f, 0}
+
+/** Never changes: any number of threads may run one at once. */
+typedef struct mla_layer mla_layer;
+
+/** Owned by the caller until mla_layer_destroy(). */
+mla_status mla_layer_create(const mla_layer_config *config, mla_layer **layer);
+
+/** `layer` may be NULL. */
+void mla_layer_destroy(mla_layer *layer);
+
+/** A batch: request i has context_lens[i] tokens in the cache and the new
+    tokens of its rows of q, which follow them. Tensors may have rows beyond the
+    batch's last offset; they are neither read nor written. */
+typedef struct mla_layer_forward_args {
+  /** Set by MLA_LAYER_FORWARD_ARGS_INIT. */
+  uint32_t struct_size;
+  /** May be 0: an empty batch. */
+  int32_t num_requests;
+  /** [num_requests + 1] row offsets of the new tokens, from 0, never falling. */
+  const int32_t *query_start_loc;
+  /** [num_requests] tokens in the cache, 0 where there are none; may be NULL:
+      nobody has context. */
+  const int32_t *context_lens;
+  /** [num_tokens, num_heads, qk_nope_head_dim + qk_rope_head_dim], rope applied. */
+  const mla_tensor *q;
+  /** [num_tokens, kv_lora_rank], dtype of q. */
+  const mla_tensor *kv_c_normed;
+  /** [num_tokens, qk_rope_head_dim], dtype of q, rope applied; may be NULL where
+      qk_rope_head_dim is 0. */
+  const mla_tensor *k_pe;
+  /** [num_blocks, block_size, kv_lora_rank + qk_rope_head_dim] of cache_dtype: a
+      token's latent, then its k_pe. May be NULL where nobody has context. */
+  const mla_tensor *kv_cache;
+  /** [num_requests, max_blocks]: token t of request i lies in block
+      block_table[i * block_table_stride + t / block_size] at t % block_size.
+      Entries beyond the context's last block are not read. May be NULL where
+      nobody has context. */
+  const int32_t *block_table;
+  int64_t block_table_stride;
+  int32_t max_blocks;
+  uint32_t reserved;
+  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16 or fp32; may be strided;
+      must not overlap an input, lse or workspace. */
+  const mla_tensor *out;
+  /** [num_heads, num_tokens] fp32, natural logarithm; may be NULL. */
+  const mla_tensor *lse;
+  /** Scratch of at least mla_layer_workspace_size() bytes; may be NULL with size
+      0: then the library's own is used. */
+  void *workspace;
+  int64_t workspace_size;
+  /** NULL on CPU. */
+  void *stream;
+} mla_layer_forward_args;
+
+#define MLA_LAYER_FORWARD_ARGS_INIT                                                            \
+  {sizeof(mla_layer_forward_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, \
+   NULL, NULL, 0, NULL}
+
+/** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
+    the present number of threads. Of `args` only num_requests, query_start_loc
+    and context_lens are read. */
+mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
+                                    int64_t *bytes);
+
+/** Causal attention of each request's new tokens to its context and to
+    themselves. */
+mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_args *args);
+
+/** Puts tokens into a paged cache (vLLM: concat_and_cache_mla). */
+typedef struct mla_concat_and_cache_args {
+  /** Set by MLA_CONCAT_AND_CACHE_ARGS_INIT. */
+  uint32_t struct_size;
+  /** What an fp8 cache's elements will be multiplied by when they are read;
+      finite and above 0 with one, else 0 or 1. */
+  float cache_scale;
+  /** [num_tokens, kv_lora_rank] of bf16, fp16 or fp32. */
+  const mla_tensor *kv_c_normed;
+  /** [num_tokens, rope], dtype of kv_c_normed; may be NULL where the cache is no
+      wider than kv_c_normed. */
+  const mla_tensor *k_pe;
+  /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
+      slot_mapping[i] % block_size, nowhere if it is -1. No slot twice. Tokens
+      from num_slots on are not read. May be NULL where num_slots is 0. */
+  const int64_t *slot_mapping;
+  int64_t num_slots;
+  /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3;
+      must not overlap an input. */
+  const mla_tensor *kv_cache;
+  /** NULL on CPU. */
+  void *stream;
+} mla_concat_and_cache_args;
+
+#define MLA_CONCAT_AND_CACHE_ARGS_INIT \
+  {sizeof(mla_concat_and_cache_args), 0.0f, NULL, NULL, NULL, 0, NULL, NULL}
+
+mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -4,5 +4,7 @@ import MLAKernelABI
 @inline(never)
 public func fillAVX512BF16Kernels(_ table: UnsafeMutablePointer<mla_kernel_table>) {
   table.pointee.bf16 = attentionKernel(family: MLA_FAMILY_AVX512_BF16)
+  table.pointee.bf16_projection = projectionKernel(family: MLA_FAMILY_AVX512_BF16)
   table.pointee.combine = combinePartials
+  table.pointee.convert = convertRows
 }

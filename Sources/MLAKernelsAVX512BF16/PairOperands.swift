@@ -84,3 +84,13 @@ func packQueries<Row: QueryRow>(
 ) {
   packQueries(Row.self, BFloat16PairFormat.self, a, into: columns, turning: square)
 }
+
+@inline(never)
+func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  packTokens(BFloat16PairFormat.self, args.unsafelyUnwrapped.pointee)
+}
+
+@inline(never)
+func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  packWeights(BFloat16PairFormat.self, args.unsafelyUnwrapped.pointee)
+}

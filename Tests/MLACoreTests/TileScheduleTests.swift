@@ -18,10 +18,13 @@ final class TileScheduleTests: XCTestCase {
       var met: [String: Int] = [:]
       for wave in schedule.waves {
         let packed = Dictionary(
-          uniqueKeysWithValues: (0..<wave.blockCount).map { index in
-            let task = schedule.packTask(index, in: wave)
-            return (task.block, task)
-          })
+          uniqueKeysWithValues: schedule.packTasks(in: wave, headsPerTask: random.int(1...4))
+            .flatMap { task in
+              task.heads.enumerated().map { i, head in
+                (task.firstBlock + i * task.blockStride, (head: head, keys: task.keys))
+              }
+            })
+        XCTAssertEqual(packed.count, wave.blockCount)
         for index in 0..<wave.taskCount {
           let task = schedule.attendTask(index, in: wave)
           let span = spans.first { $0.queryCount > 0 && $0.queryBegin <= task.queries.lowerBound

@@ -13,13 +13,21 @@ struct AttentionMemory {
   let scratchOffset: Int
   let scratchStride: Int
 
-  init(_ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims) {
+  /// - Parameters:
+  ///   - packScratchBytes: what a worker needs while it packs; it attends in the
+  ///     same memory.
+  ///   - threads: most workers.
+  init(
+    _ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims,
+    packScratchBytes: Int = 0, threads: Int = HostSettings.threads
+  ) {
     let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
-    workers = max(1, min(HostSettings.threads, mostTasks))
+    workers = max(1, min(threads, mostTasks))
     partialsOffset = alignedUp(schedule.packedBytes)
     scratchOffset = partialsOffset + alignedUp(schedule.partialBytes)
     // Neighbours' first lines must not fall into the same cache sets.
-    scratchStride = alignedUp(Int(kernel.scratch_bytes(dims))) + 3 * memoryAlignment
+    let scratchBytes = max(Int(kernel.scratch_bytes(dims)), packScratchBytes)
+    scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment
   }
 
   /// Room for aligning the start included: a caller's workspace need not be.
@@ -27,8 +35,11 @@ struct AttentionMemory {
 
   /// Runs `body` with memory of that size: the caller's if there is one, else
   /// the library's.
+  ///
+  /// - Parameter query: the function that would have said how much is needed.
   func withStart(
-    in workspace: Workspace?, _ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void
+    in workspace: Workspace?, query: String = "mla_workspace_size",
+    _ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void
   ) throws(MLAError) {
     guard let workspace else {
       let own = try ScratchArena.take(bytes: bytes, for: "workspace of a run")
@@ -37,7 +48,7 @@ struct AttentionMemory {
     guard workspace.size >= bytes else {
       throw .invalid(
         "workspace_size", workspace.size,
-        "this run needs \(bytes) bytes, see mla_workspace_size")
+        "this run needs \(bytes) bytes, see \(query)")
     }
     try body(workspace.start.alignedUp(toMultipleOf: memoryAlignment))
   }

@@ -1,20 +1,40 @@
 import MLAKernelABI
 
+/// Where a run's keys and values come from.
+protocol KeySource {
+  /// Most heads that a task packs for.
+  var headsPerTask: Int { get }
+  /// Packs one task's blocks.
+  ///
+  /// - Parameters:
+  ///   - block: memory of the packed block of that number.
+  ///   - scratch: the worker's own.
+  func pack(
+    _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
+    scratch: UnsafeMutableRawPointer)
+}
+
 /// Carries out a schedule: hands each task's rows to the kernel, wave by wave
 /// and phase by phase.
-struct AttentionRun {
+struct AttentionRun<Keys: KeySource> {
   let schedule: TileSchedule
   let kernel: mla_attention_kernel
   let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
   let dims: mla_kernel_dims
   let scale: Float
-  let arguments: RunArguments
+  let q: TensorView
+  let keys: Keys
+  let out: TensorView
+  let lse: TensorView?
   let memory: AttentionMemory
   let start: UnsafeMutableRawPointer
 
   func execute() {
     for wave in schedule.waves {
-      parallel(wave.blockCount) { task, _ in pack(schedule.packTask(task, in: wave)) }
+      let packTasks = schedule.packTasks(in: wave, headsPerTask: keys.headsPerTask)
+      parallel(packTasks.count) { task, worker in
+        keys.pack(packTasks[task], into: packedBlock, scratch: scratch(of: worker))
+      }
       parallel(wave.taskCount) { task, worker in
         attend(schedule.attendTask(task, in: wave), worker: worker)
       }
@@ -35,27 +55,24 @@ struct AttentionRun {
     }
   }
 
-  private func pack(_ task: PackTask) {
-    let (k, v) = (arguments.k, arguments.v)
-    var args = mla_pack_args(
-      dims: dims, k: k.row(task.keys.lowerBound, head: task.head),
-      v: v.row(task.keys.lowerBound, head: task.head), k_stride: Int64(k.strides[0]),
-      v_stride: Int64(v.strides[0]), num_keys: Int64(task.keys.count), format: k.type.rawValue,
-      packed: start + task.block * schedule.shape.packedBlockBytes)
-    kernel.pack(&args)
+  private func packedBlock(_ index: Int) -> UnsafeMutableRawPointer {
+    start + index * schedule.shape.packedBlockBytes
+  }
+
+  private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
+    start + (memory.scratchOffset + worker * memory.scratchStride)
   }
 
   private func attend(_ task: AttendTask, worker: Int) {
-    let (q, out) = (arguments.q, arguments.out)
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
       q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
-      packed: start + task.firstBlock * schedule.shape.packedBlockBytes,
+      packed: packedBlock(task.firstBlock),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
       out_format: out.type.rawValue, out: out.row(task.queries.lowerBound, head: task.head),
       out_stride: Int64(out.strides[0]), lse: lseRow(task.queries.lowerBound, head: task.head),
-      scratch: start + (memory.scratchOffset + worker * memory.scratchStride))
+      scratch: scratch(of: worker))
     if let index = task.partial {
       let partial = partialOut(index)
       args.out = UnsafeMutableRawPointer(partial)
@@ -68,7 +85,6 @@ struct AttentionRun {
 
   private func merge(_ task: CombineTask) {
     guard task.splits > 1 else { return }
-    let out = arguments.out
     withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: task.splits) { partials in
       for i in 0..<task.splits {
         let partial = partialOut(task.firstPartial + i)
@@ -88,7 +104,7 @@ struct AttentionRun {
   }
 
   private func lseRow(_ token: Int, head: Int) -> UnsafeMutablePointer<Float>? {
-    arguments.lse?.lse(token, head: head)
+    lse?.lse(token, head: head)
   }
 
   private func partialOut(_ index: Int) -> UnsafeMutablePointer<Float> {
@@ -98,22 +114,5 @@ struct AttentionRun {
 
   private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
     out + schedule.shape.queryTile * schedule.shape.vHeadDim
-  }
-}
-
-extension TensorView {
-  /// [rows, heads, dim]: the first element of a head's row.
-  func row(_ row: Int, head: Int) -> UnsafeMutableRawPointer { element(row, head) }
-
-  /// [heads, rows] of fp32: the element of a row.
-  func lse(_ row: Int, head: Int) -> UnsafeMutablePointer<Float> {
-    element(head, row).assumingMemoryBound(to: Float.self)
-  }
-
-  /// The element (i, j), or (i, j, 0) of three dimensions.
-  fileprivate func element(_ i: Int, _ j: Int) -> UnsafeMutableRawPointer {
-    // Tasks exist for elements that exist only, and those are not at NULL.
-    let offset = (i * strides[0] + j * strides[1]) * type.bytes
-    return UnsafeMutableRawPointer(bitPattern: address &+ UInt(offset)).unsafelyUnwrapped
   }
 }

@@ -79,10 +79,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     return bytes
   }
 
-  private var dims: mla_kernel_dims {
-    mla_kernel_dims(
-      qk_head_dim: Int64(config.qkHeadDim), v_head_dim: Int64(config.vHeadDim))
-  }
+  private var dims: mla_kernel_dims { config.kernelDims }
 
   private var distinctShapes: [TileShape] {
     var shapes: [TileShape] = []
@@ -110,7 +107,9 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     try memory.withStart(in: arguments.workspace) { start throws(MLAError) in
       AttentionRun(
         schedule: schedule, kernel: kernel, combine: table.pointee.combine, dims: dims,
-        scale: Float(config.scale), arguments: arguments, memory: memory, start: start
+        scale: Float(config.scale), q: arguments.q,
+        keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: kernel, dims: dims),
+        out: arguments.out, lse: arguments.lse, memory: memory, start: start
       ).execute()
     }
   }
@@ -149,6 +148,20 @@ extension mla_kernel_table {
     case .float16: fp16
     default: fp32
     }
+  }
+
+  func projection(for type: ElementType) -> mla_projection_kernel {
+    switch type {
+    case .bfloat16: bf16_projection
+    case .float16: fp16_projection
+    default: fp32_projection
+    }
+  }
+}
+
+extension BackendConfig {
+  var kernelDims: mla_kernel_dims {
+    mla_kernel_dims(qk_head_dim: Int64(qkHeadDim), v_head_dim: Int64(vHeadDim))
   }
 }
 

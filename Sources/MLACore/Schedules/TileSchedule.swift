@@ -38,7 +38,7 @@ public struct TileShape: Equatable, Sendable {
 /// into waves whose packed keys fit into a bounded memory. A wave runs in up to
 /// three phases, each a parallel loop over independent tasks:
 ///
-///     pack     one block of keys and values of a pair
+///     pack     one block of keys and values of a pair, or of neighbouring ones
 ///     attend   one tile of queries against all the keys it sees, or, where the
 ///              request is split, against one of its key ranges
 ///     combine  one tile's partial results, in the order of their key ranges
@@ -81,6 +81,8 @@ public struct TileSchedule: Sendable {
 
   public let waves: [Wave]
   public let shape: TileShape
+  /// A request's last query sees all of its keys, the one before all but the
+  /// last, and so on.
   public let isCausal: Bool
 
   /// Bytes for the packed keys of the largest wave.

@@ -1,10 +1,13 @@
-/// A block of keys and values to pack.
+/// The same keys and values of some neighbouring heads, to be packed into a block
+/// for each.
 struct PackTask: Equatable {
-  let head: Int
+  let heads: Range<Int>
   /// Rows of k and v.
   let keys: Range<Int>
-  /// Its place among the wave's packed blocks.
-  let block: Int
+  /// The first head's place among the wave's packed blocks.
+  let firstBlock: Int
+  /// Blocks from one head's to the next one's.
+  let blockStride: Int
 }
 
 /// A tile of queries and a range of the keys it may see.
@@ -35,13 +38,28 @@ struct CombineTask: Equatable {
 let unmasked = Int.max / 2
 
 extension TileSchedule {
-  func packTask(_ index: Int, in wave: Wave) -> PackTask {
-    let segment = wave.segment(of: index, \.endBlock)
-    let (head, block) = (index - segment.firstBlock)
-      .quotientAndRemainder(dividingBy: segment.blocksPerHead)
-    let begin = segment.span.keyBegin + block * shape.keyBlock
-    let end = min(begin + shape.keyBlock, segment.span.keyBegin + segment.span.keyCount)
-    return PackTask(head: segment.heads.lowerBound + head, keys: begin..<end, block: index)
+  /// What is to be packed before a wave can be worked on.
+  ///
+  /// - Parameter headsPerTask: most heads of a task, for keys that are dear to
+  ///   fetch and serve several heads.
+  func packTasks(in wave: Wave, headsPerTask: Int = 1) -> [PackTask] {
+    var tasks: [PackTask] = []
+    for segment in wave.segments {
+      let end = segment.span.keyBegin + segment.span.keyCount
+      for first in stride(from: 0, to: segment.heads.count, by: headsPerTask) {
+        let last = min(first + headsPerTask, segment.heads.count)
+        for block in 0..<segment.blocksPerHead {
+          let begin = segment.span.keyBegin + block * shape.keyBlock
+          tasks.append(
+            PackTask(
+              heads: segment.heads.lowerBound + first..<segment.heads.lowerBound + last,
+              keys: begin..<min(begin + shape.keyBlock, end),
+              firstBlock: segment.firstBlock + first * segment.blocksPerHead + block,
+              blockStride: segment.blocksPerHead))
+        }
+      }
+    }
+    return tasks
   }
 
   func attendTask(_ index: Int, in wave: Wave) -> AttendTask {
@@ -57,7 +75,8 @@ extension TileSchedule {
       head: segment.heads.lowerBound + head,
       queries: queries(ofTile: tile, segment),
       keys: keyBegin..<min(keyBegin + segment.keysPerSplit, segment.span.keyCount),
-      causalOffset: isCausal ? begin : unmasked,
+      causalOffset: isCausal
+        ? begin + segment.span.keyCount - segment.span.queryCount : unmasked,
       firstBlock: segment.firstBlock + head * segment.blocksPerHead,
       partial: segment.splits > 1
         ? segment.firstPartial + index - segment.firstTask : nil)

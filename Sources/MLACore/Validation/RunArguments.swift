@@ -103,12 +103,6 @@ public struct RunArguments: Sendable {
       for input in [q, k, v] { try output.requireNoOverlap(with: input) }
     }
     if let lse { try lse.requireNoOverlap(with: out) }
-    if let workspace {
-      for tensor in [q, k, v, out, lse].compactMap({ $0 }) {
-        guard tensor.bytes.isEmpty || !tensor.bytes.overlaps(workspace.bytes) else {
-          throw .invalid("workspace", "\(workspace.start)", "must not overlap \(tensor.name)")
-        }
-      }
-    }
+    try workspace?.requireNoOverlap(with: [q, k, v, out, lse].compactMap { $0 })
   }
 }

@@ -19,4 +19,12 @@ public struct Workspace: @unchecked Sendable {
     start = pointer
     self.size = Int(size)
   }
+
+  func requireNoOverlap(with tensors: [TensorView]) throws(MLAError) {
+    for tensor in tensors {
+      guard tensor.bytes.isEmpty || !tensor.bytes.overlaps(bytes) else {
+        throw .invalid("workspace", "\(start)", "must not overlap \(tensor.name)")
+      }
+    }
+  }
 }

@@ -122,13 +122,72 @@ typedef struct mla_attention_kernel {
   void (*leave)(void);
 } mla_attention_kernel;
 
+// Rows of a matrix to bring into a projection's own layout.
+//
+//   rows    [num_rows, row_dim], row stride row_stride, of the kernel's dtype
+//   packed  packed_tokens_bytes or packed_weights_bytes(num_rows, row_dim) bytes,
+//           64-byte aligned
+typedef struct mla_pack_rows_args {
+  const void *rows;
+  int64_t row_stride;
+  int64_t num_rows;
+  int64_t row_dim;
+  int32_t format;
+  void *packed;
+} mla_pack_rows_args;
+
+// A linear layer: out[t][w] = sum_i tokens[t][i] * weights[w][i], i < row_dim.
+//
+//   tokens, weights  packed by the same kernel, with these very numbers
+//   out  [num_tokens, num_weights], row stride out_stride, format out_format
+typedef struct mla_project_args {
+  const void *tokens;
+  int64_t num_tokens;
+  const void *weights;
+  int64_t num_weights;
+  int64_t row_dim;
+  int32_t out_format;
+  void *out;
+  int64_t out_stride;
+} mla_project_args;
+
+// How one dtype's projections are computed. Packed tokens serve any number of
+// weights, packed weights any number of tokens. A token's result depends on
+// that token and the weights alone.
+typedef struct mla_projection_kernel {
+  int32_t family;  // MLA_FAMILY_*: whose code this is
+  int64_t (*packed_tokens_bytes)(int64_t num_rows, int64_t row_dim);   // a multiple of 64
+  int64_t (*packed_weights_bytes)(int64_t num_rows, int64_t row_dim);  // a multiple of 64
+  void (*pack_tokens)(const mla_pack_rows_args *args);
+  void (*pack_weights)(const mla_pack_rows_args *args);
+  void (*project)(const mla_project_args *args);
+} mla_projection_kernel;
+
+// Copies rows from one format into another: out = rows * multiplier, rounded to
+// nearest even; fp8 saturates, and keeps NaN.
+typedef struct mla_convert_args {
+  const void *rows;
+  int64_t row_stride;
+  int64_t num_rows;
+  int64_t row_dim;
+  int32_t format;
+  int32_t out_format;
+  float multiplier;
+  void *out;
+  int64_t out_stride;
+} mla_convert_args;
+
 // Everything one host needs; tables are filled weakest to strongest, each
 // family replacing what it does better.
 typedef struct mla_kernel_table {
   mla_attention_kernel bf16;
   mla_attention_kernel fp16;
   mla_attention_kernel fp32;
+  mla_projection_kernel bf16_projection;
+  mla_projection_kernel fp16_projection;
+  mla_projection_kernel fp32_projection;
   void (*combine)(const mla_combine_args *args);
+  void (*convert)(const mla_convert_args *args);
 } mla_kernel_table;
 
 #endif  // MLA_KERNEL_ABI_H

@@ -25,6 +25,7 @@ typedef float mla_f32v __attribute__((ext_vector_type(MLA_LANES)));
 typedef uint32_t mla_u32v __attribute__((ext_vector_type(MLA_LANES)));
 typedef int32_t mla_i32v __attribute__((ext_vector_type(MLA_LANES)));
 typedef uint16_t mla_u16v __attribute__((ext_vector_type(MLA_LANES)));
+typedef uint8_t mla_u8v __attribute__((ext_vector_type(MLA_LANES)));
 
 // Loads and stores at any alignment.
 MLA_INLINE mla_f32v mla_load_f32(const void *p) {
@@ -35,6 +36,11 @@ MLA_INLINE mla_f32v mla_load_f32(const void *p) {
 MLA_INLINE void mla_store_f32(void *p, mla_f32v v) { memcpy(p, &v, sizeof v); }
 MLA_INLINE mla_u32v mla_load_u16(const void *p) {
   mla_u16v v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, mla_u32v);
+}
+MLA_INLINE mla_u32v mla_load_u8(const void *p) {
+  mla_u8v v;
   memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, mla_u32v);
 }

@@ -96,21 +96,6 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   finishTile(state, a, scratch)
 }
 
-/// The inner loop of both products: `steps` operands of a panel against as many
-/// rows of columns.
-@inline(__always)
-private func accumulate<G: RowGroup>(
-  _ sums: inout G, _ columns: UnsafePointer<FloatVector>, _ panel: UnsafePointer<Float>, steps: Int
-) {
-  var column = columns
-  var operand = panel
-  for _ in 0..<steps {
-    sums.addDot(G.Row.load(column), operand)
-    column += G.Row.width
-    operand += G.count
-  }
-}
-
 /// S^T = K Q^T * scale * log2(e): the softmax works in powers of two.
 @inline(__always)
 private func computeScores<Row: QueryRow>(

@@ -8,3 +8,12 @@ func attentionKernel(family: Int) -> mla_attention_kernel {
     key_block: Int64(keyBlock), packed_block_bytes: packedBlockBytes, scratch_bytes: scratchBytes,
     pack: packBlock, attend: attendTile, enter: nil, leave: nil)
 }
+
+/// This module's projection kernel, likewise.
+@inline(__always)
+func projectionKernel(family: Int) -> mla_projection_kernel {
+  mla_projection_kernel(
+    family: Int32(truncatingIfNeeded: family), packed_tokens_bytes: packedTokensBytes,
+    packed_weights_bytes: packedWeightsBytes, pack_tokens: packTokens, pack_weights: packWeights,
+    project: project)
+}

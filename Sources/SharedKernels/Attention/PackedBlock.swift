@@ -7,12 +7,15 @@ import MLAShims
 @inline(__always)
 func paddedToLanes(_ n: Int) -> Int { (n + lanes - 1) / lanes * lanes }
 
-/// Operands in a query's or key's row, padded so that squares can be turned.
+/// Operands in a row of that many elements, padded so that squares can be turned.
 @inline(__always)
-func operandSteps(_ dims: mla_kernel_dims) -> Int {
-  let elements = Int(dims.qk_head_dim)
-  return paddedToLanes((elements + elementsPerOperand - 1) / elementsPerOperand)
+func operandSteps(of elements: Int) -> Int {
+  paddedToLanes((elements + elementsPerOperand - 1) / elementsPerOperand)
 }
+
+/// Operands in a query's or key's row.
+@inline(__always)
+func operandSteps(_ dims: mla_kernel_dims) -> Int { operandSteps(of: Int(dims.qk_head_dim)) }
 
 /// One block of keys and values, as the register tile walks through them:
 ///
@@ -91,32 +94,42 @@ func turnRows<Format: ElementFormat>(
   }
 }
 
+/// Rows into panels [row / group][step][group], `lanes` rows at a time.
 @inline(__always)
-func packKeys<Format: ElementFormat>(
-  _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
+func packPanels<Format: ElementFormat>(
+  _: Format.Type, _ source: UnsafeRawPointer, rowStride: Int64, rowDim: Int64, rows: Int64,
+  into panels: UnsafeMutablePointer<Float>
 ) {
-  let steps = operandSteps(a.dims)
+  let steps = operandSteps(of: Int(rowDim))
   let elementBytes = Format.bytes / elementsPerOperand
+  let strideBytes = Int(rowStride) * elementBytes
   withSquare { square in
-    var key = 0
-    while key < Int(a.num_keys) {
-      let panel = panels + key * steps
+    var row = 0
+    while row < Int(rows) {
+      let panel = panels + row * steps
       turnRows(
-        Format.self, of: a.k.unsafelyUnwrapped + key * Int(a.k_stride) * elementBytes,
-        rowStride: Int(a.k_stride) * elementBytes,
-        rowBytes: Int(a.dims.qk_head_dim) * elementBytes, rows: Int(a.num_keys) - key,
-        steps: steps, turning: square
+        Format.self, of: source + row * strideBytes, rowStride: strideBytes,
+        rowBytes: Int(rowDim) * elementBytes, rows: Int(rows) - row, steps: steps, turning: square
       ) { step, column in
         scatter(column, to: panel + step * rowsPerGroup, panelStride: steps)
       }
-      key += lanes
+      row += lanes
     }
   }
 }
 
+@inline(__always)
+func packKeys<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
+) {
+  packPanels(
+    Format.self, a.k.unsafelyUnwrapped, rowStride: a.k_stride, rowDim: a.dims.qk_head_dim,
+    rows: a.num_keys, into: panels)
+}
+
 /// Two squares' worth of vectors on the stack.
 @inline(__always)
-private func withSquare(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
+func withSquare(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * lanes) {
     body($0.baseAddress.unsafelyUnwrapped)
   }

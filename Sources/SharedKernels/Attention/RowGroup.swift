@@ -85,3 +85,18 @@ struct Rows8<Row: QueryRow>: RowGroup {
     Rows8(low: low.mapped(f), high: high.mapped(f))
   }
 }
+
+/// The inner loop of every product: `steps` operands of a panel against as many
+/// rows of columns.
+@inline(__always)
+func accumulate<G: RowGroup>(
+  _ sums: inout G, _ columns: UnsafePointer<FloatVector>, _ panel: UnsafePointer<Float>, steps: Int
+) {
+  var column = columns
+  var operand = panel
+  for _ in 0..<steps {
+    sums.addDot(G.Row.load(column), operand)
+    column += G.Row.width
+    operand += G.count
+  }
+}

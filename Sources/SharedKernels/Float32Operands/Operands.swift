@@ -78,3 +78,23 @@ func packQueries<Row: QueryRow>(
     packQueries(Row.self, Float32Format.self, a, into: columns, turning: square)
   }
 }
+
+@inline(never)
+func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.format) {
+  case MLA_FORMAT_BFLOAT16: packTokens(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: packTokens(Float16Format.self, a)
+  default: packTokens(Float32Format.self, a)
+  }
+}
+
+@inline(never)
+func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.format) {
+  case MLA_FORMAT_BFLOAT16: packWeights(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: packWeights(Float16Format.self, a)
+  default: packWeights(Float32Format.self, a)
+  }
+}

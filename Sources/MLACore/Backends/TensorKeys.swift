@@ -1,0 +1,26 @@
+import MLAKernelABI
+
+/// Keys and values that a caller hands in as tensors [rows, heads, dim].
+struct TensorKeys: KeySource {
+  let k: TensorView
+  let v: TensorView
+  let kernel: mla_attention_kernel
+  let dims: mla_kernel_dims
+
+  /// Each head has rows of its own: nothing to share.
+  var headsPerTask: Int { 1 }
+
+  func pack(
+    _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
+    scratch: UnsafeMutableRawPointer
+  ) {
+    for (i, head) in task.heads.enumerated() {
+      var args = mla_pack_args(
+        dims: dims, k: k.row(task.keys.lowerBound, head: head),
+        v: v.row(task.keys.lowerBound, head: head), k_stride: Int64(k.strides[0]),
+        v_stride: Int64(v.strides[0]), num_keys: Int64(task.keys.count), format: k.type.rawValue,
+        packed: block(task.firstBlock + i * task.blockStride))
+      kernel.pack(&args)
+    }
+  }
+}

@@ -1,0 +1,60 @@
+import CMLAPrefill
+
+/// Tokens and their places in a paged cache, checked against each other.
+public struct ConcatAndCacheArguments: Sendable {
+  let latents: TensorView
+  /// nil where the cache holds no rotary part.
+  let rope: TensorView?
+  let cache: TensorView
+  /// A place for each token, -1 for none.
+  let slots: [Int64]
+  /// 1 but for an fp8 cache.
+  let cacheScale: Float
+
+  public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "args", minimumSize: 56)
+    guard raw.stream == nil else {
+      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
+    }
+    latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
+    cache = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
+    rope =
+      raw.k_pe == nil && cache.shape[2] == latents.shape[1]
+      ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
+    cacheScale = try checkedCacheScale(raw.cache_scale, "cache_scale", cache.type)
+    slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
+    try checkTensors()
+  }
+
+  private static func slots(
+    _ raw: mla_concat_and_cache_args, tokens: Int, of cache: TensorView
+  ) throws(MLAError) -> [Int64] {
+    guard raw.num_slots >= 0, raw.num_slots <= Int64(tokens) else {
+      throw .invalid(
+        "num_slots", raw.num_slots, "must be 0 to the \(tokens) rows of kv_c_normed")
+    }
+    if raw.num_slots == 0 { return [] }
+    guard let pointer = raw.slot_mapping else { throw .null("slot_mapping") }
+    let slots = Array(UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)))
+    // Both are at most Int32.max.
+    let places = Int64(cache.shape[0] * cache.shape[1])
+    if let i = slots.firstIndex(where: { $0 < -1 || $0 >= places }) {
+      throw .invalid(
+        "slot_mapping[\(i)]", slots[i], "must be -1 or one of the \(places) slots of kv_cache")
+    }
+    return slots
+  }
+
+  private func checkTensors() throws(MLAError) {
+    guard latents.type.isAttentionType else {
+      throw .invalid("kv_c_normed.dtype", latents.type.name, "must be fp32, fp16 or bf16")
+    }
+    try rope?.requireType(latents.type, "as kv_c_normed")
+    try rope?.requireShape([
+      (latents.shape[0], "the rows of kv_c_normed"),
+      (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
+    ])
+    try cache.requireDistinctElements()
+    for input in [latents, rope].compactMap({ $0 }) { try cache.requireNoOverlap(with: input) }
+  }
+}

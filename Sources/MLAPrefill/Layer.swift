@@ -1,0 +1,46 @@
+import CMLAPrefill
+import MLACore
+
+// Section 10 of the header: the whole layer.
+
+@_cdecl("mla_layer_create") @implementation
+public func mla_layer_create(
+  _ config: UnsafePointer<mla_layer_config>?, _ layer: UnsafeMutablePointer<OpaquePointer?>?
+) -> mla_status {
+  entry { () throws(MLAError) in
+    guard let layer else { throw .null("layer") }
+    layer.pointee = retainedHandle(try MLALayer(config))
+  }
+}
+
+@_cdecl("mla_layer_destroy") @implementation
+public func mla_layer_destroy(_ layer: OpaquePointer?) { release(layer, MLALayer.self) }
+
+@_cdecl("mla_layer_workspace_size") @implementation
+public func mla_layer_workspace_size(
+  _ layer: OpaquePointer?, _ args: UnsafePointer<mla_layer_forward_args>?,
+  _ bytes: UnsafeMutablePointer<Int64>?
+) -> mla_status {
+  entry { () throws(MLAError) in
+    guard let bytes else { throw .null("bytes") }
+    bytes.pointee = try object(layer).workspaceSize(args)
+  }
+}
+
+@_cdecl("mla_layer_forward") @implementation
+public func mla_layer_forward(
+  _ layer: OpaquePointer?, _ args: UnsafePointer<mla_layer_forward_args>?
+) -> mla_status {
+  entry { () throws(MLAError) in try object(layer).forward(args) }
+}
+
+@_cdecl("mla_concat_and_cache_mla") @implementation
+public func mla_concat_and_cache_mla(_ args: UnsafePointer<mla_concat_and_cache_args>?)
+  -> mla_status
+{
+  entry { () throws(MLAError) in ConcatAndCache.run(try ConcatAndCacheArguments(args)) }
+}
+
+private func object(_ layer: OpaquePointer?) throws(MLAError) -> MLALayer {
+  try object(layer, "layer")
+}

@@ -1,0 +1,179 @@
+import CMLAPrefill
+import MLACore
+import MLATestSupport
+
+/// One engine step: of each sequence the rows before `contexts` are in a paged
+/// cache, those from there to `ends` are new. Everything around what may be read
+/// is poison: unused slots of the cache, gaps between rows, unused table entries.
+final class LayerStep {
+  struct Result {
+    let out: PoisonedTensor
+    let lse: PoisonedTensor
+  }
+
+  let model: LayerModel
+  let sequences: [LayerSequence]
+  let contexts: [Int]
+  let ends: [Int]
+  let cacheScale: Double
+  let q: PoisonedTensor
+  let latents: PoisonedTensor
+  let rope: PoisonedTensor
+  let cache: PoisonedTensor
+  let maxBlocks: Int
+  var blockTable: [Int32]
+  var queryStarts: [Int32] = [0]
+  var contextLens: [Int32]
+
+  init(
+    _ model: LayerModel, _ sequences: [LayerSequence], contexts: [Int], ends: [Int]? = nil,
+    cache cacheFormat: ElementFormat? = nil, cacheScale: Double = 1, blockSize: Int = 16,
+    _ random: inout SplitMix64
+  ) {
+    self.model = model
+    self.sequences = sequences
+    self.contexts = contexts
+    self.ends = ends ?? sequences.map(\.count)
+    self.cacheScale = cacheScale
+    contextLens = contexts.map(Int32.init)
+    for (context, end) in zip(contexts, self.ends) {
+      queryStarts.append(queryStarts[queryStarts.count - 1] + Int32(end - context))
+    }
+    let tokens = Int(queryStarts[contexts.count])
+    func tensor(heads: Int = 1, _ dim: Int) -> PoisonedTensor {
+      PoisonedTensor(
+        model.format, rows: tokens, heads: heads, dim: dim,
+        headGap: heads > 1 ? random.int(0...9) : 0, rowGap: random.int(0...9))
+    }
+    q = tensor(heads: model.numHeads, model.qkDim)
+    latents = tensor(model.rank)
+    rope = tensor(model.rope)
+    let needed = contexts.map { ($0 + blockSize - 1) / blockSize }
+    maxBlocks = (needed.max() ?? 0) + 2
+    let numBlocks = needed.reduce(0, +) + 3
+    cache = PoisonedTensor(
+      cacheFormat ?? model.format, rows: numBlocks, heads: blockSize, dim: model.rank + model.rope,
+      headGap: random.int(0...3), rowGap: random.int(0...9))
+    blockTable = [Int32](repeating: -77, count: contexts.count * maxBlocks)
+    var free = Array(0..<Int32(numBlocks)).shuffled(using: &random)
+    for (i, count) in needed.enumerated() {
+      for j in 0..<count { blockTable[i * maxBlocks + j] = free.removeLast() }
+    }
+    for i in sequences.indices { place(i) }
+  }
+
+  /// Copies a sequence to where its rows belong.
+  private func place(_ i: Int) {
+    let sequence = sequences[i]
+    for row in 0..<contexts[i] {
+      let block = Int(blockTable[i * maxBlocks + row / cache.heads])
+      let slot = row % cache.heads
+      for d in 0..<model.rank { cache[block, slot, d] = sequence.latents[row, 0, d] / cacheScale }
+      for d in 0..<model.rope {
+        cache[block, slot, model.rank + d] = sequence.rope[row, 0, d] / cacheScale
+      }
+    }
+    for row in contexts[i]..<ends[i] {
+      let token = Int(queryStarts[i]) + row - contexts[i]
+      for d in 0..<model.rank { latents[token, 0, d] = sequence.latents[row, 0, d] }
+      for d in 0..<model.rope { rope[token, 0, d] = sequence.rope[row, 0, d] }
+      for head in 0..<model.numHeads {
+        for d in 0..<model.qkDim { q[token, head, d] = sequence.q[row, head, d] }
+      }
+    }
+  }
+
+  /// Calls `body` with the arguments of a forward call.
+  func withArguments<T>(
+    out: PoisonedTensor, lse: PoisonedTensor, workspace: UnsafeMutableRawBufferPointer? = nil,
+    _ body: (inout mla_layer_forward_args) throws -> T
+  ) rethrows -> T {
+    var tensors = [
+      view(q, rank: 3), view(latents), view(rope), view(cache, rank: 3), view(out, rank: 3),
+      view(lse),
+    ]
+    return try tensors.withUnsafeMutableBufferPointer { tensors in
+      try blockTable.withUnsafeBufferPointer { table in
+        try queryStarts.withUnsafeBufferPointer { starts in
+          try contextLens.withUnsafeBufferPointer { lens in
+            let first = UnsafePointer(tensors.baseAddress!)
+            var args = mla_layer_forward_args(
+              struct_size: UInt32(MemoryLayout<mla_layer_forward_args>.size),
+              num_requests: Int32(contexts.count), query_start_loc: starts.baseAddress,
+              context_lens: lens.baseAddress, q: first, kv_c_normed: first + 1, k_pe: first + 2,
+              kv_cache: first + 3, block_table: table.baseAddress,
+              block_table_stride: Int64(maxBlocks), max_blocks: Int32(maxBlocks), reserved: 0,
+              out: first + 4, lse: first + 5, workspace: workspace?.baseAddress,
+              workspace_size: Int64(workspace?.count ?? 0), stream: nil)
+            return try body(&args)
+          }
+        }
+      }
+    }
+  }
+
+  func makeResult() -> Result {
+    Result(
+      out: PoisonedTensor(
+        model.format, rows: q.rows, heads: model.numHeads, dim: model.vDim, headGap: 5, rowGap: 3),
+      lse: PoisonedTensor(.float32, rows: model.numHeads, dim: q.rows, rowGap: 7))
+  }
+
+  func run(
+    _ layer: MLALayer, workspace: UnsafeMutableRawBufferPointer? = nil,
+    change: (inout mla_layer_forward_args) -> Void = { _ in }
+  ) throws -> Result {
+    let result = makeResult()
+    try withArguments(out: result.out, lse: result.lse, workspace: workspace) { args in
+      change(&args)
+      try layer.forward(&args)
+    }
+    return result
+  }
+
+  func workspaceSize(_ layer: MLALayer) throws -> Int {
+    let result = makeResult()
+    return Int(
+      try withArguments(out: result.out, lse: result.lse) { try layer.workspaceSize(&$0) })
+  }
+
+  /// float64 from the same latents: what the cache holds, times its scale, and
+  /// the new tokens.
+  var reference: ReferenceAttention {
+    var all = ReferenceAttention(q: [], k: [], v: [], qkDim: model.qkDim, vDim: model.vDim, scale: 1)
+    let tokens = q.rows
+    all.out = [Double](repeating: 0, count: tokens * model.numHeads * model.vDim)
+    all.lse = [Double](repeating: -.infinity, count: model.numHeads * tokens)
+    for i in sequences.indices where ends[i] > contexts[i] {
+      let (latents, rope) = (rows(i, sequences[i].latents), rows(i, sequences[i].rope))
+      for head in 0..<model.numHeads {
+        let (k, v) = model.keysAndValues(head: head, latents: latents, rope: rope)
+        let first = Int(queryStarts[i])
+        let queries = (contexts[i]..<ends[i]).flatMap { row in
+          (0..<model.qkDim).map { sequences[i].q[row, head, $0] }
+        }
+        let one = ReferenceAttention(
+          q: queries, k: k, v: v, qkDim: model.qkDim, vDim: model.vDim, scale: model.scale,
+          causalOffset: contexts[i])
+        for row in 0..<ends[i] - contexts[i] {
+          all.lse[head * tokens + first + row] = one.lse[row]
+          for d in 0..<model.vDim {
+            all.out[((first + row) * model.numHeads + head) * model.vDim + d] =
+              one.out[row * model.vDim + d]
+          }
+        }
+      }
+    }
+    return all
+  }
+
+  private func rows(_ i: Int, _ tensor: PoisonedTensor) -> [Double] {
+    (0..<ends[i]).flatMap { row in
+      (0..<tensor.dim).map { d in
+        let value = tensor[row, 0, d]
+        guard row < contexts[i] else { return value }
+        return cache.format.value(bits: cache.format.bits(value / cacheScale)) * cacheScale
+      }
+    }
+  }
+}

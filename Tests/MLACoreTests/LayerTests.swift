@@ -1,0 +1,220 @@
+import CMLAPrefill
+import MLACore
+import MLATestSupport
+import XCTest
+
+/// The whole layer against float64 from the same latents, and against itself.
+final class LayerTests: XCTestCase {
+  override func tearDownWithError() throws {
+    try HostSettings.setThreads(0)
+  }
+
+  func testEveryDimensionAgainstFloat64() throws {
+    var random = SplitMix64(seed: 31)
+    for dims in LayerModel.allDims {
+      for format in ElementFormat.inputs {
+        let model = LayerModel(format, numHeads: 3, dims: dims, &random)
+        let contexts = [0, random.int(1...150), 63, 0, 64, 5]
+        let lengths = [random.int(1...100), 1, 65, 0, 17, 0]
+        let sequences = zip(contexts, lengths).map { model.sequence($0 + $1, &random) }
+        let step = LayerStep(
+          model, sequences, contexts: contexts, blockSize: random.pick([1, 3, 16, 64, 128]),
+          &random)
+        try check(step, model.makeLayer(), "\(format.name) \(dims)")
+      }
+    }
+  }
+
+  func testEveryBackendTableAndLongContext() throws {
+    var random = SplitMix64(seed: 32)
+    let backends = BuiltInBackend.allCases.map(\.name)
+    for (i, isa) in (1...Int32(MLA_ISA_AMX)).enumerated() {
+      for format in ElementFormat.inputs {
+        let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[4], &random)
+        // The last request is one that FLASHINFER and CPU split.
+        let contexts = [700, 0, 2100]
+        let sequences = zip(contexts, [70, 90, 5]).map { model.sequence($0 + $1, &random) }
+        let step = LayerStep(model, sequences, contexts: contexts, blockSize: 48, &random)
+        let name = backends[(3 * i + Int(format.rawValue)) % backends.count]
+        try check(step, model.makeLayer(backend: name, maxISA: isa), "isa \(isa) \(name)")
+      }
+    }
+  }
+
+  func testEveryCacheFormatAgainstFloat64OfTheDequantizedCache() throws {
+    var random = SplitMix64(seed: 33)
+    for format in ElementFormat.inputs {
+      for cache in ElementFormat.allCases {
+        let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[3], &random)
+        let scale = cache == .float8E4M3FN ? 0.0625 : 1.0
+        let sequences = [200, 30].map { model.sequence($0, &random) }
+        let step = LayerStep(
+          model, sequences, contexts: [150, 29], cache: cache, cacheScale: scale, blockSize: 7,
+          &random)
+        try check(
+          step, model.makeLayer(cache: cache, cacheScale: Float(scale)),
+          "\(format.name), cache \(cache.name)")
+      }
+    }
+  }
+
+  /// Weights of another dtype are rounded to the layer's.
+  func testWeightsOfEveryFormat() throws {
+    var random = SplitMix64(seed: 34)
+    for format in ElementFormat.inputs {
+      for weights in ElementFormat.inputs {
+        let model = LayerModel(
+          format, numHeads: 2, dims: LayerModel.allDims[4], weights: weights, &random)
+        let step = LayerStep(model, [model.sequence(80, &random)], contexts: [33], &random)
+        try check(step, model.makeLayer(), "\(format.name), weights \(weights.name)")
+      }
+    }
+  }
+
+  func testRecordedPromptsOfAnEngine() throws {
+    let path = #filePath.replacing("MLACoreTests/LayerTests.swift", with: "Data/dsv2_fresh.safetensors")
+    let file = try Safetensors(path: path)
+    var random = SplitMix64(seed: 35)
+    var model = LayerModel(.bfloat16, numHeads: 4, dims: LayerModel.allDims[0], &random)
+    model.scale = try XCTUnwrap(file.metadata["scale"].flatMap { Double($0) })
+    // Recorded as [rank, heads, nope + v].
+    let recorded = try file["kv_b_proj"].values
+    for row in 0..<4 * 256 {
+      for i in 0..<512 { model.weights[row, 0, i] = recorded[i * 4 * 256 + row] }
+    }
+    let starts = try file["query_start_loc"].integers.map(Int.init)
+    func slice(_ name: String, _ rows: Range<Int>, heads: Int, dim: Int) throws -> PoisonedTensor {
+      let values = try file[name].values
+      let tensor = PoisonedTensor(.bfloat16, rows: rows.count, heads: heads, dim: dim)
+      for (i, row) in rows.enumerated() {
+        for h in 0..<heads {
+          for d in 0..<dim { tensor[i, h, d] = values[(row * heads + h) * dim + d] }
+        }
+      }
+      return tensor
+    }
+    let sequences = try (0..<starts.count - 1).map { i in
+      let rows = starts[i]..<starts[i + 1]
+      return LayerSequence(
+        q: try slice("q", rows, heads: 4, dim: 192),
+        latents: try slice("kv_c_normed", rows, heads: 1, dim: 512),
+        rope: try slice("k_pe", rows, heads: 1, dim: 64))
+    }
+    let step = LayerStep(
+      model, sequences, contexts: sequences.map { _ in 0 }, &random)
+    let result = try step.run(model.makeLayer())
+    let (out, lse) = (
+      relativeL2(result.out.values, try file["out"].values),
+      maxDifference(result.lse.values, try file["lse"].values)
+    )
+    print("recorded prompts: out \(out), lse \(lse)")
+    XCTAssertLessThanOrEqual(out, 6e-3)
+    XCTAssertLessThanOrEqual(lse, 2e-3)
+  }
+
+  /// A prompt in steps, each putting its tokens into the cache for the next.
+  func testChunkedEqualsUnchunked() throws {
+    var random = SplitMix64(seed: 36)
+    for (format, stepSize, blockSize) in [
+      (ElementFormat.bfloat16, 64, 16), (.bfloat16, 7, 5), (.bfloat16, 100, 1), (.float16, 33, 64),
+      (.float32, 128, 24),
+    ] {
+      let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[0], &random)
+      let sequence = model.sequence(211, &random)
+      let layer = try model.makeLayer()
+      let whole = try LayerStep(model, [sequence], contexts: [0], &random).run(layer)
+      var (out, lse): ([Double], [[Double]]) = ([], [[], []])
+      for begin in stride(from: 0, to: 211, by: stepSize) {
+        let step = LayerStep(
+          model, [sequence], contexts: [begin], ends: [min(begin + stepSize, 211)],
+          blockSize: blockSize, &random)
+        let result = try step.run(layer)
+        out += result.out.values
+        for head in 0..<2 { lse[head] += (0..<step.q.rows).map { result.lse[head, 0, $0] } }
+      }
+      XCTAssertLessThanOrEqual(relativeL2(out, whole.out.values), 4e-3, "steps of \(stepSize)")
+      XCTAssertLessThanOrEqual(
+        maxDifference(lse.flatMap { $0 }, whole.lse.values), 2e-3, "steps of \(stepSize)")
+    }
+  }
+
+  /// The bits of a request depend on nothing but the request.
+  func testSameBitsForAnyThreadsBatchAndBound() throws {
+    var random = SplitMix64(seed: 37)
+    let model = LayerModel(.bfloat16, numHeads: 6, dims: LayerModel.allDims[4], &random)
+    let contexts = [0, 1300, 64, 2500, 1]
+    let sequences = zip(contexts, [90, 40, 1, 3, 129]).map { model.sequence($0 + $1, &random) }
+    let step = LayerStep(model, sequences, contexts: contexts, &random)
+    for backend in ["FLASH_ATTN", "FLASHINFER", "CPU"] {
+      let layer = try model.makeLayer(backend: backend)
+      try HostSettings.setThreads(1)
+      let expected = try step.run(layer)
+      for bound in [0, 1 << 20, 1 << 30] as [Int64] {
+        let bounded = try model.makeLayer(backend: backend, bound: bound)
+        for threads in [1, 2, 3, 5] as [Int32] {
+          try HostSettings.setThreads(threads)
+          let what = "\(backend), \(threads) threads, bound \(bound)"
+          if bound > 0 {
+            XCTAssertLessThanOrEqual(try step.workspaceSize(bounded), Int(bound), what)
+          }
+          let result = try step.run(bounded)
+          XCTAssertEqual(result.out.bits, expected.out.bits, what)
+          XCTAssertEqual(result.lse.bits, expected.lse.bits, what)
+        }
+      }
+      for (i, sequence) in sequences.enumerated() {
+        let alone = LayerStep(model, [sequence], contexts: [contexts[i]], blockSize: 5, &random)
+        let result = try alone.run(layer)
+        let row = model.numHeads * model.vDim
+        let first = Int(step.queryStarts[i])
+        XCTAssertEqual(
+          result.out.bits,
+          Array(expected.out.bits[first * row..<(first + alone.q.rows) * row]), "request \(i)")
+      }
+    }
+  }
+
+  func testWorkspaceOfExactlyTheSizeAsked() throws {
+    var random = SplitMix64(seed: 38)
+    let model = LayerModel(.float32, numHeads: 2, dims: LayerModel.allDims[3], &random)
+    let sequences = [150, 40].map { model.sequence($0, &random) }
+    let step = LayerStep(model, sequences, contexts: [100, 0], &random)
+    let layer = try model.makeLayer()
+    let size = try step.workspaceSize(layer)
+    let memory = GuardedMemory(byteCount: size, flush: .end)
+    let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
+    let result = try step.run(layer, workspace: workspace)
+    XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)
+  }
+
+  func testBatchesWithoutWork() throws {
+    var random = SplitMix64(seed: 39)
+    let model = LayerModel(.bfloat16, numHeads: 2, dims: LayerModel.allDims[4], &random)
+    let layer = try model.makeLayer()
+    _ = try LayerStep(model, [], contexts: [], &random).run(layer)
+    // Context, but nobody to look at it: nothing of it is read.
+    let idle = LayerStep(model, [model.sequence(20, &random)], contexts: [20], &random)
+    _ = try idle.run(layer) { args in
+      args.kv_cache = nil
+      args.block_table = nil
+    }
+  }
+
+  private func check(_ step: LayerStep, _ layer: MLALayer, _ message: String) throws {
+    let result = try step.run(layer)
+    let reference = step.reference
+    let bounds: (out: Double, lse: Double) =
+      switch step.model.format {
+      case .bfloat16: (7e-3, 4e-3)
+      case .float16: (2e-3, 2e-3)
+      default: (5e-5, 2e-4)
+      }
+    let out = relativeL2(result.out.values, reference.out)
+    let lse = maxDifference(result.lse.values, reference.lse)
+    print("\(message): out \(out), lse \(lse)")
+    XCTAssertTrue(out <= bounds.out, "\(message): out \(out)")
+    XCTAssertTrue(lse <= bounds.lse, "\(message): lse \(lse)")
+    XCTAssertTrue(result.out.surroundingsAreIntact, message)
+    XCTAssertTrue(result.lse.surroundingsAreIntact, message)
+  }
+}
