@@ -411,6 +411,44 @@ inline void merge_attn_states(const tensor& output, const tensor* output_lse,
   merge_attn_states(args);
 }
 
+// --- The whole layer --------------------------------------------------------
+
+/// From latents and a paged cache to the output; shareable by threads.
+class layer : public detail::handle<mla_layer, mla_layer_destroy> {
+ public:
+  /// `config.kv_b_proj` may go once this has returned.
+  explicit layer(const mla_layer_config& config) { check(mla_layer_create(&config, &raw_)); }
+
+  void forward(const mla_layer_forward_args& args) const { check(mla_layer_forward(raw_, &args)); }
+
+  /// Bytes that a forward call of this batch needs at the present number of
+  /// threads.
+  std::int64_t workspace_size(const mla_layer_forward_args& args) const {
+    std::int64_t bytes = 0;
+    check(mla_layer_workspace_size(raw_, &args, &bytes));
+    return bytes;
+  }
+};
+
+inline void concat_and_cache_mla(const mla_concat_and_cache_args& args) {
+  check(mla_concat_and_cache_mla(&args));
+}
+
+/// Token i goes to slot slot_mapping[i], nowhere if that is -1; `cache_scale` is
+/// that of an fp8 cache.
+inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
+                                 const tensor& kv_cache, span<const std::int64_t> slot_mapping,
+                                 float cache_scale = 0) {
+  mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
+  args.cache_scale = cache_scale;
+  args.kv_c_normed = &kv_c_normed;
+  args.k_pe = &k_pe;
+  args.slot_mapping = slot_mapping.data();
+  args.num_slots = static_cast<std::int64_t>(slot_mapping.size());
+  args.kv_cache = &kv_cache;
+  concat_and_cache_mla(args);
+}
+
 // --- Backends of your own ---------------------------------------------------
 
 /// Where a backend reports why it cannot serve a configuration.

@@ -222,6 +222,51 @@ FIELD(mla_backend_vtable, supports_out, 80, 8);
 FIELD(mla_backend_vtable, supports_quant_output, 88, 8);
 FIELD(mla_backend_vtable, workspace_size, 96, 8);
 
+SIZE(mla_layer_config, 72);
+FIELD(mla_layer_config, struct_size, 0, 4);
+FIELD(mla_layer_config, num_heads, 4, 4);
+FIELD(mla_layer_config, scale, 8, 8);
+FIELD(mla_layer_config, kv_lora_rank, 16, 4);
+FIELD(mla_layer_config, qk_nope_head_dim, 20, 4);
+FIELD(mla_layer_config, qk_rope_head_dim, 24, 4);
+FIELD(mla_layer_config, v_head_dim, 28, 4);
+FIELD(mla_layer_config, max_isa, 32, 4);
+FIELD(mla_layer_config, dtype, 36, 4);
+FIELD(mla_layer_config, backend, 40, 8);
+FIELD(mla_layer_config, kv_b_proj, 48, 8);
+FIELD(mla_layer_config, cache_dtype, 56, 4);
+FIELD(mla_layer_config, cache_scale, 60, 4);
+FIELD(mla_layer_config, workspace_bound, 64, 8);
+
+SIZE(mla_layer_forward_args, 120);
+FIELD(mla_layer_forward_args, struct_size, 0, 4);
+FIELD(mla_layer_forward_args, num_requests, 4, 4);
+FIELD(mla_layer_forward_args, query_start_loc, 8, 8);
+FIELD(mla_layer_forward_args, context_lens, 16, 8);
+FIELD(mla_layer_forward_args, q, 24, 8);
+FIELD(mla_layer_forward_args, kv_c_normed, 32, 8);
+FIELD(mla_layer_forward_args, k_pe, 40, 8);
+FIELD(mla_layer_forward_args, kv_cache, 48, 8);
+FIELD(mla_layer_forward_args, block_table, 56, 8);
+FIELD(mla_layer_forward_args, block_table_stride, 64, 8);
+FIELD(mla_layer_forward_args, max_blocks, 72, 4);
+FIELD(mla_layer_forward_args, reserved, 76, 4);
+FIELD(mla_layer_forward_args, out, 80, 8);
+FIELD(mla_layer_forward_args, lse, 88, 8);
+FIELD(mla_layer_forward_args, workspace, 96, 8);
+FIELD(mla_layer_forward_args, workspace_size, 104, 8);
+FIELD(mla_layer_forward_args, stream, 112, 8);
+
+SIZE(mla_concat_and_cache_args, 56);
+FIELD(mla_concat_and_cache_args, struct_size, 0, 4);
+FIELD(mla_concat_and_cache_args, cache_scale, 4, 4);
+FIELD(mla_concat_and_cache_args, kv_c_normed, 8, 8);
+FIELD(mla_concat_and_cache_args, k_pe, 16, 8);
+FIELD(mla_concat_and_cache_args, slot_mapping, 24, 8);
+FIELD(mla_concat_and_cache_args, num_slots, 32, 8);
+FIELD(mla_concat_and_cache_args, kv_cache, 40, 8);
+FIELD(mla_concat_and_cache_args, stream, 48, 8);
+
 /* Another prototype of the same name does not compile. */
 uint32_t mla_abi_version(void);
 const char *mla_version(void);
@@ -274,3 +319,9 @@ mla_status mla_supports_quant_output(const mla_backend *backend, int32_t dtype, 
         *supports);
 mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
 mla_status mla_merge_attn_states(const mla_merge_args *args);
+mla_status mla_layer_create(const mla_layer_config *config, mla_layer **layer);
+void mla_layer_destroy(mla_layer *layer);
+mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
+                                    int64_t *bytes);
+mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_args *args);
+mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);

@@ -113,6 +113,63 @@ void planning() {
   CHECK(rows == 130);
 }
 
+/// A prompt at once, then in two steps with what the first one cached.
+void layers() {
+  const test::Model model{2, 8, 4, 8, 16};
+  constexpr std::int64_t tokens = 6, first = 4;
+  std::mt19937 random(7);
+  test::Array weights(MLA_DTYPE_FLOAT32, {model.heads * (model.nope + model.v), model.rank});
+  test::Array q(MLA_DTYPE_FLOAT32, {tokens, model.heads, model.qk()});
+  test::Array latents(MLA_DTYPE_FLOAT32, {tokens, model.rank});
+  test::Array rope(MLA_DTYPE_FLOAT32, {tokens, model.rope});
+  test::Array cache(MLA_DTYPE_FLOAT32, {2, 3, model.rank + model.rope});
+  test::Array whole(MLA_DTYPE_FLOAT32, {tokens, model.heads, model.v});
+  test::Array rest(MLA_DTYPE_FLOAT32, {tokens - first, model.heads, model.v});
+  for (test::Array* input : {&weights, &q, &latents, &rope}) input->fill(random);
+  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+  config.num_heads = model.heads;
+  config.scale = 0.25;
+  config.kv_lora_rank = model.rank;
+  config.qk_nope_head_dim = model.nope;
+  config.qk_rope_head_dim = model.rope;
+  config.v_head_dim = model.v;
+  config.kv_b_proj = &weights.view();
+  const mla::layer layer(config);
+
+  const auto forward = [&](std::int32_t context, const test::Array& out) {
+    const mla::tensor new_q = q.view().narrow(0, context, tokens);
+    const mla::tensor new_latents = latents.view().narrow(0, context, tokens);
+    const mla::tensor new_rope = rope.view().narrow(0, context, tokens);
+    const std::int32_t query_start_loc[] = {0, static_cast<std::int32_t>(tokens) - context};
+    const std::int32_t block_table[] = {1, 0};
+    mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    args.num_requests = 1;
+    args.query_start_loc = query_start_loc;
+    args.context_lens = &context;
+    args.q = &new_q;
+    args.kv_c_normed = &new_latents;
+    args.k_pe = &new_rope;
+    args.kv_cache = &cache.view();
+    args.block_table = block_table;
+    args.block_table_stride = args.max_blocks = 2;
+    args.out = &out.view();
+    CHECK(layer.workspace_size(args) > 0);
+    layer.forward(args);
+  };
+  forward(0, whole);
+  // Token t lies in block {1, 0}[t / 3] at t % 3.
+  const std::int64_t slots[] = {3, 4, 5, 0};
+  mla::concat_and_cache_mla(latents.view(), rope.view(), cache.view(), slots);
+  forward(first, rest);
+  const auto* expected = static_cast<const float*>(whole.view().data) + first * model.heads * model.v;
+  const auto* actual = static_cast<const float*>(rest.view().data);
+  for (std::int64_t i = 0; i < (tokens - first) * model.heads * model.v; ++i) {
+    CHECK(std::fabs(actual[i] - expected[i]) < 1e-5F);
+  }
+  config.backend = "NOBODY";
+  expect_throws(MLA_ERROR_NOT_REGISTERED, "NOBODY", [&] { (void)mla::layer(config); });
+}
+
 /// Fails as it is told to.
 struct Failing {
   explicit Failing(const mla_backend_config& config) {
@@ -161,5 +218,6 @@ int main(int argc, char** argv) {
                     {"wrapper errors", errors},
                     {"wrapper listing", listing},
                     {"wrapper planning", planning},
+                    {"wrapper layers", layers},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});
 }

@@ -34,6 +34,15 @@ struct LayerModel: @unchecked Sendable {
     weights.fillNormal(&random, deviation: 1 / Double(rank).squareRoot())
   }
 
+  /// Another's weights, with dimensions that are not theirs.
+  init(
+    _ other: LayerModel, numHeads: Int, dims: (nope: Int, rope: Int, v: Int, rank: Int)
+  ) {
+    (format, scale, weights) = (other.format, other.scale, other.weights)
+    self.numHeads = numHeads
+    (nope, rope, vDim, rank) = dims
+  }
+
   func makeLayer(
     backend: String? = nil, cache: ElementFormat? = nil, cacheScale: Float = 0,
     bound: Int64 = 0, maxISA: Int32 = 0

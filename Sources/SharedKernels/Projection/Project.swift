@@ -1,7 +1,7 @@
 import MLAKernelABI
 import MLAShims
 
-/// How many tokens stand side by side: chunks of one to three vectors, as even
+/// How many tokens stand side by side: chunks of up to `vectorsPerPanel` vectors, as even
 /// as possible, each packed as [step][width].
 struct TokenChunks {
   let vectors: Int
@@ -10,7 +10,7 @@ struct TokenChunks {
   @inline(__always)
   init(_ tokens: Int64) {
     vectors = (Int(tokens) + lanes - 1) / lanes
-    let chunks = (vectors + 2) / 3
+    let chunks = (vectors + vectorsPerPanel - 1) / vectorsPerPanel
     width = (vectors + chunks - 1) / chunks
   }
 

@@ -135,11 +135,12 @@ std::vector<Function> batch_functions();
 std::vector<Function> registry_functions();
 std::vector<Function> selector_functions();
 std::vector<Function> host_functions();
+std::vector<Function> layer_functions();
 
 inline std::vector<Function> all_functions() {
   std::vector<Function> all;
   for (auto part : {run_functions(), merge_functions(), batch_functions(), registry_functions(),
-                    selector_functions(), host_functions()}) {
+                    selector_functions(), host_functions(), layer_functions()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

@@ -1,0 +1,270 @@
+// Malformed calls of the whole layer.
+//
+// SPDX-License-Identifier: Apache-2.0
+#include "tensors.hpp"
+
+namespace malformed {
+namespace {
+
+constexpr mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
+constexpr std::int64_t tokens = 6, blocks = 5, block_size = 4, table_width = 3;
+
+const test::Model model{2, 8, 4, 8, 16};
+const std::int64_t width = model.rank + model.rope;
+
+struct Create {
+  Create()
+      : weights(MLA_DTYPE_BFLOAT16, {model.heads * (model.nope + model.v), model.rank}),
+        config(MLA_LAYER_CONFIG_INIT) {
+    weights.fill();
+    mla_layer_config& c = config.value;
+    c.num_heads = model.heads;
+    c.scale = 0.25;
+    c.kv_lora_rank = model.rank;
+    c.qk_nope_head_dim = model.nope;
+    c.qk_rope_head_dim = model.rope;
+    c.v_head_dim = model.v;
+    c.kv_b_proj = &weights.view.value;
+    c.cache_dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+    c.cache_scale = 0.5F;
+  }
+
+  mla_status invoke() { return mla_layer_create(pointer, place); }
+  bool untouched() const { return weights.untouched() && layer == canary<mla_layer>(); }
+
+  Operand weights;
+  Padded<mla_layer_config> config;
+  const mla_layer_config* pointer = &config.value;
+  mla_layer* layer = canary<mla_layer>();
+  mla_layer** place = &layer;
+};
+
+/// Shared by all calls.
+mla_layer* created() {
+  static mla::layer* const layer = [] { return new mla::layer(Create().config.value); }();
+  return layer->get();
+}
+
+struct Forward {
+  Forward()
+      : q(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.qk()}),
+        kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
+        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
+        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, width}),
+        out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
+        lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}),
+        args(MLA_LAYER_FORWARD_ARGS_INIT) {
+    for (Operand* input : {&q, &kv_c_normed, &k_pe}) input->fill();
+    mla_layer_forward_args& a = args.value;
+    a.num_requests = 2;
+    a.query_start_loc = query_start_loc.data();
+    a.context_lens = context_lens.data();
+    a.q = &q.view.value;
+    a.kv_c_normed = &kv_c_normed.view.value;
+    a.k_pe = &k_pe.view.value;
+    a.kv_cache = &kv_cache.view.value;
+    a.block_table = block_table.data();
+    a.block_table_stride = table_width;
+    a.max_blocks = table_width;
+    a.out = &out.view.value;
+    a.lse = &lse.view.value;
+  }
+
+  mla_status invoke() { return mla_layer_forward(layer, pointer); }
+  bool untouched() const {
+    return q.untouched() && kv_c_normed.untouched() && k_pe.untouched() && kv_cache.untouched() &&
+           out.untouched() && lse.untouched();
+  }
+
+  Operand q, kv_c_normed, k_pe, kv_cache, out, lse;
+  test::Offsets query_start_loc{0, 4, 6}, context_lens{7, 10}, block_table{4, 0, -9, 1, 2, 3};
+  Padded<mla_layer_forward_args> args;
+  const mla_layer_forward_args* pointer = &args.value;
+  mla_layer* layer = created();
+  alignas(64) std::uint8_t scratch[64] = {};
+};
+
+struct WorkspaceSize : Forward {
+  mla_status invoke() { return mla_layer_workspace_size(layer, pointer, place); }
+  bool untouched() const { return bytes == 77 && Forward::untouched(); }
+
+  std::int64_t bytes = 77;
+  std::int64_t* place = &bytes;
+};
+
+struct ConcatAndCache {
+  ConcatAndCache()
+      : kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
+        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
+        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, width}),
+        args(MLA_CONCAT_AND_CACHE_ARGS_INIT) {
+    kv_c_normed.fill();
+    k_pe.fill();
+    mla_concat_and_cache_args& a = args.value;
+    a.cache_scale = 0.5F;
+    a.kv_c_normed = &kv_c_normed.view.value;
+    a.k_pe = &k_pe.view.value;
+    a.kv_cache = &kv_cache.view.value;
+    a.slot_mapping = slots.data();
+    a.num_slots = tokens;
+  }
+
+  mla_status invoke() { return mla_concat_and_cache_mla(pointer); }
+  bool untouched() const {
+    return kv_c_normed.untouched() && k_pe.untouched() && kv_cache.untouched();
+  }
+
+  Operand kv_c_normed, k_pe, kv_cache;
+  std::vector<std::int64_t> slots{3, -1, 19, 0, 7, 8};
+  Padded<mla_concat_and_cache_args> args;
+  const mla_concat_and_cache_args* pointer = &args.value;
+};
+
+float wrong_scale(Random& random) {
+  return random.any_of<float>({0.0F, -1.0F, INFINITY, -INFINITY, NAN});
+}
+
+std::vector<Rule<Create>> create_rules() {
+  std::vector<Rule<Create>> rules;
+  add_struct_rules(rules, "config", [](Create& c) -> auto& { return c.config; },
+                   [](Create& c) -> auto& { return c.pointer; });
+  add_tensor_rules(rules, "kv_b_proj", [](Create& c) -> auto& { return c.weights; },
+                   [](Create& c) -> auto& { return c.config.value.kv_b_proj; }, Rows::by_shape);
+  const auto add = [&](const char* field, auto apply) {
+    rules.push_back({field, invalid, [=](Create& c, Random& random) {
+                       apply(c.config.value, random);
+                     }});
+  };
+  using Config = mla_layer_config;
+  add("num_heads", [](Config& c, Random& random) { c.num_heads = random.negative(); });
+  add("scale", [](Config& c, Random& random) {
+    c.scale = random.any_of<double>({HUGE_VAL, -HUGE_VAL, std::nan(""), 1e300});
+  });
+  add("kv_lora_rank", [](Config& c, Random& random) {
+    c.kv_lora_rank = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
+  });
+  add("qk_nope_head_dim", [](Config& c, Random& random) { c.qk_nope_head_dim = random.negative(); });
+  add("qk_rope_head_dim", [](Config& c, Random& random) { c.qk_rope_head_dim = random.negative(); });
+  add("v_head_dim", [](Config& c, Random& random) {
+    c.v_head_dim = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
+  });
+  add("max_isa", [](Config& c, Random& random) {
+    c.max_isa = random.any_of<std::int32_t>({6, random.negative(), INT32_MAX});
+  });
+  add("dtype", [](Config& c, Random& random) {
+    c.dtype = random.any_of<std::int32_t>({MLA_DTYPE_FLOAT8_E4M3FN, 5, random.negative()});
+  });
+  add("cache_dtype", [](Config& c, Random& random) {
+    c.cache_dtype = random.any_of<std::int32_t>({5, random.negative(), INT32_MAX});
+  });
+  add("cache_scale", [](Config& c, Random& random) { c.cache_scale = wrong_scale(random); });
+  add("workspace_bound", [](Config& c, Random& random) {
+    c.workspace_bound = random.any_of<std::int64_t>({-1, INT64_MIN});
+  });
+  rules.push_back({"layer", invalid, [](Create& c, Random&) { c.place = nullptr; }});
+  return rules;
+}
+
+/// What breaks a batch, whatever is asked about it.
+template <class Call>
+std::vector<Rule<Call>> batch_rules() {
+  std::vector<Rule<Call>> rules;
+  add_struct_rules(rules, "args", [](Call& c) -> auto& { return c.args; },
+                   [](Call& c) -> auto& { return c.pointer; });
+  const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
+  add("layer", [](Call& c, Random&) { c.layer = nullptr; });
+  add("num_requests",
+      [](Call& c, Random& random) { c.args.value.num_requests = random.negative(); });
+  add("query_start_loc", [](Call& c, Random&) { c.args.value.query_start_loc = nullptr; });
+  add("query_start_loc", [](Call& c, Random& random) {
+    c.query_start_loc[1] = random.any_of<std::int32_t>({-1, 7, INT32_MIN, INT32_MAX});
+  });
+  add("context_lens", [](Call& c, Random& random) {
+    c.context_lens[static_cast<std::size_t>(random.between(0, 1))] = random.negative();
+  });
+  return rules;
+}
+
+std::vector<Rule<Forward>> forward_rules() {
+  std::vector<Rule<Forward>> rules = batch_rules<Forward>();
+#define TENSOR(name, rows, nullable)                                            \
+  add_tensor_rules(rules, #name, [](Forward& c) -> auto& { return c.name; },    \
+                   [](Forward& c) -> auto& { return c.args.value.name; }, rows, nullable)
+  TENSOR(q, Rows::by_offsets, false);
+  TENSOR(kv_c_normed, Rows::by_shape, false);
+  TENSOR(k_pe, Rows::by_shape, false);
+  TENSOR(out, Rows::by_offsets, false);
+  TENSOR(lse, Rows::by_offsets, true);
+#undef TENSOR
+  const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
+  add("kv_cache", [](Forward& c, Random&) { c.args.value.kv_cache = nullptr; });
+  add("kv_cache", [](Forward& c, Random& random) {
+    c.kv_cache.view.value.shape[2] += random.any_of<std::int64_t>({-1, 1, INT64_MAX / 2});
+  });
+  add("kv_cache", [](Forward& c, Random& random) {
+    c.kv_cache.view.value.dtype = random.any_of<std::int32_t>({MLA_DTYPE_BFLOAT16, 9});
+  });
+  add("block_table", [](Forward& c, Random&) { c.args.value.block_table = nullptr; });
+  add("block_table", [](Forward& c, Random& random) {
+    c.block_table[1] = random.any_of<std::int32_t>({-1, 5, INT32_MIN, INT32_MAX});
+  });
+  add("block_table_stride", [](Forward& c, Random& random) {
+    c.args.value.block_table_stride = random.any_of<std::int64_t>({0, 2, -1, INT64_MIN, INT64_MAX});
+  });
+  add("max_blocks", [](Forward& c, Random& random) {
+    c.args.value.max_blocks = random.any_of<std::int32_t>({0, 1, random.negative()});
+  });
+  add("context_lens", [](Forward& c, Random& random) {
+    c.context_lens[1] = random.any_of<std::int32_t>({13, INT32_MAX});
+  });
+  add("reserved", [](Forward& c, Random&) { c.args.value.reserved = 1; });
+  add("stream", [](Forward& c, Random&) { c.args.value.stream = c.scratch; });
+  add("workspace", [](Forward& c, Random& random) {
+    c.args.value.workspace = c.scratch;
+    c.args.value.workspace_size = random.any_of<std::int64_t>({1, 63, -1, INT64_MIN});
+  });
+  add("out", [](Forward& c, Random& random) {
+    c.out.view.value.data = random.any_of({c.q.view.value.data, c.kv_c_normed.view.value.data});
+  });
+  return rules;
+}
+
+std::vector<Rule<ConcatAndCache>> concat_rules() {
+  std::vector<Rule<ConcatAndCache>> rules;
+  add_struct_rules(rules, "args", [](ConcatAndCache& c) -> auto& { return c.args; },
+                   [](ConcatAndCache& c) -> auto& { return c.pointer; });
+#define TENSOR(name, rows)                                                             \
+  add_tensor_rules(rules, #name, [](ConcatAndCache& c) -> auto& { return c.name; },    \
+                   [](ConcatAndCache& c) -> auto& { return c.args.value.name; }, rows)
+  TENSOR(kv_c_normed, Rows::by_offsets);
+  TENSOR(k_pe, Rows::by_shape);
+#undef TENSOR
+  const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
+  add("kv_cache", [](ConcatAndCache& c, Random&) { c.args.value.kv_cache = nullptr; });
+  add("cache_scale", [](ConcatAndCache& c, Random& random) {
+    c.args.value.cache_scale = wrong_scale(random);
+  });
+  add("slot_mapping", [](ConcatAndCache& c, Random&) { c.args.value.slot_mapping = nullptr; });
+  add("slot_mapping", [](ConcatAndCache& c, Random& random) {
+    c.slots[2] = random.any_of<std::int64_t>({-2, blocks * block_size, INT64_MIN, INT64_MAX});
+  });
+  add("num_slots", [](ConcatAndCache& c, Random& random) {
+    c.args.value.num_slots = random.any_of<std::int64_t>({-1, tokens + 1, INT64_MIN, INT64_MAX});
+  });
+  add("stream", [](ConcatAndCache& c, Random&) { c.args.value.stream = c.slots.data(); });
+  return rules;
+}
+
+}  // namespace
+
+std::vector<Function> layer_functions() {
+  std::vector<Rule<WorkspaceSize>> workspace = batch_rules<WorkspaceSize>();
+  workspace.push_back(
+      {"bytes", invalid, [](WorkspaceSize& c, Random&) { c.place = nullptr; }});
+  return {function<Create>("mla_layer_create", create_rules()),
+          function<Forward>("mla_layer_forward", forward_rules()),
+          function<WorkspaceSize>("mla_layer_workspace_size", workspace),
+          function<ConcatAndCache>("mla_concat_and_cache_mla", concat_rules())};
+}
+
+}  // namespace malformed

@@ -1,0 +1,155 @@
+import CMLAPrefill
+import MLACore
+import MLATestSupport
+import XCTest
+
+/// What a layer refuses, by name and value, and that nothing is written then.
+final class LayerInputTests: XCTestCase {
+  private typealias Change = (inout mla_layer_forward_args) -> Void
+
+  private var random = SplitMix64(seed: 51)
+  private lazy var model = LayerModel(
+    .bfloat16, numHeads: 2, dims: LayerModel.allDims[4], &random)
+  private lazy var sequences = [40, 25, 30].map { model.sequence($0, &random) }
+
+  func testForwardArguments() throws {
+    try check("query_start_loc = NULL") { $0.query_start_loc = nil }
+    try check("num_requests = -1") { $0.num_requests = -1 }
+    try check("args.reserved = 1") { $0.reserved = 1 }
+    try check("args.struct_size = 3") { $0.struct_size = 3 }
+    try check("q = NULL") { $0.q = nil }
+    try check("kv_c_normed = NULL") { $0.kv_c_normed = nil }
+    try check("k_pe = NULL") { $0.k_pe = nil }
+    try check("out = NULL") { $0.out = nil }
+    try check("stream = ") { $0.stream = UnsafeMutableRawPointer(bitPattern: 8) }
+    try check("workspace = NULL: workspace_size is 5") { $0.workspace_size = 5 }
+    try check("kv_cache.shape[2] = 96: must be 288") { swap(&$0.q, &$0.kv_cache) }
+    try check("kv_c_normed.shape[1] = 32: must be 256") { swap(&$0.kv_c_normed, &$0.k_pe) }
+    var overlapping = mla_tensor()
+    for (output, input) in [(\mla_layer_forward_args.out, \mla_layer_forward_args.q), (\.lse, \.kv_cache)] {
+      try check(".data = ") { args in
+        overlapping = args[keyPath: output]!.pointee
+        overlapping.data = args[keyPath: input]!.pointee.data
+        withUnsafePointer(to: &overlapping) { args[keyPath: output] = $0 }
+      }
+    }
+  }
+
+  func testContextsAndBlocks() throws {
+    try check("kv_cache = NULL") { $0.kv_cache = nil }
+    try check("block_table = NULL") { $0.block_table = nil }
+    try check("max_blocks = -4") { $0.max_blocks = -4 }
+    try check("block_table_stride = 1: must be at least max_blocks") { $0.block_table_stride = 1 }
+    try check("block_table_stride = \(Int64.max)") { $0.block_table_stride = .max }
+    // 20 cached tokens in blocks of 8.
+    try check("context_lens[0] = 20: must not be beyond the 16") { $0.max_blocks = 2 }
+    for block in [-1, Int32.min, .max, 8] {
+      try check("block_table[2][1] = \(block): must be 0 to 7", change: { step in
+        step.blockTable[2 * step.maxBlocks + 1] = block
+      })
+    }
+    try check("context_lens[1] = -3", change: { $0.contextLens[1] = -3 })
+    try check("context_lens[1] = \(Int32.max)", change: { $0.contextLens[1] = .max })
+    try check("query_start_loc[3] = 900", change: { $0.queryStarts[3] = 900 })
+    try check("query_start_loc[2] = 0", change: { $0.queryStarts[2] = 0 })
+  }
+
+  func testCacheTypeAndWidth() throws {
+    let step = makeStep(cache: .float16)
+    refused(step, try model.makeLayer(), "kv_cache.dtype = MLA_DTYPE_FLOAT16: must be MLA_DTYPE_BFLOAT16")
+    let wide = makeStep()
+    for change in [1, -1] as [Int64] {
+      var tensor = view(wide.cache, rank: 3)
+      tensor.shape.2 += change
+      try withUnsafePointer(to: &tensor) { tensor in
+        refused(wide, try model.makeLayer(), "kv_cache.shape[2]") { $0.kv_cache = tensor }
+      }
+    }
+    var empty = view(wide.cache, rank: 3)
+    empty.shape.1 = 0
+    try withUnsafePointer(to: &empty) { empty in
+      refused(wide, try model.makeLayer(), "kv_cache.shape[1] = 0") { $0.kv_cache = empty }
+    }
+  }
+
+  func testWorkspaceAndBoundSayWhatIsNeeded() throws {
+    let (step, layer) = (makeStep(), try model.makeLayer())
+    let size = try step.workspaceSize(layer)
+    let memory = GuardedMemory(byteCount: size)
+    let short = UnsafeMutableRawBufferPointer(start: memory.base, count: size - 1)
+    XCTAssertThrowsError(try step.run(layer, workspace: short)) { error in
+      XCTAssertTrue(
+        "\(error)".contains("workspace_size = \(size - 1): this run needs \(size) bytes"), "\(error)")
+    }
+    let bounded = try model.makeLayer(bound: 4096)
+    var needed: Int64 = 0
+    XCTAssertThrowsError(try step.run(bounded)) { error in
+      let text = "\(error)"
+      XCTAssertTrue(text.contains("config.workspace_bound = 4096: this batch needs "), text)
+      needed = text.split(separator: " ").compactMap { Int64($0) }.max() ?? 0
+    }
+    let (enough, tooLittle) = (
+      try model.makeLayer(bound: needed), try model.makeLayer(bound: needed - 1)
+    )
+    XCTAssertNoThrow(try step.run(enough), "\(needed)")
+    XCTAssertThrowsError(try step.run(tooLittle), "\(needed)")
+  }
+
+  func testConfiguration() throws {
+    func check(_ text: String, _ make: @autoclosure () throws -> MLALayer) {
+      XCTAssertThrowsError(try make(), text) { error in
+        XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+      }
+    }
+    XCTAssertThrowsError(try MLALayer(nil))
+    check("config.workspace_bound = -1", try model.makeLayer(bound: -1))
+    check("config.max_isa = 77", try model.makeLayer(maxISA: 77))
+    check("NOBODY", try model.makeLayer(backend: "NOBODY"))
+    check("CUSTOM", try model.makeLayer(backend: "CUSTOM"))
+    for scale in [0, -1, Float.nan, .infinity] {
+      check("config.cache_scale = ", try model.makeLayer(cache: .float8E4M3FN, cacheScale: scale))
+    }
+    check("config.cache_scale = 2.0", try model.makeLayer(cacheScale: 2))
+    var changed = model
+    changed.scale = .nan
+    check("config.scale", try changed.makeLayer())
+    for (numHeads, dims, text) in [
+      (3, LayerModel.allDims[4], "config.kv_b_proj.shape[0] = 256: must be 384"),
+      (2, (64, 32, 64, 255), "config.kv_b_proj.shape[1] = 256: must be 255"),
+      (2, (64, 32, 64, 0), "config.kv_lora_rank = 0"),
+    ] {
+      check(text, try LayerModel(model, numHeads: numHeads, dims: dims).makeLayer())
+    }
+  }
+
+  private func makeStep(cache: ElementFormat? = nil) -> LayerStep {
+    LayerStep(
+      model, sequences, contexts: [20, 0, 16], cache: cache, blockSize: 8, &random)
+  }
+
+  private func check(_ text: String, _ changeArguments: Change) throws {
+    refused(makeStep(), try model.makeLayer(), text, changeArguments)
+  }
+
+  private func check(_ text: String, change: (LayerStep) -> Void) throws {
+    let step = makeStep()
+    change(step)
+    refused(step, try model.makeLayer(), text)
+  }
+
+  private func refused(
+    _ step: LayerStep, _ layer: MLALayer, _ text: String, _ change: Change = { _ in }
+  ) {
+    let result = step.makeResult()
+    XCTAssertThrowsError(
+      try step.withArguments(out: result.out, lse: result.lse) { args in
+        change(&args)
+        try layer.forward(&args)
+      }, text
+    ) { error in
+      XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+    }
+    XCTAssertTrue(result.out.bits.allSatisfy { $0 == result.out.format.poison }, text)
+    XCTAssertTrue(result.lse.bits.allSatisfy { $0 == result.lse.format.poison }, text)
+  }
+}
