@@ -24,7 +24,7 @@ for compiler in gcc clang; do
   done
 done
 for compiler in g++ clang++; do
-  for file in include/mla_prefill.h include/mla_prefill.hpp examples/cpp/*.cpp; do
+  for file in include/mla_prefill.h include/mla_prefill.hpp examples/cpp/*.cpp examples/cpp/engine/*.cpp; do
     compile $compiler c++17 "$file" c++
   done
 done

@@ -39,17 +39,18 @@ eval "libs=($(flags --libs))"
 example "pkg-config: examples/c builds" \
   gcc -std=c99 "${cflags[@]}" examples/c/prefill.c examples/c/safetensors.c "${libs[@]}" -lm -o "$work/prefill"
 example "pkg-config: examples/c runs" "$work/prefill" Tests/Data/dsv2_chunked.safetensors
-for program in engine_loop custom_backend; do
+for program in engine_loop custom_backend engine/engine; do
+  name=$(basename $program)
   # shellcheck disable=SC2154
-  example "pkg-config: $program builds" \
-    g++ -std=c++17 "${cflags[@]}" examples/cpp/$program.cpp "${libs[@]}" -o "$work/$program"
-  example "pkg-config: $program runs" "$work/$program"
+  example "pkg-config: $name builds" \
+    g++ -std=c++17 "${cflags[@]}" examples/cpp/$program.cpp "${libs[@]}" -o "$work/$name"
+  example "pkg-config: $name runs" "$work/$name"
 done
 
 example "CMake: configures" cmake -S examples -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
 example "CMake: builds" cmake --build "$work/cmake"
 example "CMake: examples/c runs" "$work/cmake/prefill" "$root/Tests/Data/dsv2_chunked.safetensors"
-for program in engine_loop custom_backend; do
+for program in engine_loop custom_backend engine; do
   example "CMake: $program runs" "$work/cmake/$program"
 done
 
