@@ -33,7 +33,9 @@ final class ConvertKernelTests: XCTestCase {
   func testEveryCodeOfFloat8() {
     for isa in Self.tables {
       let codes = PoisonedTensor(.float8E4M3FN, rows: 1, dim: 256)
-      for code in 0..<256 { codes.pointer().storeBytes(of: UInt8(code), toByteOffset: code, as: UInt8.self) }
+      for code in 0..<256 {
+        codes.pointer().storeBytes(of: UInt8(code), toByteOffset: code, as: UInt8.self)
+      }
       let out = convert(codes, to: .float32, times: 1, isa)
       for code in 0..<256 {
         let (value, exact) = (out[0, 0, code], codes[0, 0, code])

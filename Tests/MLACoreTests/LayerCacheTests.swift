@@ -26,7 +26,8 @@ final class LayerCacheTests: XCTestCase {
         }
         // Slots of no token, and whatever lies between slots, are as they were.
         let written = Set(problem.slots)
-        for slot in 0..<problem.cache.rows * problem.cache.heads where !written.contains(Int64(slot)) {
+        let places = problem.cache.rows * problem.cache.heads
+        for slot in 0..<places where !written.contains(Int64(slot)) {
           let (block, offset) = slot.quotientAndRemainder(dividingBy: problem.cache.heads)
           let bits = cacheFormat.loadBits(problem.cache.pointer(row: block, head: offset))
           XCTAssertEqual(bits, cacheFormat.poison)

@@ -26,7 +26,8 @@ final class LayerInputTests: XCTestCase {
     try check("kv_cache.shape[2] = 96: must be 288") { swap(&$0.q, &$0.kv_cache) }
     try check("kv_c_normed.shape[1] = 32: must be 256") { swap(&$0.kv_c_normed, &$0.k_pe) }
     var overlapping = mla_tensor()
-    for (output, input) in [(\mla_layer_forward_args.out, \mla_layer_forward_args.q), (\.lse, \.kv_cache)] {
+    typealias Args = mla_layer_forward_args
+    for (output, input) in [(\Args.out, \Args.q), (\.lse, \.kv_cache)] {
       try check(".data = ") { args in
         overlapping = args[keyPath: output]!.pointee
         overlapping.data = args[keyPath: input]!.pointee.data
@@ -56,7 +57,9 @@ final class LayerInputTests: XCTestCase {
 
   func testCacheTypeAndWidth() throws {
     let step = makeStep(cache: .float16)
-    refused(step, try model.makeLayer(), "kv_cache.dtype = MLA_DTYPE_FLOAT16: must be MLA_DTYPE_BFLOAT16")
+    refused(
+      step, try model.makeLayer(),
+      "kv_cache.dtype = MLA_DTYPE_FLOAT16: must be MLA_DTYPE_BFLOAT16")
     let wide = makeStep()
     for change in [1, -1] as [Int64] {
       var tensor = view(wide.cache, rank: 3)
@@ -79,7 +82,8 @@ final class LayerInputTests: XCTestCase {
     let short = UnsafeMutableRawBufferPointer(start: memory.base, count: size - 1)
     XCTAssertThrowsError(try step.run(layer, workspace: short)) { error in
       XCTAssertTrue(
-        "\(error)".contains("workspace_size = \(size - 1): this run needs \(size) bytes"), "\(error)")
+        "\(error)".contains("workspace_size = \(size - 1): this run needs \(size) bytes"),
+        "\(error)")
     }
     let bounded = try model.makeLayer(bound: 4096)
     var needed: Int64 = 0

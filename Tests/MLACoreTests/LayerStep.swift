@@ -140,7 +140,8 @@ final class LayerStep {
   /// float64 from the same latents: what the cache holds, times its scale, and
   /// the new tokens.
   var reference: ReferenceAttention {
-    var all = ReferenceAttention(q: [], k: [], v: [], qkDim: model.qkDim, vDim: model.vDim, scale: 1)
+    var all = ReferenceAttention(
+      q: [], k: [], v: [], qkDim: model.qkDim, vDim: model.vDim, scale: 1)
     let tokens = q.rows
     all.out = [Double](repeating: 0, count: tokens * model.numHeads * model.vDim)
     all.lse = [Double](repeating: -.infinity, count: model.numHeads * tokens)

@@ -72,8 +72,9 @@ final class LayerTests: XCTestCase {
   }
 
   func testRecordedPromptsOfAnEngine() throws {
-    let path = #filePath.replacing("MLACoreTests/LayerTests.swift", with: "Data/dsv2_fresh.safetensors")
-    let file = try Safetensors(path: path)
+    let file = try Safetensors(
+      path: #filePath.replacing(
+        "MLACoreTests/LayerTests.swift", with: "Data/dsv2_fresh.safetensors"))
     var random = SplitMix64(seed: 35)
     var model = LayerModel(.bfloat16, numHeads: 4, dims: LayerModel.allDims[0], &random)
     model.scale = try XCTUnwrap(file.metadata["scale"].flatMap { Double($0) })

@@ -87,7 +87,8 @@ private func projectPanel<Row: QueryRow>(
   _: Row.Type, _ a: mla_project_args, weight: Int, vector: Int
 ) {
   let steps = operandSteps(of: Int(a.row_dim))
-  let columns = a.tokens.unsafelyUnwrapped.assumingMemoryBound(to: FloatVector.self) + vector * steps
+  let columns =
+    a.tokens.unsafelyUnwrapped.assumingMemoryBound(to: FloatVector.self) + vector * steps
   let panel = a.weights.unsafelyUnwrapped.assumingMemoryBound(to: Float.self) + weight * steps
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (Row.width + 2)) {
     let products = $0.baseAddress.unsafelyUnwrapped

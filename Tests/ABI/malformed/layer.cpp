@@ -143,8 +143,10 @@ std::vector<Rule<Create>> create_rules() {
   add("kv_lora_rank", [](Config& c, Random& random) {
     c.kv_lora_rank = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
   });
-  add("qk_nope_head_dim", [](Config& c, Random& random) { c.qk_nope_head_dim = random.negative(); });
-  add("qk_rope_head_dim", [](Config& c, Random& random) { c.qk_rope_head_dim = random.negative(); });
+  add("qk_nope_head_dim",
+      [](Config& c, Random& random) { c.qk_nope_head_dim = random.negative(); });
+  add("qk_rope_head_dim",
+      [](Config& c, Random& random) { c.qk_rope_head_dim = random.negative(); });
   add("v_head_dim", [](Config& c, Random& random) {
     c.v_head_dim = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
   });

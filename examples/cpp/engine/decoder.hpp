@@ -72,7 +72,7 @@ class DecoderLayer {
         o_proj_(weights(D::model, D::heads * D::v, random)),
         cache_(static_cast<std::size_t>(num_blocks * block_size * (D::rank + D::rope))),
         cache_view_(cache_.data(), {num_blocks, block_size, D::rank + D::rope}),
-        attention_(config(mla::tensor(kv_b_proj_.data(), {D::heads * (D::nope + D::v), D::rank}))) {}
+        attention_(config({kv_b_proj_.data(), {D::heads * (D::nope + D::v), D::rank}})) {}
 
   static Matrix weights(std::int32_t out, std::int32_t in, std::mt19937& random) {
     std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(in)));

@@ -35,7 +35,8 @@ class BlockAllocator {
   /// is left out, for somebody has to make the next one.
   std::vector<std::int32_t> reuse(const Tokens& prompt) {
     std::vector<std::int32_t> blocks;
-    for (std::ptrdiff_t end = block_size_; end < std::ptrdiff_t(prompt.size()); end += block_size_) {
+    const auto size = static_cast<std::ptrdiff_t>(prompt.size());
+    for (std::ptrdiff_t end = block_size_; end < size; end += block_size_) {
       const auto found = filled_.find(Tokens(prompt.begin(), prompt.begin() + end));
       if (found == filled_.end()) break;
       ++users_[static_cast<std::size_t>(found->second)];
