@@ -29,10 +29,10 @@ enum BFloat16Format: ElementFormat {
   @inline(__always) static func store(_ v: FloatVector, _ p: UnsafeMutableRawPointer) {
     let bits = mla_bits(v)
     let odd = (bits &>> 16) & 1
-    var rounded = (bits &+ 0x7fff &+ odd) &>> 16
+    let rounded = mla_from_bits((bits &+ 0x7fff &+ odd) &>> 16)
     // Rounding would carry a NaN into infinity or zero: keep it, quiet.
-    rounded.replace(with: (bits &>> 16) | 0x40, where: (bits & 0x7fff_ffff) .> 0x7f80_0000)
-    mla_store_u16(p, rounded)
+    let quiet = mla_from_bits((bits &>> 16) | 0x40)
+    mla_store_u16(p, mla_bits(mla_select_eq(v, v, rounded, quiet)))
   }
 }
 

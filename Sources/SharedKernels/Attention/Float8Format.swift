@@ -6,12 +6,15 @@ enum Float8Format: ElementFormat {
 
   @inline(__always) static func load(_ p: UnsafeRawPointer) -> FloatVector {
     let code = mla_load_u8(p)
-    // As fp32 bits the exponent is too small by 120; the product puts that right
-    // and makes subnormals normal.
-    let bias = FloatVector(repeating: Float(bitPattern: 0x7b80_0000))
-    var bits = mla_bits(mla_from_bits((code & 0x7f) &<< 20) * bias)
-    bits.replace(with: 0x7fc0_0000, where: (code & 0x7f) .== 0x7f)
-    return mla_from_bits(bits | ((code & 0x80) &<< 24))
+    // A subnormal read as if it were normal is (1 + m / 8) * 2^-7 where m / 8 * 2^-6
+    // is meant. No fp32 subnormal comes up: they are slow.
+    let normal = mla_from_bits(((code & 0x7f) &<< 20) &+ 0x3c00_0000)
+    let smallest = FloatVector(repeating: 0x1p-6)
+    let finite = mla_select_ge(normal, smallest, normal, normal + normal - smallest)
+    // 480 is what the code of NaN would be.
+    let value = mla_select_eq(
+      normal, FloatVector(repeating: 480), FloatVector(repeating: .nan), finite)
+    return mla_from_bits(mla_bits(value) | ((code & 0x80) &<< 24))
   }
 
   @inline(__always) static func store(_ v: FloatVector, _ p: UnsafeMutableRawPointer) {
