@@ -149,7 +149,7 @@ final class LayerTests: XCTestCase {
       let layer = try model.makeLayer(backend: backend)
       try HostSettings.setThreads(1)
       let expected = try step.run(layer)
-      for bound in [0, 1 << 20, 1 << 30] as [Int64] {
+      for bound in [0, 4 << 20, 1 << 30] as [Int64] {
         let bounded = try model.makeLayer(backend: backend, bound: bound)
         for threads in [1, 2, 3, 5] as [Int32] {
           try HostSettings.setThreads(threads)

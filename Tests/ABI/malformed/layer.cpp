@@ -29,7 +29,11 @@ struct Create {
     c.cache_scale = 0.5F;
   }
 
-  mla_status invoke() { return mla_layer_create(pointer, place); }
+  mla_status invoke() {
+    const mla_status status = mla_layer_create(pointer, place);
+    if (status == MLA_OK) mla_layer_destroy(layer);
+    return status;
+  }
   bool untouched() const { return weights.untouched() && layer == canary<mla_layer>(); }
 
   Operand weights;
