@@ -30,6 +30,17 @@ def _pip_setting(name: str, default: str) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else default
 
 
+def _default_index() -> str:
+    """The index that pip uses unconfigured: only pip knows it."""
+    asked = subprocess.run(
+        [sys.executable, "-c", "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return asked.stdout.strip()
+
+
 def _open(url: str):
     parts = urllib.parse.urlsplit(url)
     request = urllib.request.Request(parts._replace(netloc=parts.netloc.split("@")[-1]).geturl())
@@ -48,7 +59,7 @@ def _archive() -> Path:
     if archive.exists():
         return archive
     CACHE.mkdir(parents=True, exist_ok=True)
-    page_url = _pip_setting("index-url", "https://pypi.org/simple").rstrip("/") + "/vllm/"
+    page_url = _pip_setting("index-url", _default_index()).rstrip("/") + "/vllm/"
     with _open(page_url) as page:
         links = re.findall(r'href="([^"]+)"', page.read().decode())
     link = next(unescape(link) for link in links if f"/{archive.name}" in link)
