@@ -1,8 +1,5 @@
 import MLAShims
 
-@inline(__always) var log2e: Float { 1.44269504 }
-@inline(__always) var ln2: Float { 0.693147181 }
-
 /// 2^x (-inf gives 0, NaN stays NaN), one multiplication cheaper than the shared
 /// one: beside the tiles every instruction of the softmax counts.
 ///

@@ -54,7 +54,7 @@ public final class BackendObject: @unchecked Sendable {
 
   public func runPrefillNewTokens(_ pointer: UnsafePointer<mla_new_tokens_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    try checkReserved("args", raw.reserved)
     let batch = try preparedBatch()
     let rows = batch.metadata.queryStartLoc
     let arguments = try RunArguments(
@@ -72,7 +72,7 @@ public final class BackendObject: @unchecked Sendable {
     throws(MLAError)
   {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    try checkReserved("args", raw.reserved)
     let batch = try preparedBatch()
     let chunk = try ContextChunk(raw.chunk, name: "chunk")
     let announced = batch.metadata.chunks.count

@@ -30,9 +30,7 @@ public struct CheckedVTable: @unchecked Sendable {
   /// - Parameter field: what the caller calls it, for messages.
   public init(_ pointer: UnsafePointer<mla_backend_vtable>?, field: String) throws(MLAError) {
     var table = try readStruct(pointer, name: field, minimumSize: firstVersionSize)
-    guard table.reserved == 0 else {
-      throw .invalid("\(field).reserved", table.reserved, "must be 0")
-    }
+    try checkReserved(field, table.reserved)
     guard table.create != nil else { throw .null("\(field).create") }
     guard table.run_prefill_new_tokens != nil else {
       throw .null("\(field).run_prefill_new_tokens")

@@ -24,9 +24,7 @@ public struct RegistrationRequest: Sendable {
   public init(_ pointer: UnsafePointer<mla_backend_registration>?) throws(MLAError) {
     let registration = try readStruct(
       pointer, name: "registration", minimumSize: firstVersionSize)
-    guard registration.reserved == 0 else {
-      throw .invalid("registration.reserved", registration.reserved, "must be 0")
-    }
+    try checkReserved("registration", registration.reserved)
     guard registration.class_path != nil || registration.vtable != nil else {
       throw .invalid("registration.class_path", "NULL", "class_path or vtable must be given")
     }

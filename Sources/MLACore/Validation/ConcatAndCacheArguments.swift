@@ -13,9 +13,7 @@ public struct ConcatAndCacheArguments: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 56)
-    guard raw.stream == nil else {
-      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
-    }
+    try checkNoStream(raw.stream)
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
     cache = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
     rope =
@@ -46,9 +44,7 @@ public struct ConcatAndCacheArguments: Sendable {
   }
 
   private func checkTensors() throws(MLAError) {
-    guard latents.type.isAttentionType else {
-      throw .invalid("kv_c_normed.dtype", latents.type.name, "must be fp32, fp16 or bf16")
-    }
+    try latents.requireAttentionType()
     try rope?.requireType(latents.type, "as kv_c_normed")
     try rope?.requireShape([
       (latents.shape[0], "the rows of kv_c_normed"),

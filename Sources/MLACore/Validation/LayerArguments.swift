@@ -14,7 +14,7 @@ struct LayerArguments: Sendable {
   let workspace: Workspace?
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
-    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
+    try checkReserved("args", raw.reserved)
     batch = try LayerBatch(raw)
     q = try TensorView(raw.q, name: "q", rank: 3)
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
@@ -24,9 +24,7 @@ struct LayerArguments: Sendable {
     out = try TensorView(raw.out, name: "out", rank: 3)
     lse = raw.lse == nil ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
-    guard raw.stream == nil else {
-      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
-    }
+    try checkNoStream(raw.stream)
     let cacheTensor = try Self.cacheTensor(raw, config, batch)
     cache =
       if let cacheTensor, batch.contextLens.indices.contains(where: batch.readsContext) {
@@ -71,9 +69,7 @@ struct LayerArguments: Sendable {
     for tensor in [q, latents, rope].compactMap({ $0 }) {
       try tensor.requireType(config.type, "the layer's dtype")
     }
-    guard out.type.isAttentionType else {
-      throw .invalid("out.dtype", out.type.name, "must be fp32, fp16 or bf16")
-    }
+    try out.requireAttentionType()
     try lse?.requireType(.float32, "whatever q's")
     let rows = batch.queryStartLoc
     guard rows.rowCount <= q.shape[0] else {

@@ -30,9 +30,7 @@ struct LayerConfig: Sendable {
     backend =
       raw.backend == nil
       ? nil : try readString(raw.backend, field: "config.backend", maximumBytes: maximumNameBytes)
-    guard weights.type.isAttentionType else {
-      throw .invalid("config.kv_b_proj.dtype", weights.type.name, "must be fp32, fp16 or bf16")
-    }
+    try weights.requireAttentionType()
     let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
     try weights.requireShape([
       (attention.numHeads * rowsPerHead, "num_heads * (qk_nope_head_dim + v_head_dim)"),

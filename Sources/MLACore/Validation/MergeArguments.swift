@@ -14,10 +14,8 @@ public struct MergeArguments: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    guard raw.reserved == 0 else { throw .invalid("args.reserved", raw.reserved, "must be 0") }
-    guard raw.stream == nil else {
-      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
-    }
+    try checkReserved("args", raw.reserved)
+    try checkNoStream(raw.stream)
     output = try TensorView(raw.output, name: "output", rank: 3)
     outputLSE =
       raw.output_lse == nil ? nil : try TensorView(raw.output_lse, name: "output_lse", rank: 2)
@@ -41,9 +39,7 @@ public struct MergeArguments: Sendable {
   }
 
   private func checkTypes() throws(MLAError) {
-    guard prefixOutput.type.isAttentionType else {
-      throw .invalid("prefix_output.dtype", prefixOutput.type.name, "must be fp32, fp16 or bf16")
-    }
+    try prefixOutput.requireAttentionType()
     try suffixOutput.requireType(prefixOutput.type, "as prefix_output")
     for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
       try lse.requireType(.float32, "whatever the outputs'")

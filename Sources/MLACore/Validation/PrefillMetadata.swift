@@ -12,9 +12,7 @@ public struct PrefillMetadata: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "metadata", minimumSize: 32)
-    guard raw.reserved == 0 else {
-      throw .invalid("metadata.reserved", raw.reserved, "must be 0")
-    }
+    try checkReserved("metadata", raw.reserved)
     queryStartLoc = try RowOffsets(
       raw.query_start_loc, requests: raw.num_requests, countField: "metadata.num_requests",
       field: "metadata.query_start_loc")
@@ -64,7 +62,7 @@ public struct ContextChunk: Sendable {
 
   public init(_ pointer: UnsafePointer<mla_context_chunk>?, name: String) throws(MLAError) {
     let raw = try readStruct(pointer, name: name, minimumSize: 32)
-    guard raw.reserved == 0 else { throw .invalid("\(name).reserved", raw.reserved, "must be 0") }
+    try checkReserved(name, raw.reserved)
     try checkRange("\(name).index", raw.index, -1...maximumRequests)
     index = Int(raw.index)
     queryStartLoc = try RowOffsets(

@@ -44,9 +44,7 @@ public struct RunArguments: Sendable {
     lse =
       raw.lse == nil && !needsLSE ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
     workspace = try Workspace(raw.workspace, size: raw.workspaceSize)
-    guard raw.stream == nil else {
-      throw .invalid("stream", "\(raw.stream!)", "must be NULL for CPU tensors")
-    }
+    try checkNoStream(raw.stream)
     try checkTypes(outputScale: raw.outputScale)
     try checkShapes(config)
     try checkRows(queries, queriesField, of: q)
@@ -55,9 +53,7 @@ public struct RunArguments: Sendable {
   }
 
   private func checkTypes(outputScale: UnsafePointer<Float>?) throws(MLAError) {
-    guard q.type.isAttentionType else {
-      throw .invalid("q.dtype", q.type.name, "must be fp32, fp16 or bf16")
-    }
+    try q.requireAttentionType()
     try k.requireType(q.type, "as q")
     try v.requireType(q.type, "as q")
     if let scale = outputScale?.pointee {
@@ -69,9 +65,7 @@ public struct RunArguments: Sendable {
         "output_scale = \(scale): this backend writes no quantized output, "
           + "see mla_supports_quant_output")
     }
-    guard out.type.isAttentionType else {
-      throw .invalid("out.dtype", out.type.name, "must be fp32, fp16 or bf16")
-    }
+    try out.requireAttentionType()
     if let lse { try lse.requireType(.float32, "whatever q's") }
   }
 

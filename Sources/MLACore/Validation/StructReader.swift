@@ -52,3 +52,14 @@ func checkedStructSize<Struct>(
 /// Far above any struct of this header: a larger size is garbage, not a newer
 /// caller.
 private let maximumStructSize = 4096
+
+/// Fields that have no meaning yet must be zero, so that they can get one.
+///
+/// - Parameter name: what the caller calls the struct.
+func checkReserved(_ name: String, _ value: UInt32) throws(MLAError) {
+  guard value == 0 else { throw .invalid("\(name).reserved", value, "must be 0") }
+}
+
+func checkNoStream(_ stream: UnsafeMutableRawPointer?) throws(MLAError) {
+  if let stream { throw .invalid("stream", "\(stream)", "must be NULL for CPU tensors") }
+}

@@ -31,7 +31,7 @@ public struct TensorView: Sendable {
   ///   - rank: the number of dimensions it must have.
   public init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
     let raw = try readStruct(pointer, name: name, minimumSize: 96)
-    guard raw.reserved == 0 else { throw .invalid("\(name).reserved", raw.reserved, "must be 0") }
+    try checkReserved(name, raw.reserved)
     guard let type = ElementType(rawValue: raw.dtype) else {
       throw .invalid("\(name).dtype", raw.dtype, "must be one of MLA_DTYPE_*")
     }
@@ -139,6 +139,13 @@ extension TensorView {
   func requireType(_ expected: ElementType, _ rule: String) throws(MLAError) {
     guard type == expected else {
       throw .invalid("\(name).dtype", type.name, "must be \(expected.name), \(rule)")
+    }
+  }
+
+  /// What attention reads and writes unquantized.
+  func requireAttentionType() throws(MLAError) {
+    guard type.isAttentionType else {
+      throw .invalid("\(name).dtype", type.name, "must be fp32, fp16 or bf16")
     }
   }
 

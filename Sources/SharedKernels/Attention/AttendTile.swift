@@ -150,6 +150,3 @@ func packQueries<Row: QueryRow, Format: ElementFormat>(
     }
   }
 }
-
-@inline(__always) var log2e: Float { 1.44269504 }
-@inline(__always) var ln2: Float { 0.693147181 }
