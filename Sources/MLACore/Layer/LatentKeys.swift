@@ -4,12 +4,11 @@ import MLAKernelABI
 /// gathered from the cache and the new tokens, projected up for each head, and
 /// packed.
 struct LatentKeys: KeySource {
-  let arguments: LayerArguments
+  let source: LatentGather
   let weights: LayerWeights
   let config: LayerConfig
   let attention: mla_attention_kernel
   let projection: mla_projection_kernel
-  let convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?
 
   /// Enough to make gathering cheap beside projecting, few enough to leave
   /// every thread a task. Bears on time only.
@@ -22,7 +21,10 @@ struct LatentKeys: KeySource {
     let scratch = LatentScratch(config, attention, projection)
     let (latents, rows) = (start, start + scratch.rowsOffset)
     let tokens = start + scratch.tokensOffset
-    gather(task.keys, latents, rows)
+    source.gather(
+      task.keys, latents: LatentGather.Rows(out: latents, stride: rank),
+      // All heads share the rotary parts.
+      rope: LatentGather.Rows(out: rows + nope * config.type.bytes, stride: rowDim))
     var packTokens = mla_pack_rows_args(
       rows: latents, row_stride: Int64(rank), num_rows: Int64(task.keys.count),
       row_dim: Int64(rank), format: config.type.rawValue, packed: tokens)
@@ -51,59 +53,8 @@ struct LatentKeys: KeySource {
     projection.project(&args)
   }
 
-  /// Latents go to `latents`; the rotary parts, which all heads share, to their
-  /// place in the rows of keys.
-  private func gather(
-    _ keys: Range<Int>, _ latents: UnsafeMutableRawPointer, _ rows: UnsafeMutableRawPointer
-  ) {
-    let batch = arguments.batch
-    let request = batch.request(ofKey: keys.lowerBound)
-    let (begin, context) = (batch.keyBegins[request], batch.contextLens[request])
-    let positions = keys.lowerBound - begin..<keys.upperBound - begin
-    let latentPart = Part(dim: rank, out: latents, stride: rank)
-    let ropePart = Part(dim: rope, out: rows + nope * config.type.bytes, stride: rowDim)
-    if let cache = arguments.cache {
-      cache.forEachRun(positions.clamped(to: 0..<context), of: request) { first, run in
-        let rows = (run.lowerBound - positions.lowerBound, run.count)
-        let (stride, scale) = (cache.tensor.strides[1], config.cacheScale)
-        copy(cache.tensor, at: first, stride, to: latentPart, rows, times: scale)
-        copy(cache.tensor, at: first + rank, stride, to: ropePart, rows, times: scale)
-      }
-    }
-    let new = positions.clamped(to: context..<Int.max)
-    guard !new.isEmpty else { return }
-    let rows = (new.lowerBound - positions.lowerBound, new.count)
-    let token = batch.queryStartLoc.begin(request) + new.lowerBound - context
-    for (tensor, part) in [(arguments.latents, latentPart), (arguments.rope, ropePart)] {
-      guard let tensor else { continue }
-      let stride = tensor.strides[0]
-      copy(tensor, at: token * stride, stride, to: part, rows, times: 1)
-    }
-  }
-
-  /// A part of a block's rows.
-  private struct Part {
-    let dim: Int
-    let out: UnsafeMutableRawPointer
-    let stride: Int
-  }
-
-  private func copy(
-    _ tensor: TensorView, at offset: Int, _ stride: Int, to part: Part,
-    _ rows: (first: Int, count: Int), times multiplier: Float
-  ) {
-    if part.dim == 0 { return }
-    var args = mla_convert_args(
-      rows: tensor.pointer(at: offset), row_stride: Int64(stride), num_rows: Int64(rows.count),
-      row_dim: Int64(part.dim), format: tensor.type.rawValue, out_format: config.type.rawValue,
-      multiplier: multiplier, out: part.out + rows.first * part.stride * config.type.bytes,
-      out_stride: Int64(part.stride))
-    convert?(&args)
-  }
-
   private var rank: Int { config.attention.kvLoraRank }
   private var nope: Int { config.attention.qkNopeHeadDim }
-  private var rope: Int { config.attention.qkRopeHeadDim }
   private var vDim: Int { config.attention.vHeadDim }
   private var qkDim: Int { config.attention.qkHeadDim }
   private var rowDim: Int { qkDim + vDim }

@@ -23,9 +23,10 @@ public final class MLALayer: Sendable {
     let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
     let kernel = table.pointer.pointee.kernel(for: config.type)
     let keys = LatentKeys(
-      arguments: arguments, weights: weights, config: config, attention: kernel,
-      projection: table.pointer.pointee.projection(for: config.type),
-      convert: table.pointer.pointee.convert)
+      source: LatentGather(
+        arguments: arguments, config: config, convert: table.pointer.pointee.convert),
+      weights: weights, config: config, attention: kernel,
+      projection: table.pointer.pointee.projection(for: config.type))
     try plan.memory.withStart(in: arguments.workspace, query: "mla_layer_workspace_size") {
       start throws(MLAError) in
       AttentionRun(
