@@ -1,9 +1,9 @@
-"""Compiles and runs the samples of README.md against an installed library.
+"""Compiles and runs the samples of the README files.
 
-    readme.py PREFIX
+    readme.py PREFIX         against an installed library
+    readme.py --extension    those in Python that need the extension, with this Python
 
-A sample is a fenced block of C, C++ or Python. A Python block that needs the
-extension is left to the tests of the extension, which pass --extension.
+A sample is a fenced block of C, C++ or Python.
 """
 
 import os
@@ -21,8 +21,12 @@ COMPILERS = {
 
 
 def samples():
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
-        return re.findall(r"^```(c|cpp|python)\n(.*?)^```$", readme.read(), re.M | re.S)
+    """(name, language, text) of each."""
+    for path in ("README.md", "python/README.md"):
+        with open(os.path.join(ROOT, path), encoding="utf-8") as readme:
+            blocks = re.findall(r"^```(c|cpp|python)\n(.*?)^```$", readme.read(), re.M | re.S)
+        for number, (language, text) in enumerate(blocks, 1):
+            yield f"{path} sample {number} ({language})", language, text
 
 
 def command(language, source, prefix, folder):
@@ -38,7 +42,7 @@ def command(language, source, prefix, folder):
     return [program]
 
 
-def run(number, language, text, prefix):
+def run(name, language, text, prefix):
     with tempfile.TemporaryDirectory() as folder:
         suffix = "py" if language == "python" else COMPILERS[language][1]
         source = os.path.join(folder, f"sample.{suffix}")
@@ -49,22 +53,22 @@ def run(number, language, text, prefix):
             subprocess.run(
                 command(language, source, prefix, folder), check=True, env=environment, timeout=120)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print(f"not ok readme sample {number} ({language}): {error}")
+            print(f"not ok {name}: {error}")
             return False
-    print(f"ok readme sample {number} ({language})")
+    print(f"ok {name}")
     return True
 
 
 def main():
     wants_extension = "--extension" in sys.argv
-    prefix = os.path.abspath([a for a in sys.argv[1:] if not a.startswith("--")][0])
+    prefix = "" if wants_extension else os.path.abspath(sys.argv[1])
     results = [
-        run(number, language, text, prefix)
-        for number, (language, text) in enumerate(samples(), 1)
-        if ("import mla_prefill" in text) == wants_extension
+        run(name, language, text, prefix)
+        for name, language, text in samples()
+        if bool(re.search(r"^(import|from) mla_prefill", text, re.M)) == wants_extension
     ]
     if not results:
-        print("not ok README.md has no samples")
+        print("not ok README.md: has no samples")
     return 0 if results and all(results) else 1
 
 

@@ -39,10 +39,11 @@ for environment in numpy torch; do
   echo "--- $environment"
   without=()
   [ $environment = torch ] ||
-    without=(--ignore=Tests/Python/test_torch.py --ignore=Tests/Python/test_vllm_registry.py)
+    without=(--ignore-glob='Tests/Python/test_*torch.py' --ignore=Tests/Python/test_vllm_registry.py)
   # No Swift, and no mla_prefill but the wheel's.
   env PATH="$out/$environment/bin:/usr/bin:/bin" \
     "$out/$environment/bin/python" -m pytest -v -s -p no:cacheprovider --rootdir=Tests/Python \
     Tests/Python "${without[@]}" "$@" || status=1
 done
+[ $# -gt 0 ] || "$out/numpy/bin/python" Tests/Gates/readme.py --extension || status=1
 exit $status

@@ -1,7 +1,7 @@
 #include "arguments.h"
 
+#include <algorithm>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "dlpack.h"
@@ -10,66 +10,101 @@ namespace mla_python {
 
 namespace {
 
-std::int32_t narrowed(std::int64_t value, const std::string &name) {
-  if (value < std::numeric_limits<std::int32_t>::min() ||
-      value > std::numeric_limits<std::int32_t>::max()) {
-    raise(PyExc_ValueError, name + " = " + std::to_string(value) + ": must fit 32 bits");
+template <class Out>
+Out narrowed(std::int64_t value, const std::string &name) {
+  const Out result = static_cast<Out>(value);
+  if (result != value) {
+    raise(PyExc_ValueError, name + " = " + std::to_string(value) + ": must fit " +
+                                std::to_string(8 * sizeof(Out)) + " bits");
   }
-  return static_cast<std::int32_t>(value);
+  return result;
 }
 
-template <class T>
-std::vector<std::int32_t> gather(const char *first, std::int64_t count, std::int64_t step_bytes,
-                                 const std::string &name) {
-  std::vector<std::int32_t> values;
-  values.reserve(static_cast<std::size_t>(count));
+bool is_integer(const DLTensor &tensor, int bits) {
+  return tensor.dtype.code == kDLInt && tensor.dtype.lanes == 1 && tensor.dtype.bits == bits;
+}
+
+const char *first_element(const DLTensor &tensor) {
+  return static_cast<const char *>(tensor.data) + tensor.byte_offset;
+}
+
+/// In elements.
+std::int64_t stride_of(const DLTensor &tensor, int dimension) {
+  if (tensor.strides) return tensor.strides[dimension];
+  std::int64_t dense = 1;
+  for (int i = dimension + 1; i < tensor.ndim; ++i) dense *= tensor.shape[i];
+  return dense;
+}
+
+template <class Out, class In>
+void gather(const char *first, std::int64_t count, std::int64_t step, const std::string &name,
+            std::vector<Out> &values) {
   for (std::int64_t i = 0; i < count; ++i) {
-    T value;
-    std::memcpy(&value, first + i * step_bytes, sizeof value);
-    values.push_back(narrowed(static_cast<std::int64_t>(value), name));
+    In value;
+    std::memcpy(&value, first + i * step * static_cast<std::int64_t>(sizeof value), sizeof value);
+    values.push_back(narrowed<Out>(value, name));
   }
+}
+
+/// Appends `count` elements. Engines hand in int32 or int64 tensors; anything rarer
+/// goes one by one.
+template <class Out>
+void append(const DLTensor &tensor, std::int64_t offset, std::int64_t count, std::int64_t step,
+            const char *name, std::vector<Out> &values) {
+  const char *first = first_element(tensor);
+  if (is_integer(tensor, 32)) {
+    gather<Out, std::int32_t>(first + offset * 4, count, step, name, values);
+  } else if (is_integer(tensor, 64)) {
+    gather<Out, std::int64_t>(first + offset * 8, count, step, name, values);
+  } else {
+    raise(PyExc_TypeError, std::string(name) + ": must hold int32 or int64");
+  }
+}
+
+void require_dimensions(const DLTensor &tensor, int dimensions, const char *name,
+                        const char *meaning) {
+  if (tensor.ndim != dimensions) {
+    raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(tensor.ndim) +
+                                ": must be " + std::to_string(dimensions) + ", " + meaning);
+  }
+}
+
+template <class Out>
+std::vector<Out> from_dlpack(nb::handle value, const char *name) {
+  const DLPackBorrow borrow(value, name);
+  const DLTensor &tensor = borrow.tensor();
+  require_dimensions(tensor, 1, name, "a list of numbers");
+  std::vector<Out> values;
+  values.reserve(static_cast<std::size_t>(tensor.shape[0]));
+  append(tensor, 0, tensor.shape[0], stride_of(tensor, 0), name, values);
   return values;
 }
 
-void require_one_dimension(std::int64_t dimensions, const char *name) {
-  if (dimensions != 1) {
-    raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(dimensions) +
-                                ": must be 1, one offset for each request and one for the end");
-  }
-}
-
-/// Engines hand in int32 or int64 tensors; anything rarer goes one by one.
-std::vector<std::int32_t> from_dlpack(nb::handle value, const char *name) {
-  const DLPackBorrow borrow(value, name);
-  const DLTensor &tensor = borrow.tensor();
-  require_one_dimension(tensor.ndim, name);
-  const bool is_integer = tensor.dtype.code == kDLInt && tensor.dtype.lanes == 1;
-  const char *first = static_cast<const char *>(tensor.data) + tensor.byte_offset;
-  const std::int64_t count = tensor.shape[0];
-  const std::int64_t stride = tensor.strides ? tensor.strides[0] : 1;
-  if (is_integer && tensor.dtype.bits == 32) {
-    return gather<std::int32_t>(first, count, stride * 4, name);
-  }
-  if (is_integer && tensor.dtype.bits == 64) {
-    return gather<std::int64_t>(first, count, stride * 8, name);
-  }
-  raise(PyExc_TypeError, std::string(name) + ": must hold int32 or int64");
-}
-
-std::vector<std::int32_t> from_sequence(nb::handle value, const char *name) {
+void require_sequence(nb::handle value, const char *name) {
   if (PyUnicode_Check(value.ptr()) || PyBytes_Check(value.ptr()) ||
       !PySequence_Check(value.ptr())) {
     raise(PyExc_TypeError, std::string(name) +
                                ": must be a tensor or sequence of integers, not " +
                                kind_of(value));
   }
-  std::vector<std::int32_t> values;
+}
+
+template <class Out>
+std::vector<Out> from_sequence(nb::handle value, const char *name) {
+  require_sequence(value, name);
+  std::vector<Out> values;
   std::size_t index = 0;
   for (nb::handle item : nb::iter(value)) {
     const std::string item_name = std::string(name) + "[" + std::to_string(index++) + "]";
-    values.push_back(int32_argument(item, item_name.c_str()));
+    values.push_back(narrowed<Out>(int64_argument(item, item_name.c_str()), item_name));
   }
   return values;
+}
+
+template <class Out>
+std::vector<Out> array_argument(nb::handle value, const char *name) {
+  if (nb::hasattr(value, "__dlpack__")) return from_dlpack<Out>(value, name);
+  return from_sequence<Out>(value, name);
 }
 
 }  // namespace
@@ -89,7 +124,7 @@ std::int64_t int64_argument(nb::handle value, const char *name) {
 }
 
 std::int32_t int32_argument(nb::handle value, const char *name) {
-  return narrowed(int64_argument(value, name), name);
+  return narrowed<std::int32_t>(int64_argument(value, name), name);
 }
 
 double float_argument(nb::handle value, const char *name) {
@@ -102,8 +137,64 @@ double float_argument(nb::handle value, const char *name) {
 }
 
 std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name) {
-  if (nb::hasattr(value, "__dlpack__")) return from_dlpack(value, name);
-  return from_sequence(value, name);
+  return array_argument<std::int32_t>(value, name);
+}
+
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name) {
+  return array_argument<std::int64_t>(value, name);
+}
+
+TableArgument::TableArgument(nb::handle value, const char *name, std::int64_t min_rows) {
+  if (value.is_none()) return;
+  if (nb::hasattr(value, "__dlpack__")) {
+    read_dlpack(value, name);
+  } else {
+    read_sequence(value, name);
+  }
+  if (rows_ < min_rows) {
+    raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows_) +
+                                " rows, must have one for each of the " +
+                                std::to_string(min_rows) + " requests");
+  }
+  if (copy_.empty()) return;
+  data_ = copy_.data();
+  row_stride_ = columns_;
+}
+
+void TableArgument::read_dlpack(nb::handle value, const char *name) {
+  const DLPackBorrow borrow(value, name);
+  const DLTensor &tensor = borrow.tensor();
+  require_dimensions(tensor, 2, name, "a row for each request");
+  rows_ = tensor.shape[0];
+  columns_ = narrowed<std::int32_t>(tensor.shape[1], std::string(name) + ".shape[1]");
+  const std::int64_t row_stride = stride_of(tensor, 0), step = stride_of(tensor, 1);
+  if (is_integer(tensor, 32) && (step == 1 || columns_ < 2) && row_stride >= columns_) {
+    data_ = reinterpret_cast<const std::int32_t *>(first_element(tensor));
+    row_stride_ = row_stride;
+    owner_ = borrow.capsule();
+    return;
+  }
+  copy_.reserve(static_cast<std::size_t>(rows_ * columns_));
+  for (std::int64_t row = 0; row < rows_; ++row) {
+    append(tensor, row * row_stride, columns_, step, name, copy_);
+  }
+}
+
+void TableArgument::read_sequence(nb::handle value, const char *name) {
+  require_sequence(value, name);
+  std::vector<std::vector<std::int32_t>> rows;
+  std::size_t longest = 0;
+  for (nb::handle item : nb::iter(value)) {
+    const std::string row_name = std::string(name) + "[" + std::to_string(rows.size()) + "]";
+    rows.push_back(array_argument<std::int32_t>(item, row_name.c_str()));
+    longest = std::max(longest, rows.back().size());
+  }
+  rows_ = static_cast<std::int64_t>(rows.size());
+  columns_ = narrowed<std::int32_t>(static_cast<std::int64_t>(longest), name);
+  for (std::vector<std::int32_t> &row : rows) {
+    row.resize(longest, -1);
+    copy_.insert(copy_.end(), row.begin(), row.end());
+  }
 }
 
 }  // namespace mla_python

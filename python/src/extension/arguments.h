@@ -23,9 +23,39 @@ double float_argument(nb::handle value, const char *name);
 /// TypeError for anything else, ValueError for what does not fit 32 bits.
 std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name);
 
+/// The same of 64 bits: slots.
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name);
+
 /// A NULL pointer for an empty vector: the library refuses it where it must not be empty.
-inline const std::int32_t *pointer_or_null(const std::vector<std::int32_t> &values) {
+template <class T>
+const T *pointer_or_null(const std::vector<T> &values) {
   return values.empty() ? nullptr : values.data();
 }
+
+/// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
+/// place and int64 copied, or a sequence of sequences, shorter ones filled with -1.
+class TableArgument {
+ public:
+  /// None makes an absent one: data() is NULL. TypeError, or ValueError for what
+  /// does not fit 32 bits and for less than `min_rows` rows.
+  TableArgument(nb::handle value, const char *name, std::int64_t min_rows);
+  TableArgument(const TableArgument &) = delete;
+  TableArgument &operator=(const TableArgument &) = delete;
+
+  const std::int32_t *data() const { return data_; }
+  std::int64_t row_stride() const { return row_stride_; }
+  std::int32_t columns() const { return columns_; }
+
+ private:
+  void read_dlpack(nb::handle value, const char *name);
+  void read_sequence(nb::handle value, const char *name);
+
+  const std::int32_t *data_ = nullptr;
+  std::int64_t rows_ = 0;
+  std::int64_t row_stride_ = 0;
+  std::int32_t columns_ = 0;
+  nb::object owner_;
+  std::vector<std::int32_t> copy_;
+};
 
 }  // namespace mla_python

@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "host.h"
 #include "host_tensor.h"
+#include "layer.h"
 #include "merge.h"
 #include "plan.h"
 #include "registry.h"
@@ -37,6 +38,7 @@ NB_MODULE(_core, module) {
   bind_backend(module);
   bind_merge(module);
   bind_plan(module);
+  bind_layer(module);
 }
 
 }  // namespace mla_python

@@ -16,6 +16,7 @@ from mla_prefill.host import (
     library_path,
     set_num_threads,
 )
+from mla_prefill.layer import MLAPrefillLayer, concat_and_cache_mla
 from mla_prefill.metadata import (
     ChunkedContextMetadata,
     ContextChunk,
@@ -45,9 +46,11 @@ __all__ = [
     "MLAPrefillBackend",
     "MLAPrefillBackendEnum",
     "MLAPrefillConfig",
+    "MLAPrefillLayer",
     "MLAPrefillSelectorConfig",
     "PrefillMetadata",
     "backends",
+    "concat_and_cache_mla",
     "cpu_features",
     "cpu_summary",
     "get_mla_prefill_backend",

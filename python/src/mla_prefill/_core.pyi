@@ -65,10 +65,45 @@ class Backend:
     def supports_quant_output(self, dtype: int) -> bool: ...
     def workspace_size(self) -> int: ...
 
+class Layer:
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        scale: float,
+        kv_lora_rank: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        kv_b_proj: Any,
+        backend: str | None,
+        dtype: int,
+        cache_dtype: int,
+        cache_scale: Any,
+        workspace_bound: int,
+    ) -> None: ...
+    def forward(
+        self,
+        *,
+        q: Any,
+        kv_c_normed: Any,
+        k_pe: Any,
+        kv_cache: Any,
+        block_table: Any,
+        query_start_loc: Any,
+        context_lens: Any,
+        out: Any,
+        lse: Any,
+    ) -> None: ...
+    def workspace_size(self, *, query_start_loc: Any, context_lens: Any) -> int: ...
+
 def abi_version() -> int: ...
 def backend_path(name: str) -> str | None: ...
 def backends(config: SelectorConfig | None) -> list[dict[str, Any]]: ...
 def clear_override(name: str) -> None: ...
+def concat_and_cache_mla(
+    *, kv_c_normed: Any, k_pe: Any, kv_cache: Any, slot_mapping: Any, cache_scale: Any
+) -> None: ...
 def cpu_features() -> dict[str, Any]: ...
 def cpu_summary() -> str: ...
 def describe(tensor: Any, name: str) -> tuple[tuple[int, ...], str]: ...

@@ -1,0 +1,158 @@
+#include "layer.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arguments.h"
+#include "tensor_argument.h"
+
+namespace mla_python {
+
+namespace {
+
+/// The requests of a forward call; lengths that C cannot see are compared here.
+class BatchArgument {
+ public:
+  BatchArgument(nb::handle query_start_loc, nb::handle context_lens)
+      : query_start_loc_(int32_array_argument(query_start_loc, "query_start_loc")),
+        has_context_lens_(!context_lens.is_none()) {
+    if (query_start_loc_.empty()) {
+      raise(PyExc_ValueError, "query_start_loc: is empty, must have one entry for each request and "
+                              "one for the end");
+    }
+    if (has_context_lens_) context_lens_ = int32_array_argument(context_lens, "context_lens");
+    if (has_context_lens_ && context_lens_.size() + 1 != query_start_loc_.size()) {
+      raise(PyExc_ValueError, "context_lens: has " + std::to_string(context_lens_.size()) +
+                                  " entries, must have one less than the " +
+                                  std::to_string(query_start_loc_.size()) + " of query_start_loc");
+    }
+  }
+
+  std::int64_t num_requests() const {
+    return static_cast<std::int64_t>(query_start_loc_.size()) - 1;
+  }
+
+  void fill(mla_layer_forward_args &args) const {
+    args.num_requests = static_cast<std::int32_t>(num_requests());
+    args.query_start_loc = query_start_loc_.data();
+    args.context_lens = has_context_lens_ ? pointer_or_null(context_lens_) : nullptr;
+  }
+
+ private:
+  std::vector<std::int32_t> query_start_loc_;
+  std::vector<std::int32_t> context_lens_;
+  bool has_context_lens_;
+};
+
+float float32_argument(nb::handle value, const char *name) {
+  return static_cast<float>(float_argument(value, name));
+}
+
+/// A layer of the library's; the Python object owns it.
+class Layer {
+ public:
+  Layer(nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
+        nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
+        nb::handle kv_b_proj, const std::optional<std::string> &backend, std::int32_t dtype,
+        std::int32_t cache_dtype, nb::handle cache_scale, nb::handle workspace_bound) {
+    const TensorArgument weights(kv_b_proj, "kv_b_proj");
+    mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+    config.num_heads = int32_argument(num_heads, "num_heads");
+    config.scale = float_argument(scale, "scale");
+    config.kv_lora_rank = int32_argument(kv_lora_rank, "kv_lora_rank");
+    config.qk_nope_head_dim = int32_argument(qk_nope_head_dim, "qk_nope_head_dim");
+    config.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
+    config.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
+    config.dtype = dtype;
+    config.backend = backend ? backend->c_str() : nullptr;
+    config.kv_b_proj = weights.pointer();
+    config.cache_dtype = cache_dtype;
+    config.cache_scale = float32_argument(cache_scale, "cache_scale");
+    config.workspace_bound = int64_argument(workspace_bound, "workspace_bound");
+    call_library([&] { return mla_layer_create(&config, &layer_); });
+  }
+  Layer(const Layer &) = delete;
+  Layer &operator=(const Layer &) = delete;
+  ~Layer() {
+    nb::gil_scoped_release without_gil;
+    mla_layer_destroy(layer_);
+  }
+
+  void forward(nb::handle q, nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
+               nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
+               nb::handle out, nb::handle lse) const {
+    const BatchArgument batch(query_start_loc, context_lens);
+    const TableArgument table(block_table, "block_table", batch.num_requests());
+    const TensorArgument q_view(q, "q"), latents_view(kv_c_normed, "kv_c_normed");
+    const TensorArgument rope_view(k_pe, "k_pe"), cache_view(kv_cache, "kv_cache");
+    const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
+    mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    batch.fill(args);
+    args.q = q_view.pointer();
+    args.kv_c_normed = latents_view.pointer();
+    args.k_pe = rope_view.pointer();
+    args.kv_cache = cache_view.pointer();
+    args.block_table = table.data();
+    args.block_table_stride = table.row_stride();
+    args.max_blocks = table.columns();
+    args.out = out_view.pointer();
+    args.lse = lse_view.pointer();
+    call_library([&] { return mla_layer_forward(layer_, &args); });
+  }
+
+  std::int64_t workspace_size(nb::handle query_start_loc, nb::handle context_lens) const {
+    const BatchArgument batch(query_start_loc, context_lens);
+    mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    batch.fill(args);
+    std::int64_t bytes = 0;
+    call_library([&] { return mla_layer_workspace_size(layer_, &args, &bytes); });
+    return bytes;
+  }
+
+ private:
+  mla_layer *layer_ = nullptr;
+};
+
+void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
+                          nb::handle slot_mapping, nb::handle cache_scale) {
+  const TensorArgument latents_view(kv_c_normed, "kv_c_normed"), rope_view(k_pe, "k_pe");
+  const TensorArgument cache_view(kv_cache, "kv_cache", Access::write);
+  const auto slots = int64_array_argument(slot_mapping, "slot_mapping");
+  mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
+  args.cache_scale = float32_argument(cache_scale, "cache_scale");
+  args.kv_c_normed = latents_view.pointer();
+  args.k_pe = rope_view.pointer();
+  args.slot_mapping = pointer_or_null(slots);
+  args.num_slots = static_cast<std::int64_t>(slots.size());
+  args.kv_cache = cache_view.pointer();
+  call_library([&] { return mla_concat_and_cache_mla(&args); });
+}
+
+}  // namespace
+
+void bind_layer(nb::module_ &module) {
+  nb::class_<Layer>(module, "Layer", "A layer of the library's.")
+      .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
+                    nb::handle, const std::optional<std::string> &, std::int32_t, std::int32_t,
+                    nb::handle, nb::handle>(),
+           nb::kw_only(), nb::arg("num_heads").none(), nb::arg("scale").none(),
+           nb::arg("kv_lora_rank").none(), nb::arg("qk_nope_head_dim").none(),
+           nb::arg("qk_rope_head_dim").none(), nb::arg("v_head_dim").none(),
+           nb::arg("kv_b_proj").none(), nb::arg("backend").none(), nb::arg("dtype"),
+           nb::arg("cache_dtype"), nb::arg("cache_scale"), nb::arg("workspace_bound"))
+      .def("forward", &Layer::forward, nb::kw_only(), nb::arg("q").none(),
+           nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
+           nb::arg("block_table").none(), nb::arg("query_start_loc").none(),
+           nb::arg("context_lens").none(), nb::arg("out").none(), nb::arg("lse").none())
+      .def("workspace_size", &Layer::workspace_size, nb::kw_only(),
+           nb::arg("query_start_loc").none(), nb::arg("context_lens").none());
+  module.def("concat_and_cache_mla", &concat_and_cache_mla, nb::kw_only(),
+             nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
+             nb::arg("slot_mapping").none(), nb::arg("cache_scale"));
+}
+
+}  // namespace mla_python

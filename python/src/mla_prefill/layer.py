@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole MLA prefill layer in one call, and the paged cache that it reads."""
+
+from typing import Any
+
+from mla_prefill import _core, _tensors
+from mla_prefill._dtypes import dtype_code
+
+
+class MLAPrefillLayer:
+    """From queries, latents and a paged cache to the attention output.
+
+    Gathering, up-projection by ``kv_b_proj`` and the softmax over a request's context
+    and new tokens are inside; keys and values never exist as whole tensors. An object
+    never changes: any number of threads may run one at once, and the GIL is released.
+
+    Tensors are torch's, numpy's (bf16 and fp8 from ``ml_dtypes``) or any with
+    ``__dlpack__``, on the CPU, read in place whatever their strides, as long as the last
+    one is 1.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        scale: float,
+        kv_lora_rank: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        kv_b_proj: Any,
+        *,
+        backend: str | None = None,
+        dtype: Any = None,
+        cache_dtype: Any = None,
+        cache_scale: Any = None,
+        workspace_bound: int | None = None,
+    ) -> None:
+        """Packs the weights; they are not kept.
+
+        Args:
+            scale: multiplies the scores.
+            kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
+                bf16, fp16 or fp32, as checkpoints hold it.
+            backend: a member of the registry, whose way to split keys is used; None: the
+                one that is chosen for ``dtype`` and the dimensions.
+            dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
+                numpy or a text names it. None: that of ``kv_b_proj``.
+            cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
+            cache_scale: what an fp8 cache's elements are multiplied by. None: 1.
+            workspace_bound: most bytes that a forward call uses beside its tensors;
+                None: as much as is fastest. Bits do not depend on it.
+
+        Raises:
+            TypeError, ValueError: an argument breaks a rule; the text names it.
+        """
+        self.num_heads = num_heads
+        self.v_head_dim = v_head_dim
+        self._layer = _core.Layer(
+            num_heads=num_heads,
+            scale=scale,
+            kv_lora_rank=kv_lora_rank,
+            qk_nope_head_dim=qk_nope_head_dim,
+            qk_rope_head_dim=qk_rope_head_dim,
+            v_head_dim=v_head_dim,
+            kv_b_proj=kv_b_proj,
+            backend=backend,
+            dtype=_optional_dtype(dtype, "dtype"),
+            cache_dtype=_optional_dtype(cache_dtype, "cache_dtype"),
+            cache_scale=1 if cache_scale is None else cache_scale,
+            workspace_bound=0 if workspace_bound is None else workspace_bound,
+        )
+
+    def forward(
+        self,
+        q: Any,
+        kv_c_normed: Any,
+        k_pe: Any,
+        kv_cache: Any = None,
+        block_table: Any = None,
+        query_start_loc: Any = None,
+        context_lens: Any = None,
+        out: Any = None,
+        lse: Any = None,
+    ) -> Any:
+        """Causal attention of each request's new tokens to its context and to themselves.
+
+        Args:
+            q: ``[tokens, num_heads, qk_nope_head_dim + qk_rope_head_dim]``, rope applied.
+            kv_c_normed: ``[tokens, kv_lora_rank]``, the type of ``q``.
+            k_pe: ``[tokens, qk_rope_head_dim]``, the type of ``q``, rope applied; None
+                where that dimension is 0.
+            kv_cache: ``[num_blocks, block_size, kv_lora_rank + qk_rope_head_dim]`` of
+                ``cache_dtype``; None where nobody has context.
+            block_table: ``[requests, max_blocks]``: token t of request i lies in block
+                ``block_table[i, t // block_size]``. A tensor of int32, read in place, or of
+                int64, or a list of lists that need not be equally long; more rows than
+                requests are ignored. None where nobody has context.
+            query_start_loc: ``[requests + 1]`` row offsets of the new tokens, from 0, a
+                tensor or sequence of integers. None: all rows are one request's.
+            context_lens: ``[requests]`` tokens in the cache, likewise; None: nobody has
+                context.
+            out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into;
+                may be strided; None: a new tensor of q's kind and type.
+            lse: ``[num_heads, tokens]`` float32 to write the log-sum-exp into, natural
+                logarithm; None: it is not wanted.
+
+        Returns:
+            ``out``.
+
+        Raises:
+            TypeError, ValueError: an argument breaks a rule; the text names it, and
+                nothing has been written.
+        """
+        rows = (_tensors.shape_of(q) or (0,))[0]
+        result = out
+        if out is None:
+            result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim))
+        self._layer.forward(
+            q=q,
+            kv_c_normed=kv_c_normed,
+            k_pe=k_pe,
+            kv_cache=kv_cache,
+            block_table=block_table,
+            query_start_loc=[0, rows] if query_start_loc is None else query_start_loc,
+            context_lens=context_lens,
+            out=result,
+            lse=lse,
+        )
+        return _tensors.finished(q, result) if out is None else out
+
+    def workspace_size(self, query_start_loc: Any, context_lens: Any = None) -> int:
+        """Bytes that ``forward`` uses for this batch at the present number of threads.
+
+        Raises:
+            TypeError, ValueError: an argument breaks a rule, or the batch does not fit
+                ``workspace_bound``; the text names it.
+        """
+        return self._layer.workspace_size(
+            query_start_loc=query_start_loc, context_lens=context_lens
+        )
+
+
+def concat_and_cache_mla(
+    kv_c_normed: Any, k_pe: Any, kv_cache: Any, slot_mapping: Any, cache_scale: Any = None
+) -> None:
+    """Puts tokens into a paged cache, in place.
+
+    Args:
+        kv_c_normed: ``[tokens, kv_lora_rank]`` of bf16, fp16 or fp32.
+        k_pe: ``[tokens, rope]`` of the same type; None where the cache is no wider than
+            ``kv_c_normed``.
+        kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
+            fp8_e4m3.
+        slot_mapping: a tensor or sequence of integers: token i goes to block
+            ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
+            it is -1. No slot twice; may be shorter than ``kv_c_normed``.
+        cache_scale: what an fp8 cache's elements will be multiplied by. None: 1.
+
+    Raises:
+        TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
+            has been written.
+    """
+    _core.concat_and_cache_mla(
+        kv_c_normed=kv_c_normed,
+        k_pe=k_pe,
+        kv_cache=kv_cache,
+        slot_mapping=slot_mapping,
+        cache_scale=1 if cache_scale is None else cache_scale,
+    )
+
+
+def _optional_dtype(dtype: Any, name: str) -> int:
+    """The library judges which of its types may stand here."""
+    if dtype is None:
+        return 0
+    code = dtype_code(dtype)
+    if code == 0:
+        raise ValueError(f"{name} = {dtype}: must be float32, float16, bfloat16 or float8_e4m3fn")
+    return code
