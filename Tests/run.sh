@@ -87,7 +87,7 @@ ctypes() {
 
 abi_tests() {
   local status=0
-  all "" "$abi" golden bits shapes host wrapper vtable bad_input malformed_calls || status=1
+  all "" "$abi" golden bits shapes host wrapper vtable layer_backend bad_input malformed_calls || status=1
   "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
   ctypes || status=1
   return $status
@@ -121,7 +121,7 @@ qemu() {
   tests=$(emulated_swift_tests)
   while read -r model table; do
     all "env MLA_EXPECT_ISA=$table qemu-x86_64 -cpu $model" "$abi" \
-      "host versions" "host cpu" "golden bf16" wrapper vtable || status=1
+      "host versions" "host cpu" "golden bf16" wrapper vtable layer_backend || status=1
     qemu-x86_64 -cpu "$model" .build-tests/release/MLAPrefillPackageTests.xctest "$tests" || status=1
   done <<< "Haswell-noTSX avx2
 Westmere portable"

@@ -749,6 +749,18 @@ struct mla_backend_vtable {
  * memory: K and V never exist as whole tensors. A block of latents is gathered,
  * projected up and packed for the attention kernel, which sees a request's
  * context and new tokens as one sequence of keys.
+ *
+ * That is so for the library's own backends. A registered one is used as
+ * MLACommonImpl.forward_mha uses it: prepare_metadata, run_prefill_new_tokens
+ * with the new tokens' keys and values as whole rows, run_prefill_context_chunk
+ * for chunks of the context (mla_plan_context_chunks, split at multiples of 64
+ * tokens), each result merged in fp32 into those before. K and V are contiguous,
+ * requests without new tokens are left out, and out and lse are those of the
+ * caller where nobody has context, else memory of the layer in dtype of q.
+ * Keys and values of all new tokens, or of a chunk of at least 64 tokens, must
+ * fit into the workspace bound, beside the results and the workspace that the
+ * backend asks for. Each forward call under way has an object of its own. A
+ * failing run's status and message are the call's.
  */
 
 /** What a layer is made for. Dimensions and scale as in mla_backend_config. */
@@ -770,9 +782,9 @@ typedef struct mla_layer_config {
   int32_t dtype;
   /** Registry name of the backend; NULL: the one mla_select_backend() chooses
       for dtype and dimensions. One of the library's own backends decides how
-      keys are split; its demands on a batch do not apply. A name behind which
-      a registered implementation stands gives
-      MLA_ERROR_UNSUPPORTED_CONFIGURATION. */
+      keys are split; its demands on a batch do not apply. A registered or
+      overriding implementation, the one now behind the name, is used through
+      its own run calls (see below). */
   const char *backend;
   /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16 or
       fp32, as checkpoints hold it: for each head the rows that make its keys,
@@ -786,7 +798,8 @@ typedef struct mla_layer_config {
   float cache_scale;
   /** Most bytes that a forward call uses beside its tensors; 0: as much as is
       fastest. The keys of one request and head must fit: a call that needs more
-      is refused, its message says how much. Bits do not depend on it. */
+      is refused, its message says how much. Bits do not depend on it, but where
+      a registered backend computes. */
   int64_t workspace_bound;
 } mla_layer_config;
 

@@ -28,7 +28,7 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=exitcode=99:halt_on_error=1
 status=0
 if [ "$kind" = address ]; then
-  for test in golden shapes host wrapper vtable bad_input malformed_calls; do
+  for test in golden shapes host wrapper vtable layer_backend bad_input malformed_calls; do
     "$abi/$test" || status=1
   done
 else

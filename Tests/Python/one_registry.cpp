@@ -145,6 +145,42 @@ int run_backend(const char* name, int threads) {
   return 0;
 }
 
+/// A layer of one head (rank 2, dimensions 2 + 0 / 2) whose values are the latents
+/// and whose keys are 0: out is the mean of the latents so far. Two requests, of 2
+/// new tokens after 3 in the cache, and of 1 new token. Returns as run_backend().
+int run_layer(const char* name) {
+  message.clear();
+  float weights[] = {0, 0, 0, 0, 1, 0, 0, 1}, zero[6] = {}, latents[] = {7, 8, 9, 10, 3, 4};
+  float cached[] = {1, 2, 3, 4, 5, 6}, out[6] = {}, lse[3] = {};
+  const float expected[] = {4, 5, 5, 6, 3, 4}, counts[] = {4, 5, 1};
+  const std::int32_t offsets[] = {0, 2, 3}, context_lens[] = {3, 0}, block_table[] = {0, 0};
+  try {
+    const mla::tensor kv_b_proj(weights, {4, 2}), q(zero, {3, 1, 2}), kv_c_normed(latents, {3, 2});
+    const mla::tensor cache(cached, {1, 3, 2}), result(out, {3, 1, 2}), lse_view(lse, {1, 3});
+    mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+    config.num_heads = 1, config.scale = 1, config.kv_lora_rank = 2;
+    config.qk_nope_head_dim = config.v_head_dim = 2;
+    config.backend = name, config.kv_b_proj = &kv_b_proj;
+    const mla::layer layer(config);
+    mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    args.num_requests = 2, args.query_start_loc = offsets, args.context_lens = context_lens;
+    args.q = &q, args.kv_c_normed = &kv_c_normed, args.kv_cache = &cache;
+    args.block_table = block_table, args.block_table_stride = args.max_blocks = 1;
+    args.out = &result, args.lse = &lse_view;
+    layer.forward(args);
+  } catch (const mla::error& error) {
+    message = error.what();
+    return error.status();
+  }
+  for (int i = 0; i < 6; ++i) {
+    if (!(std::fabs(out[i] - expected[i]) <= 1e-5f)) return -1;
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (!(std::fabs(lse[i] - std::log(counts[i])) <= 1e-5f)) return -1;
+  }
+  return 0;
+}
+
 const char* last_message() { return message.c_str(); }
 
 }  // extern "C"

@@ -97,6 +97,27 @@ def test_cpp_runs_an_override_that_falls_back(cpp):
     assert Counting.runs == 1
 
 
+def test_cpp_runs_a_layer_on_a_python_backend(cpp):
+    Mean.seen.clear()
+
+    @register_mla_prefill_backend("MEAN")
+    class WithContext(Mean):
+        chunks = []
+
+        def run_prefill_context_chunk(self, chunk, q, k, v, out=None):
+            self.chunks.append((q.shape, k.shape, list(chunk.query_start_loc)))
+            mean = np.broadcast_to(v.mean(0), (len(q), *v.shape[1:]))
+            return mean, np.full((self.num_heads, len(q)), np.log(len(v)), np.float32)
+
+    assert cpp.run_layer(b"MEAN") == 0, cpp.last_message()
+    assert [seen[1] for seen in Mean.seen] == [(3, 1, 2)]
+    assert WithContext.chunks == [((2, 1, 2), (3, 1, 2), [0, 2])]
+    register_mla_prefill_backend(MLAPrefillBackendEnum.MEAN)(Mean)
+    assert cpp.run_layer(b"MEAN") == 2
+    assert b"NotImplementedError" in cpp.last_message()
+    assert cpp.run_layer(b"CPU") == 0, cpp.last_message()
+
+
 class Refusal(Exception):
     pass
 

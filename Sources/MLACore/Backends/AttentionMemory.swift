@@ -33,30 +33,36 @@ struct AttentionMemory {
   /// Room for aligning the start included: a caller's workspace need not be.
   var bytes: Int { scratchOffset + workers * scratchStride + memoryAlignment }
 
-  /// Runs `body` with memory of that size: the caller's if there is one, else
-  /// the library's.
-  ///
-  /// - Parameter query: the function that would have said how much is needed.
   func withStart(
     in workspace: Workspace?, query: String = "mla_workspace_size",
     _ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void
   ) throws(MLAError) {
-    guard let workspace else {
-      let own = try ScratchArena.take(bytes: bytes, for: "workspace of a run")
-      return try body(own.base)
-    }
-    guard workspace.size >= bytes else {
-      throw .invalid(
-        "workspace_size", workspace.size,
-        "this run needs \(bytes) bytes, see \(query)")
-    }
-    try body(workspace.start.alignedUp(toMultipleOf: memoryAlignment))
+    try withMemory(of: bytes, in: workspace, query: query, body)
   }
 }
 
-/// A cache line, and the widest vector.
-private let memoryAlignment = 64
+/// Runs `body` with the start, aligned, of that many bytes: the caller's if there
+/// are any, else the library's. `bytes` has room for aligning.
+///
+/// - Parameter query: the function that would have said how much is needed.
+func withMemory(
+  of bytes: Int, in workspace: Workspace?, query: String,
+  _ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void
+) throws(MLAError) {
+  guard let workspace else {
+    let own = try ScratchArena.take(bytes: bytes, for: "workspace of a run")
+    return try body(own.base)
+  }
+  guard workspace.size >= bytes else {
+    throw .invalid(
+      "workspace_size", workspace.size, "this run needs \(bytes) bytes, see \(query)")
+  }
+  try body(workspace.start.alignedUp(toMultipleOf: memoryAlignment))
+}
 
-private func alignedUp(_ bytes: Int) -> Int {
+/// A cache line, and the widest vector.
+let memoryAlignment = 64
+
+func alignedUp(_ bytes: Int) -> Int {
   (bytes + memoryAlignment - 1) / memoryAlignment * memoryAlignment
 }

@@ -14,16 +14,22 @@ public final class BackendObject: @unchecked Sendable {
     throws(MLAError)
   {
     let checked = try BackendConfig(config)
-    let backend: any MLAPrefillBackend
-    switch try Registry.shared.implementation(
+    let implementation = try Registry.shared.implementation(
       of: name, ignoringOverride: checked.ignoresOverride)
-    {
-    case .builtIn(let builtIn):
-      backend = try NativeBackend(contract: builtIn.makeContract(checked), config: checked)
-    case .registered(let registered):
-      backend = try ForeignBackend(registered, name: name, config: checked)
-    }
-    self.init(name: name, config: checked, backend: backend)
+    try self.init(name: name, config: checked, implementation)
+  }
+
+  convenience init(name: String, config: BackendConfig, _ implementation: Implementation)
+    throws(MLAError)
+  {
+    let backend: any MLAPrefillBackend =
+      switch implementation {
+      case .builtIn(let builtIn):
+        try NativeBackend(contract: builtIn.makeContract(config), config: config)
+      case .registered(let registered):
+        try ForeignBackend(registered, name: name, config: config)
+      }
+    self.init(name: name, config: config, backend: backend)
   }
 
   private init(name: String, config: BackendConfig, backend: any MLAPrefillBackend) {

@@ -3,10 +3,11 @@ import MLAKernelABI
 /// Merges the attention of the same tokens to two disjoint sets of keys (vLLM:
 /// merge_attn_states; arXiv:2501.01005, section 2.2).
 public enum MergeAttnStates {
-  public static func run(_ a: MergeArguments) {
+  /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
+  public static func run(_ a: MergeArguments, maxISA: Int32 = 0) {
     let (tokens, heads) = (a.output.shape[0], a.output.shape[1])
     if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
-    let combine = KernelTables.table(cappedAt: 0).pointee.combine
+    let combine = KernelTables.table(cappedAt: maxISA).pointee.combine
     let chunks = (tokens + tokensPerTask - 1) / tokensPerTask
     let tickets = TicketCounter()
     ParallelLoop.run(workers: min(HostSettings.threads, chunks * heads)) { _ in

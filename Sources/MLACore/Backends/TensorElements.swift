@@ -14,6 +14,15 @@ extension TensorView {
     pointer(at: i * strides[0] + j * strides[1])
   }
 
+  /// Some of a dimension's indices.
+  func narrowed(_ dimension: Int, to range: Range<Int>) -> TensorView {
+    var shape = shape
+    shape[dimension] = range.count
+    let offset = range.lowerBound * strides[dimension] * type.bytes
+    return TensorView(
+      name: name, type: type, shape: shape, strides: strides, address: address &+ UInt(offset))
+  }
+
   /// The element that many elements behind the first.
   func pointer(at offset: Int) -> UnsafeMutableRawPointer {
     // Tasks exist for elements that exist only, and those are not at NULL.

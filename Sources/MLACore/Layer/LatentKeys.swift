@@ -18,21 +18,19 @@ struct LatentKeys: KeySource {
     _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
     scratch start: UnsafeMutableRawPointer
   ) {
-    let scratch = LatentScratch(config, attention, projection)
-    let (latents, rows) = (start, start + scratch.rowsOffset)
-    let tokens = start + scratch.tokensOffset
-    source.gather(
-      task.keys, latents: LatentGather.Rows(out: latents, stride: rank),
+    let rows = start + LatentScratch(config, attention, projection).rowsOffset
+    let values = rows + config.attention.qkHeadDim * config.type.bytes
+    let tokens = packedTokens(
+      of: task.keys,
       // All heads share the rotary parts.
-      rope: LatentGather.Rows(out: rows + nope * config.type.bytes, stride: rowDim))
-    var packTokens = mla_pack_rows_args(
-      rows: latents, row_stride: Int64(rank), num_rows: Int64(task.keys.count),
-      row_dim: Int64(rank), format: config.type.rawValue, packed: tokens)
-    projection.pack_tokens(&packTokens)
-    let values = rows + qkDim * config.type.bytes
+      rope: LatentGather.Rows(
+        out: rows + config.attention.qkNopeHeadDim * config.type.bytes, stride: rowDim),
+      scratch: start)
     for (i, head) in task.heads.enumerated() {
-      project(tokens, task.keys.count, weights.keys(head: head), nope, into: rows)
-      project(tokens, task.keys.count, weights.values(head: head), vDim, into: values)
+      project(
+        tokens, task.keys.count, head: head,
+        keys: LatentGather.Rows(out: rows, stride: rowDim),
+        values: LatentGather.Rows(out: values, stride: rowDim))
       var args = mla_pack_args(
         dims: config.attention.kernelDims, k: rows, v: values, k_stride: Int64(rowDim),
         v_stride: Int64(rowDim), num_keys: Int64(task.keys.count), format: config.type.rawValue,
@@ -41,23 +39,43 @@ struct LatentKeys: KeySource {
     }
   }
 
+  /// The latents of some keys, gathered and packed for the projection kernel.
+  func packedTokens(
+    of keys: Range<Int>, rope: LatentGather.Rows, scratch latents: UnsafeMutableRawPointer
+  ) -> UnsafeMutableRawPointer {
+    let rank = config.attention.kvLoraRank
+    source.gather(keys, latents: LatentGather.Rows(out: latents, stride: rank), rope: rope)
+    let tokens = latents + LatentScratch(config, attention, projection).tokensOffset
+    var args = mla_pack_rows_args(
+      rows: latents, row_stride: Int64(rank), num_rows: Int64(keys.count), row_dim: Int64(rank),
+      format: config.type.rawValue, packed: tokens)
+    projection.pack_tokens(&args)
+    return tokens
+  }
+
+  /// Keys without their rotary parts, and values, of one head.
+  func project(
+    _ tokens: UnsafeMutableRawPointer, _ count: Int, head: Int, keys: LatentGather.Rows,
+    values: LatentGather.Rows
+  ) {
+    let (nope, vDim) = (config.attention.qkNopeHeadDim, config.attention.vHeadDim)
+    project(tokens, count, weights.keys(head: head), nope, to: keys)
+    project(tokens, count, weights.values(head: head), vDim, to: values)
+  }
+
   private func project(
     _ tokens: UnsafeMutableRawPointer, _ count: Int, _ weights: UnsafeMutableRawPointer,
-    _ dim: Int, into out: UnsafeMutableRawPointer
+    _ dim: Int, to rows: LatentGather.Rows
   ) {
     if dim == 0 { return }
     var args = mla_project_args(
       tokens: tokens, num_tokens: Int64(count), weights: weights, num_weights: Int64(dim),
-      row_dim: Int64(rank), out_format: config.type.rawValue, out: out,
-      out_stride: Int64(rowDim))
+      row_dim: Int64(config.attention.kvLoraRank), out_format: config.type.rawValue,
+      out: rows.out, out_stride: Int64(rows.stride))
     projection.project(&args)
   }
 
-  private var rank: Int { config.attention.kvLoraRank }
-  private var nope: Int { config.attention.qkNopeHeadDim }
-  private var vDim: Int { config.attention.vHeadDim }
-  private var qkDim: Int { config.attention.qkHeadDim }
-  private var rowDim: Int { qkDim + vDim }
+  private var rowDim: Int { config.attention.qkHeadDim + config.attention.vHeadDim }
 }
 
 /// What a worker keeps while it packs a block.

@@ -5,14 +5,22 @@ import MLAKernelABI
 /// without K and V as whole tensors. Never changes.
 public final class MLALayer: Sendable {
   private let config: LayerConfig
-  private let split: SplitRule
+  private let path: Path
   private let table: KernelTablePointer
   private let weights: LayerWeights
+
+  /// How keys and values reach the attention.
+  private enum Path: Sendable {
+    /// Block by block, packed for the library's kernels.
+    case fused(SplitRule)
+    /// As whole rows of a bounded number of tokens, to a registered backend.
+    case registered(RegisteredLayer)
+  }
 
   public init(_ pointer: UnsafePointer<mla_layer_config>?) throws(MLAError) {
     let (config, weights) = try LayerConfig.read(pointer)
     self.config = config
-    split = try Self.backend(config).makeContract(config.attention).splitRule
+    path = try Self.path(config)
     table = KernelTablePointer(KernelTables.table(cappedAt: config.attention.maxISA))
     self.weights = try LayerWeights(weights, config, table.pointer)
   }
@@ -20,17 +28,26 @@ public final class MLALayer: Sendable {
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
     let arguments = try LayerArguments(raw, config)
-    let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
-    let kernel = table.pointer.pointee.kernel(for: config.type)
     let keys = LatentKeys(
       source: LatentGather(
         arguments: arguments, config: config, convert: table.pointer.pointee.convert),
-      weights: weights, config: config, attention: kernel,
+      weights: weights, config: config,
+      attention: table.pointer.pointee.kernel(for: config.type),
       projection: table.pointer.pointee.projection(for: config.type))
+    switch path {
+    case .fused(let split): try forward(arguments, keys, split)
+    case .registered(let backend): try backend.forward(arguments, keys, table)
+    }
+  }
+
+  private func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ split: SplitRule)
+    throws(MLAError)
+  {
+    let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
     try plan.memory.withStart(in: arguments.workspace, query: "mla_layer_workspace_size") {
       start throws(MLAError) in
       AttentionRun(
-        schedule: plan.schedule, kernel: kernel, combine: table.pointer.pointee.combine,
+        schedule: plan.schedule, kernel: keys.attention, combine: table.pointer.pointee.combine,
         dims: config.attention.kernelDims, scale: Float(config.attention.scale), q: arguments.q,
         keys: keys, out: arguments.out, lse: arguments.lse, memory: plan.memory, start: start
       ).execute()
@@ -41,12 +58,16 @@ public final class MLALayer: Sendable {
     -> Int64
   {
     let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
-    let plan = try LayerPlan(try LayerBatch(raw), config, split: split, table.pointer)
-    return Int64(plan.memory.bytes)
+    let batch = try LayerBatch(raw)
+    switch path {
+    case .fused(let split):
+      return Int64(try LayerPlan(batch, config, split: split, table.pointer).memory.bytes)
+    case .registered(let backend):
+      return Int64(try backend.workspaceBytes(batch, table))
+    }
   }
 
-  /// The backend whose contract the layer follows.
-  private static func backend(_ config: LayerConfig) throws(MLAError) -> BuiltInBackend {
+  private static func path(_ config: LayerConfig) throws(MLAError) -> Path {
     let dims = MLADimensions(
       Int32(config.attention.qkNopeHeadDim), Int32(config.attention.qkRopeHeadDim),
       Int32(config.attention.vHeadDim))
@@ -56,18 +77,17 @@ public final class MLALayer: Sendable {
       } else {
         try Selector.current().select(SelectorConfig(dtype: config.type, dimensions: dims))
       }
-    guard case .builtIn(let backend) = try Registry.shared.implementation(of: name) else {
-      throw MLAError(
-        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-        "config.backend = \(name): a registered implementation stands behind it, and a layer "
-          + "runs the library's own only")
+    switch try Registry.shared.implementation(of: name) {
+    case .builtIn(let backend):
+      return .fused(backend.makeContract(config.attention).splitRule)
+    case .registered(let backend):
+      return .registered(try RegisteredLayer(backend, name: name, config))
     }
-    return backend
   }
 }
 
 /// Tables are never written once they are built.
-private struct KernelTablePointer: @unchecked Sendable {
+struct KernelTablePointer: @unchecked Sendable {
   let pointer: UnsafePointer<mla_kernel_table>
 
   init(_ pointer: UnsafePointer<mla_kernel_table>) { self.pointer = pointer }

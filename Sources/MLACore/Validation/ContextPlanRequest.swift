@@ -13,6 +13,16 @@ public struct ContextPlanRequest: Sendable {
   /// Most rows of a piece that is split off, at least `blockSize`; 0: `rowBudget`.
   public var maximumPiece: Int32
 
+  init(
+    contextLens: [Int32], queryStartLoc: RowOffsets, rowBudget: Int, blockSize: Int
+  ) {
+    self.contextLens = contextLens
+    self.queryStartLoc = queryStartLoc
+    self.rowBudget = Int64(rowBudget)
+    self.blockSize = Int32(blockSize)
+    maximumPiece = 0
+  }
+
   public init(_ pointer: UnsafePointer<mla_context_plan_args>?) throws(MLAError) {
     let args = try readStruct(pointer, name: "args", minimumSize: firstVersionSize)
     try checkRange("args.num_requests", args.num_requests, 0...maximumRequests)

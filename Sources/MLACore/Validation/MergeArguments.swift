@@ -38,6 +38,15 @@ public struct MergeArguments: Sendable {
     try checkOverlaps()
   }
 
+  /// Merges a part into what has been merged so far.
+  init(_ part: (out: TensorView, lse: TensorView), into merged: (out: TensorView, lse: TensorView)) {
+    (output, outputLSE) = (merged.out, merged.lse)
+    (prefixOutput, prefixLSE) = (part.out, part.lse)
+    (suffixOutput, suffixLSE) = (merged.out, merged.lse)
+    tokensWithContext = merged.out.shape[0]
+    outputScale = nil
+  }
+
   private func checkTypes() throws(MLAError) {
     try prefixOutput.requireAttentionType()
     try suffixOutput.requireType(prefixOutput.type, "as prefix_output")

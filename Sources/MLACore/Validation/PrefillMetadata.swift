@@ -113,8 +113,21 @@ public struct RowOffsets: Equatable, Sendable {
     self.offsets = offsets
   }
 
-  /// One request of that many rows.
-  init(requestsOf rows: Int) { offsets = [0, Int32(clamping: rows)] }
+  /// - Parameter lengths: rows of each request; together they fit into an int32.
+  init(lengths: [Int]) {
+    var offsets: [Int32] = [0]
+    for length in lengths { offsets.append(offsets[offsets.count - 1] + Int32(length)) }
+    self.offsets = offsets
+  }
+
+  /// As C reads them.
+  func withPointer<Result>(
+    _ body: (UnsafePointer<Int32>?) throws(MLAError) -> Result
+  ) throws(MLAError) -> Result {
+    try offsets.withUnsafeBufferPointer { offsets throws(MLAError) in
+      try body(offsets.baseAddress)
+    }
+  }
 
   /// Causal self-attention: each request's queries see its own rows.
   var selfSpans: [RequestSpan] {

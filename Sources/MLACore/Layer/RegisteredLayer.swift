@@ -1,0 +1,57 @@
+import MLAKernelABI
+
+/// The part of a layer that a registered implementation plays: one object of it
+/// for each call under way, for an object holds the batch it was prepared for.
+final class RegisteredLayer: Sendable {
+  private let backend: RegisteredBackend
+  private let name: String
+  private let config: LayerConfig
+  private let idle: Guarded<[BackendObject]>
+
+  /// Creates an object at once, so that a refusal comes before any forward call.
+  init(_ backend: RegisteredBackend, name: String, _ config: LayerConfig) throws(MLAError) {
+    self.backend = backend
+    self.name = name
+    self.config = config
+    idle = Guarded([
+      try BackendObject(name: name, config: config.attention, .registered(backend))
+    ])
+  }
+
+  func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ kernels: KernelTablePointer)
+    throws(MLAError)
+  {
+    if arguments.batch.queryStartLoc.rowCount == 0 { return }
+    try withBackend { backend throws(MLAError) in
+      let plan = try RegisteredPlan(arguments.batch, config, kernels.pointer, for: backend)
+      try withMemory(
+        of: plan.memory.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
+      ) { start throws(MLAError) in
+        try RegisteredRun(
+          plan: plan, arguments: arguments, keys: keys, backend: backend,
+          maxISA: config.attention.maxISA, start: start
+        ).execute()
+      }
+    }
+  }
+
+  func workspaceBytes(_ batch: LayerBatch, _ kernels: KernelTablePointer) throws(MLAError) -> Int {
+    if batch.queryStartLoc.rowCount == 0 { return 0 }
+    return try withBackend { backend throws(MLAError) in
+      try RegisteredPlan(batch, config, kernels.pointer, for: backend).memory.bytes
+    }
+  }
+
+  private func withBackend<Result>(_ body: (BackendObject) throws(MLAError) -> Result)
+    throws(MLAError) -> Result
+  {
+    let object: BackendObject
+    if let kept = idle.withLock({ $0.popLast() }) {
+      object = kept
+    } else {
+      object = try BackendObject(name: name, config: config.attention, .registered(backend))
+    }
+    defer { idle.withLock { $0.append(object) } }
+    return try body(object)
+  }
+}

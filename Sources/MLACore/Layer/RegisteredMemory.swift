@@ -1,0 +1,122 @@
+/// What a registered backend's part of a layer keeps beside the caller's tensors.
+///
+///     rows       keys [rows, heads, qk_head_dim], then values [rows, heads, v_head_dim]:
+///                of the new tokens, then of one chunk after the other; when a run is
+///                done with them, its result in fp32
+///     part       what a run gives: out [tokens, heads, v_head_dim] in the layer's
+///                dtype, lse [heads, tokens]
+///     merged     fp32 out and lse of all runs so far
+///     workspace  what the backend asks for
+///     scratch    one per worker
+///
+/// Without context one run gives the result itself, and there is neither part nor
+/// merged.
+struct RegisteredMemory {
+  let rows: Int
+  let workers: Int
+  let bytes: Int
+  let workspaceBytes: Int
+  private let config: LayerConfig
+  private let tokens: Int
+  private let partOffset: Int
+  private let mergedOffset: Int
+  private let workspaceOffset: Int
+  private let scratchOffset: Int
+  private let scratchStride: Int
+
+  /// - Parameters:
+  ///   - rows: most keys of a run.
+  ///   - tokens: new tokens.
+  init(
+    _ config: LayerConfig, rows: Int, tokens: Int, hasContext: Bool, workspaceBytes: Int,
+    workers: Int, scratchBytes: Int
+  ) {
+    self.config = config
+    self.rows = rows
+    self.tokens = tokens
+    self.workers = workers
+    self.workspaceBytes = workspaceBytes
+    let heads = config.attention.numHeads
+    let dim = heads * config.attention.vHeadDim
+    let keyBytes = alignedUp(rows * Self.keyBytes(config))
+    let valueBytes = rows * dim * config.type.bytes
+    let resultBytes = hasContext ? tokens * dim * 4 : 0
+    partOffset = alignedUp(max(keyBytes + valueBytes, resultBytes))
+    let lseBytes = hasContext ? alignedUp(tokens * heads * 4) : 0
+    mergedOffset =
+      partOffset + (hasContext ? alignedUp(tokens * dim * config.type.bytes) : 0) + lseBytes
+    workspaceOffset = mergedOffset + alignedUp(resultBytes) + lseBytes
+    scratchOffset = workspaceOffset + alignedUp(workspaceBytes)
+    // Neighbours' first lines must not fall into the same cache sets.
+    scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment
+    bytes = scratchOffset + workers * scratchStride + memoryAlignment
+  }
+
+  /// Bytes of a token's keys.
+  private static func keyBytes(_ config: LayerConfig) -> Int {
+    config.attention.numHeads * config.attention.qkHeadDim * config.type.bytes
+  }
+
+  /// Bytes of a token's keys and values.
+  static func rowBytes(_ config: LayerConfig) -> Int {
+    keyBytes(config)
+      + config.attention.numHeads * config.attention.vHeadDim * config.type.bytes
+  }
+
+  /// At least what one more token costs.
+  static func tokenBytes(_ config: LayerConfig) -> Int {
+    let outputs = config.attention.numHeads * (config.attention.vHeadDim + 1)
+    return rowBytes(config) + outputs * 4 * 3
+  }
+
+  func keys(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
+    tensor("k", config.type, rows, config.attention.qkHeadDim, at: start)
+  }
+
+  func values(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
+    let keyBytes = alignedUp(rows * Self.keyBytes(config))
+    return tensor("v", config.type, rows, config.attention.vHeadDim, at: start + keyBytes)
+  }
+
+  /// A run's result in fp32, in the place of its keys and values.
+  func result(_ start: UnsafeMutableRawPointer, _ tokens: Int) -> TensorView {
+    tensor("out", .float32, tokens, config.attention.vHeadDim, at: start)
+  }
+
+  func part(_ start: UnsafeMutableRawPointer, _ tokens: Int) -> (out: TensorView, lse: TensorView) {
+    outputs(config.type, tokens, at: start + partOffset)
+  }
+
+  func merged(_ start: UnsafeMutableRawPointer) -> (out: TensorView, lse: TensorView) {
+    outputs(.float32, tokens, at: start + mergedOffset)
+  }
+
+  func workspace(_ start: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
+    workspaceBytes == 0 ? nil : start + workspaceOffset
+  }
+
+  func scratch(_ start: UnsafeMutableRawPointer, of worker: Int) -> UnsafeMutableRawPointer {
+    start + (scratchOffset + worker * scratchStride)
+  }
+
+  private func outputs(_ type: ElementType, _ tokens: Int, at start: UnsafeMutableRawPointer)
+    -> (out: TensorView, lse: TensorView)
+  {
+    let (heads, dim) = (config.attention.numHeads, config.attention.vHeadDim)
+    let outBytes = alignedUp(tokens * heads * dim * type.bytes)
+    let lse = TensorView(
+      name: "lse", type: .float32, shape: [heads, tokens], strides: [tokens, 1],
+      address: UInt(bitPattern: start + outBytes))
+    return (tensor("out", type, tokens, dim, at: start), lse)
+  }
+
+  private func tensor(
+    _ name: String, _ type: ElementType, _ rows: Int, _ dim: Int,
+    at start: UnsafeMutableRawPointer
+  ) -> TensorView {
+    let heads = config.attention.numHeads
+    return TensorView(
+      name: name, type: type, shape: [rows, heads, dim], strides: [heads * dim, dim, 1],
+      address: UInt(bitPattern: start))
+  }
+}

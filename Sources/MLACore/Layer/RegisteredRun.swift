@@ -1,0 +1,121 @@
+import CMLAPrefill
+import MLAKernelABI
+
+/// Attention by a registered backend's own run calls, as vLLM's
+/// MLACommonImpl.forward_mha makes them: of the new tokens to themselves, then to
+/// one chunk of context after the other, each result merged into those before.
+/// Nothing of the caller's is written before all runs have succeeded, but by the
+/// backend itself where one run is all.
+struct RegisteredRun {
+  let plan: RegisteredPlan
+  let arguments: LayerArguments
+  let keys: LatentKeys
+  let backend: BackendObject
+  let maxISA: Int32
+  let start: UnsafeMutableRawPointer
+
+  func execute() throws(MLAError) {
+    writeRows(plan.newTokens, tokens)
+    let (out, lse) = (
+      arguments.out.narrowed(0, to: 0..<tokens), arguments.lse?.narrowed(1, to: 0..<tokens)
+    )
+    if plan.chunks.isEmpty { return try runNewTokens(out, lse) }
+    let merged = plan.memory.merged(start)
+    let part = plan.memory.part(start, tokens)
+    try runNewTokens(part.out, merged.lse)
+    convert(part.out, merged.out)
+    for chunk in plan.chunks { try run(chunk, into: merged) }
+    convert(merged.out, out)
+    if let lse { copy(merged.lse, to: lse) }
+  }
+
+  private var tokens: Int { plan.queryStartLoc.rowCount }
+
+  private func writeRows(_ spans: [RowSpan], _ rows: Int) {
+    let tasks = keys.rowTasks(spans)
+    let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
+    let tickets = TicketCounter()
+    ParallelLoop.run(workers: min(plan.memory.workers, tasks.count)) { worker in
+      keys.attention.enter?()
+      while let task = tickets.take(below: tasks.count) {
+        keys.write(tasks[task], to: k, v, scratch: plan.memory.scratch(start, of: worker))
+      }
+      keys.attention.leave?()
+    }
+  }
+
+  private func runNewTokens(_ out: TensorView, _ lse: TensorView?) throws(MLAError) {
+    let q = arguments.q.narrowed(0, to: 0..<tokens)
+    try withRunTensors(q, rows: tokens, out, lse) { tensors throws(MLAError) in
+      var args = mla_new_tokens_args(
+        struct_size: UInt32(MemoryLayout<mla_new_tokens_args>.size), reserved: 0, q: tensors,
+        k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: lse == nil ? nil : tensors + 4,
+        output_scale: nil, workspace: plan.memory.workspace(start),
+        workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
+      try backend.runPrefillNewTokens(&args)
+    }
+  }
+
+  private func run(
+    _ chunk: RegisteredPlan.Chunk, into merged: (out: TensorView, lse: TensorView)
+  ) throws(MLAError) {
+    writeRows(chunk.keys, chunk.rows)
+    let part = plan.memory.part(start, chunk.tokens.count)
+    let q = arguments.q.narrowed(0, to: chunk.tokens)
+    try withRunTensors(q, rows: chunk.rows, part.out, part.lse) { tensors throws(MLAError) in
+      try withUnsafePointer(to: chunk.raw) { raw throws(MLAError) in
+        var args = mla_context_chunk_args(
+          struct_size: UInt32(MemoryLayout<mla_context_chunk_args>.size), reserved: 0, chunk: raw,
+          q: tensors, k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: tensors + 4,
+          workspace: plan.memory.workspace(start),
+          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
+        try backend.runPrefillContextChunk(&args)
+      }
+    }
+    let result = plan.memory.result(start, chunk.tokens.count)
+    convert(part.out, result)
+    MergeAttnStates.run(
+      MergeArguments(
+        (result, part.lse),
+        into: (
+          merged.out.narrowed(0, to: chunk.tokens), merged.lse.narrowed(1, to: chunk.tokens)
+        )), maxISA: maxISA)
+  }
+
+  /// Calls `body` with q, k, v, out and lse as C reads them.
+  private func withRunTensors(
+    _ q: TensorView, rows: Int, _ out: TensorView, _ lse: TensorView?,
+    _ body: (UnsafePointer<mla_tensor>) throws(MLAError) -> Void
+  ) throws(MLAError) {
+    let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
+    let tensors = [q, k, v, out, lse ?? out].map(mla_tensor.init)
+    try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
+      guard let first = tensors.baseAddress else { return }
+      try body(first)
+    }
+  }
+
+  private func convert(_ source: TensorView, _ target: TensorView) {
+    ConvertTensor.run(source, to: target, maxISA: maxISA)
+  }
+
+  private func copy(_ source: TensorView, to target: TensorView) {
+    for head in 0..<source.shape[0] {
+      target.lse(0, head: head).update(from: source.lse(0, head: head), count: source.shape[1])
+    }
+  }
+}
+
+extension mla_tensor {
+  fileprivate init(_ view: TensorView) {
+    func padded(_ values: [Int]) -> (Int64, Int64, Int64, Int64) {
+      let all = values.map { Int64($0) } + [0, 0]
+      return (all[0], all[1], all[2], all[3])
+    }
+    self.init(
+      struct_size: UInt32(MemoryLayout<mla_tensor>.size), dtype: view.type.rawValue,
+      data: UnsafeMutableRawPointer(bitPattern: view.address),
+      device_type: Int32(MLA_DEVICE_CPU), device_id: 0, ndim: Int32(view.shape.count), reserved: 0,
+      shape: padded(view.shape), strides: padded(view.strides))
+  }
+}
