@@ -748,7 +748,8 @@ struct mla_backend_vtable {
  * kv_b_proj, concatenation, chunk loop and merging, in one call with bounded
  * memory: K and V never exist as whole tensors. A block of latents is gathered,
  * projected up and packed for the attention kernel, which sees a request's
- * context and new tokens as one sequence of keys.
+ * context and new tokens as one sequence of keys; or, for few new tokens on a
+ * long context, it is packed as it is, see MLA_LAYER_ALGORITHM_ABSORBED.
  *
  * That is so for the library's own backends. A registered one is used as
  * MLACommonImpl.forward_mha uses it: prepare_metadata, run_prefill_new_tokens
@@ -762,6 +763,22 @@ struct mla_backend_vtable {
  * backend asks for. Each forward call under way has an object of its own. A
  * failing run's status and message are the call's.
  */
+
+/** How a request's attention is computed; either way the same result within
+    rounding. */
+enum {
+  /** For each request what costs less, by its lengths, the dimensions and the
+      kernels: a request's bits do not depend on others, threads or load. */
+  MLA_LAYER_ALGORITHM_AUTO = 0,
+  /** Keys and values are made of each latent for each head, once for all
+      queries: for many new tokens. */
+  MLA_LAYER_ALGORITHM_UP_PROJECTED = 1,
+  /** Queries are projected to the latents, which serve all heads as keys and as
+      values, and results from there to values: for few new tokens on a long
+      context. Queries in latent space and results are rounded to the layer's
+      dtype, where the other form rounds keys and values. */
+  MLA_LAYER_ALGORITHM_ABSORBED = 2
+};
 
 /** What a layer is made for. Dimensions and scale as in mla_backend_config. */
 typedef struct mla_layer_config {
@@ -782,9 +799,9 @@ typedef struct mla_layer_config {
   int32_t dtype;
   /** Registry name of the backend; NULL: the one mla_select_backend() chooses
       for dtype and dimensions. One of the library's own backends decides how
-      keys are split; its demands on a batch do not apply. A registered or
-      overriding implementation, the one now behind the name, is used through
-      its own run calls (see below). */
+      up-projected keys are split; its demands on a batch do not apply. A
+      registered or overriding implementation, the one now behind the name, is
+      used through its own run calls (see below). */
   const char *backend;
   /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16 or
       fp32, as checkpoints hold it: for each head the rows that make its keys,
@@ -797,15 +814,22 @@ typedef struct mla_layer_config {
       one, else 0 or 1. */
   float cache_scale;
   /** Most bytes that a forward call uses beside its tensors; 0: as much as is
-      fastest. The keys of one request and head must fit: a call that needs more
-      is refused, its message says how much. Bits do not depend on it, but where
-      a registered backend computes. */
+      fastest. The keys of one request and head must fit, in the absorbed form a
+      few blocks of latents and the partial results of a few tokens, which take
+      less than twice the request's latents: a call that needs more is refused,
+      its message says how much. Bits do not depend on it, but where a registered
+      backend computes. */
   int64_t workspace_bound;
+  /** MLA_LAYER_ALGORITHM_*; a registered backend gets up-projected keys, whatever
+      this says. All but UP_PROJECTED keep the keys' part of kv_b_proj in a
+      second layout: num_heads * qk_nope_head_dim * kv_lora_rank more elements of
+      `dtype`. */
+  int32_t algorithm;
 } mla_layer_config;
 
 #define MLA_LAYER_CONFIG_INIT                                                                \
   {sizeof(mla_layer_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, MLA_DTYPE_NONE, NULL, NULL, \
-   MLA_DTYPE_NONE, 0.0f, 0}
+   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO}
 
 /** Never changes: any number of threads may run one at once. */
 typedef struct mla_layer mla_layer;

@@ -35,6 +35,9 @@ VALUE(MLA_ISA_AVX2, 2);
 VALUE(MLA_ISA_AVX512, 3);
 VALUE(MLA_ISA_AVX512_BF16, 4);
 VALUE(MLA_ISA_AMX, 5);
+VALUE(MLA_LAYER_ALGORITHM_AUTO, 0);
+VALUE(MLA_LAYER_ALGORITHM_UP_PROJECTED, 1);
+VALUE(MLA_LAYER_ALGORITHM_ABSORBED, 2);
 VALUE(MLA_CPU_AVX2, 1);
 VALUE(MLA_CPU_FMA, 2);
 VALUE(MLA_CPU_F16C, 4);
@@ -222,7 +225,7 @@ FIELD(mla_backend_vtable, supports_out, 80, 8);
 FIELD(mla_backend_vtable, supports_quant_output, 88, 8);
 FIELD(mla_backend_vtable, workspace_size, 96, 8);
 
-SIZE(mla_layer_config, 72);
+SIZE(mla_layer_config, 80);
 FIELD(mla_layer_config, struct_size, 0, 4);
 FIELD(mla_layer_config, num_heads, 4, 4);
 FIELD(mla_layer_config, scale, 8, 8);
@@ -237,6 +240,7 @@ FIELD(mla_layer_config, kv_b_proj, 48, 8);
 FIELD(mla_layer_config, cache_dtype, 56, 4);
 FIELD(mla_layer_config, cache_scale, 60, 4);
 FIELD(mla_layer_config, workspace_bound, 64, 8);
+FIELD(mla_layer_config, algorithm, 72, 4);
 
 SIZE(mla_layer_forward_args, 120);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);

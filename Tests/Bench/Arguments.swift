@@ -16,6 +16,11 @@ struct Arguments {
   var library: String?
   var json: String?
   var measuresMemory = true
+  /// Context lengths at which the layer's two forms are compared, in place of
+  /// everything else.
+  var formContexts: [Int] = []
+  var formNewTokens = [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 256]
+  var formHeads = [16, 128]
   /// The command line of a child that prints its peak memory.
   var isMemoryChild = false
 
@@ -32,6 +37,9 @@ struct Arguments {
       --seconds S           a case that took longer in all gets no further samples (4)
       --library PATH        (libmlaprefill.so beside this program)
       --json FILE           writes the results as JSON too
+      --forms N,N,...       instead: the layer's two forms at these context lengths
+      --new N,N,...         with --forms: new tokens (1,2,4,...,256)
+      --form-heads N,N,...  with --forms: (16,128)
       --no-memory           leaves out peak memory at 2048 and 8192 tokens
     """
 
@@ -75,6 +83,9 @@ struct Arguments {
       case "--seconds": secondsPerCase = Double(try value(option)) ?? secondsPerCase
       case "--library": library = try value(option)
       case "--json": json = try value(option)
+      case "--forms": formContexts = try numbers(option)
+      case "--new": formNewTokens = try numbers(option)
+      case "--form-heads": formHeads = try numbers(option)
       case "--no-memory": measuresMemory = false
       case "--memory-child": isMemoryChild = true
       default: throw Invalid(message: "unknown option \(option)")

@@ -14,7 +14,11 @@ do {
     exit(0)
   }
   let arguments = try Arguments(words)
-  try Benchmark(arguments, words: words).run()
+  if arguments.formContexts.isEmpty {
+    try Benchmark(arguments, words: words).run()
+  } else {
+    try FormBenchmark(arguments).run()
+  }
 } catch let error as Arguments.Invalid {
   fail("mla-bench: \(error.message)\n\(Arguments.usage)", 2)
 } catch {

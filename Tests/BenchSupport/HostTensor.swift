@@ -50,16 +50,16 @@ public final class HostTensor: @unchecked Sendable {
     return result
   }
 
-  /// Standard normal values. Rows repeat a table from random places: drawing
+  /// Normal values. Rows repeat a table from random places: drawing
   /// each value would take longer than the attention.
-  public func fillNormal(_ random: inout SplitMix64) {
+  public func fillNormal(_ random: inout SplitMix64, deviation: Double = 1) {
     let width = max(heads, 1) * dim * format.byteCount
     let period = 1 << 14
     let table = UnsafeMutableRawPointer.allocate(
       byteCount: width + period * format.byteCount, alignment: 64)
     defer { table.deallocate() }
     for index in 0..<period + width / format.byteCount {
-      format.storeBits(format.bits(random.normal()), to: table + index * format.byteCount)
+      format.storeBits(format.bits(deviation * random.normal()), to: table + index * format.byteCount)
     }
     for row in 0..<rows {
       let start = random.int(0...period - 1) * format.byteCount

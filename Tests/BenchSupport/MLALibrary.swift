@@ -28,6 +28,12 @@ public final class MLALibrary: @unchecked Sendable {
   let runContextChunk:
     @convention(c) (OpaquePointer?, UnsafePointer<mla_context_chunk_args>?) -> mla_status
   let mergeAttnStates: @convention(c) (UnsafePointer<mla_merge_args>?) -> mla_status
+  let createLayer:
+    @convention(c) (UnsafePointer<mla_layer_config>?, UnsafeMutablePointer<OpaquePointer?>?) ->
+      mla_status
+  let destroyLayer: @convention(c) (OpaquePointer?) -> Void
+  let forwardLayer:
+    @convention(c) (OpaquePointer?, UnsafePointer<mla_layer_forward_args>?) -> mla_status
   private let getCPUInfo: @convention(c) (UnsafeMutablePointer<mla_cpu_info>?) -> mla_status
   private let getCPUSummary: @convention(c) () -> UnsafePointer<CChar>?
   private let getVersion: @convention(c) () -> UnsafePointer<CChar>?
@@ -56,6 +62,9 @@ public final class MLALibrary: @unchecked Sendable {
     runNewTokens = try symbol("mla_run_prefill_new_tokens")
     runContextChunk = try symbol("mla_run_prefill_context_chunk")
     mergeAttnStates = try symbol("mla_merge_attn_states")
+    createLayer = try symbol("mla_layer_create")
+    destroyLayer = try symbol("mla_layer_destroy")
+    forwardLayer = try symbol("mla_layer_forward")
     getCPUInfo = try symbol("mla_get_cpu_info")
     getCPUSummary = try symbol("mla_cpu_summary")
     getVersion = try symbol("mla_version")

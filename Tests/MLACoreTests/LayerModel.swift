@@ -9,6 +9,10 @@ struct LayerModel: @unchecked Sendable {
     (64, 64, 128, 256), (64, 32, 64, 256), (7, 6, 9, 21),
   ]
 
+  static let algorithms = [
+    MLA_LAYER_ALGORITHM_AUTO, MLA_LAYER_ALGORITHM_UP_PROJECTED, MLA_LAYER_ALGORITHM_ABSORBED,
+  ]
+
   let format: ElementFormat
   let numHeads: Int
   let nope: Int
@@ -45,7 +49,7 @@ struct LayerModel: @unchecked Sendable {
 
   func makeLayer(
     backend: String? = nil, cache: ElementFormat? = nil, cacheScale: Float = 0,
-    bound: Int64 = 0, maxISA: Int32 = 0
+    bound: Int64 = 0, maxISA: Int32 = 0, algorithm: Int = MLA_LAYER_ALGORITHM_AUTO
   ) throws -> MLALayer {
     var tensor = view(weights)
     return try withUnsafePointer(to: &tensor) { tensor in
@@ -54,7 +58,8 @@ struct LayerModel: @unchecked Sendable {
         scale: scale, kv_lora_rank: Int32(rank), qk_nope_head_dim: Int32(nope),
         qk_rope_head_dim: Int32(rope), v_head_dim: Int32(vDim), max_isa: maxISA,
         dtype: format.rawValue, backend: nil, kv_b_proj: tensor,
-        cache_dtype: cache?.rawValue ?? 0, cache_scale: cacheScale, workspace_bound: bound)
+        cache_dtype: cache?.rawValue ?? 0, cache_scale: cacheScale, workspace_bound: bound,
+        algorithm: Int32(algorithm))
       guard let backend else { return try MLALayer(&config) }
       return try backend.withCString {
         config.backend = $0

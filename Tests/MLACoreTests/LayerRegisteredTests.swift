@@ -250,7 +250,9 @@ final class LayerRegisteredTests: XCTestCase {
     let fused = try step.run(
       step.model.makeLayer(
         backend: member, cache: step.cache.format,
-        cacheScale: step.cache.format == .float8E4M3FN ? Float(step.cacheScale) : 0))
+        cacheScale: step.cache.format == .float8E4M3FN ? Float(step.cacheScale) : 0,
+        // A registered backend's keys are up-projected, too.
+        algorithm: MLA_LAYER_ALGORITHM_UP_PROJECTED))
     let reference = step.reference
     // The fused path's bounds, and a rounding of partial results.
     let (ownBound, fusedBound) =

@@ -44,15 +44,8 @@ struct AttentionRun<Keys: KeySource> {
     }
   }
 
-  /// Workers take tasks one by one, in order, until none is left.
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
-    if count == 0 { return }
-    let tickets = TicketCounter()
-    ParallelLoop.run(workers: min(memory.workers, count)) { worker in
-      kernel.enter?()
-      while let task = tickets.take(below: count) { body(task, worker) }
-      kernel.leave?()
-    }
+    ParallelLoop.runTasks(count, workers: memory.workers, kernel, body)
   }
 
   private func packedBlock(_ index: Int) -> UnsafeMutableRawPointer {
@@ -114,5 +107,22 @@ struct AttentionRun<Keys: KeySource> {
 
   private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
     out + schedule.shape.queryTile * schedule.shape.vHeadDim
+  }
+}
+
+extension ParallelLoop {
+  /// Workers that are ready for a kernel take tasks one by one, in order, until
+  /// none is left.
+  static func runTasks(
+    _ count: Int, workers: Int, _ kernel: mla_attention_kernel,
+    _ body: (_ task: Int, _ worker: Int) -> Void
+  ) {
+    if count == 0 { return }
+    let tickets = TicketCounter()
+    run(workers: min(workers, count)) { worker in
+      kernel.enter?()
+      while let task = tickets.take(below: count) { body(task, worker) }
+      kernel.leave?()
+    }
   }
 }

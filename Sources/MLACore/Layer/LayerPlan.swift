@@ -1,56 +1,107 @@
 import MLAKernelABI
 
-/// A batch's schedule and memory, within a bound if there is one.
+/// A batch's schedules and memory, within a bound if there is one. Each request
+/// takes one of two forms; those of one form are worked on after those of the
+/// other, in the same memory.
 struct LayerPlan {
-  let schedule: TileSchedule
-  let memory: AttentionMemory
+  struct UpProjected {
+    let schedule: TileSchedule
+    let memory: AttentionMemory
+  }
 
-  /// Smaller waves first, fewer threads only where that is not enough: neither
-  /// bears on bits.
+  struct Absorbed {
+    let schedule: AbsorbedSchedule
+    let memory: AbsorbedMemory
+    let scratch: AbsorbedScratch
+  }
+
+  /// nil where no request takes the form.
+  let upProjected: UpProjected?
+  let absorbed: Absorbed?
+
+  var bytes: Int { max(upProjected?.memory.bytes ?? 0, absorbed?.memory.bytes ?? 0) }
+
   init(
     _ batch: LayerBatch, _ config: LayerConfig, split: SplitRule,
     _ table: UnsafePointer<mla_kernel_table>
   ) throws(MLAError) {
-    var threads = HostSettings.threads
-    var waveBytes = TileSchedule.waveBytes(threads: threads)
-    while true {
-      let plan = LayerPlan(
-        batch, config, split: split, table, waveBytes: waveBytes, threads: threads)
-      let excess = plan.memory.bytes - (config.workspaceBound ?? .max)
-      if excess <= 0 {
-        self = plan
-        return
+    let kernel = table.pointee.kernel(for: config.type)
+    let projection = table.pointee.projection(for: config.type)
+    let spans = FormedSpans(batch, config, kernel)
+    if spans.upProjected.isEmpty {
+      upProjected = nil
+    } else {
+      let dims = config.attention.kernelDims
+      let packScratch = LatentScratch(config, kernel, projection).bytes
+      upProjected = Self.fit(config) { waveBytes, threads in
+        let schedule = TileSchedule(
+          spans.upProjected, numHeads: config.attention.numHeads, isCausal: true,
+          shape: kernel.shape(dims), split: split, waveBytes: waveBytes)
+        let memory = AttentionMemory(
+          schedule, kernel, dims, packScratchBytes: packScratch, threads: threads)
+        let plan = UpProjected(schedule: schedule, memory: memory)
+        return (plan, memory.bytes, schedule.packedBytes)
       }
-      let packedBytes = plan.schedule.packedBytes
-      if waveBytes > smallestWave {
-        // A pair of request and head that is larger than a wave has one of its own.
-        waveBytes =
-          packedBytes > waveBytes ? smallestWave : max(smallestWave, packedBytes - excess)
-      } else if threads > 1 {
-        threads /= 2
-      } else {
-        throw .invalid(
-          "config.workspace_bound", config.workspaceBound ?? 0,
-          "this batch needs \(plan.memory.bytes) bytes: the keys of one request and head must fit")
+    }
+    if spans.absorbed.isEmpty {
+      absorbed = nil
+    } else {
+      let shape = config.absorbedShape(kernel)
+      let scratch = AbsorbedScratch(config, shape, kernel, projection)
+      absorbed = Self.fit(config) { waveBytes, threads in
+        let schedule = AbsorbedSchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
+        let memory = AbsorbedMemory(schedule, scratchBytes: scratch.bytes, threads: threads)
+        let plan = Absorbed(schedule: schedule, memory: memory, scratch: scratch)
+        return (plan, memory.bytes, schedule.queryBytes + schedule.partialBytes)
       }
+    }
+    guard bytes <= config.workspaceBound ?? .max else {
+      throw .invalid(
+        "config.workspace_bound", config.workspaceBound ?? 0,
+        "this batch needs \(bytes) bytes: the keys of one request and head must fit, or in the "
+          + "absorbed form what a few tokens and a thread need")
     }
   }
 
-  private init(
-    _ batch: LayerBatch, _ config: LayerConfig, split: SplitRule,
-    _ table: UnsafePointer<mla_kernel_table>, waveBytes: Int, threads: Int
-  ) {
-    let dims = config.attention.kernelDims
-    let kernel = table.pointee.kernel(for: config.type)
-    let projection = table.pointee.projection(for: config.type)
-    schedule = TileSchedule(
-      batch.spans, numHeads: config.attention.numHeads, isCausal: true,
-      shape: kernel.shape(dims), split: split, waveBytes: waveBytes)
-    memory = AttentionMemory(
-      schedule, kernel, dims, packScratchBytes: LatentScratch(config, kernel, projection).bytes,
-      threads: threads)
+  /// A plan within the bound, or the smallest. Smaller waves first, fewer threads
+  /// only where that is not enough: neither bears on bits.
+  private static func fit<Plan>(
+    _ config: LayerConfig,
+    _ make: (_ waveBytes: Int, _ threads: Int) -> (plan: Plan, bytes: Int, largestWave: Int)
+  ) -> Plan {
+    var threads = HostSettings.threads
+    var waveBytes = TileSchedule.waveBytes(threads: threads)
+    while true {
+      let (plan, bytes, largestWave) = make(waveBytes, threads)
+      let excess = bytes - (config.workspaceBound ?? .max)
+      if excess <= 0 || (waveBytes == smallestWave && threads == 1) { return plan }
+      if waveBytes > smallestWave {
+        // What is larger than a wave and cannot be cut has one of its own.
+        waveBytes =
+          largestWave > waveBytes ? smallestWave : max(smallestWave, largestWave - excess)
+      } else {
+        threads /= 2
+      }
+    }
   }
 }
 
-/// One pair of request and head.
+/// One pair of request and head, or one chunk of tokens.
 private let smallestWave = 1
+
+/// A batch's requests by the form that they take; those without new tokens have
+/// no work.
+private struct FormedSpans {
+  var upProjected: [RequestSpan] = []
+  var absorbed: [RequestSpan] = []
+
+  init(_ batch: LayerBatch, _ config: LayerConfig, _ kernel: mla_attention_kernel) {
+    let cost = FormCost.of(kernel)
+    for (span, contextLen) in zip(batch.spans, batch.contextLens) where span.queryCount > 0 {
+      switch config.form(newTokens: span.queryCount, contextLen: contextLen, cost) {
+      case .upProjected: upProjected.append(span)
+      case .absorbed: absorbed.append(span)
+      }
+    }
+  }
+}

@@ -2,53 +2,67 @@ import Glibc
 import MLAKernelABI
 
 /// kv_b_proj in a projection kernel's own layout: for each head the weights of
-/// its keys, then those of its values. Packed once, read by any thread.
+/// its keys, then those of its values; where requests may be worked on in latent
+/// space, also those that take queries to the latents, which are the keys'
+/// transposed. Packed once, read by any thread.
 final class LayerWeights: @unchecked Sendable {
   private let start: UnsafeMutableRawPointer
-  private let keyBytes: Int
+  private let valuesOffset: Int
+  private let queriesOffset: Int
   private let headBytes: Int
 
+  /// - Parameter forQueries: whether requests may be worked on in latent space.
   init(
-    _ tensor: TensorView, _ config: LayerConfig, _ table: UnsafePointer<mla_kernel_table>
+    _ tensor: TensorView, _ config: LayerConfig, _ table: UnsafePointer<mla_kernel_table>,
+    forQueries: Bool
   ) throws(MLAError) {
     let dims = config.attention
     let kernel = table.pointee.projection(for: config.type)
     let rank = Int64(dims.kvLoraRank)
-    keyBytes = Int(kernel.packed_weights_bytes(Int64(dims.qkNopeHeadDim), rank))
-    headBytes = keyBytes + Int(kernel.packed_weights_bytes(Int64(dims.vHeadDim), rank))
+    let nope = Int64(dims.qkNopeHeadDim)
+    valuesOffset = Int(kernel.packed_weights_bytes(nope, rank))
+    queriesOffset = valuesOffset + Int(kernel.packed_weights_bytes(Int64(dims.vHeadDim), rank))
+    headBytes =
+      queriesOffset
+      + (forQueries ? Int(kernel.packed_weights_bytes(rank, nope)) : 0)
     let (bytes, overflows) = headBytes.multipliedReportingOverflow(by: dims.numHeads)
     var memory: UnsafeMutableRawPointer?
     guard !overflows, posix_memalign(&memory, 4096, bytes) == 0, let memory else {
       throw .outOfMemory("packed kv_b_proj", bytes: overflows ? .max : bytes)
     }
     start = memory
-    try pack(tensor, config, kernel, table.pointee.convert)
+    try pack(tensor, config, kernel, table.pointee.convert, forQueries: forQueries)
   }
 
   deinit { free(start) }
 
   func keys(head: Int) -> UnsafeMutableRawPointer { start + head * headBytes }
-  func values(head: Int) -> UnsafeMutableRawPointer { start + (head * headBytes + keyBytes) }
+  func values(head: Int) -> UnsafeMutableRawPointer { start + (head * headBytes + valuesOffset) }
+  func queries(head: Int) -> UnsafeMutableRawPointer { start + (head * headBytes + queriesOffset) }
 
   private func pack(
     _ tensor: TensorView, _ config: LayerConfig, _ kernel: mla_projection_kernel,
-    _ convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?
+    _ convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?, forQueries: Bool
   ) throws(MLAError) {
     let (nope, v) = (config.attention.qkNopeHeadDim, config.attention.vHeadDim)
     let rank = config.attention.kvLoraRank
     let rowBytes = rank * config.type.bytes
     let workers = min(HostSettings.threads, config.attention.numHeads)
-    let scratchBytes = (nope + v) * rowBytes
+    let turnedOffset = (nope + v) * rowBytes
+    let scratchBytes = turnedOffset + nope * rowBytes
     let scratch = try ScratchArena.take(bytes: workers * scratchBytes, for: "packing kv_b_proj")
     let base = scratch.base
     let tickets = TicketCounter()
     ParallelLoop.run(workers: workers) { worker in
       let rows = base + worker * scratchBytes
-      func pack(_ first: Int, _ count: Int, into packed: UnsafeMutableRawPointer) {
-        if count == 0 { return }
+      func pack(
+        _ rows: UnsafeMutableRawPointer, _ count: Int, _ dim: Int,
+        into packed: UnsafeMutableRawPointer
+      ) {
+        if count == 0 || dim == 0 { return }
         var args = mla_pack_rows_args(
-          rows: rows + first * rowBytes, row_stride: Int64(rank), num_rows: Int64(count),
-          row_dim: Int64(rank), format: config.type.rawValue, packed: packed)
+          rows: rows, row_stride: Int64(dim), num_rows: Int64(count), row_dim: Int64(dim),
+          format: config.type.rawValue, packed: packed)
         kernel.pack_weights(&args)
       }
       while let head = tickets.take(below: config.attention.numHeads) {
@@ -57,9 +71,29 @@ final class LayerWeights: @unchecked Sendable {
           num_rows: Int64(nope + v), row_dim: Int64(rank), format: tensor.type.rawValue,
           out_format: config.type.rawValue, multiplier: 1, out: rows, out_stride: Int64(rank))
         convert?(&args)
-        pack(0, nope, into: self.keys(head: head))
-        pack(nope, v, into: self.values(head: head))
+        pack(rows, nope, rank, into: self.keys(head: head))
+        pack(rows + nope * rowBytes, v, rank, into: self.values(head: head))
+        guard forQueries else { continue }
+        let turned = rows + turnedOffset
+        if config.type.bytes == 2 {
+          turn(UInt16.self, rows, nope, rank, into: turned)
+        } else {
+          turn(UInt32.self, rows, nope, rank, into: turned)
+        }
+        pack(turned, rank, nope, into: self.queries(head: head))
       }
     }
+  }
+}
+
+/// Transposes rows x columns.
+private func turn<Bits: FixedWidthInteger>(
+  _: Bits.Type, _ source: UnsafeMutableRawPointer, _ rows: Int, _ columns: Int,
+  into target: UnsafeMutableRawPointer
+) {
+  let from = source.assumingMemoryBound(to: Bits.self)
+  let to = target.assumingMemoryBound(to: Bits.self)
+  for row in 0..<rows {
+    for column in 0..<columns { to[column * rows + row] = from[row * columns + column] }
   }
 }

@@ -22,7 +22,12 @@ public final class MLALayer: Sendable {
     self.config = config
     path = try Self.path(config)
     table = KernelTablePointer(KernelTables.table(cappedAt: config.attention.maxISA))
-    self.weights = try LayerWeights(weights, config, table.pointer)
+    let mayAbsorb =
+      switch path {
+      case .fused: config.algorithm != .upProjected
+      case .registered: false
+      }
+    self.weights = try LayerWeights(weights, config, table.pointer, forQueries: mayAbsorb)
   }
 
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
@@ -44,13 +49,24 @@ public final class MLALayer: Sendable {
     throws(MLAError)
   {
     let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
-    try plan.memory.withStart(in: arguments.workspace, query: "mla_layer_workspace_size") {
-      start throws(MLAError) in
-      AttentionRun(
-        schedule: plan.schedule, kernel: keys.attention, combine: table.pointer.pointee.combine,
-        dims: config.attention.kernelDims, scale: Float(config.attention.scale), q: arguments.q,
-        keys: keys, out: arguments.out, lse: arguments.lse, memory: plan.memory, start: start
-      ).execute()
+    let combine = table.pointer.pointee.combine
+    try withMemory(
+      of: plan.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
+    ) { start in
+      if let part = plan.upProjected {
+        AttentionRun(
+          schedule: part.schedule, kernel: keys.attention, combine: combine,
+          dims: config.attention.kernelDims, scale: Float(config.attention.scale),
+          q: arguments.q, keys: keys, out: arguments.out, lse: arguments.lse,
+          memory: part.memory, start: start
+        ).execute()
+      }
+      if let part = plan.absorbed {
+        AbsorbedRun(
+          schedule: part.schedule, memory: part.memory, scratch: part.scratch, keys: keys,
+          combine: combine, start: start
+        ).execute()
+      }
     }
   }
 
@@ -61,7 +77,7 @@ public final class MLALayer: Sendable {
     let batch = try LayerBatch(raw)
     switch path {
     case .fused(let split):
-      return Int64(try LayerPlan(batch, config, split: split, table.pointer).memory.bytes)
+      return Int64(try LayerPlan(batch, config, split: split, table.pointer).bytes)
     case .registered(let backend):
       return Int64(try backend.workspaceBytes(batch, table))
     }

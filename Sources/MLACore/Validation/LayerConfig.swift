@@ -12,6 +12,7 @@ struct LayerConfig: Sendable {
   let cacheScale: Float
   /// nil: none.
   let workspaceBound: Int?
+  let algorithm: LayerAlgorithm
 
   /// The weights are the caller's, and are not kept.
   static func read(_ pointer: UnsafePointer<mla_layer_config>?) throws(MLAError)
@@ -46,6 +47,10 @@ struct LayerConfig: Sendable {
       throw .invalid("config.workspace_bound", raw.workspace_bound, "must not be negative")
     }
     workspaceBound = raw.workspace_bound == 0 ? nil : Int(raw.workspace_bound)
+    guard let algorithm = LayerAlgorithm(rawValue: raw.algorithm) else {
+      throw .invalid("config.algorithm", raw.algorithm, "must be one of MLA_LAYER_ALGORITHM_*")
+    }
+    self.algorithm = algorithm
   }
 
   /// The fields that a backend object has as well, by the same rules.
@@ -67,6 +72,14 @@ struct LayerConfig: Sendable {
     }
     return type
   }
+}
+
+/// Who chooses between the forms of a request's attention; the values of
+/// MLA_LAYER_ALGORITHM_*.
+enum LayerAlgorithm: Int32 {
+  case auto = 0
+  case upProjected = 1
+  case absorbed = 2
 }
 
 /// The scale of a paged cache's elements, 1 for one that is not quantized.

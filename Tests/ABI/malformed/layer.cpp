@@ -167,6 +167,9 @@ std::vector<Rule<Create>> create_rules() {
   add("workspace_bound", [](Config& c, Random& random) {
     c.workspace_bound = random.any_of<std::int64_t>({-1, INT64_MIN});
   });
+  add("algorithm", [](Config& c, Random& random) {
+    c.algorithm = random.any_of<std::int32_t>({3, random.negative(), INT32_MAX});
+  });
   rules.push_back({"layer", invalid, [](Create& c, Random&) { c.place = nullptr; }});
   return rules;
 }

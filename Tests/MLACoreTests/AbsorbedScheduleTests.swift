@@ -1,0 +1,133 @@
+import MLATestSupport
+import XCTest
+
+@testable import MLACore
+
+/// The schedule in latent space as a value: every token meets every key that it
+/// sees exactly once, in bounded memory, cut by the request alone.
+final class AbsorbedScheduleTests: XCTestCase {
+  private func shape(_ numHeads: Int, keysPerPack: Int = 192) -> AbsorbedShape {
+    AbsorbedShape(
+      numHeads: numHeads, keyDim: 40, kvLoraRank: 32, elementBytes: 2, keysPerPack: keysPerPack)
+  }
+
+  func testEachTokenMeetsEachKeyOnce() {
+    var random = SplitMix64(seed: 71)
+    for round in 0..<60 {
+      let spans = randomSpans(&random)
+      let schedule = AbsorbedSchedule(
+        spans, shape: shape(random.pick([1, 3, 16, 128, 300])),
+        waveBytes: random.pick([1, 1 << 18, 1 << 22]))
+      var seen: [Int: [Range<Int>]] = [:]
+      for wave in schedule.waves {
+        for index in 0..<wave.taskCount {
+          let task = schedule.task(index, in: wave)
+          XCTAssertFalse(task.keys.isEmpty)
+          XCTAssertEqual(task.keys.lowerBound % schedule.shape.keysPerPack, 0)
+          for (i, token) in task.chunk.tokens.enumerated() {
+            seen[token, default: []].append(task.keys)
+            if task.isLast {
+              seen[token, default: []].append(task.chunk.sharedKeys..<task.chunk.sharedKeys + i)
+            }
+          }
+        }
+      }
+      for span in spans {
+        for i in 0..<span.queryCount {
+          let keys = (seen[span.queryBegin + i] ?? []).filter { !$0.isEmpty }
+            .sorted { $0.lowerBound < $1.lowerBound }
+          XCTAssertEqual(keys.first?.lowerBound, 0, "round \(round)")
+          XCTAssertEqual(keys.last?.upperBound, span.keyCount - span.queryCount + i + 1)
+          for (a, b) in zip(keys, keys.dropFirst()) { XCTAssertEqual(a.upperBound, b.lowerBound) }
+        }
+      }
+    }
+  }
+
+  func testPlacesOfAWaveDoNotOverlap() {
+    var random = SplitMix64(seed: 72)
+    for _ in 0..<30 {
+      let schedule = AbsorbedSchedule(
+        randomSpans(&random), shape: shape(5), waveBytes: random.pick([1 << 16, 1 << 24]))
+      for wave in schedule.waves {
+        var (tokens, partials) = (0, 0)
+        for chunk in wave.chunks {
+          XCTAssertEqual(chunk.firstToken, tokens)
+          XCTAssertEqual(chunk.firstPartial, partials)
+          tokens += chunk.tokens.count
+          partials += chunk.ranges * chunk.tokens.count * 5
+        }
+        XCTAssertEqual([wave.tokenCount, wave.partialRows], [tokens, partials])
+        XCTAssertEqual(wave.groups.first?.lowerBound, 0)
+        XCTAssertEqual(wave.groups.last?.upperBound, wave.chunks.count)
+        for group in wave.groups {
+          let tokens = wave.chunks[group].reduce(0) { $0 + $1.tokens.count }
+          XCTAssertTrue((1...AbsorbedSchedule.groupTokens).contains(tokens))
+        }
+        for (a, b) in zip(wave.groups, wave.groups.dropFirst()) {
+          XCTAssertEqual(a.upperBound, b.lowerBound)
+        }
+      }
+    }
+  }
+
+  /// A batch and a bound change where a chunk's work lies, never how it is cut.
+  func testCutsDependOnTheRequestAlone() {
+    let long = RequestSpan(queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000)
+    let other = RequestSpan(queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000)
+    func cuts(_ schedule: AbsorbedSchedule) -> [[Int]] {
+      schedule.waves.flatMap(\.chunks).filter { $0.keyBegin == 0 }.map {
+        [$0.tokens.lowerBound, $0.tokens.upperBound, $0.sharedKeys, $0.keysPerRange, $0.ranges]
+      }
+    }
+    let alone = cuts(AbsorbedSchedule([long], shape: shape(16), waveBytes: 1 << 30))
+    XCTAssertEqual(alone.count, 3)
+    XCTAssertEqual(
+      cuts(AbsorbedSchedule([other, long], shape: shape(16), waveBytes: 1)), alone)
+  }
+
+  /// A single token's context becomes enough tasks for a large host, and a batch
+  /// of decoding requests none that others would wait for.
+  func testDecodingStepsAreBalanced() {
+    let one = AbsorbedSchedule(
+      [RequestSpan(queryBegin: 0, queryCount: 1, keyBegin: 0, keyCount: 8193)], shape: shape(16),
+      waveBytes: 1 << 24)
+    XCTAssertGreaterThanOrEqual(one.waves[0].taskCount, 32)
+    var random = SplitMix64(seed: 73)
+    var keys = 0
+    let batch = (0..<64).map { i in
+      let count = random.int(100...4000)
+      defer { keys += count }
+      return RequestSpan(queryBegin: i, queryCount: 1, keyBegin: keys, keyCount: count)
+    }
+    let schedule = AbsorbedSchedule(batch, shape: shape(16), waveBytes: 1 << 30)
+    let sizes = (0..<schedule.waves[0].taskCount).map {
+      schedule.task($0, in: schedule.waves[0]).keys.count
+    }
+    XCTAssertEqual(sizes.reduce(0, +), keys)
+    XCTAssertLessThanOrEqual(sizes.max() ?? 0, keys / 256)
+  }
+
+  func testMemoryIsBounded() {
+    let shape = shape(16)
+    for keyCount in [100, 8192, 1 << 20] {
+      let span = RequestSpan(queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: keyCount)
+      let schedule = AbsorbedSchedule([span], shape: shape, waveBytes: 1)
+      // No more than the latents, or one range each.
+      let oneRange = 256 * shape.partialFloats * 4
+      XCTAssertLessThanOrEqual(schedule.partialBytes, keyCount * shape.partialFloats + oneRange)
+      XCTAssertEqual(schedule.waves.count, 4)
+    }
+  }
+
+  private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {
+    var (queries, keys) = (0, 0)
+    return (0..<random.int(1...6)).map { _ in
+      let queryCount = random.pick([1, 2, 15, 16, 17, 64, 65, random.int(1...200)])
+      let keyCount = queryCount + random.pick([0, 1, 191, 192, 193, random.int(1...9000)])
+      defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
+      return RequestSpan(
+        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
+    }
+  }
+}
