@@ -25,7 +25,7 @@ public struct CPUFeatures: Sendable {
 
 #if arch(x86_64)
   extension CPUFeatures {
-    fileprivate init(_ cpu: X86CPU) {
+    init(_ cpu: X86CPU) {
       var bits: UInt32 = 0
       for (bit, isUsable) in cpu.publicFeatures where isUsable { bits |= UInt32(bit) }
       self.init(

@@ -7,33 +7,13 @@
   struct X86CPU {
     let vendor: String
     let model: String
-    private let leaf1: mla_cpuid_registers
-    private let leaf7: mla_cpuid_registers
-    private let leaf7Subleaf1: mla_cpuid_registers
-    private let extended1: mla_cpuid_registers
-    private let savesYMM: Bool
-    private let savesZMM: Bool
-    private let savesTiles: Bool
-
-    init(requestAMX: Bool) {
-      let leaf0 = mla_shim_cpuid(0, 0)
-      leaf1 = mla_shim_cpuid(1, 0)
-      leaf7 = leaf0.eax >= 7 ? mla_shim_cpuid(7, 0) : mla_cpuid_registers()
-      leaf7Subleaf1 = leaf7.eax >= 1 ? mla_shim_cpuid(7, 1) : mla_cpuid_registers()
-      let extendedLeaves = mla_shim_cpuid(0x8000_0000, 0).eax
-      extended1 =
-        extendedLeaves >= 0x8000_0001 ? mla_shim_cpuid(0x8000_0001, 0) : mla_cpuid_registers()
-      vendor = Self.text([leaf0.ebx, leaf0.edx, leaf0.ecx])
-      model = Self.brand(extendedLeaves)
-
-      let saved = Self.bit(leaf1.ecx, 27) ? mla_shim_xgetbv0() : 0
-      savesYMM = saved & 0x6 == 0x6
-      savesZMM = saved & 0xe6 == 0xe6
-      let tileData: UInt32 = 18
-      savesTiles =
-        saved & 0x6_0000 == 0x6_0000 && Self.bit(leaf7.edx, 24)
-        && (requestAMX ? mla_shim_request_xstate(tileData) : mla_shim_supports_xstate(tileData)) != 0
-    }
+    let leaf1: mla_cpuid_registers
+    let leaf7: mla_cpuid_registers
+    let leaf7Subleaf1: mla_cpuid_registers
+    let extended1: mla_cpuid_registers
+    let savesYMM: Bool
+    let savesZMM: Bool
+    let savesTiles: Bool
 
     var publicFeatures: [(Int, Bool)] {
       [
@@ -60,10 +40,11 @@
     }
 
     var runsAMXModules: Bool {
-      // VBMI, VBMI2, GFNI, BITALG, VPOPCNTDQ; IFMA; FP16; AVX-VNNI.
+      // VBMI, VBMI2, GFNI, BITALG, VPOPCNTDQ; IFMA; AVX-VNNI. The module is
+      // compiled without FP16.
       let vectors = [1, 6, 8, 12, 14].allSatisfy { Self.bit(leaf7.ecx, $0) }
-      return vectors && Self.bit(leaf7.ebx, 21) && Self.bit(leaf7.edx, 23)
-        && Self.bit(leaf7Subleaf1.eax, 4) && savesTiles && Self.bit(leaf7.edx, 22)
+      return vectors && Self.bit(leaf7.ebx, 21) && Self.bit(leaf7Subleaf1.eax, 4) && savesTiles
+        && Self.bit(leaf7.edx, 22)
     }
 
     private var hasAVX2: Bool { savesYMM && Self.bit(leaf7.ebx, 5) }
@@ -93,6 +74,29 @@
       let characters = bytes.prefix { $0 != 0 }.drop { $0 == UInt8(ascii: " ") }
       let end = characters.lastIndex { $0 != UInt8(ascii: " ") }
       return String(decoding: end.map { characters[...$0] } ?? [], as: UTF8.self)
+    }
+  }
+
+  extension X86CPU {
+    /// The one that this runs on.
+    init(requestAMX: Bool) {
+      let leaf0 = mla_shim_cpuid(0, 0)
+      leaf1 = mla_shim_cpuid(1, 0)
+      leaf7 = leaf0.eax >= 7 ? mla_shim_cpuid(7, 0) : mla_cpuid_registers()
+      leaf7Subleaf1 = leaf7.eax >= 1 ? mla_shim_cpuid(7, 1) : mla_cpuid_registers()
+      let extendedLeaves = mla_shim_cpuid(0x8000_0000, 0).eax
+      extended1 =
+        extendedLeaves >= 0x8000_0001 ? mla_shim_cpuid(0x8000_0001, 0) : mla_cpuid_registers()
+      vendor = Self.text([leaf0.ebx, leaf0.edx, leaf0.ecx])
+      model = Self.brand(extendedLeaves)
+
+      let saved = Self.bit(leaf1.ecx, 27) ? mla_shim_xgetbv0() : 0
+      savesYMM = saved & 0x6 == 0x6
+      savesZMM = saved & 0xe6 == 0xe6
+      let tileData: UInt32 = 18
+      savesTiles =
+        saved & 0x6_0000 == 0x6_0000 && Self.bit(leaf7.edx, 24)
+        && (requestAMX ? mla_shim_request_xstate(tileData) : mla_shim_supports_xstate(tileData)) != 0
     }
   }
 #endif
