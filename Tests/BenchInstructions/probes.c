@@ -6,30 +6,30 @@
 
 #include "bench_instructions.h"
 
-static double now(void) {
+double bench_now(int32_t clock) {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock == BENCH_CLOCK_WALL ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// Independent chains that hide the latency of any of the instructions.
-enum { CHAINS = 12, STEPS = 2000 };
+// Independent chains that hide the latency of any of the instructions, as many as
+// the registers hold beside two operands: vdpbf16ps wants more than 12.
+enum { CHAINS = 12, WIDE_CHAINS = 24, STEPS = 2000 };
 
-// One probe: STEPS rounds of CHAINS instructions on registers. The empty asm
-// keeps the compiler from folding or spilling the chains.
-#define VECTOR_PROBE(name, isa, vector, zero, step)                     \
+// One probe: STEPS rounds of that many instructions on registers. The empty asm
+// keeps the compiler from folding or spilling the chains, and from multiplying
+// once for all of them where that is an instruction of its own.
+#define VECTOR_PROBE(name, isa, vector, zero, chains, step)             \
   __attribute__((target(isa), noinline)) static void name(void) {       \
-    vector c0 = zero, c1 = zero, c2 = zero, c3 = zero, c4 = zero, c5 = zero; \
-    vector c6 = zero, c7 = zero, c8 = zero, c9 = zero, ca = zero, cb = zero; \
-    vector x = zero, y = zero;                                          \
+    vector c[chains], x = zero, y = zero;                               \
+    for (int j = 0; j < chains; j++) c[j] = zero;                       \
     for (int i = 0; i < STEPS; i++) {                                   \
-      __asm__ volatile("" : "+x"(x), "+x"(y));                          \
-      c0 = step(c0), c1 = step(c1), c2 = step(c2), c3 = step(c3);       \
-      c4 = step(c4), c5 = step(c5), c6 = step(c6), c7 = step(c7);       \
-      c8 = step(c8), c9 = step(c9), ca = step(ca), cb = step(cb);       \
+      _Pragma("clang loop unroll(full)") for (int j = 0; j < chains; j++) { \
+        __asm__ volatile("" : "+v"(x), "+v"(y));                        \
+        c[j] = step(c[j]);                                              \
+      }                                                                 \
     }                                                                   \
-    __asm__ volatile("" ::"x"(c0), "x"(c1), "x"(c2), "x"(c3), "x"(c4), "x"(c5)); \
-    __asm__ volatile("" ::"x"(c6), "x"(c7), "x"(c8), "x"(c9), "x"(ca), "x"(cb)); \
+    for (int j = 0; j < chains; j++) __asm__ volatile("" ::"v"(c[j]));  \
   }
 
 #define SSE_STEP(c) _mm_add_ps(c, _mm_mul_ps(x, y))
@@ -37,23 +37,10 @@ enum { CHAINS = 12, STEPS = 2000 };
 #define AVX512_STEP(c) _mm512_fmadd_ps(x, y, c)
 #define BF16_STEP(c) _mm512_dpbf16_ps(c, (__m512bh)x, (__m512bh)y)
 
-VECTOR_PROBE(avx2_fma, "avx2,fma", __m256, _mm256_setzero_ps(), AVX2_STEP)
-VECTOR_PROBE(avx512_fma, "avx512f", __m512, _mm512_setzero_ps(), AVX512_STEP)
-VECTOR_PROBE(avx512_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), BF16_STEP)
-
-// The products must differ, or one multiplication would serve all chains.
-__attribute__((noinline)) static void sse_mul_add(void) {
-  __m128 c[CHAINS], x = _mm_setzero_ps(), y = _mm_setzero_ps();
-  for (int j = 0; j < CHAINS; j++) c[j] = _mm_setzero_ps();
-  for (int i = 0; i < STEPS; i++) {
-#pragma clang loop unroll(full)
-    for (int j = 0; j < CHAINS; j++) {
-      __asm__ volatile("" : "+x"(x), "+x"(y));
-      c[j] = SSE_STEP(c[j]);
-    }
-  }
-  for (int j = 0; j < CHAINS; j++) __asm__ volatile("" ::"x"(c[j]));
-}
+VECTOR_PROBE(sse_mul_add, "sse2", __m128, _mm_setzero_ps(), CHAINS, SSE_STEP)
+VECTOR_PROBE(avx2_fma, "avx2,fma", __m256, _mm256_setzero_ps(), CHAINS, AVX2_STEP)
+VECTOR_PROBE(avx512_fma, "avx512f", __m512, _mm512_setzero_ps(), WIDE_CHAINS, AVX512_STEP)
+VECTOR_PROBE(avx512_bf16, "avx512f,avx512bf16", __m512, _mm512_setzero_ps(), WIDE_CHAINS, BF16_STEP)
 
 typedef struct tile_config {
   uint8_t palette, start_row, reserved[14];
@@ -84,30 +71,30 @@ __attribute__((target("amx-tile,amx-bf16"), noinline)) static void amx_bf16(void
 
 __attribute__((target("amx-tile"))) static void amx_end(void) { _tile_release(); }
 
-static double rate(void (*burst)(void), double flops_per_step, double seconds) {
-  double begin = now(), end;
+static double rate(void (*burst)(void), double flops_per_step, int32_t clock, double seconds) {
+  double begin = bench_now(clock), end;
   double flops = 0;
   do {
     burst();
     flops += flops_per_step * STEPS;
-    end = now();
+    end = bench_now(clock);
   } while (end - begin < seconds);
   return flops / (end - begin);
 }
 
-double bench_probe(int32_t probe, double seconds) {
+double bench_probe(int32_t probe, int32_t clock, double seconds) {
   switch (probe) {
     case BENCH_PROBE_SSE_MUL_ADD:
-      return rate(sse_mul_add, CHAINS * 4 * 2, seconds);
+      return rate(sse_mul_add, CHAINS * 4 * 2, clock, seconds);
     case BENCH_PROBE_AVX2_FMA:
-      return rate(avx2_fma, CHAINS * 8 * 2, seconds);
+      return rate(avx2_fma, CHAINS * 8 * 2, clock, seconds);
     case BENCH_PROBE_AVX512_FMA:
-      return rate(avx512_fma, CHAINS * 16 * 2, seconds);
+      return rate(avx512_fma, WIDE_CHAINS * 16 * 2, clock, seconds);
     case BENCH_PROBE_AVX512_BF16:
-      return rate(avx512_bf16, CHAINS * 32 * 2, seconds);
+      return rate(avx512_bf16, WIDE_CHAINS * 32 * 2, clock, seconds);
     case BENCH_PROBE_AMX_BF16: {
       if (!amx_begin()) return 0;
-      double result = rate(amx_bf16, 4.0 * 16 * 16 * 32 * 2, seconds);
+      double result = rate(amx_bf16, 4.0 * 16 * 16 * 32 * 2, clock, seconds);
       amx_end();
       return result;
     }

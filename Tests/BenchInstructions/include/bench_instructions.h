@@ -13,10 +13,18 @@ enum {
   BENCH_PROBE_AMX_BF16 = 5
 };
 
+enum {
+  BENCH_CLOCK_WALL = 1,
+  BENCH_CLOCK_THREAD = 2  // processor time of the calling thread: its own, however busy the machine
+};
+
+// Seconds on that clock.
+double bench_now(int32_t clock);
+
 // FLOP/s of the calling thread while it issues nothing but the instruction, on
-// registers, for about `seconds`; 0 where the process may not use it. The
+// registers, for about `seconds` of the clock; 0 where the process may not use it. The
 // caller makes sure that the CPU has it.
-double bench_probe(int32_t probe, double seconds);
+double bench_probe(int32_t probe, int32_t clock, double seconds);
 
 // Causal softmax of a block of score rows, in place: row i keeps its first
 // `visible + i` columns, the others become 0.
