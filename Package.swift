@@ -54,7 +54,7 @@ let package = Package(
 
 @MainActor func testTargets() -> [Target] {
   [
-    .target(name: "MLATestSupport", path: "Tests/Support"),
+    .target(name: "MLATestSupport", dependencies: ["MLAKernelABI"], path: "Tests/Support"),
     .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
     .testTarget(
       name: "AMXKernelTests",
@@ -66,7 +66,9 @@ let package = Package(
     .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
     .target(
       name: "MLABenchSupport",
-      dependencies: ["CMLAPrefill", "BenchInstructions", "MLATestSupport"],
+      dependencies: [
+        "CMLAPrefill", "BenchInstructions", "MLACore", "MLAKernelABI", "MLATestSupport",
+      ],
       path: "Tests/BenchSupport"),
     .executableTarget(
       name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench"),

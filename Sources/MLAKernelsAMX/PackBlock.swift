@@ -11,31 +11,13 @@ func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
   let groups = (Int(a.num_keys) + groupKeys - 1) / groupKeys
   for group in 0..<groups {
     let rows = min(groupKeys, Int(a.num_keys) - group * groupKeys)
-    packKeys(a, group, rows: rows, layout, into: packed + group * layout.keyGroupBytes)
+    packLeftRows(
+      a.k.unsafelyUnwrapped + group * groupKeys * Int(a.k_stride) * 2, pitch: Int(a.k_stride) * 2,
+      rowBytes: Int(a.dims.qk_head_dim) * 2, rows: rows, steps: layout.depthSteps,
+      into: packed + group * layout.keyGroupBytes)
     packValues(
       a, group, rows: rows, layout,
       into: packed + (layout.valuesOffset + group * layout.valueGroupBytes))
-  }
-}
-
-/// Keys lie in their tiles as in memory, 32 dims of each.
-@inline(__always)
-private func packKeys(
-  _ a: mla_pack_args, _ group: Int, rows: Int, _ layout: PackedLayout,
-  into tiles: UnsafeMutableRawPointer
-) {
-  let rowBytes = Int(a.dims.qk_head_dim) * 2
-  let pitch = Int(a.k_stride) * 2
-  let first = a.k.unsafelyUnwrapped + group * groupKeys * pitch
-  for row in 0..<groupKeys {
-    let target = tiles + (row / 16 * tileBytes + row % 16 * 64)
-    for step in 0..<layout.depthSteps {
-      let operand =
-        row < rows
-        ? loadTail(Float32Format.self, first + (row * pitch + step * 64), rowBytes - step * 64)
-        : FloatVector(repeating: 0)
-      mla_store_f32(target + step * 2 * tileBytes, operand)
-    }
   }
 }
 
@@ -69,13 +51,4 @@ private func packValues(
 @inline(__always)
 private func loadValues(_ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
   bytes > 0 ? loadTail(BFloat16Format.self, p, bytes) : FloatVector(repeating: 0)
-}
-
-/// Turns the 16 x 16 pairs of a tile in place; `spare` is one more tile.
-@inline(__always)
-func transposeTile(
-  _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
-) {
-  // The stages, an even number of them, go back and forth and end where they began.
-  _ = transpose(tile, spare)
 }

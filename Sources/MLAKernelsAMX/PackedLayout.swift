@@ -40,6 +40,11 @@ struct PackedLayout {
 
   /// Bytes from a group of keys to the next.
   @inline(__always) var keyGroupBytes: Int { depthSteps * 2 * tileBytes }
+  /// Where 32 dims of a key lie.
+  @inline(__always)
+  func keyOffset(step: Int, group: Int, row: Int) -> Int {
+    group * keyGroupBytes + (2 * step + row / 16) * tileBytes + row % 16 * 64
+  }
   /// Bytes from a group of values to the next, of the same 32 dims.
   @inline(__always) var valueGroupBytes: Int { 2 * tileBytes }
   /// Bytes from 32 dims of values to the next 32.

@@ -46,7 +46,7 @@ extension TileCall {
         // The ring's oldest scores are about to be overwritten.
         stream.convert(upTo: (group + 1 - TileScratch.ringGroups) * groupPairs)
         stream.beginProduct()
-        multiplyKeys(
+        multiplyRows(
           pass.block + group * layout.keyGroupBytes, panel.queries, steps: layout.depthSteps,
           into: scratch.scores(group), prefetching: &ahead, besides: &stream)
         maskIfNeeded(pass, group)

@@ -5,15 +5,17 @@ import MLAShims
 // Left operands come from the packed block and are streamed, for they outnumber
 // what the L1 cache holds; right operands stay in it.
 
-/// S^T = K Q^T for 32 keys and 32 queries.
+/// 32 rows against 32 rows, S^T = K Q^T or latents against weights: fp32
+/// [32 left rows][32 right rows].
 @inline(__always)
-func multiplyKeys<Work: CompanionWork>(
-  _ keys: UnsafeRawPointer, _ queries: UnsafeRawPointer, steps: Int,
-  into scores: UnsafeMutableRawPointer, prefetching ahead: inout Prefetch, besides work: inout Work
+func multiplyRows<Work: CompanionWork>(
+  _ leftRows: UnsafeRawPointer, _ rightRows: UnsafeRawPointer, steps: Int,
+  into products: UnsafeMutableRawPointer, prefetching ahead: inout Prefetch,
+  besides work: inout Work
 ) {
   clearAccumulators()
-  var left = keys
-  var right = queries
+  var left = leftRows
+  var right = rightRows
   for _ in 0..<steps {
     mla_tile_stream_4(left, 64)
     mla_tile_stream_5(left + tileBytes, 64)
@@ -25,7 +27,7 @@ func multiplyKeys<Work: CompanionWork>(
     ahead.step()
     work.step()
   }
-  storeAccumulators(scores)
+  storeAccumulators(products)
 }
 
 /// O^T += V^T P^T for 32 dims of values and the given groups of keys.
@@ -96,6 +98,12 @@ struct Prefetch {
   init(_ start: UnsafeRawPointer, bytes: Int, steps: Int) {
     next = start
     linesPerStep = min((bytes / 64 + steps - 1) / steps, 16)
+  }
+
+  @inline(__always)
+  static var nothing: Prefetch {
+    // Never read.
+    Prefetch(UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped, bytes: 0, steps: 1)
   }
 
   @inline(__always)

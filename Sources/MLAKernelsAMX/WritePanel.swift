@@ -100,7 +100,7 @@ extension TileCall {
 
 /// Writes a vector's first `bytes` bytes, at most all of them.
 @inline(__always)
-private func storeBytes(_ v: FloatVector, _ p: UnsafeMutableRawPointer, _ bytes: Int) {
+func storeBytes(_ v: FloatVector, _ p: UnsafeMutableRawPointer, _ bytes: Int) {
   if bytes >= 64 {
     mla_store_f32(p, v)
     return

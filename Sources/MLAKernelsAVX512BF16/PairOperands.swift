@@ -94,3 +94,17 @@ func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
 func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
   packWeights(BFloat16PairFormat.self, args.unsafelyUnwrapped.pointee)
 }
+
+@inline(never)
+func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
+  projectBlock(BFloat16Format.self, args.unsafelyUnwrapped.pointee)
+}
+
+/// The operand that begins with the product at `p`; the other half of the pair is
+/// `pitch` vectors away.
+@inline(__always)
+func operand<Format: ElementFormat>(
+  _: Format.Type, _ p: UnsafePointer<FloatVector>, pitch: Int
+) -> FloatVector {
+  mla_pair_bf16(p[0], p[pitch])
+}

@@ -36,8 +36,26 @@ struct Benchmark {
         Table.lines(tokens, comparison).forEach { print($0) }
       }
     }
+    let projections = measureProjections()
     let memory = arguments.measuresMemory ? try measureMemory() : []
-    if let file = arguments.json { try write(rows, memory, to: file) }
+    if let file = arguments.json { try write(rows, projections, memory, to: file) }
+  }
+
+  /// On one thread, by its processor time: a block's work does not depend on the
+  /// request's length.
+  private func measureProjections() -> [[String: Any]] {
+    cases.map { kernelCase in
+      let result = UpProjection(
+        kernelCase, tokens: 512, dimensions: arguments.dimensions, rounds: arguments.rounds)
+      print(
+        "up-projection, \(kernelCase): "
+          + String(format: "%.3f TFLOP/s, %.2f", result.tflops, result.fractionOfPeak)
+          + " of \(result.instruction)")
+      return [
+        "isa": kernelCase.isaName, "dtype": kernelCase.format.name, "tflops": result.tflops,
+        "peak_instruction": result.instruction, "fraction_of_peak": result.fractionOfPeak,
+      ]
+    }
   }
 
   private func measureMemory() throws -> [[String: Any]] {
@@ -77,10 +95,14 @@ struct Benchmark {
     return row
   }
 
-  private func write(_ rows: [[String: Any]], _ memory: [[String: Any]], to file: String) throws {
+  private func write(
+    _ rows: [[String: Any]], _ projections: [[String: Any]], _ memory: [[String: Any]],
+    to file: String
+  ) throws {
     let report: [String: Any] = [
       "version": library.version, "cpu": library.cpuSummary, "threads": library.numThreads,
-      "heads": arguments.dimensions.heads, "speed": rows, "memory": memory,
+      "heads": arguments.dimensions.heads, "speed": rows, "up_projection": projections,
+      "memory": memory,
     ]
     try JSONSerialization.data(withJSONObject: report, options: [.prettyPrinted, .sortedKeys])
       .write(to: URL(fileURLWithPath: file))

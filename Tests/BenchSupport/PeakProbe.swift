@@ -30,8 +30,13 @@ public struct PeakProbe: Sendable {
     let rates = UnsafeMutableBufferPointer<Double>.allocate(capacity: threads)
     defer { rates.deallocate() }
     let (probe, base) = (probe, SendablePointer(rates.baseAddress!))
-    onThreads(threads) { base.pointer[$0] = bench_probe(probe, seconds) }
+    onThreads(threads) { base.pointer[$0] = bench_probe(probe, Int32(BENCH_CLOCK_WALL), seconds) }
     return rates.reduce(0, +)
+  }
+
+  /// FLOP/s of the calling thread per second of its processor time.
+  func threadRate(seconds: Double = 0.004) -> Double {
+    bench_probe(probe, Int32(BENCH_CLOCK_THREAD), seconds)
   }
 }
 

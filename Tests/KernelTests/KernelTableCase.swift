@@ -7,14 +7,10 @@ extension KernelCase {
   static let onThisHost: [KernelCase] = all(upTo: KernelTables.host.family.rawValue)
 
   /// What the table holds for this case's format.
-  var kernel: mla_attention_kernel {
-    let table = KernelTables.table(cappedAt: isa).pointee
-    return switch format {
-    case .bfloat16: table.bf16
-    case .float16: table.fp16
-    default: table.fp32
-    }
-  }
+  var kernel: mla_attention_kernel { attention(of: table) }
+  var projection: mla_projection_kernel { projection(of: table) }
+
+  private var table: mla_kernel_table { KernelTables.table(cappedAt: isa).pointee }
 
   /// The bounds on the relative L2 error of `out`.
   var outBound: Double { Self.outBound(format) }

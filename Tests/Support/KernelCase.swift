@@ -1,3 +1,5 @@
+import MLAKernelABI
+
 /// One kernel of one table. Tests and benchmark walk the same list, so that
 /// nothing is tested and never measured, or measured and never tested.
 public struct KernelCase: Sendable, CustomStringConvertible {
@@ -19,6 +21,24 @@ public struct KernelCase: Sendable, CustomStringConvertible {
   public static func all(upTo bestISA: Int32) -> [KernelCase] {
     isaNames.filter { $0.isa <= bestISA }.flatMap { table in
       ElementFormat.inputs.map { KernelCase(isa: table.isa, format: $0) }
+    }
+  }
+
+  /// What a table holds for the format.
+  public func attention(of table: mla_kernel_table) -> mla_attention_kernel {
+    switch format {
+    case .bfloat16: table.bf16
+    case .float16: table.fp16
+    default: table.fp32
+    }
+  }
+
+  /// Likewise.
+  public func projection(of table: mla_kernel_table) -> mla_projection_kernel {
+    switch format {
+    case .bfloat16: table.bf16_projection
+    case .float16: table.fp16_projection
+    default: table.fp32_projection
     }
   }
 

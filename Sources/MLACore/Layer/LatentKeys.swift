@@ -1,8 +1,8 @@
 import MLAKernelABI
 
 /// Keys and values made from latents, block by block: the rows of a block are
-/// gathered from the cache and the new tokens, projected up for each head, and
-/// packed.
+/// gathered from the cache and the new tokens, and projected for each head into
+/// the layout that attention reads.
 struct LatentKeys: KeySource {
   let source: LatentGather
   let weights: LayerWeights
@@ -18,24 +18,20 @@ struct LatentKeys: KeySource {
     _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
     scratch start: UnsafeMutableRawPointer
   ) {
-    let rows = start + LatentScratch(config, attention, projection).rowsOffset
-    let values = rows + config.attention.qkHeadDim * config.type.bytes
-    let tokens = packedTokens(
-      of: task.keys,
-      // All heads share the rotary parts.
-      rope: LatentGather.Rows(
-        out: rows + config.attention.qkNopeHeadDim * config.type.bytes, stride: rowDim),
-      scratch: start)
+    let rope = LatentGather.Rows(
+      out: start + LatentScratch(config, attention, projection).ropesOffset,
+      stride: config.attention.qkRopeHeadDim)
+    // All heads share the rotary parts.
+    let tokens = packedTokens(of: task.keys, rope: rope, scratch: start)
     for (i, head) in task.heads.enumerated() {
-      project(
-        tokens, task.keys.count, head: head,
-        keys: LatentGather.Rows(out: rows, stride: rowDim),
-        values: LatentGather.Rows(out: values, stride: rowDim))
-      var args = mla_pack_args(
-        dims: config.attention.kernelDims, k: rows, v: values, k_stride: Int64(rowDim),
-        v_stride: Int64(rowDim), num_keys: Int64(task.keys.count), format: config.type.rawValue,
+      var args = mla_project_block_args(
+        dims: config.attention.kernelDims, tokens: tokens, num_keys: Int64(task.keys.count),
+        row_dim: Int64(config.attention.kvLoraRank), key_weights: weights.keys(head: head),
+        nope_dim: Int64(config.attention.qkNopeHeadDim),
+        value_weights: weights.values(head: head), rope: rope.out,
+        rope_stride: Int64(rope.stride), format: config.type.rawValue,
         packed: block(task.firstBlock + i * task.blockStride))
-      attention.pack(&args)
+      projection.project_block(&args)
     }
   }
 
@@ -74,17 +70,15 @@ struct LatentKeys: KeySource {
       out: rows.out, out_stride: Int64(rows.stride))
     projection.project(&args)
   }
-
-  private var rowDim: Int { config.attention.qkHeadDim + config.attention.vHeadDim }
 }
 
 /// What a worker keeps while it packs a block.
 ///
 ///     latents  [key_block][kv_lora_rank]
-///     rows     [key_block][nope | rope | v_head_dim]  one head's keys and values
+///     ropes    [key_block][qk_rope_head_dim]
 ///     tokens   the latents as the projection kernel packs them
 struct LatentScratch {
-  let rowsOffset: Int
+  let ropesOffset: Int
   let tokensOffset: Int
   let bytes: Int
 
@@ -94,8 +88,8 @@ struct LatentScratch {
     let dims = config.attention
     let rows = Int(attention.key_block)
     func aligned(_ bytes: Int) -> Int { (bytes + 63) / 64 * 64 }
-    rowsOffset = aligned(rows * dims.kvLoraRank * config.type.bytes)
-    tokensOffset = rowsOffset + aligned(rows * (dims.qkHeadDim + dims.vHeadDim) * config.type.bytes)
+    ropesOffset = aligned(rows * dims.kvLoraRank * config.type.bytes)
+    tokensOffset = ropesOffset + aligned(rows * dims.qkRopeHeadDim * config.type.bytes)
     bytes =
       tokensOffset
       + Int(projection.packed_tokens_bytes(attention.key_block, Int64(dims.kvLoraRank)))

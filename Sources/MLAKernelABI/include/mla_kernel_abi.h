@@ -151,9 +151,36 @@ typedef struct mla_project_args {
   int64_t out_stride;
 } mla_project_args;
 
+// A head's keys and values of one block, projected from latents straight into
+// the layout that the same table's attention kernel of the dtype packs into:
+// the bits of projecting into rows of the dtype, rope behind the keys, and packing.
+//
+//   tokens         packed latents of num_keys tokens, row_dim elements each
+//   key_weights    packed, nope_dim rows; may be NULL where nope_dim is 0
+//   value_weights  packed, v_head_dim rows
+//   rope    [num_keys, qk_head_dim - nope_dim], row stride rope_stride, of the
+//           dtype; may be NULL where nope_dim is qk_head_dim
+//   packed  packed_block_bytes(dims) bytes of the attention kernel, 64-byte aligned
+//
+// 1 <= num_keys <= key_block.
+typedef struct mla_project_block_args {
+  mla_kernel_dims dims;
+  const void *tokens;
+  int64_t num_keys;
+  int64_t row_dim;
+  const void *key_weights;
+  int64_t nope_dim;
+  const void *value_weights;
+  const void *rope;
+  int64_t rope_stride;
+  int32_t format;
+  void *packed;
+} mla_project_block_args;
+
 // How one dtype's projections are computed. Packed tokens serve any number of
 // weights, packed weights any number of tokens. A token's result depends on
-// that token and the weights alone.
+// that token and the weights alone. `project` and `project_block` are called
+// between the `enter` and `leave` of the same table's attention kernel.
 typedef struct mla_projection_kernel {
   int32_t family;  // MLA_FAMILY_*: whose code this is
   int64_t (*packed_tokens_bytes)(int64_t num_rows, int64_t row_dim);   // a multiple of 64
@@ -161,6 +188,7 @@ typedef struct mla_projection_kernel {
   void (*pack_tokens)(const mla_pack_rows_args *args);
   void (*pack_weights)(const mla_pack_rows_args *args);
   void (*project)(const mla_project_args *args);
+  void (*project_block)(const mla_project_block_args *args);
 } mla_projection_kernel;
 
 // Copies rows from one format into another: out = rows * multiplier, rounded to

@@ -69,6 +69,11 @@ MLA_INLINE mla_f32v mla_pair_positive_bf16(mla_f32v low, mla_f32v high) {
   return (mla_f32v)_mm512_ternarylogic_epi32(upper, h, l, 0xca);  // upper ? h : l
 }
 
+// Rounds two vectors to bf16, side by side: low in the lower half.
+MLA_INLINE mla_f32v mla_join_bf16(mla_f32v low, mla_f32v high) {
+  return (mla_f32v)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+
 // Rounds two vectors to fp16 and pairs them lane by lane: low in bits 0-15.
 MLA_INLINE mla_f32v mla_pair_f16(mla_f32v low, mla_f32v high) {
   const __m512i l = _mm512_cvtepu16_epi32(_mm512_cvtps_ph((__m512)low, _MM_FROUND_TO_NEAREST_INT));

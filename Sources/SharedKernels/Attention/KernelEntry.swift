@@ -15,5 +15,5 @@ func projectionKernel(family: Int) -> mla_projection_kernel {
   mla_projection_kernel(
     family: Int32(truncatingIfNeeded: family), packed_tokens_bytes: packedTokensBytes,
     packed_weights_bytes: packedWeightsBytes, pack_tokens: packTokens, pack_weights: packWeights,
-    project: project)
+    project: project, project_block: projectBlock)
 }

@@ -98,3 +98,27 @@ func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
   default: packWeights(Float32Format.self, a)
   }
 }
+
+@inline(never)
+func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.format) {
+  case MLA_FORMAT_BFLOAT16: projectBlock(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: projectBlock(Float16Format.self, a)
+  default: projectBlock(Float32Format.self, a)
+  }
+}
+
+/// The operand that begins with the product at `p`, once it has been rounded to
+/// an element of a row.
+@inline(__always)
+func operand<Format: ElementFormat>(
+  _: Format.Type, _ p: UnsafePointer<FloatVector>, pitch: Int
+) -> FloatVector {
+  var element = p[0]
+  return withUnsafeMutableBytes(of: &element) {
+    let memory = $0.baseAddress.unsafelyUnwrapped
+    Format.store(p[0], memory)
+    return Format.load(memory)
+  }
+}

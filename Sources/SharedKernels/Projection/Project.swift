@@ -86,19 +86,12 @@ func project(_ args: UnsafePointer<mla_project_args>?) {
 private func projectPanel<Row: QueryRow>(
   _: Row.Type, _ a: mla_project_args, weight: Int, vector: Int
 ) {
-  let steps = operandSteps(of: Int(a.row_dim))
-  let columns =
-    a.tokens.unsafelyUnwrapped.assumingMemoryBound(to: FloatVector.self) + vector * steps
-  let panel = a.weights.unsafelyUnwrapped.assumingMemoryBound(to: Float.self) + weight * steps
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (Row.width + 2)) {
     let products = $0.baseAddress.unsafelyUnwrapped
-    var row = 0
-    while row < lanes {
-      var sums = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-      accumulate(&sums, columns, panel + row * steps, steps: steps)
-      sums.store(products + row * Row.width)
-      row += rowsPerGroup
-    }
+    let steps = operandSteps(of: Int(a.row_dim))
+    multiplyPanel(
+      Row.self, a.tokens.unsafelyUnwrapped, a.weights.unsafelyUnwrapped, steps: steps,
+      weight: weight, vector: vector, into: products)
     switch Int(a.out_format) {
     case MLA_FORMAT_BFLOAT16:
       writeProducts(Row.self, BFloat16Format.self, a, products, weight: weight, vector: vector)
@@ -107,6 +100,24 @@ private func projectPanel<Row: QueryRow>(
     default:
       writeProducts(Row.self, Float32Format.self, a, products, weight: weight, vector: vector)
     }
+  }
+}
+
+/// Products [lanes][width] of the `lanes` weights from `weight` on and the chunk
+/// of tokens that begins with `vector`.
+@inline(__always)
+func multiplyPanel<Row: QueryRow>(
+  _: Row.Type, _ tokens: UnsafeRawPointer, _ weights: UnsafeRawPointer, steps: Int, weight: Int,
+  vector: Int, into products: UnsafeMutablePointer<FloatVector>
+) {
+  let columns = tokens.assumingMemoryBound(to: FloatVector.self) + vector * steps
+  let panel = weights.assumingMemoryBound(to: Float.self) + weight * steps
+  var row = 0
+  while row < lanes {
+    var sums = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
+    accumulate(&sums, columns, panel + row * steps, steps: steps)
+    sums.store(products + row * Row.width)
+    row += rowsPerGroup
   }
 }
 

@@ -1,0 +1,92 @@
+import MLAKernelABI
+import MLAShims
+
+// Projection is the product of queries and keys with other rows: tokens are left
+// operands, weights right ones,
+//
+//     tokens   [group][step][2]   16 tokens x 32 elements
+//     weights  [group][step][2]   32 elements x 16 weights, turned
+//
+// in groups of 32 rows and steps of 32 elements. 32 weights stay in the L1 cache
+// while all tokens are streamed past them.
+//
+// Products of bf16 are exact, their sums fp32. Tiles must be configured: `project`
+// and `project_block` run between the attention kernel's `enter` and `leave`.
+
+/// Bytes of a group of 32 rows.
+@inline(__always)
+func rowGroupBytes(_ rowDim: Int64) -> Int { projectionSteps(rowDim) * 2 * tileBytes }
+
+@inline(__always)
+func projectionSteps(_ rowDim: Int64) -> Int { (Int(rowDim) + 31) / 32 }
+
+@inline(never)
+func packedRowsBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 {
+  (rows + 31) / 32 * Int64(rowGroupBytes(rowDim))
+}
+
+@inline(never)
+func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let pitch = Int(a.row_stride) * 2
+  for group in 0..<(Int(a.num_rows) + 31) / 32 {
+    packLeftRows(
+      a.rows.unsafelyUnwrapped + group * 32 * pitch, pitch: pitch, rowBytes: Int(a.row_dim) * 2,
+      rows: min(32, Int(a.num_rows) - group * 32), steps: projectionSteps(a.row_dim),
+      into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(a.row_dim))
+  }
+}
+
+@inline(never)
+func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let pitch = Int(a.row_stride) * 2
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) {
+    let spare = $0.baseAddress.unsafelyUnwrapped
+    for group in 0..<(Int(a.num_rows) + 31) / 32 {
+      packRightRows(
+        a.rows.unsafelyUnwrapped + group * 32 * pitch, pitch: pitch, rowBytes: Int(a.row_dim) * 2,
+        rows: min(32, Int(a.num_rows) - group * 32), steps: projectionSteps(a.row_dim), signs: 0,
+        into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(a.row_dim), turning: spare)
+    }
+  }
+}
+
+@inline(never)
+func project(_ args: UnsafePointer<mla_project_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.out_format) {
+  case MLA_FORMAT_BFLOAT16: project(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: project(Float16Format.self, a)
+  default: project(Float32Format.self, a)
+  }
+}
+
+@inline(__always)
+private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_args) {
+  let groupBytes = rowGroupBytes(a.row_dim)
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 32) {
+    let products = $0.baseAddress.unsafelyUnwrapped
+    for weight in stride(from: 0, to: Int(a.num_weights), by: 32) {
+      for token in stride(from: 0, to: Int(a.num_tokens), by: 32) {
+        var ahead = Prefetch.nothing
+        var idle = NoWork()
+        multiplyRows(
+          a.tokens.unsafelyUnwrapped + token / 32 * groupBytes,
+          a.weights.unsafelyUnwrapped + weight / 32 * groupBytes,
+          steps: projectionSteps(a.row_dim), into: products, prefetching: &ahead, besides: &idle)
+        for row in 0..<min(32, Int(a.num_tokens) - token) {
+          let out =
+            a.out.unsafelyUnwrapped
+            + ((token + row) * Int(a.out_stride) + weight) * Format.bytes
+          let count = Int(a.num_weights) - weight
+          storeTail(Format.self, products[2 * row], out, count)
+          if count > lanes {
+            storeTail(
+              Format.self, products[2 * row + 1], out + lanes * Format.bytes, count - lanes)
+          }
+        }
+      }
+    }
+  }
+}

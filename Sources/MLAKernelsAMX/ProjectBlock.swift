@@ -1,0 +1,166 @@
+import MLAKernelABI
+import MLAShims
+
+/// A block of keys and values, from accumulators into the tiles of `PackedLayout`.
+///
+/// Products lie as [key][weight]. That is how keys lie in their tiles; values are
+/// turned, as packing does. The products of one 32 x 32 block are rounded and
+/// written while the tile unit works on the next.
+@inline(never)
+func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
+  let a = args.unsafelyUnwrapped.pointee
+  let call = ProjectBlockCall(a)
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 64 + lanes) {
+    let buffers = $0.baseAddress.unsafelyUnwrapped
+    if a.nope_dim > 0 {
+      call.multiply(
+        a.key_weights.unsafelyUnwrapped, count: a.nope_dim, buffers,
+        KeyWriter(layout: call.layout, packed: a.packed.unsafelyUnwrapped))
+    }
+    call.writeRope()
+    call.multiply(
+      a.value_weights.unsafelyUnwrapped, count: a.dims.v_head_dim, buffers,
+      ValueWriter(
+        layout: call.layout, packed: a.packed.unsafelyUnwrapped, spare: buffers + 2 * 64))
+  }
+}
+
+/// Where 32 keys' products with 32 weights go, a sixteenth of them at a time.
+private protocol ProductWriter {
+  /// - Parameters:
+  ///   - step: which 32 weights.
+  ///   - group: which 32 keys, of which the first `keys` exist.
+  func write(
+    _ part: Int, of products: UnsafePointer<FloatVector>, step: Int, group: Int, keys: Int)
+}
+
+/// Two keys a part.
+private struct KeyWriter: ProductWriter {
+  let layout: PackedLayout
+  let packed: UnsafeMutableRawPointer
+
+  @inline(__always)
+  func write(
+    _ part: Int, of products: UnsafePointer<FloatVector>, step: Int, group: Int, keys: Int
+  ) {
+    for row in 2 * part..<2 * part + 2 {
+      mla_store_f32(
+        packed + layout.keyOffset(step: step, group: group, row: row),
+        row < keys
+          ? mla_join_bf16(products[2 * row], products[2 * row + 1]) : FloatVector(repeating: 0))
+    }
+  }
+}
+
+/// Two pairs of keys of 16 dims a part; a tile is turned once its last are there.
+private struct ValueWriter: ProductWriter {
+  let layout: PackedLayout
+  let packed: UnsafeMutableRawPointer
+  let spare: UnsafeMutablePointer<FloatVector>
+
+  @inline(__always)
+  func write(
+    _ part: Int, of products: UnsafePointer<FloatVector>, step: Int, group: Int, keys: Int
+  ) {
+    let half = part / 8
+    let tile =
+      (packed
+      + (layout.valuesOffset + step * layout.valueStepBytes + group * layout.valueGroupBytes
+        + half * tileBytes)).assumingMemoryBound(to: FloatVector.self)
+    let zero = FloatVector(repeating: 0)
+    for pair in part % 8 * 2..<part % 8 * 2 + 2 {
+      let even = 2 * pair < keys ? products[4 * pair + half] : zero
+      let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero
+      tile[pair] = mla_pair_bf16(even, odd)
+    }
+    if part % 8 == 7 { transposeTile(tile, spare) }
+  }
+}
+
+/// Writes a finished block of products, a part with each step of the next.
+private struct PendingProducts<Writer: ProductWriter>: CompanionWork {
+  let writer: Writer
+  let products: UnsafePointer<FloatVector>
+  let weightStep: Int
+  let group: Int
+  let keys: Int
+  var part = 0
+
+  @inline(__always)
+  mutating func step() {
+    if part < 16 { write() }
+  }
+
+  @inline(__always)
+  mutating func finish() {
+    while part < 16 { write() }
+  }
+
+  @inline(__always)
+  private mutating func write() {
+    writer.write(part, of: products, step: weightStep, group: group, keys: keys)
+    part += 1
+  }
+}
+
+private struct ProjectBlockCall {
+  let args: mla_project_block_args
+  let layout: PackedLayout
+
+  @inline(__always)
+  init(_ args: mla_project_block_args) {
+    self.args = args
+    layout = PackedLayout(args.dims)
+  }
+
+  /// - Parameter buffers: two blocks of products.
+  @inline(__always)
+  func multiply<Writer: ProductWriter>(
+    _ weights: UnsafeRawPointer, count: Int64, _ buffers: UnsafeMutablePointer<FloatVector>,
+    _ writer: Writer
+  ) {
+    let groupBytes = rowGroupBytes(args.row_dim)
+    var pending = PendingProducts(
+      writer: writer, products: buffers, weightStep: 0, group: 0, keys: 0, part: 16)
+    var buffer = 0
+    for step in 0..<projectionSteps(count) {
+      for group in 0..<(Int(args.num_keys) + groupKeys - 1) / groupKeys {
+        let products = buffers + (buffer & 1) * 64
+        var ahead = Prefetch.nothing
+        multiplyRows(
+          args.tokens.unsafelyUnwrapped + group * groupBytes, weights + step * groupBytes,
+          steps: projectionSteps(args.row_dim), into: products, prefetching: &ahead,
+          besides: &pending)
+        pending.finish()
+        pending = PendingProducts(
+          writer: writer, products: products, weightStep: step, group: group,
+          keys: Int(args.num_keys) - group * groupKeys)
+        buffer += 1
+      }
+    }
+    pending.finish()
+  }
+
+  /// The rope follows the keys' own dims, perhaps in the middle of a tile's row.
+  @inline(__always)
+  func writeRope() {
+    let (nope, rope) = (Int(args.nope_dim), Int(args.dims.qk_head_dim - args.nope_dim))
+    for key in 0..<(Int(args.num_keys) + groupKeys - 1) / groupKeys * groupKeys {
+      let exists = key < Int(args.num_keys)
+      for step in nope / 32..<layout.depthSteps {
+        let target =
+          args.packed.unsafelyUnwrapped
+          + layout.keyOffset(step: step, group: key / groupKeys, row: key % groupKeys)
+        let first = max(nope - step * 32, 0)
+        let done = max(step * 32 - nope, 0)
+        let part =
+          exists && rope > done
+          ? loadTail(
+            Float32Format.self,
+            args.rope.unsafelyUnwrapped + (key * Int(args.rope_stride) + done) * 2,
+            (rope - done) * 2) : FloatVector(repeating: 0)
+        storeBytes(part, target + first * 2, 64 - first * 2)
+      }
+    }
+  }
+}

@@ -1,0 +1,138 @@
+import MLAKernelABI
+import MLAShims
+
+/// A block of keys and values, from the register tile of products into the
+/// panels of `PackedBlock`.
+///
+/// Products lie as [weight][token lanes]. For keys that is a step's operand of
+/// `lanes` keys, so nothing is turned but the rope; values, whose steps are keys,
+/// are turned. Rounding is that of the way over rows in memory.
+@inline(__always)
+func projectBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_project_block_args) {
+  PackedBlock(a.packed.unsafelyUnwrapped, a.dims).clearTail(keys: Int(a.num_keys))
+  let chunks = TokenChunks(a.num_keys)
+  var vector = 0
+  while vector < chunks.vectors {
+    switch chunks.width(from: vector) {
+    case 3: projectChunk(Row3.self, Format.self, a, vector: vector)
+    case 2: projectChunk(Row2.self, Format.self, a, vector: vector)
+    default: projectChunk(Row1.self, Format.self, a, vector: vector)
+    }
+    vector += chunks.width
+  }
+}
+
+/// All weights against a chunk of tokens, which stays in the L1 cache.
+@inline(__always)
+private func projectChunk<Row: QueryRow, Format: ElementFormat>(
+  _: Row.Type, _: Format.Type, _ a: mla_project_block_args, vector: Int
+) {
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (Row.width + 2)) {
+    let products = $0.baseAddress.unsafelyUnwrapped
+    let steps = operandSteps(of: Int(a.row_dim))
+    let keyDim = operandSteps(a.dims) * elementsPerOperand
+    var dim = 0
+    while dim < keyDim {
+      if dim < Int(a.nope_dim) {
+        multiplyPanel(
+          Row.self, a.tokens.unsafelyUnwrapped, a.key_weights.unsafelyUnwrapped, steps: steps,
+          weight: dim, vector: vector, into: products)
+        clearPadding(Row.self, a, products, vector: vector)
+      }
+      if dim + lanes > Int(a.nope_dim) {
+        turnRope(Row.self, Format.self, a, products, dim: dim, vector: vector)
+      }
+      writeKeys(Row.self, Format.self, a, products, dim: dim, vector: vector)
+      dim += lanes
+    }
+    dim = 0
+    while dim < Int(a.dims.v_head_dim) {
+      multiplyPanel(
+        Row.self, a.tokens.unsafelyUnwrapped, a.value_weights.unsafelyUnwrapped, steps: steps,
+        weight: dim, vector: vector, into: products)
+      clearPadding(Row.self, a, products, vector: vector)
+      writeValues(Row.self, Format.self, a, products, dim: dim, vector: vector)
+      dim += lanes
+    }
+  }
+}
+
+/// Keys that do not exist are zero, even where a weight is infinite.
+@inline(__always)
+private func clearPadding<Row: QueryRow>(
+  _: Row.Type, _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>,
+  vector: Int
+) {
+  let last = Row.width - 1
+  let keys = Int(a.num_keys) - (vector + last) * lanes
+  if keys >= lanes { return }
+  let zero = FloatVector(repeating: 0)
+  var key = zero
+  for lane in 0..<lanes { key[lane] = Float(lane) }
+  for row in 0..<lanes {
+    let p = products + (row * Row.width + last)
+    p.pointee = mla_select_ge(key, FloatVector(repeating: Float(keys)), zero, p.pointee)
+  }
+}
+
+/// The rope's part of the `lanes` dims of keys from `dim` on, turned to lie as
+/// products do; zeros behind it.
+@inline(__always)
+private func turnRope<Row: QueryRow, Format: ElementFormat>(
+  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
+  _ products: UnsafeMutablePointer<FloatVector>, dim: Int, vector: Int
+) {
+  let first = max(Int(a.nope_dim) - dim, 0)
+  let bytesDone = max(dim - Int(a.nope_dim), 0) * Format.bytes
+  let bytes = Int(a.dims.qk_head_dim - a.nope_dim) * Format.bytes - bytesDone
+  let pitch = Int(a.rope_stride) * Format.bytes
+  let square = products + lanes * Row.width
+  for column in 0..<Row.width {
+    let key = (vector + column) * lanes
+    for row in 0..<lanes {
+      square[row] = FloatVector(repeating: 0)
+      if bytes > 0 && key + row < Int(a.num_keys) {
+        square[row] = loadTail(
+          Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
+      }
+    }
+    let turned = transpose(square, square + lanes)
+    for row in first..<lanes { products[row * Row.width + column] = turned[row - first] }
+  }
+}
+
+@inline(__always)
+private func writeKeys<Row: QueryRow, Format: ElementFormat>(
+  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
+  _ products: UnsafePointer<FloatVector>, dim: Int, vector: Int
+) {
+  let steps = operandSteps(a.dims)
+  let keys = PackedBlock(a.packed.unsafelyUnwrapped, a.dims).keys
+  for column in 0..<Row.width {
+    let panel = keys + ((vector + column) * lanes * steps + dim / elementsPerOperand * rowsPerGroup)
+    for step in 0..<lanes / elementsPerOperand {
+      let operand = operand(
+        Format.self, products + (step * elementsPerOperand * Row.width + column), pitch: Row.width)
+      scatter(operand, to: panel + step * rowsPerGroup, panelStride: steps)
+    }
+  }
+}
+
+@inline(__always)
+private func writeValues<Row: QueryRow, Format: ElementFormat>(
+  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
+  _ products: UnsafeMutablePointer<FloatVector>, dim: Int, vector: Int
+) {
+  let steps = keyBlock / elementsPerOperand
+  let panels = PackedBlock(a.packed.unsafelyUnwrapped, a.dims).values + dim * steps
+  let square = products + lanes * Row.width
+  for column in 0..<Row.width {
+    for row in 0..<lanes { square[row] = products[row * Row.width + column] }
+    let turned = transpose(square, square + lanes)
+    let first = (vector + column) * lanes / elementsPerOperand
+    for step in 0..<lanes / elementsPerOperand {
+      let operand = operand(Format.self, turned + step * elementsPerOperand, pitch: 1)
+      scatter(operand, to: panels + (first + step) * rowsPerGroup, panelStride: steps)
+    }
+  }
+}
