@@ -45,13 +45,15 @@ func exponentiate<Row: QueryRow>(
 private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>) {
   let rowStride = Int(a.v_stride) * 2
   let dims = Int(a.dims.v_head_dim)
-  var key = 0
-  while key < Int(a.num_keys) {
-    let even = a.v.unsafelyUnwrapped + key * rowStride
-    let hasOdd = key + 1 < Int(a.num_keys)
-    var d = 0
-    while d < dims {
-      let bytes = (dims - d) * 2
+  // Along the keys first: panels are written from end to end, where their
+  // distance would have them all fall into a few sets of the L1 cache.
+  var d = 0
+  while d < dims {
+    let bytes = (dims - d) * 2
+    var key = 0
+    while key < Int(a.num_keys) {
+      let even = a.v.unsafelyUnwrapped + key * rowStride
+      let hasOdd = key + 1 < Int(a.num_keys)
       let low = loadTail(BFloat16Format.self, even + d * 2, bytes)
       let high =
         hasOdd
@@ -62,9 +64,9 @@ private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Fl
       scatter(
         pairs, to: panels + (d * keyBlock / 2 + key / 2 * rowsPerGroup),
         panelStride: keyBlock / 2)
-      d += lanes
+      key += 2
     }
-    key += 2
+    d += lanes
   }
 }
 

@@ -91,9 +91,10 @@ extension LayerConfig {
       numHeads: attention.numHeads, keyDim: Int(latentDims.qk_head_dim),
       kvLoraRank: attention.kvLoraRank, elementBytes: type.bytes,
       keysPerPack: Int(kernel.key_block)
-        * max(1, min(halfOfL2 / blockBytes, AbsorbedShape.mostKeysPerPack / Int(kernel.key_block))))
+        * max(1, min(l2Bytes / blockBytes, AbsorbedShape.mostKeysPerPack / Int(kernel.key_block))))
   }
 }
 
-/// Packed keys are read again by each tile of a chunk's queries.
-private let halfOfL2 = 512 << 10
+/// Packed keys are read again by each tile of a chunk's queries, whose results grow
+/// with every pack: as much as is near a core.
+private let l2Bytes = 1 << 20

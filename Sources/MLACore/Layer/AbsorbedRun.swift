@@ -54,9 +54,16 @@ struct AbsorbedRun {
         to: out + (count * queryStride + rank) * elementBytes, queryStride)
       count += chunk.tokens.count
     }
-    project(
-      rows, count, nope, keys.weights.queries(head: head), rank, out: out,
-      format: config.type, stride: queryStride)
+    if nope > 0 {
+      project(
+        rows, count, nope, keys.weights.queries(head: head), rank, out: out,
+        format: config.type, stride: queryStride)
+    } else {
+      for token in 0..<count {
+        (out + token * queryStride * elementBytes).initializeMemory(
+          as: UInt8.self, repeating: 0, count: rank * elementBytes)
+      }
+    }
   }
 
   private func copy(

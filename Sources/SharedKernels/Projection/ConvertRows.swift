@@ -4,11 +4,27 @@ import MLAShims
 @inline(never)
 func convertRows(_ args: UnsafePointer<mla_convert_args>?) {
   let a = args.unsafelyUnwrapped.pointee
+  if a.format == a.out_format && a.multiplier == 1 { return copyRows(a) }
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: convert(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: convert(Float16Format.self, a)
   case MLA_FORMAT_FLOAT8_E4M3FN: convert(Float8Format.self, a)
   default: convert(Float32Format.self, a)
+  }
+}
+
+@inline(__always)
+private func copyRows(_ a: mla_convert_args) {
+  let bytes: Int
+  switch Int(a.format) {
+  case MLA_FORMAT_FLOAT32: bytes = Float32Format.bytes
+  case MLA_FORMAT_FLOAT8_E4M3FN: bytes = Float8Format.bytes
+  default: bytes = BFloat16Format.bytes
+  }
+  for row in 0..<Int(a.num_rows) {
+    (a.out.unsafelyUnwrapped + row * Int(a.out_stride) * bytes).copyMemory(
+      from: a.rows.unsafelyUnwrapped + row * Int(a.row_stride) * bytes,
+      byteCount: Int(a.row_dim) * bytes)
   }
 }
 
