@@ -762,6 +762,19 @@ struct mla_backend_vtable {
  * fit into the workspace bound, beside the results and the workspace that the
  * backend asks for. Each forward call under way has an object of its own. A
  * failing run's status and message are the call's.
+ *
+ * Sums are fp32; what is rounded between them, by a part of at most u (2^-8 in
+ * bf16, 2^-11 in fp16, 2^-24 in fp32), is rounded to dtype: kv_b_proj and cached
+ * latents that are of another one, scales applied; keys and values; in the
+ * absorbed form queries q' taken to the latents c instead. With weights and
+ * latents that need none a query's lse is therefore off by at most
+ *
+ *     u * scale * max over its keys of sum_d |q_d k_d|, d < qk_nope_head_dim,
+ *     u * scale * max over its keys of sum_r |q'_r c_r| in the absorbed form,
+ *
+ * and typically, errors being of either sign, by a tenth of that: for a few keys
+ * and normally distributed q and k 4e-3 in bf16. How a prompt is cut into steps
+ * does not bear on how keys are rounded.
  */
 
 /** How a request's attention is computed; either way the same result within
@@ -780,6 +793,18 @@ enum {
   MLA_LAYER_ALGORITHM_ABSORBED = 2
 };
 
+/** How a token lies in a paged cache. */
+enum {
+  /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3:
+      the latent, then k_pe; of fp8 all is multiplied by one scale. */
+  MLA_CACHE_FORMAT_PLAIN = 0,
+  /** vLLM's and FlashMLA's fp8_ds_mla: [num_blocks, block_size, 656] bytes, handed in
+      as fp8_e4m3. A token's 512 latents as e4m3, four fp32 that each multiply 128
+      of them, its 64 values of k_pe as bf16. For kv_lora_rank 512 and rope 64. Any
+      alignment; the stride of a block's tokens must be even. */
+  MLA_CACHE_FORMAT_FP8_DS_MLA = 1
+};
+
 /** What a layer is made for. Dimensions and scale as in mla_backend_config. */
 typedef struct mla_layer_config {
   /** Set by MLA_LAYER_CONFIG_INIT. */
@@ -795,7 +820,7 @@ typedef struct mla_layer_config {
   /** MLA_ISA_*, as in mla_backend_config. */
   int32_t max_isa;
   /** MLA_DTYPE_* of q, kv_c_normed and k_pe, in which keys and values are made:
-      bf16, fp16 or fp32. MLA_DTYPE_NONE: that of kv_b_proj. */
+      bf16, fp16 or fp32. MLA_DTYPE_NONE: that of kv_b_proj, unless it is fp8. */
   int32_t dtype;
   /** Registry name of the backend; NULL: the one mla_select_backend() chooses
       for dtype and dimensions. One of the library's own backends decides how
@@ -803,15 +828,16 @@ typedef struct mla_layer_config {
       registered or overriding implementation, the one now behind the name, is
       used through its own run calls (see below). */
   const char *backend;
-  /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16 or
-      fp32, as checkpoints hold it: for each head the rows that make its keys,
-      then those that make its values. Copied into the kernels' own layout,
-      rounded to `dtype`. */
+  /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16,
+      fp32 or, with weight_scales, fp8_e4m3, as checkpoints hold it: for each head
+      the rows that make its keys, then those that make its values. Copied into
+      the kernels' own layout, rounded to `dtype`. */
   const mla_tensor *kv_b_proj;
-  /** MLA_DTYPE_* of kv_cache: bf16, fp16, fp32 or fp8_e4m3. MLA_DTYPE_NONE: dtype. */
+  /** MLA_DTYPE_* of kv_cache: bf16, fp16, fp32 or fp8_e4m3. MLA_DTYPE_NONE: dtype, or
+      fp8_e4m3 where cache_format leaves no choice. */
   int32_t cache_dtype;
-  /** What an fp8 cache's elements are multiplied by; finite and above 0 with
-      one, else 0 or 1. */
+  /** What the elements of a plain fp8 cache are multiplied by; finite and above
+      0 with one, else 0 or 1. */
   float cache_scale;
   /** Most bytes that a forward call uses beside its tensors; 0: as much as is
       fastest. The keys of one request and head must fit, in the absorbed form a
@@ -825,11 +851,18 @@ typedef struct mla_layer_config {
       second layout: num_heads * qk_nope_head_dim * kv_lora_rank more elements of
       `dtype`. */
   int32_t algorithm;
+  /** MLA_CACHE_FORMAT_*. */
+  int32_t cache_format;
+  /** What an fp8_e4m3 kv_b_proj is multiplied by when it is copied: fp32, [1] for
+      all of it or [rows / 128, kv_lora_rank / 128], both rounded up, for blocks of
+      128 x 128 of its elements, heads or no heads (DeepSeek: weight_scale_inv).
+      All finite and above 0. NULL for any other kv_b_proj. */
+  const mla_tensor *weight_scales;
 } mla_layer_config;
 
 #define MLA_LAYER_CONFIG_INIT                                                                \
   {sizeof(mla_layer_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, MLA_DTYPE_NONE, NULL, NULL, \
-   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO}
+   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO, MLA_CACHE_FORMAT_PLAIN, NULL}
 
 /** Never changes: any number of threads may run one at once. */
 typedef struct mla_layer mla_layer;
@@ -860,8 +893,8 @@ typedef struct mla_layer_forward_args {
   /** [num_tokens, qk_rope_head_dim], dtype of q, rope applied; may be NULL where
       qk_rope_head_dim is 0. */
   const mla_tensor *k_pe;
-  /** [num_blocks, block_size, kv_lora_rank + qk_rope_head_dim] of cache_dtype: a
-      token's latent, then its k_pe. May be NULL where nobody has context. */
+  /** [num_blocks, block_size, kv_lora_rank + qk_rope_head_dim] of cache_dtype, or
+      what cache_format says. May be NULL where nobody has context. */
   const mla_tensor *kv_cache;
   /** [num_requests, max_blocks]: token t of request i lies in block
       block_table[i * block_table_stride + t / block_size] at t % block_size.
@@ -898,12 +931,19 @@ mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forw
     themselves. */
 mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_args *args);
 
-/** Puts tokens into a paged cache (vLLM: concat_and_cache_mla). */
+/**
+ * Puts tokens into a paged cache (vLLM: concat_and_cache_mla).
+ *
+ * All values are rounded to nearest even. fp8 saturates at 448, infinities
+ * too, and keeps NaN. With MLA_CACHE_FORMAT_FP8_DS_MLA the scale of 128 latents is
+ * max(largest |latent| / 448, 2^-126), in which a NaN has no part and an infinity
+ * counts as the largest finite fp32; latents are divided by it.
+ */
 typedef struct mla_concat_and_cache_args {
   /** Set by MLA_CONCAT_AND_CACHE_ARGS_INIT. */
   uint32_t struct_size;
-  /** What an fp8 cache's elements will be multiplied by when they are read;
-      finite and above 0 with one, else 0 or 1. */
+  /** What the elements of a plain fp8 cache will be multiplied by when they are
+      read; finite and above 0 with one, else 0 or 1. */
   float cache_scale;
   /** [num_tokens, kv_lora_rank] of bf16, fp16 or fp32. */
   const mla_tensor *kv_c_normed;
@@ -915,15 +955,19 @@ typedef struct mla_concat_and_cache_args {
       from num_slots on are not read. May be NULL where num_slots is 0. */
   const int64_t *slot_mapping;
   int64_t num_slots;
-  /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3;
-      must not overlap an input. */
+  /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3, or
+      what cache_format says; must not overlap an input. */
   const mla_tensor *kv_cache;
   /** NULL on CPU. */
   void *stream;
+  /** MLA_CACHE_FORMAT_*. */
+  int32_t cache_format;
+  uint32_t reserved;
 } mla_concat_and_cache_args;
 
-#define MLA_CONCAT_AND_CACHE_ARGS_INIT \
-  {sizeof(mla_concat_and_cache_args), 0.0f, NULL, NULL, NULL, 0, NULL, NULL}
+#define MLA_CONCAT_AND_CACHE_ARGS_INIT                                   \
+  {sizeof(mla_concat_and_cache_args), 0.0f, NULL, NULL, NULL, 0, NULL, NULL, \
+   MLA_CACHE_FORMAT_PLAIN, 0}
 
 mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
 

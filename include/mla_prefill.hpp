@@ -416,7 +416,7 @@ inline void merge_attn_states(const tensor& output, const tensor* output_lse,
 /// From latents and a paged cache to the output; shareable by threads.
 class layer : public detail::handle<mla_layer, mla_layer_destroy> {
  public:
-  /// `config.kv_b_proj` may go once this has returned.
+  /// `config.kv_b_proj` and `config.weight_scales` may go once this has returned.
   explicit layer(const mla_layer_config& config) { check(mla_layer_create(&config, &raw_)); }
 
   void forward(const mla_layer_forward_args& args) const { check(mla_layer_forward(raw_, &args)); }
@@ -435,12 +435,14 @@ inline void concat_and_cache_mla(const mla_concat_and_cache_args& args) {
 }
 
 /// Token i goes to slot slot_mapping[i], nowhere if that is -1; `cache_scale` is
-/// that of an fp8 cache.
+/// that of a plain fp8 cache.
 inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
                                  const tensor& kv_cache, span<const std::int64_t> slot_mapping,
-                                 float cache_scale = 0) {
+                                 float cache_scale = 0,
+                                 std::int32_t cache_format = MLA_CACHE_FORMAT_PLAIN) {
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.cache_scale = cache_scale;
+  args.cache_format = cache_format;
   args.kv_c_normed = &kv_c_normed;
   args.k_pe = &k_pe;
   args.slot_mapping = slot_mapping.data();

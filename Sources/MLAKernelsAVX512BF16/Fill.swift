@@ -7,4 +7,5 @@ public func fillAVX512BF16Kernels(_ table: UnsafeMutablePointer<mla_kernel_table
   table.pointee.bf16_projection = projectionKernel(family: MLA_FAMILY_AVX512_BF16)
   table.pointee.combine = combinePartials
   table.pointee.convert = convertRows
+  table.pointee.quantize = quantizeRows
 }

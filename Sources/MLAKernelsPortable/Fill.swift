@@ -8,5 +8,5 @@ public func fillPortableKernels(_ table: UnsafeMutablePointer<mla_kernel_table>)
   table.pointee = mla_kernel_table(
     bf16: kernel, fp16: kernel, fp32: kernel, bf16_projection: projection,
     fp16_projection: projection, fp32_projection: projection, combine: combinePartials,
-    convert: convertRows)
+    convert: convertRows, quantize: quantizeRows)
 }

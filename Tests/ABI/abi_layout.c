@@ -65,6 +65,8 @@ VALUE(MLA_PLATFORM_AUTO, 0);
 VALUE(MLA_PLATFORM_CPU, 1);
 VALUE(MLA_PLATFORM_CUDA, 2);
 VALUE(MLA_PLATFORM_ROCM, 3);
+VALUE(MLA_CACHE_FORMAT_PLAIN, 0);
+VALUE(MLA_CACHE_FORMAT_FP8_DS_MLA, 1);
 
 SIZE(mla_cpu_info, 112);
 FIELD(mla_cpu_info, struct_size, 0, 4);
@@ -225,7 +227,7 @@ FIELD(mla_backend_vtable, supports_out, 80, 8);
 FIELD(mla_backend_vtable, supports_quant_output, 88, 8);
 FIELD(mla_backend_vtable, workspace_size, 96, 8);
 
-SIZE(mla_layer_config, 80);
+SIZE(mla_layer_config, 88);
 FIELD(mla_layer_config, struct_size, 0, 4);
 FIELD(mla_layer_config, num_heads, 4, 4);
 FIELD(mla_layer_config, scale, 8, 8);
@@ -241,6 +243,8 @@ FIELD(mla_layer_config, cache_dtype, 56, 4);
 FIELD(mla_layer_config, cache_scale, 60, 4);
 FIELD(mla_layer_config, workspace_bound, 64, 8);
 FIELD(mla_layer_config, algorithm, 72, 4);
+FIELD(mla_layer_config, cache_format, 76, 4);
+FIELD(mla_layer_config, weight_scales, 80, 8);
 
 SIZE(mla_layer_forward_args, 120);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);
@@ -261,7 +265,7 @@ FIELD(mla_layer_forward_args, workspace, 96, 8);
 FIELD(mla_layer_forward_args, workspace_size, 104, 8);
 FIELD(mla_layer_forward_args, stream, 112, 8);
 
-SIZE(mla_concat_and_cache_args, 56);
+SIZE(mla_concat_and_cache_args, 64);
 FIELD(mla_concat_and_cache_args, struct_size, 0, 4);
 FIELD(mla_concat_and_cache_args, cache_scale, 4, 4);
 FIELD(mla_concat_and_cache_args, kv_c_normed, 8, 8);
@@ -270,6 +274,8 @@ FIELD(mla_concat_and_cache_args, slot_mapping, 24, 8);
 FIELD(mla_concat_and_cache_args, num_slots, 32, 8);
 FIELD(mla_concat_and_cache_args, kv_cache, 40, 8);
 FIELD(mla_concat_and_cache_args, stream, 48, 8);
+FIELD(mla_concat_and_cache_args, cache_format, 56, 4);
+FIELD(mla_concat_and_cache_args, reserved, 60, 4);
 
 /* Another prototype of the same name does not compile. */
 uint32_t mla_abi_version(void);

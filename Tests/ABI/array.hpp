@@ -47,7 +47,31 @@ inline std::uint16_t half_bits(double value) {
   return static_cast<std::uint16_t>(sign | bits);
 }
 
+inline double float8_value(std::uint8_t bits) {
+  const int exponent = bits >> 3 & 15, fraction = bits & 7;
+  const double sign = (bits & 0x80) != 0 ? -1.0 : 1.0;
+  if ((bits & 0x7F) == 0x7F) return std::nan("");
+  return sign * (exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10));
+}
+
+/// Round to nearest, ties to even; saturates at 448.
+inline std::uint8_t float8_bits(double value) {
+  const double size = std::min(std::fabs(value), 448.0);
+  int exponent = size == 0 ? -6 : std::max(std::ilogb(size), -6);
+  double units = std::nearbyint(std::ldexp(size, 3 - exponent));
+  if (units >= 16) {
+    units /= 2;
+    ++exponent;
+  }
+  const int bits = units < 8 ? static_cast<int>(units)
+                             : ((exponent + 7) << 3) + static_cast<int>(units) - 8;
+  return static_cast<std::uint8_t>((std::signbit(value) ? 0x80 : 0) | bits);
+}
+
 inline double load(const void* at, std::int32_t dtype) {
+  if (dtype == MLA_DTYPE_FLOAT8_E4M3FN) {
+    return float8_value(*static_cast<const std::uint8_t*>(at));
+  }
   if (dtype == MLA_DTYPE_FLOAT32) {
     float value;
     std::memcpy(&value, at, sizeof(value));
@@ -63,6 +87,10 @@ inline double load(const void* at, std::int32_t dtype) {
 }
 
 inline void store(void* at, std::int32_t dtype, double value) {
+  if (dtype == MLA_DTYPE_FLOAT8_E4M3FN) {
+    *static_cast<std::uint8_t*>(at) = float8_bits(value);
+    return;
+  }
   if (dtype == MLA_DTYPE_FLOAT16) {
     const std::uint16_t bits = half_bits(value);
     std::memcpy(at, &bits, sizeof(bits));

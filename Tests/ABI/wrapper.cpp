@@ -114,25 +114,24 @@ void planning() {
 }
 
 /// A prompt at once, then in two steps with what the first one cached.
-void layers() {
-  const test::Model model{2, 8, 4, 8, 16};
+///
+/// `config` says how the weights and the cache are held.
+void prompt_in_steps(const test::Model& model, mla_layer_config config, test::Array& weights,
+                     const test::Array& cache, float tolerance) {
   constexpr std::int64_t tokens = 6, first = 4;
   std::mt19937 random(7);
-  test::Array weights(MLA_DTYPE_FLOAT32, {model.heads * (model.nope + model.v), model.rank});
   test::Array q(MLA_DTYPE_FLOAT32, {tokens, model.heads, model.qk()});
   test::Array latents(MLA_DTYPE_FLOAT32, {tokens, model.rank});
   test::Array rope(MLA_DTYPE_FLOAT32, {tokens, model.rope});
-  test::Array cache(MLA_DTYPE_FLOAT32, {2, 3, model.rank + model.rope});
   test::Array whole(MLA_DTYPE_FLOAT32, {tokens, model.heads, model.v});
   test::Array rest(MLA_DTYPE_FLOAT32, {tokens - first, model.heads, model.v});
   for (test::Array* input : {&weights, &q, &latents, &rope}) input->fill(random);
-  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
   config.num_heads = model.heads;
-  config.scale = 0.25;
   config.kv_lora_rank = model.rank;
   config.qk_nope_head_dim = model.nope;
   config.qk_rope_head_dim = model.rope;
   config.v_head_dim = model.v;
+  config.dtype = MLA_DTYPE_FLOAT32;
   config.kv_b_proj = &weights.view();
   const mla::layer layer(config);
 
@@ -159,15 +158,39 @@ void layers() {
   forward(0, whole);
   // Token t lies in block {1, 0}[t / 3] at t % 3.
   const std::int64_t slots[] = {3, 4, 5, 0};
-  mla::concat_and_cache_mla(latents.view(), rope.view(), cache.view(), slots);
+  mla::concat_and_cache_mla(latents.view(), rope.view(), cache.view(), slots, config.cache_scale,
+                            config.cache_format);
   forward(first, rest);
   const auto* expected = static_cast<const float*>(whole.view().data) + first * model.heads * model.v;
   const auto* actual = static_cast<const float*>(rest.view().data);
   for (std::int64_t i = 0; i < (tokens - first) * model.heads * model.v; ++i) {
-    CHECK(std::fabs(actual[i] - expected[i]) < 1e-5F);
+    CHECK(std::fabs(actual[i] - expected[i]) < tolerance);
   }
   config.backend = "NOBODY";
   expect_throws(MLA_ERROR_NOT_REGISTERED, "NOBODY", [&] { (void)mla::layer(config); });
+}
+
+void layers() {
+  const test::Model model{2, 8, 4, 8, 16};
+  test::Array weights(MLA_DTYPE_FLOAT32, {model.heads * (model.nope + model.v), model.rank});
+  const test::Array cache(MLA_DTYPE_FLOAT32, {2, 3, model.rank + model.rope});
+  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+  config.scale = 0.25;
+  prompt_in_steps(model, config, weights, cache, 1e-5F);
+}
+
+void quantized_layers() {
+  const test::Model model{2, 8, 64, 8, 512};
+  test::Array weights(MLA_DTYPE_FLOAT8_E4M3FN, {model.heads * (model.nope + model.v), model.rank});
+  const test::Array cache(MLA_DTYPE_FLOAT8_E4M3FN, {2, 3, 656});
+  // Values of about 1 from sums of 512.
+  float scale = 0.05F;
+  const mla::tensor scales(&scale, {1});
+  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+  config.scale = 0.1;
+  config.weight_scales = &scales;
+  config.cache_format = MLA_CACHE_FORMAT_FP8_DS_MLA;
+  prompt_in_steps(model, config, weights, cache, 0.2F);
 }
 
 /// Fails as it is told to.
@@ -219,5 +242,6 @@ int main(int argc, char** argv) {
                     {"wrapper listing", listing},
                     {"wrapper planning", planning},
                     {"wrapper layers", layers},
+                    {"wrapper quantized layers", quantized_layers},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});
 }

@@ -46,14 +46,72 @@ final class ConvertKernelTests: XCTestCase {
     }
   }
 
+  /// Ties, subnormals, what saturates and what is no number among them.
+  func testEveryBFloat16IntoFloat8() {
+    let all = PoisonedTensor(.bfloat16, rows: 1, dim: 1 << 16)
+    for code in 0..<1 << 16 {
+      all.format.storeBits(UInt32(code), to: all.pointer() + 2 * code)
+    }
+    for isa in Self.tables {
+      let out = convert(all, to: .float8E4M3FN, times: 1, isa)
+      for code in 0..<1 << 16 {
+        let bits = out.format.loadBits(out.pointer() + code)
+        let value = all[0, 0, code]
+        let expected = value.isNaN ? 0x7F | (bits & 0x80) : out.format.bits(value)
+        XCTAssertEqual(bits, expected, "table \(isa), \(value)")
+      }
+    }
+  }
+
+  func testGroupsWithScalesOfTheirOwn() {
+    for isa in Self.tables {
+      for seed: UInt64 in 0..<30 {
+        var random = SplitMix64(seed: seed)
+        let source = random.pick([ElementFormat.float8E4M3FN, .bfloat16])
+        let target = random.pick(ElementFormat.inputs)
+        let rows = PoisonedTensor(
+          source, rows: 5, dim: random.int(1...300), rowGap: random.int(0...3))
+        rows.fillNormal(&random, deviation: 30)
+        let group = random.pick([1, 16, 100, 128])
+        let groups = (rows.dim + group - 1) / group
+        // As bytes among bytes: at any alignment.
+        let stride = random.chance(0.3) ? 0 : groups * 4 + random.int(0...5)
+        let scales = GuardedMemory(byteCount: (stride == 0 ? 0 : 4 * stride) + groups * 4)
+        func scale(_ row: Int, _ group: Int) -> UnsafeMutableRawPointer {
+          scales.base + (row * stride + group * 4)
+        }
+        for row in 0..<5 {
+          for g in 0..<groups {
+            scale(row, g).storeBytes(of: Float(random.normal()), as: Float.self)
+          }
+        }
+        let out = convert(
+          rows, to: target, times: 0.5, isa, scales: scales.base, stride: stride, group: group)
+        for row in 0..<5 {
+          for d in 0..<rows.dim {
+            let factor = Double(scale(row, d / group).loadUnaligned(as: Float.self)) * 0.5
+            XCTAssertTrue(
+              target.isNearest(
+                out[row, 0, d], to: rows[row, 0, d] * factor,
+                slack: target == .float32 ? 0 : 0x1p-23),
+              "table \(isa), seed \(seed), \(row), \(d)")
+          }
+        }
+        XCTAssertTrue(out.surroundingsAreIntact, "table \(isa), seed \(seed)")
+      }
+    }
+  }
+
   private func convert(
-    _ rows: PoisonedTensor, to target: ElementFormat, times multiplier: Float, _ isa: Int32
+    _ rows: PoisonedTensor, to target: ElementFormat, times multiplier: Float, _ isa: Int32,
+    scales: UnsafeRawPointer? = nil, stride: Int = 0, group: Int = 0
   ) -> PoisonedTensor {
     let out = PoisonedTensor(target, rows: rows.rows, dim: rows.dim, rowGap: 4)
     var args = mla_convert_args(
       rows: rows.pointer(), row_stride: Int64(rows.rowStride), num_rows: Int64(rows.rows),
       row_dim: Int64(rows.dim), format: rows.format.rawValue, out_format: target.rawValue,
-      multiplier: multiplier, out: out.pointer(), out_stride: Int64(out.rowStride))
+      multiplier: multiplier, out: out.pointer(), out_stride: Int64(out.rowStride), scales: scales,
+      scale_stride: Int64(stride), scale_group: Int64(group))
     KernelTables.table(cappedAt: isa).pointee.convert(&args)
     return out
   }

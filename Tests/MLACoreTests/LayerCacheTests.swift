@@ -5,45 +5,45 @@ import XCTest
 
 /// Putting tokens into a paged cache.
 final class LayerCacheTests: XCTestCase {
-  private let (rank, rope, tokens) = (37, 6, 70)
+  private let tokens = 70
 
   func testEveryFormatGoesToItsSlot() throws {
     var random = SplitMix64(seed: 41)
     for format in ElementFormat.inputs {
-      for cacheFormat in ElementFormat.allCases {
-        let problem = CacheProblem(format, cacheFormat, rank: rank, rope: rope, tokens, &random)
-        try problem.run()
-        for (token, slot) in problem.slots.enumerated() where slot >= 0 {
-          let (block, offset) = Int(slot).quotientAndRemainder(dividingBy: problem.cache.heads)
-          for d in 0..<rank + rope {
-            let value =
-              d < rank ? problem.latents[token, 0, d] : problem.rope[token, 0, d - rank]
-            XCTAssertTrue(
-              cacheFormat.isNearest(
-                problem.cache[block, offset, d], to: value / Double(problem.scale), slack: 0),
-              "\(format.name) to \(cacheFormat.name)")
-          }
+      for model in CacheModel.all {
+        for _ in 0..<3 {
+          let problem = CacheProblem(format, model, tokens, &random)
+          try check(problem, "\(format.name) to \(model)")
         }
-        // Slots of no token, and whatever lies between slots, are as they were.
-        let written = Set(problem.slots)
-        let places = problem.cache.rows * problem.cache.heads
-        for slot in 0..<places where !written.contains(Int64(slot)) {
-          let (block, offset) = slot.quotientAndRemainder(dividingBy: problem.cache.heads)
-          let bits = cacheFormat.loadBits(problem.cache.pointer(row: block, head: offset))
-          XCTAssertEqual(bits, cacheFormat.poison)
-        }
-        XCTAssertTrue(problem.cache.surroundingsAreIntact)
       }
     }
+  }
+
+  private func check(_ problem: CacheProblem, _ what: String) throws {
+    let cache = problem.cache
+    try problem.run()
+    for (token, slot) in problem.slots.enumerated() where slot >= 0 {
+      let (block, offset) = Int(slot).quotientAndRemainder(dividingBy: cache.heads)
+      let expected = problem.model.bits(
+        latents: problem.latents.values(row: token), rope: problem.rope.values(row: token))
+      XCTAssertEqual(cache.slot(block, offset), expected, what)
+    }
+    // Slots of no token, and whatever lies between slots, are as they were.
+    let written = Set(problem.slots)
+    for slot in 0..<cache.rows * cache.heads where !written.contains(Int64(slot)) {
+      let (block, offset) = slot.quotientAndRemainder(dividingBy: cache.heads)
+      XCTAssertTrue(cache.slot(block, offset).allSatisfy { $0 == cache.format.poison }, what)
+    }
+    XCTAssertTrue(cache.surroundingsAreIntact, what)
   }
 
   func testBadInputIsRefusedByName() throws {
     var random = SplitMix64(seed: 42)
     func check(
-      _ text: String, cache: ElementFormat = .float8E4M3FN,
+      _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
       _ change: (inout mla_concat_and_cache_args) -> Void
     ) {
-      let problem = CacheProblem(.bfloat16, cache, rank: rank, rope: rope, tokens, &random)
+      let problem = CacheProblem(.bfloat16, cache, tokens, &random)
       let before = problem.cache.bits
       XCTAssertThrowsError(try problem.run(change: change), text) { error in
         XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
@@ -53,49 +53,77 @@ final class LayerCacheTests: XCTestCase {
     for scale in [0, -1, Float.nan, .infinity] {
       check("cache_scale = ") { $0.cache_scale = scale }
     }
-    check("cache_scale = 2", cache: .bfloat16) { $0.cache_scale = 2 }
+    check("cache_scale = 2", cache: .plain(.bfloat16)) { $0.cache_scale = 2 }
+    check("cache_scale = 2", cache: .dsMLA) { $0.cache_scale = 2 }
+    check("cache_format = 2") { $0.cache_format = 2 }
+    check("kv_cache.shape[2] = 43: must be 656") {
+      ($0.cache_format, $0.cache_scale) = (1, 0)
+    }
+    check("k_pe = NULL", cache: .dsMLA) { $0.k_pe = nil }
+    check("args.reserved = 3") { $0.reserved = 3 }
     check("kv_c_normed = NULL") { $0.kv_c_normed = nil }
     check("k_pe = NULL") { $0.k_pe = nil }
     check("kv_cache = NULL") { $0.kv_cache = nil }
     check("slot_mapping = NULL") { $0.slot_mapping = nil }
     check("num_slots = -1") { $0.num_slots = -1 }
     check("num_slots = 71") { $0.num_slots = 71 }
-    for slot in [-2, 13 * 8, Int64.min, .max] {
+    for slot in [-2, 110, Int64.min, .max] {
       var slots = [Int64](repeating: -1, count: tokens)
       slots[3] = slot
       slots.withUnsafeBufferPointer { slots in
         check("slot_mapping[3] = \(slot)") { $0.slot_mapping = slots.baseAddress }
       }
     }
-    var narrow = mla_tensor()
-    check("k_pe.shape[1] = 6: must be 5") { args in
-      narrow = args.kv_cache.pointee
-      narrow.shape.2 -= 1
-      withUnsafePointer(to: &narrow) { args.kv_cache = $0 }
+    var changed = mla_tensor()
+    func check(
+      _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
+      _ field: WritableKeyPath<mla_concat_and_cache_args, UnsafePointer<mla_tensor>?>,
+      _ change: @escaping (inout mla_tensor) -> Void
+    ) {
+      check(text, cache: cache) { args in
+        changed = args[keyPath: field]!.pointee
+        change(&changed)
+        args.num_slots = 0
+        withUnsafePointer(to: &changed) { args[keyPath: field] = $0 }
+      }
     }
+    check("k_pe.shape[1] = 6: must be 5", \.kv_cache) { $0.shape.2 -= 1 }
+    check("kv_cache.shape[2] = 655: must be 656", cache: .dsMLA, \.kv_cache) { $0.shape.2 -= 1 }
+    check("kv_cache.strides[1] = 657: must be even", cache: .dsMLA, \.kv_cache) {
+      ($0.shape.0, $0.strides.1) = (1, 657)
+    }
+    check("kv_cache.dtype = MLA_DTYPE_BFLOAT16: must be", cache: .dsMLA, \.kv_cache) { tensor in
+      (tensor.dtype, tensor.shape.0) = (3, 1)
+    }
+    check("kv_c_normed.shape[1] = 511: must be 512", cache: .dsMLA, \.kv_c_normed) {
+      $0.shape.1 -= 1
+    }
+    check("k_pe.shape[1] = 63: must be 64", cache: .dsMLA, \.k_pe) { $0.shape.1 -= 1 }
   }
 }
 
 private final class CacheProblem {
+  let model: CacheModel
   let latents: PoisonedTensor
   let rope: PoisonedTensor
   let cache: PoisonedTensor
   let slots: [Int64]
-  let scale: Float
 
   init(
-    _ format: ElementFormat, _ cacheFormat: ElementFormat, rank: Int, rope ropeDim: Int,
-    _ tokens: Int, _ random: inout SplitMix64
+    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int, _ random: inout SplitMix64
   ) {
+    self.model = model
+    let (rank, ropeDim) = model.code == 0 ? (37, 6) : (512, 64)
     latents = PoisonedTensor(format, rows: tokens, dim: rank, rowGap: random.int(0...5))
     rope = PoisonedTensor(format, rows: tokens, dim: ropeDim, rowGap: random.int(0...5))
     latents.fillNormal(&random)
     rope.fillNormal(&random)
+    let blockSize = random.pick([1, 7, 8, 16])
+    let blocks = 110 / blockSize
     cache = PoisonedTensor(
-      cacheFormat, rows: 13, heads: 8, dim: rank + ropeDim, headGap: random.int(0...3),
-      rowGap: random.int(0...5))
-    scale = cacheFormat == .float8E4M3FN ? 0.125 : 1
-    let places = Array(0..<Int64(13 * 8)).shuffled(using: &random)
+      model.format, rows: blocks, heads: blockSize, dim: model.width(rank: rank, rope: ropeDim),
+      headGap: 2 * random.int(0...2), rowGap: random.int(0...5))
+    let places = Array(0..<Int64(blocks * blockSize)).shuffled(using: &random)
     slots = (0..<tokens).map { $0 % 5 == 2 ? -1 : places[$0] }
   }
 
@@ -105,9 +133,10 @@ private final class CacheProblem {
       try slots.withUnsafeBufferPointer { slots in
         let first = UnsafePointer(tensors.baseAddress!)
         var args = mla_concat_and_cache_args(
-          struct_size: UInt32(MemoryLayout<mla_concat_and_cache_args>.size), cache_scale: scale,
+          struct_size: UInt32(MemoryLayout<mla_concat_and_cache_args>.size), cache_scale: model.scale,
           kv_c_normed: first, k_pe: first + 1, slot_mapping: slots.baseAddress,
-          num_slots: Int64(slots.count), kv_cache: first + 2, stream: nil)
+          num_slots: Int64(slots.count), kv_cache: first + 2, stream: nil,
+          cache_format: model.code, reserved: 0)
         change(&args)
         ConcatAndCache.run(try ConcatAndCacheArguments(&args))
       }

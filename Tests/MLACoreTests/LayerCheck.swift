@@ -5,7 +5,7 @@ import XCTest
 /// Runs a step on layers of one model and compares the results with float64, and
 /// what lies around them with what lay there before.
 func check(_ step: LayerStep, _ layers: [MLALayer], _ message: String) throws {
-  let reference = step.reference
+  let reference = step.reference()
   // Keys are rounded to the layer's dtype: a query that sees few of them has
   // an lse that is off by as much as its largest score is.
   let bounds: (out: Double, lse: Double) =

@@ -56,7 +56,7 @@ final class LayerInputTests: XCTestCase {
   }
 
   func testCacheTypeAndWidth() throws {
-    let step = makeStep(cache: .float16)
+    let step = makeStep(cache: .plain(.float16))
     refused(
       step, try model.makeLayer(),
       "kv_cache.dtype = MLA_DTYPE_FLOAT16: must be MLA_DTYPE_BFLOAT16")
@@ -73,6 +73,85 @@ final class LayerInputTests: XCTestCase {
     try withUnsafePointer(to: &empty) { empty in
       refused(wide, try model.makeLayer(), "kv_cache.shape[1] = 0") { $0.kv_cache = empty }
     }
+  }
+
+  func testDsMLACache() throws {
+    func check(_ text: String, _ model: LayerModel, _ change: (inout mla_layer_config) -> Void) {
+      XCTAssertThrowsError(try model.makeLayer(cache: .dsMLA, change: change), text) { error in
+        XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+      }
+    }
+    check("config.kv_lora_rank = 256: must be 512", model) { _ in }
+    let wide = LayerModel(.bfloat16, numHeads: 1, dims: LayerModel.allDims[0], &random)
+    check("config.cache_dtype = MLA_DTYPE_BFLOAT16: must be", wide) { $0.cache_dtype = 3 }
+    check("config.cache_scale = 0.5: must be 0 or 1", wide) { $0.cache_scale = 0.5 }
+    check("config.cache_format = 2: must be one of", wide) { $0.cache_format = 2 }
+    check("config.cache_format = -1: must be one of", wide) { $0.cache_format = -1 }
+    let ropeless = LayerModel(.bfloat16, numHeads: 1, dims: LayerModel.allDims[2], &random)
+    check("config.qk_rope_head_dim = 0: must be 64", ropeless) { _ in }
+    let step = LayerStep(
+      wide, [wide.sequence(9, &random)], contexts: [5], cache: .dsMLA, blockSize: 8, &random)
+    for (text, change) in [
+      ("kv_cache.shape[2] = 576: must be 656", { $0.shape.2 = 576 }),
+      ("kv_cache.strides[1] = 657: must be even", { $0.strides.1 = 657 }),
+      ("kv_cache.dtype = MLA_DTYPE_FLOAT16: must be", { $0.dtype = 2 }),
+    ] as [(String, (inout mla_tensor) -> Void)] {
+      var tensor = view(step.cache, rank: 3)
+      // One block: any stride stays within the memory.
+      tensor.shape.0 = 1
+      change(&tensor)
+      let layer = try wide.makeLayer(cache: .dsMLA)
+      withUnsafePointer(to: &tensor) { tensor in
+        refused(step, layer, text) { $0.kv_cache = tensor }
+      }
+    }
+  }
+
+  func testWeightScales() throws {
+    // 9 rows of blocks, 2 columns.
+    let model = LayerModel(
+      .bfloat16, numHeads: 9, dims: LayerModel.allDims[4], weights: .float8E4M3FN, &random)
+    let blocks = PoisonedTensor(.float32, rows: 9, dim: 2, rowGap: 1)
+    func check(
+      _ text: String, of model: LayerModel, _ change: (inout mla_tensor) -> Void = { _ in }
+    ) {
+      var tensor = view(blocks)
+      change(&tensor)
+      func make() throws {
+        try withUnsafePointer(to: &tensor) { tensor in
+          _ = try model.makeLayer { $0.weight_scales = tensor }
+        }
+      }
+      XCTAssertThrowsError(try make(), text) { error in
+        XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+      }
+    }
+    for row in 0..<9 { for column in 0..<2 { blocks[row, 0, column] = 0.5 } }
+    check("config.weight_scales.shape[0] = 8: must be 9", of: model) { $0.shape.0 = 8 }
+    check("config.weight_scales.shape[1] = 3: must be 2", of: model) { $0.shape.1 = 3 }
+    check("config.weight_scales.shape[0] = 9: must be 1", of: model) {
+      ($0.ndim, $0.strides.0) = (1, 1)
+    }
+    check("config.weight_scales.ndim = 3: must be 2", of: model) { $0.ndim = 3 }
+    check("config.weight_scales.dtype = MLA_DTYPE_BFLOAT16", of: model) { $0.dtype = 3 }
+    check("config.weight_scales.data = NULL", of: model) { $0.data = nil }
+    check("must be NULL for a kv_b_proj of MLA_DTYPE_BFLOAT16", of: self.model)
+    for scale in [0, -1, Double.nan, .infinity] {
+      blocks[7, 0, 1] = scale
+      check("config.weight_scales[7][1] = \(Float(scale)): must be finite and above 0", of: model)
+      check("config.weight_scales[0] = \(Float(scale)): must be", of: model) {
+        ($0.ndim, $0.shape.0) = (1, 1)
+        $0.data = blocks.pointer(row: 7) + 4
+      }
+      blocks[7, 0, 1] = 0.5
+    }
+    func refused(_ text: String, _ change: (inout mla_layer_config) -> Void) {
+      XCTAssertThrowsError(try model.makeLayer(change: change), text) { error in
+        XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+      }
+    }
+    refused("config.weight_scales = NULL") { $0.weight_scales = nil }
+    refused("config.dtype = MLA_DTYPE_FLOAT8_E4M3FN: must be") { $0.dtype = 0 }
   }
 
   func testWorkspaceAndBoundSayWhatIsNeeded() throws {
@@ -110,10 +189,11 @@ final class LayerInputTests: XCTestCase {
     check("config.max_isa = 77", try model.makeLayer(maxISA: 77))
     check("NOBODY", try model.makeLayer(backend: "NOBODY"))
     check("CUSTOM", try model.makeLayer(backend: "CUSTOM"))
-    for scale in [0, -1, Float.nan, .infinity] {
-      check("config.cache_scale = ", try model.makeLayer(cache: .float8E4M3FN, cacheScale: scale))
+    for scale in [0, -1, Double.nan, .infinity] {
+      let cache = CacheModel.plain(.float8E4M3FN, scale: scale)
+      check("config.cache_scale = ", try model.makeLayer(cache: cache))
     }
-    check("config.cache_scale = 2.0", try model.makeLayer(cacheScale: 2))
+    check("config.cache_scale = 2.0", try model.makeLayer { $0.cache_scale = 2 })
     var changed = model
     changed.scale = .nan
     check("config.scale", try changed.makeLayer())
@@ -126,7 +206,7 @@ final class LayerInputTests: XCTestCase {
     }
   }
 
-  private func makeStep(cache: ElementFormat? = nil) -> LayerStep {
+  private func makeStep(cache: CacheModel? = nil) -> LayerStep {
     LayerStep(
       model, sequences, contexts: [20, 0, 16], cache: cache, blockSize: 8, &random)
   }

@@ -23,6 +23,8 @@ struct LayerModel: @unchecked Sendable {
   var scale: Double
   /// [heads * (nope + v), rank].
   let weights: PoisonedTensor
+  /// Of fp8 weights: one for blocks of 128 x 128, or for all of them.
+  var weightScales: PoisonedTensor?
 
   var qkDim: Int { nope + rope }
 
@@ -36,35 +38,71 @@ struct LayerModel: @unchecked Sendable {
     scale = 1 / Double(nope + rope).squareRoot()
     weights = PoisonedTensor(
       weightsFormat ?? format, rows: numHeads * (nope + vDim), dim: rank, rowGap: random.int(0...5))
-    weights.fillNormal(&random, deviation: 1 / Double(rank).squareRoot())
+    let deviation = 1 / Double(rank).squareRoot()
+    guard weights.format == .float8E4M3FN else {
+      weights.fillNormal(&random, deviation: deviation)
+      return
+    }
+    weights.fillNormal(&random, deviation: 60)
+    let blocks = random.chance(0.3) ? (1, 1) : (weights.rows.blocks, rank.blocks)
+    let scales = PoisonedTensor(
+      .float32, rows: blocks.0, dim: blocks.1, rowGap: random.int(0...3))
+    for i in 0..<blocks.0 {
+      for j in 0..<blocks.1 { scales[i, 0, j] = deviation / 60 * random.uniform(0.3...1) }
+    }
+    weightScales = scales
   }
 
   /// Another's weights, with dimensions that are not theirs.
   init(
     _ other: LayerModel, numHeads: Int, dims: (nope: Int, rope: Int, v: Int, rank: Int)
   ) {
-    (format, scale, weights) = (other.format, other.scale, other.weights)
+    (format, scale, weights, weightScales) = (
+      other.format, other.scale, other.weights, other.weightScales
+    )
     self.numHeads = numHeads
     (nope, rope, vDim, rank) = dims
   }
 
   func makeLayer(
-    backend: String? = nil, cache: ElementFormat? = nil, cacheScale: Float = 0,
-    bound: Int64 = 0, maxISA: Int32 = 0, algorithm: Int = MLA_LAYER_ALGORITHM_AUTO
+    backend: String? = nil, cache: CacheModel? = nil, bound: Int64 = 0, maxISA: Int32 = 0,
+    algorithm: Int = MLA_LAYER_ALGORITHM_AUTO, change: (inout mla_layer_config) -> Void = { _ in }
   ) throws -> MLALayer {
-    var tensor = view(weights)
-    return try withUnsafePointer(to: &tensor) { tensor in
+    var tensors = [view(weights)] + (weightScales.map { [scalesView($0)] } ?? [])
+    return try tensors.withUnsafeMutableBufferPointer { tensors in
+      let tensor = UnsafePointer(tensors.baseAddress!)
       var config = mla_layer_config(
         struct_size: UInt32(MemoryLayout<mla_layer_config>.size), num_heads: Int32(numHeads),
         scale: scale, kv_lora_rank: Int32(rank), qk_nope_head_dim: Int32(nope),
         qk_rope_head_dim: Int32(rope), v_head_dim: Int32(vDim), max_isa: maxISA,
         dtype: format.rawValue, backend: nil, kv_b_proj: tensor,
-        cache_dtype: cache?.rawValue ?? 0, cache_scale: cacheScale, workspace_bound: bound,
-        algorithm: Int32(algorithm))
+        cache_dtype: cache?.format.rawValue ?? 0, cache_scale: cache?.scale ?? 0,
+        workspace_bound: bound, algorithm: Int32(algorithm), cache_format: cache?.code ?? 0,
+        weight_scales: weightScales == nil ? nil : tensor + 1)
+      change(&config)
       guard let backend else { return try MLALayer(&config) }
       return try backend.withCString {
         config.backend = $0
         return try MLALayer(&config)
+      }
+    }
+  }
+
+  /// [1] for a scale that stands for itself.
+  private func scalesView(_ scales: PoisonedTensor) -> mla_tensor {
+    var tensor = view(scales)
+    if scales.rows * scales.dim == 1 { tensor.ndim = 1 }
+    return tensor
+  }
+
+  /// The weights as they are meant, [heads * (nope + v), rank].
+  private var dequantizedWeights: [Double] {
+    guard let weightScales else { return weights.values }
+    let isPerTensor = weightScales.rows * weightScales.dim == 1
+    return (0..<weights.rows).flatMap { row in
+      (0..<rank).map { d in
+        let scale = isPerTensor ? weightScales[0, 0, 0] : weightScales[row / 128, 0, d / 128]
+        return weights[row, 0, d] * scale
       }
     }
   }
@@ -85,7 +123,7 @@ struct LayerModel: @unchecked Sendable {
     -> (k: [Double], v: [Double])
   {
     let rows = latents.count / rank
-    let all = weights.values
+    let all = dequantizedWeights
     let first = head * (nope + vDim)
     var (k, v): ([Double], [Double]) = ([], [])
     for row in 0..<rows {
@@ -95,6 +133,11 @@ struct LayerModel: @unchecked Sendable {
     }
     return (k, v)
   }
+}
+
+extension Int {
+  /// Blocks of 128 that hold so many.
+  fileprivate var blocks: Int { (self + 127) / 128 }
 }
 
 /// One request's whole sequence; what of it is context is up to a step.

@@ -35,12 +35,12 @@ final class LayerRegisteredTests: XCTestCase {
   func testEveryCacheFormat() throws {
     var random = SplitMix64(seed: 62)
     for format in ElementFormat.inputs {
-      for cache in ElementFormat.allCases {
-        let model = LayerModel(format, numHeads: 5, dims: LayerModel.allDims[4], &random)
-        let scale = cache == .float8E4M3FN ? 0.0625 : 1.0
-        let step = mixedStep(model, cache: cache, cacheScale: scale, &random)
-        let (backend, layer) = try makeLayer(model, cache: cache, cacheScale: Float(scale))
-        try check(step, layer, backend, "\(format.name), cache \(cache.name)")
+      for cache in CacheModel.all {
+        let dims = LayerModel.allDims[cache.code == 0 ? 4 : 0]
+        let model = LayerModel(format, numHeads: 5, dims: dims, &random)
+        let step = mixedStep(model, cache: cache, &random)
+        let (backend, layer) = try makeLayer(model, cache: cache)
+        try check(step, layer, backend, "\(format.name), cache \(cache)")
       }
     }
   }
@@ -209,16 +209,14 @@ final class LayerRegisteredTests: XCTestCase {
 
   /// Fresh requests, requests with context, idle ones, one new token.
   private func mixedStep(
-    _ model: LayerModel, cache: ElementFormat? = nil, cacheScale: Double = 1, blockSize: Int = 16,
-    _ random: inout SplitMix64
+    _ model: LayerModel, cache: CacheModel? = nil, blockSize: Int = 16, _ random: inout SplitMix64
   ) -> LayerStep {
     let contexts = [0, 150, 63, 0, 64, 5, 700]
     let sequences = zip(contexts, [31, 1, 65, 0, 17, 0, 40]).map {
       model.sequence($0 + $1, &random)
     }
     return LayerStep(
-      model, sequences, contexts: contexts, cache: cache, cacheScale: cacheScale,
-      blockSize: blockSize, &random)
+      model, sequences, contexts: contexts, cache: cache, blockSize: blockSize, &random)
   }
 
   /// What the refusal of too small a bound says is needed.
@@ -230,15 +228,12 @@ final class LayerRegisteredTests: XCTestCase {
   }
 
   private func makeLayer(
-    _ model: LayerModel, _ backend: DelegatingBackend? = nil, cache: ElementFormat? = nil,
-    cacheScale: Float = 0, bound: Int64 = 0
+    _ model: LayerModel, _ backend: DelegatingBackend? = nil, cache: CacheModel? = nil,
+    bound: Int64 = 0
   ) throws -> (DelegatingBackend, MLALayer) {
     let backend = backend ?? DelegatingBackend(member)
     try Registry.shared.override(member, request(vtable: backend.vtable))
-    return (
-      backend,
-      try model.makeLayer(backend: member, cache: cache, cacheScale: cacheScale, bound: bound)
-    )
+    return (backend, try model.makeLayer(backend: member, cache: cache, bound: bound))
   }
 
   private func check(
@@ -249,11 +244,10 @@ final class LayerRegisteredTests: XCTestCase {
     try Registry.shared.clearOverride(member)
     let fused = try step.run(
       step.model.makeLayer(
-        backend: member, cache: step.cache.format,
-        cacheScale: step.cache.format == .float8E4M3FN ? Float(step.cacheScale) : 0,
+        backend: member, cache: step.cacheModel,
         // A registered backend's keys are up-projected, too.
         algorithm: MLA_LAYER_ALGORITHM_UP_PROJECTED))
-    let reference = step.reference
+    let reference = step.reference()
     // The fused path's bounds, and a rounding of partial results.
     let (ownBound, fusedBound) =
       switch step.model.format {

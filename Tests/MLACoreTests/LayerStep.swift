@@ -15,7 +15,7 @@ final class LayerStep {
   let sequences: [LayerSequence]
   let contexts: [Int]
   let ends: [Int]
-  let cacheScale: Double
+  let cacheModel: CacheModel
   let q: PoisonedTensor
   let latents: PoisonedTensor
   let rope: PoisonedTensor
@@ -27,14 +27,13 @@ final class LayerStep {
 
   init(
     _ model: LayerModel, _ sequences: [LayerSequence], contexts: [Int], ends: [Int]? = nil,
-    cache cacheFormat: ElementFormat? = nil, cacheScale: Double = 1, blockSize: Int = 16,
-    _ random: inout SplitMix64
+    cache cacheModel: CacheModel? = nil, blockSize: Int = 16, _ random: inout SplitMix64
   ) {
     self.model = model
     self.sequences = sequences
     self.contexts = contexts
     self.ends = ends ?? sequences.map(\.count)
-    self.cacheScale = cacheScale
+    self.cacheModel = cacheModel ?? .plain(model.format)
     contextLens = contexts.map(Int32.init)
     for (context, end) in zip(contexts, self.ends) {
       queryStarts.append(queryStarts[queryStarts.count - 1] + Int32(end - context))
@@ -51,9 +50,11 @@ final class LayerStep {
     let needed = contexts.map { ($0 + blockSize - 1) / blockSize }
     maxBlocks = (needed.max() ?? 0) + 2
     let numBlocks = needed.reduce(0, +) + 3
+    // Blocks at any alignment, tokens at that of their rotary values.
     cache = PoisonedTensor(
-      cacheFormat ?? model.format, rows: numBlocks, heads: blockSize, dim: model.rank + model.rope,
-      headGap: random.int(0...3), rowGap: random.int(0...9))
+      self.cacheModel.format, rows: numBlocks, heads: blockSize,
+      dim: self.cacheModel.width(rank: model.rank, rope: model.rope),
+      headGap: 2 * random.int(0...2), rowGap: random.int(0...9))
     blockTable = [Int32](repeating: -77, count: contexts.count * maxBlocks)
     var free = Array(0..<Int32(numBlocks)).shuffled(using: &random)
     for (i, count) in needed.enumerated() {
@@ -68,10 +69,7 @@ final class LayerStep {
     for row in 0..<contexts[i] {
       let block = Int(blockTable[i * maxBlocks + row / cache.heads])
       let slot = row % cache.heads
-      for d in 0..<model.rank { cache[block, slot, d] = sequence.latents[row, 0, d] / cacheScale }
-      for d in 0..<model.rope {
-        cache[block, slot, model.rank + d] = sequence.rope[row, 0, d] / cacheScale
-      }
+      cache.setSlot(block, slot, cachedBits(i, row))
     }
     for row in contexts[i]..<ends[i] {
       let token = Int(queryStarts[i]) + row - contexts[i]
@@ -139,16 +137,19 @@ final class LayerStep {
 
   /// float64 from the same latents: what the cache holds, times its scale, and
   /// the new tokens.
-  var reference: ReferenceAttention {
+  ///
+  /// - Parameter format: what keys are rounded to once they are made, if to anything.
+  func reference(roundingKeysTo format: ElementFormat? = nil) -> ReferenceAttention {
     var all = ReferenceAttention(
       q: [], k: [], v: [], qkDim: model.qkDim, vDim: model.vDim, scale: 1)
     let tokens = q.rows
     all.out = [Double](repeating: 0, count: tokens * model.numHeads * model.vDim)
     all.lse = [Double](repeating: -.infinity, count: model.numHeads * tokens)
     for i in sequences.indices where ends[i] > contexts[i] {
-      let (latents, rope) = (rows(i, sequences[i].latents), rows(i, sequences[i].rope))
+      let (latents, rope) = keyRows(i)
       for head in 0..<model.numHeads {
-        let (k, v) = model.keysAndValues(head: head, latents: latents, rope: rope)
+        var (k, v) = model.keysAndValues(head: head, latents: latents, rope: rope)
+        if let format { k = k.map { format.value(bits: format.bits($0)) } }
         let first = Int(queryStarts[i])
         let queries = (contexts[i]..<ends[i]).flatMap { row in
           (0..<model.qkDim).map { sequences[i].q[row, head, $0] }
@@ -168,13 +169,27 @@ final class LayerStep {
     return all
   }
 
-  private func rows(_ i: Int, _ tensor: PoisonedTensor) -> [Double] {
-    (0..<ends[i]).flatMap { row in
-      (0..<tensor.dim).map { d in
-        let value = tensor[row, 0, d]
-        guard row < contexts[i] else { return value }
-        return cache.format.value(bits: cache.format.bits(value / cacheScale)) * cacheScale
-      }
+  /// The rows of a sequence that its queries see, [rows, dim].
+  private func keyRows(_ i: Int) -> (latents: [Double], rope: [Double]) {
+    var all: (latents: [Double], rope: [Double]) = ([], [])
+    for row in 0..<ends[i] {
+      let one: (latents: [Double], rope: [Double]) =
+        row < contexts[i]
+        ? cacheModel.values(cachedBits(i, row), rank: model.rank)
+        : (sequences[i].latents.values(row: row), sequences[i].rope.values(row: row))
+      all.latents += one.latents
+      all.rope += one.rope
     }
+    return all
   }
+
+  private func cachedBits(_ i: Int, _ row: Int) -> [UInt32] {
+    cacheModel.bits(
+      latents: sequences[i].latents.values(row: row), rope: sequences[i].rope.values(row: row))
+  }
+}
+
+extension PoisonedTensor {
+  /// A row of a tensor without heads.
+  func values(row: Int) -> [Double] { (0..<dim).map { self[row, 0, $0] } }
 }

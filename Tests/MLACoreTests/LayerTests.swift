@@ -50,19 +50,17 @@ final class LayerTests: XCTestCase {
   func testEveryCacheFormatAgainstFloat64OfTheDequantizedCache() throws {
     var random = SplitMix64(seed: 33)
     for format in ElementFormat.inputs {
-      for cache in ElementFormat.allCases {
-        let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[3], &random)
-        let scale = cache == .float8E4M3FN ? 0.0625 : 1.0
+      for cache in CacheModel.all {
+        let dims = LayerModel.allDims[random.chance(0.5) || cache.code != 0 ? 0 : 3]
+        let model = LayerModel(format, numHeads: 2, dims: dims, &random)
         let sequences = [200, 30].map { model.sequence($0, &random) }
         let step = LayerStep(
-          model, sequences, contexts: [150, 29], cache: cache, cacheScale: scale, blockSize: 7,
-          &random)
+          model, sequences, contexts: [150, 29], cache: cache,
+          blockSize: random.pick([1, 7, 16, 64, 100]), &random)
         try check(
           step,
-          LayerModel.algorithms.map {
-            try model.makeLayer(cache: cache, cacheScale: Float(scale), algorithm: $0)
-          },
-          "\(format.name), cache \(cache.name)")
+          LayerModel.algorithms.map { try model.makeLayer(cache: cache, algorithm: $0) },
+          "\(format.name), cache \(cache)")
       }
     }
   }
@@ -78,6 +76,20 @@ final class LayerTests: XCTestCase {
         try check(
           step, LayerModel.algorithms.map { try model.makeLayer(algorithm: $0) },
           "\(format.name), weights \(weights.name)")
+      }
+    }
+  }
+
+  /// Heads that begin and end within a block of scales, blocks that are cut short.
+  func testQuantizedWeightsOfEveryDimension() throws {
+    var random = SplitMix64(seed: 40)
+    for dims in LayerModel.allDims + [(nope: 100, rope: 20, v: 60, rank: 300)] {
+      for format in ElementFormat.inputs {
+        let model = LayerModel(format, numHeads: 3, dims: dims, weights: .float8E4M3FN, &random)
+        let step = LayerStep(model, [model.sequence(50, &random)], contexts: [20], &random)
+        try check(
+          step, LayerModel.algorithms.map { try model.makeLayer(algorithm: $0) },
+          "\(format.name) \(dims)")
       }
     }
   }

@@ -4,7 +4,7 @@ import MLAKernelABI
 /// concat_and_cache_mla).
 public enum ConcatAndCache {
   public static func run(_ a: ConcatAndCacheArguments) {
-    let convert = KernelTables.table(cappedAt: 0).pointee.convert
+    let writer = SlotWriter(a)
     let chunks = (a.slots.count + tokensPerTask - 1) / tokensPerTask
     let tickets = TicketCounter()
     ParallelLoop.run(workers: min(HostSettings.threads, chunks)) { _ in
@@ -14,8 +14,7 @@ public enum ConcatAndCache {
           let (block, offset) = Int(a.slots[token]).quotientAndRemainder(
             dividingBy: a.cache.shape[1])
           let slot = block * a.cache.strides[0] + offset * a.cache.strides[1]
-          write(a.latents, token, a, slot, convert)
-          if let rope = a.rope { write(rope, token, a, slot + a.latents.shape[1], convert) }
+          writer.write(token, to: a.cache.pointer(at: slot))
         }
       }
     }
@@ -23,19 +22,55 @@ public enum ConcatAndCache {
 
   /// Few enough for an even finish, enough to outweigh taking a task.
   private static let tokensPerTask = 64
+}
 
-  private static func write(
-    _ source: TensorView, _ token: Int, _ a: ConcatAndCacheArguments, _ slot: Int,
-    _ convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?
+/// Writes a token's latent and rotary part as the cache's format has them.
+private struct SlotWriter {
+  private let arguments: ConcatAndCacheArguments
+  private let table: mla_kernel_table
+
+  init(_ arguments: ConcatAndCacheArguments) {
+    self.arguments = arguments
+    table = KernelTables.table(cappedAt: 0).pointee
+  }
+
+  func write(_ token: Int, to slot: UnsafeMutableRawPointer) {
+    let (latents, rope) = (arguments.latents, arguments.rope)
+    switch arguments.cacheFormat {
+    case .plain(let type, let scale):
+      // The inverse of a subnormal scale is infinite, and 0 times that a NaN.
+      let multiplier = min(1 / scale, .greatestFiniteMagnitude)
+      convert(latents, token, to: slot, type, times: multiplier)
+      if let rope {
+        convert(
+          rope, token, to: slot + latents.shape[1] * type.bytes, type, times: multiplier)
+      }
+    case .fp8DsMLA:
+      quantize(latents, token, to: slot)
+      if let rope { convert(rope, token, to: slot + DsMLASlot.ropeOffset, .bfloat16, times: 1) }
+    }
+  }
+
+  private func convert(
+    _ source: TensorView, _ token: Int, to out: UnsafeMutableRawPointer, _ type: ElementType,
+    times multiplier: Float
   ) {
     if source.shape[1] == 0 { return }
     var args = mla_convert_args(
       rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
-      row_dim: Int64(source.shape[1]), format: source.type.rawValue,
-      out_format: a.cache.type.rawValue,
-      // The inverse of a subnormal scale is infinite, and 0 times that a NaN.
-      multiplier: min(1 / a.cacheScale, .greatestFiniteMagnitude), out: a.cache.pointer(at: slot),
-      out_stride: 0)
-    convert?(&args)
+      row_dim: Int64(source.shape[1]), format: source.type.rawValue, out_format: type.rawValue,
+      multiplier: multiplier, out: out, out_stride: 0)
+    table.convert(&args)
+  }
+
+  private func quantize(
+    _ source: TensorView, _ token: Int, to slot: UnsafeMutableRawPointer
+  ) {
+    var args = mla_quantize_args(
+      rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
+      row_dim: Int64(DsMLASlot.rank), format: source.type.rawValue, out: slot, out_stride: 0,
+      scales: slot + DsMLASlot.scalesOffset, scale_stride: 0,
+      scale_group: Int64(DsMLASlot.group))
+    table.quantize(&args)
   }
 }

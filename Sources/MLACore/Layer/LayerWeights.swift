@@ -13,7 +13,7 @@ final class LayerWeights: @unchecked Sendable {
 
   /// - Parameter forQueries: whether requests may be worked on in latent space.
   init(
-    _ tensor: TensorView, _ config: LayerConfig, _ table: UnsafePointer<mla_kernel_table>,
+    _ weights: KVBProj, _ config: LayerConfig, _ table: UnsafePointer<mla_kernel_table>,
     forQueries: Bool
   ) throws(MLAError) {
     let dims = config.attention
@@ -31,7 +31,7 @@ final class LayerWeights: @unchecked Sendable {
       throw .outOfMemory("packed kv_b_proj", bytes: overflows ? .max : bytes)
     }
     start = memory
-    try pack(tensor, config, kernel, table.pointee.convert, forQueries: forQueries)
+    try pack(weights, config, kernel, table.pointee.convert, forQueries: forQueries)
   }
 
   deinit { free(start) }
@@ -41,7 +41,7 @@ final class LayerWeights: @unchecked Sendable {
   func queries(head: Int) -> UnsafeMutableRawPointer { start + (head * headBytes + queriesOffset) }
 
   private func pack(
-    _ tensor: TensorView, _ config: LayerConfig, _ kernel: mla_projection_kernel,
+    _ weights: KVBProj, _ config: LayerConfig, _ kernel: mla_projection_kernel,
     _ convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?, forQueries: Bool
   ) throws(MLAError) {
     let (nope, v) = (config.attention.qkNopeHeadDim, config.attention.vHeadDim)
@@ -66,11 +66,8 @@ final class LayerWeights: @unchecked Sendable {
         kernel.pack_weights(&args)
       }
       while let head = tickets.take(below: config.attention.numHeads) {
-        var args = mla_convert_args(
-          rows: tensor.row(head * (nope + v), head: 0), row_stride: Int64(tensor.strides[0]),
-          num_rows: Int64(nope + v), row_dim: Int64(rank), format: tensor.type.rawValue,
-          out_format: config.type.rawValue, multiplier: 1, out: rows, out_stride: Int64(rank))
-        convert?(&args)
+        weights.copy(
+          head * (nope + v)..<(head + 1) * (nope + v), to: rows, config.type, convert)
         pack(rows, nope, rank, into: self.keys(head: head))
         pack(rows + nope * rowBytes, v, rank, into: self.values(head: head))
         guard forQueries else { continue }

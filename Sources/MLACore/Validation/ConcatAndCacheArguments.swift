@@ -8,18 +8,20 @@ public struct ConcatAndCacheArguments: Sendable {
   let cache: TensorView
   /// A place for each token, -1 for none.
   let slots: [Int64]
-  /// 1 but for an fp8 cache.
-  let cacheScale: Float
+  let cacheFormat: CacheFormat
 
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 56)
+    try checkReserved("args", raw.reserved)
     try checkNoStream(raw.stream)
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
     cache = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
     rope =
-      raw.k_pe == nil && cache.shape[2] == latents.shape[1]
+      raw.k_pe == nil && raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN)
+        && cache.shape[2] == latents.shape[1]
       ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
-    cacheScale = try checkedCacheScale(raw.cache_scale, "cache_scale", cache.type)
+    cacheFormat = try CacheFormat(
+      raw.cache_format, cache.type, scale: raw.cache_scale, structName: "")
     slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
     try checkTensors()
   }
@@ -46,10 +48,17 @@ public struct ConcatAndCacheArguments: Sendable {
   private func checkTensors() throws(MLAError) {
     try latents.requireAttentionType()
     try rope?.requireType(latents.type, "as kv_c_normed")
-    try rope?.requireShape([
-      (latents.shape[0], "the rows of kv_c_normed"),
-      (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
-    ])
+    let tokens = (latents.shape[0], "the rows of kv_c_normed")
+    switch cacheFormat {
+    case .plain:
+      try rope?.requireShape([
+        tokens, (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
+      ])
+    case .fp8DsMLA:
+      try DsMLASlot.check(cache)
+      try latents.requireShape([tokens, (DsMLASlot.rank, "with MLA_CACHE_FORMAT_FP8_DS_MLA")])
+      try rope?.requireShape([tokens, (DsMLASlot.rope, "with MLA_CACHE_FORMAT_FP8_DS_MLA")])
+    }
     try cache.requireDistinctElements()
     for input in [latents, rope].compactMap({ $0 }) { try cache.requireNoOverlap(with: input) }
   }

@@ -43,11 +43,15 @@ struct LayerArguments: Sendable {
     guard raw.kv_cache != nil || batch.contextLens.indices.contains(where: batch.readsContext)
     else { return nil }
     let tensor = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
-    try tensor.requireType(config.cacheType, "the layer's cache_dtype")
-    let width = config.attention.kvLoraRank + config.attention.qkRopeHeadDim
-    try tensor.requireShape([
-      (tensor.shape[0], ""), (tensor.shape[1], ""), (width, "kv_lora_rank + qk_rope_head_dim"),
-    ])
+    switch config.cacheFormat {
+    case .plain(let type, _):
+      try tensor.requireType(type, "the layer's cache_dtype")
+      let width = config.attention.kvLoraRank + config.attention.qkRopeHeadDim
+      try tensor.requireShape([
+        (tensor.shape[0], ""), (tensor.shape[1], ""), (width, "kv_lora_rank + qk_rope_head_dim"),
+      ])
+    case .fp8DsMLA: try DsMLASlot.check(tensor)
+    }
     guard tensor.shape[1] > 0 else {
       throw .invalid("kv_cache.shape[1]", 0, "must be at least 1")
     }

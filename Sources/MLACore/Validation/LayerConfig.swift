@@ -7,20 +7,18 @@ struct LayerConfig: Sendable {
   let type: ElementType
   /// nil: the selector chooses.
   let backend: String?
-  let cacheType: ElementType
-  /// 1 but for an fp8 cache.
-  let cacheScale: Float
+  let cacheFormat: CacheFormat
   /// nil: none.
   let workspaceBound: Int?
   let algorithm: LayerAlgorithm
 
   /// The weights are the caller's, and are not kept.
   static func read(_ pointer: UnsafePointer<mla_layer_config>?) throws(MLAError)
-    -> (config: LayerConfig, weights: TensorView)
+    -> (config: LayerConfig, weights: KVBProj)
   {
     let raw = try readStruct(pointer, name: "config", minimumSize: 72)
-    let weights = try TensorView(raw.kv_b_proj, name: "config.kv_b_proj", rank: 2)
-    return (try LayerConfig(raw, weights), weights)
+    let weights = try KVBProj(raw.kv_b_proj, scales: raw.weight_scales)
+    return (try LayerConfig(raw, weights.weights), weights)
   }
 
   private init(_ raw: mla_layer_config, _ weights: TensorView) throws(MLAError) {
@@ -31,7 +29,6 @@ struct LayerConfig: Sendable {
     backend =
       raw.backend == nil
       ? nil : try readString(raw.backend, field: "config.backend", maximumBytes: maximumNameBytes)
-    try weights.requireAttentionType()
     let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
     try weights.requireShape([
       (attention.numHeads * rowsPerHead, "num_heads * (qk_nope_head_dim + v_head_dim)"),
@@ -41,8 +38,7 @@ struct LayerConfig: Sendable {
     guard type.isAttentionType else {
       throw .invalid("config.dtype", type.name, "must be fp32, fp16 or bf16")
     }
-    cacheType = try Self.type(raw.cache_dtype, "config.cache_dtype", default: type)
-    cacheScale = try checkedCacheScale(raw.cache_scale, "config.cache_scale", cacheType)
+    cacheFormat = try Self.cacheFormat(raw, attention, default: type)
     guard raw.workspace_bound >= 0 else {
       throw .invalid("config.workspace_bound", raw.workspace_bound, "must not be negative")
     }
@@ -63,6 +59,30 @@ struct LayerConfig: Sendable {
     return try BackendConfig(&config)
   }
 
+  private static func cacheFormat(
+    _ raw: mla_layer_config, _ attention: BackendConfig, default type: ElementType
+  ) throws(MLAError) -> CacheFormat {
+    let isBytes = raw.cache_format == Int32(MLA_CACHE_FORMAT_FP8_DS_MLA)
+    let cacheType = try Self.type(
+      raw.cache_dtype, "config.cache_dtype", default: isBytes ? .float8E4M3 : type)
+    let format = try CacheFormat(
+      raw.cache_format, cacheType, scale: raw.cache_scale, structName: "config.")
+    guard isBytes else { return format }
+    for (field, value, needed) in [
+      ("kv_lora_rank", attention.kvLoraRank, DsMLASlot.rank),
+      ("qk_rope_head_dim", attention.qkRopeHeadDim, DsMLASlot.rope),
+    ] where value != needed {
+      throw .invalid(
+        "config.\(field)", value, "must be \(needed) with MLA_CACHE_FORMAT_FP8_DS_MLA")
+    }
+    guard cacheType == .float8E4M3 else {
+      throw .invalid(
+        "config.cache_dtype", cacheType.name,
+        "must be MLA_DTYPE_FLOAT8_E4M3FN with MLA_CACHE_FORMAT_FP8_DS_MLA")
+    }
+    return format
+  }
+
   private static func type(_ raw: Int32, _ field: String, default type: ElementType)
     throws(MLAError) -> ElementType
   {
@@ -80,20 +100,4 @@ enum LayerAlgorithm: Int32 {
   case auto = 0
   case upProjected = 1
   case absorbed = 2
-}
-
-/// The scale of a paged cache's elements, 1 for one that is not quantized.
-func checkedCacheScale(_ scale: Float, _ field: String, _ type: ElementType) throws(MLAError)
-  -> Float
-{
-  guard type == .float8E4M3 else {
-    guard scale == 0 || scale == 1 else {
-      throw .invalid(field, scale, "must be 0 or 1 for a cache of \(type.name)")
-    }
-    return 1
-  }
-  guard scale.isFinite, scale > 0 else {
-    throw .invalid(field, scale, "must be finite and above 0 for a cache of \(type.name)")
-  }
-  return scale
 }

@@ -191,8 +191,12 @@ typedef struct mla_projection_kernel {
   void (*project_block)(const mla_project_block_args *args);
 } mla_projection_kernel;
 
-// Copies rows from one format into another: out = rows * multiplier, rounded to
-// nearest even; fp8 saturates, and keeps NaN.
+// Copies rows from one format into another: out = rows * scale * multiplier,
+// rounded to nearest even; fp8 saturates, and keeps NaN. Where nothing changes
+// bits are copied.
+//
+//   scales  NULL: every scale is 1; else fp32 at any alignment, of row r the one at
+//           byte r * scale_stride + 4 * g for its elements [g, g + 1) * scale_group
 typedef struct mla_convert_args {
   const void *rows;
   int64_t row_stride;
@@ -203,7 +207,30 @@ typedef struct mla_convert_args {
   float multiplier;
   void *out;
   int64_t out_stride;
+  const void *scales;
+  int64_t scale_stride;  // in bytes, for scales may lie among other data; may be 0
+  int64_t scale_group;
 } mla_convert_args;
+
+// Quantises rows to fp8_e4m3 in groups of elements that share a scale:
+//
+//   scale = max(max |x| / 448, 2^-126)   over the group, as fp32
+//   out   = x / scale                    rounded to nearest even, saturated
+//
+// A NaN stays one and has no part in the scale; infinities count as the largest
+// finite fp32. `scales` is written as mla_convert_args reads it.
+typedef struct mla_quantize_args {
+  const void *rows;
+  int64_t row_stride;
+  int64_t num_rows;
+  int64_t row_dim;
+  int32_t format;
+  void *out;
+  int64_t out_stride;
+  void *scales;
+  int64_t scale_stride;
+  int64_t scale_group;
+} mla_quantize_args;
 
 // Everything one host needs; tables are filled weakest to strongest, each
 // family replacing what it does better.
@@ -216,6 +243,7 @@ typedef struct mla_kernel_table {
   mla_projection_kernel fp32_projection;
   void (*combine)(const mla_combine_args *args);
   void (*convert)(const mla_convert_args *args);
+  void (*quantize)(const mla_quantize_args *args);
 } mla_kernel_table;
 
 #endif  // MLA_KERNEL_ABI_H

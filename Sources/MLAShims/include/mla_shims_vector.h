@@ -48,6 +48,10 @@ MLA_INLINE void mla_store_u16(void *p, mla_u32v v) {
   mla_u16v narrow = __builtin_convertvector(v, mla_u16v);
   memcpy(p, &narrow, sizeof narrow);
 }
+MLA_INLINE void mla_store_u8(void *p, mla_u32v v) {
+  mla_u8v narrow = __builtin_convertvector(v, mla_u8v);
+  memcpy(p, &narrow, sizeof narrow);
+}
 
 MLA_INLINE mla_u32v mla_bits(mla_f32v v) { return (mla_u32v)v; }
 MLA_INLINE mla_f32v mla_from_bits(mla_u32v v) { return (mla_f32v)v; }

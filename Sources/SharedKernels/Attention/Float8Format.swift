@@ -18,22 +18,23 @@ enum Float8Format: ElementFormat {
   }
 
   @inline(__always) static func store(_ v: FloatVector, _ p: UnsafeMutableRawPointer) {
-    for lane in 0..<lanes { p.storeBytes(of: encode(v[lane]), toByteOffset: lane, as: UInt8.self) }
-  }
-
-  @inline(__always) private static func encode(_ x: Float) -> UInt8 {
-    let sign = UInt8(truncatingIfNeeded: (x.bitPattern >> 24) & 0x80)
-    let bits = x.bitPattern & 0x7fff_ffff
-    if bits > 0x7f80_0000 { return sign | 0x7f }
-    // 448 is 0x43e00000; everything above rounds to it or saturates.
-    if bits >= 0x43e0_0000 { return sign | 0x7e }
+    let bits = mla_bits(v)
+    let (smallest, largest) = (FloatVector(repeating: 0x1p-6), FloatVector(repeating: 448))
+    let magnitude = mla_from_bits(bits & 0x7fff_ffff)
+    let saturated = mla_select_ge(magnitude, largest, largest, magnitude)
+    // Exponent and mantissa lie side by side in both formats, and rounding may
+    // carry from one into the other.
+    let code = mla_bits(saturated)
+    let rounded = code &+ 0x7ffff &+ ((code &>> 20) & 1)
+    let normal = (rounded &>> 20) &- ((127 - 7) << 3)
     // Below 2^-6 values are multiples of 2^-9: adding 2^14 leaves them, rounded
     // to even, in the last bits of the sum.
-    if bits < 0x3c80_0000 {
-      let sum = Float(bitPattern: bits) + 16384
-      return sign | UInt8(truncatingIfNeeded: sum.bitPattern &- Float(16384).bitPattern)
-    }
-    let rounded = bits &+ 0x7ffff &+ ((bits >> 20) & 1)
-    return sign | UInt8(truncatingIfNeeded: (rounded >> 20) &- ((127 - 7) << 3))
+    let shifter = FloatVector(repeating: 0x1p14)
+    let subnormal = mla_bits(saturated + shifter) &- mla_bits(shifter)
+    let finite = mla_select_ge(
+      saturated, smallest, mla_from_bits(normal), mla_from_bits(subnormal))
+    let nan = FloatVector(repeating: Float(bitPattern: 0x7f))
+    let coded = mla_bits(mla_select_eq(v, v, finite, nan))
+    mla_store_u8(p, coded | ((bits &>> 24) & 0x80))
   }
 }

@@ -4,7 +4,7 @@ import MLAShims
 @inline(never)
 func convertRows(_ args: UnsafePointer<mla_convert_args>?) {
   let a = args.unsafelyUnwrapped.pointee
-  if a.format == a.out_format && a.multiplier == 1 { return copyRows(a) }
+  if a.format == a.out_format && a.multiplier == 1 && a.scales == nil { return copyRows(a) }
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: convert(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: convert(Float16Format.self, a)
@@ -43,15 +43,21 @@ private func convert<Source: ElementFormat, Target: TargetFormat>(
   _: Source.Type, _: Target.Type, _ a: mla_convert_args
 ) {
   let dim = Int(a.row_dim)
-  let multiplier = FloatVector(repeating: a.multiplier)
+  let group = a.scales == nil ? dim : Int(a.scale_group)
   for row in 0..<Int(a.num_rows) {
     let source = a.rows.unsafelyUnwrapped + row * Int(a.row_stride) * Source.bytes
     let out = a.out.unsafelyUnwrapped + row * Int(a.out_stride) * Target.bytes
-    var d = 0
+    var (d, scaleOffset) = (0, row * Int(a.scale_stride))
     while d < dim {
-      let values = loadTail(Source.self, source + d * Source.bytes, (dim - d) * Source.bytes)
-      storeTail(Target.self, values * multiplier, out + d * Target.bytes, dim - d)
-      d += lanes
+      let end = min(d + group, dim)
+      let scale = a.scales?.loadUnaligned(fromByteOffset: scaleOffset, as: Float.self) ?? 1
+      let multiplier = FloatVector(repeating: scale * a.multiplier)
+      while d < end {
+        let values = loadTail(Source.self, source + d * Source.bytes, (end - d) * Source.bytes)
+        storeTail(Target.self, values * multiplier, out + d * Target.bytes, end - d)
+        d += lanes
+      }
+      (d, scaleOffset) = (end, scaleOffset + 4)
     }
   }
 }

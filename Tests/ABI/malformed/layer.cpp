@@ -164,6 +164,12 @@ std::vector<Rule<Create>> create_rules() {
     c.cache_dtype = random.any_of<std::int32_t>({5, random.negative(), INT32_MAX});
   });
   add("cache_scale", [](Config& c, Random& random) { c.cache_scale = wrong_scale(random); });
+  add("cache_format", [](Config& c, Random& random) {
+    c.cache_format = random.any_of<std::int32_t>({2, random.negative(), INT32_MAX});
+  });
+  rules.push_back({"weight_scales", invalid, [](Create& c, Random&) {
+                     c.config.value.weight_scales = &c.weights.view.value;
+                   }});
   add("workspace_bound", [](Config& c, Random& random) {
     c.workspace_bound = random.any_of<std::int64_t>({-1, INT64_MIN});
   });

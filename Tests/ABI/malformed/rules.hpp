@@ -136,11 +136,13 @@ std::vector<Function> registry_functions();
 std::vector<Function> selector_functions();
 std::vector<Function> host_functions();
 std::vector<Function> layer_functions();
+std::vector<Function> layer_format_functions();
 
 inline std::vector<Function> all_functions() {
   std::vector<Function> all;
   for (auto part : {run_functions(), merge_functions(), batch_functions(), registry_functions(),
-                    selector_functions(), host_functions(), layer_functions()}) {
+                    selector_functions(), host_functions(), layer_functions(),
+                    layer_format_functions()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

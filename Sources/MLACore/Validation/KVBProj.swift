@@ -1,0 +1,72 @@
+import CMLAPrefill
+
+/// kv_b_proj as the caller has it, for each head the rows that make its keys,
+/// then those that make its values. The weights are not copied.
+struct KVBProj {
+  let weights: TensorView
+  /// nil but for fp8.
+  let scales: WeightScales?
+
+  init(_ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?) throws(MLAError) {
+    let tensor = try TensorView(weights, name: "config.kv_b_proj", rank: 2)
+    self.weights = tensor
+    guard tensor.type == .float8E4M3 else {
+      try tensor.requireAttentionType()
+      if let scales {
+        throw .invalid(
+          "config.weight_scales", "\(scales)", "must be NULL for a kv_b_proj of \(tensor.type.name)")
+      }
+      self.scales = nil
+      return
+    }
+    self.scales = try WeightScales(scales, of: tensor)
+  }
+}
+
+/// What quantized weights are multiplied by: one scale for each block of them.
+struct WeightScales {
+  /// [blocks of rows, blocks of columns].
+  let values: [Float]
+  /// Rows and columns of a block.
+  let block: (rows: Int, columns: Int)
+  let blocksPerRow: Int
+
+  /// As DeepSeek's checkpoints have them, if not one for the whole tensor.
+  private static let blockSize = 128
+
+  init(_ pointer: UnsafePointer<mla_tensor>?, of weights: TensorView) throws(MLAError) {
+    let name = "config.weight_scales"
+    let isPerTensor = try readStruct(pointer, name: name, minimumSize: 96).ndim == 1
+    let tensor = try TensorView(pointer, name: name, rank: isPerTensor ? 1 : 2)
+    try tensor.requireType(.float32, "whatever kv_b_proj's")
+    if isPerTensor {
+      try tensor.requireShape([(1, "but for [row blocks, column blocks]")])
+      (block, blocksPerRow) = ((max(1, weights.shape[0]), max(1, weights.shape[1])), 1)
+    } else {
+      let counts = weights.shape.map { ($0 + Self.blockSize - 1) / Self.blockSize }
+      try tensor.requireShape([
+        (counts[0], "the rows of kv_b_proj / \(Self.blockSize), rounded up"),
+        (counts[1], "the columns of kv_b_proj / \(Self.blockSize), rounded up"),
+      ])
+      (block, blocksPerRow) = ((Self.blockSize, Self.blockSize), counts[1])
+    }
+    values = try Self.values(tensor)
+  }
+
+  private static func values(_ tensor: TensorView) throws(MLAError) -> [Float] {
+    let first = UnsafePointer<Float>(bitPattern: tensor.address)
+    var values: [Float] = []
+    for row in 0..<tensor.shape[0] {
+      for column in 0..<(tensor.shape.count == 2 ? tensor.shape[1] : 1) {
+        // There is an element, so there is a first one.
+        let scale = first.unsafelyUnwrapped[row * tensor.strides[0] + column]
+        guard scale.isFinite, scale > 0 else {
+          let index = tensor.shape.count == 2 ? "[\(row)][\(column)]" : "[\(row)]"
+          throw .invalid(tensor.name + index, scale, "must be finite and above 0")
+        }
+        values.append(scale)
+      }
+    }
+    return values
+  }
+}
