@@ -6,6 +6,7 @@
 #   make test-python              the Python package's alone
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make bench                    speed against a rate measured in the same run
+#   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
 #   make fuzz [CALLS=n] [SEED=n]  malformed calls through the C ABI, as many as you like
@@ -29,7 +30,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-python test-vllm bench install sanitize fuzz clean
+.PHONY: build demo test test-python test-vllm bench bench-vllm install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -51,6 +52,10 @@ bench:
 	Sources/Packaging/debian-packages.sh demo
 	$(MAKE) -s build
 	Tests/Bench/run.sh $(ARGS)
+
+bench-vllm:
+	Sources/Packaging/debian-packages.sh test vllm
+	Tests/vLLM/run.sh speed
 
 test:
 	Sources/Packaging/debian-packages.sh test

@@ -11,12 +11,12 @@ import sys
 import torch
 
 
-def put_on(common_prefill: bool) -> None:
+def put_on(prefill: str) -> None:
     """Before vLLM makes its configuration.
 
     Args:
-        common_prefill: whether AMX_MLA asks the prefill backend, as the plug-in
-            makes it do where the library has AMX kernels.
+        prefill: "plugin": the plug-in's, as where the library has AMX kernels; "vllm":
+            AMX_MLA's own; "peer": vLLM's prefill backend in the common way.
     """
     from vllm import _custom_ops as ops
 
@@ -33,10 +33,37 @@ def put_on(common_prefill: bool) -> None:
     ops.amx_mla_concat_and_cache = _concat_and_cache
     ops.cpu_mla_decode = _decode
     ops.cpu_mla_extend = _extend
-    if common_prefill:
+    if prefill == "plugin":
         from mla_prefill.vllm_plugin import registration
 
         registration.register_attention_backends()
+    elif prefill == "peer":
+        _prefill_the_common_way()
+
+
+def _prefill_the_common_way():
+    from vllm.model_executor.layers.attention.mla_attention import MLACommonImpl
+    from vllm.v1.attention.backends.mla.amx_mla import AMXMLAImpl
+
+    own = AMXMLAImpl.process_weights_after_loading
+
+    def process_weights_after_loading(self, act_dtype):
+        own(self, act_dtype)
+        # vLLM empties the layer afterwards.
+        self.kv_b_proj = _UpProjection(self.kv_b_proj.weight.detach())
+
+    AMXMLAImpl.process_weights_after_loading = process_weights_after_loading
+    AMXMLAImpl.forward_mha = MLACommonImpl.forward_mha
+
+
+class _UpProjection:
+    """Called as the layer whose weight it keeps."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, rows):
+        return torch.nn.functional.linear(rows, self.weight), None
 
 
 def _bmm(out, mat1, mat2, is_vnni, scale=None):

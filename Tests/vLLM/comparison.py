@@ -6,7 +6,13 @@ apart; engines that agree about the logits may then choose different tokens, and
 from there on have different prompts.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+
+#: Of logits of 4 rms, as measured between vLLM's own attentions, of which each rounds
+#: in its own way: 0.031 to 0.035.
+PEERS_DIFFER_BY = 0.035
 
 Generated = tuple[list[list[int]], list[np.ndarray]]
 
@@ -37,18 +43,24 @@ def report(name: str, first: Generated, second: Generated) -> str:
     )
 
 
-def assert_same(ours: Generated, reference: Generated, spread: tuple[Generated, Generated]) -> None:
-    """The same tokens, or as close as two other attentions are to each other.
+def assert_same(
+    ours: Generated, reference: Generated, spread: Callable[[], tuple[Generated, Generated]]
+) -> None:
+    """The same tokens, or logits as close as another attention's; and close in any case.
 
     Args:
-        spread: what vLLM and the peer made of the prompts.
+        spread: gives what another attention and vLLM's make of the prompts. It starts an
+            engine: only asked where tokens differ.
     """
     print()
     print(report("plug-in against vLLM", ours, reference))
-    print(report("peer against vLLM", *spread))
+    difference = differences(ours, reference)
+    assert _root_mean_square(difference) <= 1.5 * PEERS_DIFFER_BY
     if ours[0] == reference[0]:
         return
-    difference, allowed = differences(ours, reference), differences(*spread)
+    peer, vllm = spread()
+    print(report("peer against vLLM", peer, vllm))
+    allowed = differences(peer, vllm)
     assert np.abs(difference).max() <= 1.5 * np.abs(allowed).max()
     assert _root_mean_square(difference) <= 1.25 * _root_mean_square(allowed)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ class Engine:
 
     Args:
         model: the folder of a model.
-        prefill: "plugin": as installed; "vllm": MLA_PREFILL_VLLM=0; "peer": vLLM
+        prefill: "plugin": as installed; "backend": its prefill backends alone, in
+            vLLM's attention backend; "vllm": MLA_PREFILL_VLLM=0; "peer": vLLM
             with torch's fused attention for its prefill, on an AMX host with
             vLLM's own prefill backend instead of AMX_MLA's prefill.
         as_amx_host: whether vLLM is to believe that the CPU has AMX.
@@ -54,7 +56,7 @@ class Engine:
             # Functions, not only names, may be sent to workers: ours.
             "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
             "HF_HUB_OFFLINE": "1",
-            **({"MLA_PREFILL_VLLM": "0"} if prefill != "plugin" else {}),
+            **({"MLA_PREFILL_VLLM": "0"} if prefill in ("vllm", "peer") else {}),
             **(environment or {}),
         }
         self.log: list[str] = []
@@ -87,6 +89,10 @@ class Engine:
             tokens = self._ask("generate", prompts=prompts, max_tokens=max_tokens, file=file.name)
             with np.load(file.name) as logits:
                 return tokens, [logits[str(index)] for index in range(len(prompts))]
+
+    def prefill(self, prompt: list[int]) -> dict[str, float]:
+        """Seconds that a prompt and its first token take: all, and attention in it."""
+        return self._ask("prefill", prompt=prompt)
 
     def usage(self) -> list[dict[str, Any]]:
         """What each worker has counted since it was asked last."""
@@ -124,6 +130,23 @@ def _take_usage(_worker: Any) -> dict[str, Any]:
     return usage
 
 
+def _take_attention_seconds(worker: Any) -> float:
+    """Of prefill, in all layers since it was asked last; starts to count when first asked."""
+    layer = next(iter(worker.vllm_config.compilation_config.static_forward_context.values()))
+    kind = type(layer.impl)
+    if not hasattr(kind, "seconds"):
+        own = kind.forward_mha
+
+        def forward_mha(self: Any, *args: Any, **keywords: Any) -> None:
+            start = perf_counter()
+            own(self, *args, **keywords)
+            kind.seconds += perf_counter() - start
+
+        kind.forward_mha, kind.seconds = forward_mha, 0.0
+    seconds, kind.seconds = kind.seconds, 0.0
+    return seconds
+
+
 def _facts(worker: Any) -> dict[str, Any]:
     import torch
     from mla_prefill import host
@@ -153,8 +176,10 @@ def _start(settings: dict[str, Any]) -> Any:
     if settings["as_amx_host"]:
         import amx_disguise
 
-        amx_disguise.put_on(common_prefill=settings["prefill"] != "vllm")
-    if settings["prefill"] != "plugin":
+        amx_disguise.put_on(settings["prefill"])
+    if settings["prefill"] == "backend":
+        _give_back_attention()
+    elif settings["prefill"] != "plugin":
         import peers
 
         is_peer = settings["prefill"] == "peer" and not settings["as_amx_host"]
@@ -162,6 +187,7 @@ def _start(settings: dict[str, Any]) -> Any:
     from vllm import LLM
 
     options = {
+        **({} if settings["as_amx_host"] else {"attention_config": {"backend": "CPU_MLA"}}),
         "skip_tokenizer_init": True,
         "enforce_eager": True,
         "dtype": "bfloat16",
@@ -173,6 +199,14 @@ def _start(settings: dict[str, Any]) -> Any:
         "max_logprobs": -1,
     }
     return LLM(model=settings["model"], **(options | settings["options"]))
+
+
+def _give_back_attention() -> None:
+    from vllm.plugins import load_general_plugins
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    load_general_plugins()
+    AttentionBackendEnum.CPU_MLA.clear_override()
 
 
 def _generate(llm: Any, prompts: list[list[int]], max_tokens: int, file: str) -> list[list[int]]:
@@ -194,9 +228,22 @@ def _generate(llm: Any, prompts: list[list[int]], max_tokens: int, file: str) ->
     return [list(result.token_ids) for result in results]
 
 
+def _prefill(llm: Any, prompt: list[int]) -> dict[str, float]:
+    from vllm import SamplingParams
+
+    llm.collective_rpc(_take_attention_seconds)
+    parameters = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, detokenize=False)
+    start = perf_counter()
+    llm.generate([{"prompt_token_ids": prompt}], parameters, use_tqdm=False)
+    total = perf_counter() - start
+    (attention,) = llm.collective_rpc(_take_attention_seconds)
+    return {"total": total, "attention": attention}
+
+
 def _serve(llm: Any) -> None:
     calls = {
         "generate": lambda **arguments: _generate(llm, **arguments),
+        "prefill": lambda **arguments: _prefill(llm, **arguments),
         "usage": lambda: llm.collective_rpc(_take_usage),
         "facts": lambda: llm.collective_rpc(_facts),
     }

@@ -15,7 +15,9 @@ from vllm.v1.attention.backends.mla.prefill.registry import (
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 REGISTRY = "vllm.v1.attention.backends.mla.prefill.registry"
-OURS = ("CPU", "ZEN_CPU")
+PREFILL = ("CPU", "ZEN_CPU")
+OURS = {*PREFILL, "CPU_MLA"}
+ATTENTION = (AttentionBackendEnum.CPU_MLA, AttentionBackendEnum.AMX_MLA)
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +29,13 @@ def registries(monkeypatch):
 
 
 def clear():
-    for member in (*MLAPrefillBackendEnum, AttentionBackendEnum.AMX_MLA):
+    for member in (*MLAPrefillBackendEnum, *ATTENTION):
         member.clear_override()
 
 
 def overridden():
-    return {member.name for member in MLAPrefillBackendEnum if member.is_overridden()}
+    members = (*MLAPrefillBackendEnum, AttentionBackendEnum.CPU_MLA)
+    return {member.name for member in members if member.is_overridden()}
 
 
 def with_kernels(monkeypatch, isa):
@@ -48,8 +51,8 @@ def test_entry_point():
 def test_overrides_the_cpu_backends_any_number_of_times():
     for _ in range(3):
         register()
-    assert overridden() == set(OURS)
-    for name in OURS:
+    assert overridden() == OURS
+    for name in PREFILL:
         backend = MLAPrefillBackendEnum[name].get_class()
         assert issubclass(backend, MLAPrefillBackend)
         assert backend.member_name == name
@@ -71,25 +74,28 @@ def test_switched_off(monkeypatch, value):
 def test_not_switched_off(monkeypatch, value):
     monkeypatch.setenv("MLA_PREFILL_VLLM", value)
     register()
-    assert overridden() == set(OURS)
+    assert overridden() == OURS
 
 
 def test_another_plug_in_keeps_what_it_has_overridden():
     register_mla_prefill_backend(MLAPrefillBackendEnum.CPU, "theirs.Backend")
     register()
     assert MLAPrefillBackendEnum.CPU.get_path() == "theirs.Backend"
-    assert overridden() == set(OURS)
+    assert overridden() == OURS
 
 
 @pytest.mark.parametrize("isa", ["avx512_bf16", "amx"])
-def test_amx_mla_only_with_amx_kernels(monkeypatch, isa):
+def test_attention_backends(monkeypatch, isa):
     with_kernels(monkeypatch, isa)
     register()
-    assert AttentionBackendEnum.AMX_MLA.is_overridden() == (isa == "amx")
-    if isa == "amx":
-        backend = AttentionBackendEnum.AMX_MLA.get_class()
-        assert backend.get_name() == "AMX_MLA"
-        assert backend.get_impl_cls().__module__ == "mla_prefill.vllm_plugin.amx_mla"
+    for member in ATTENTION:
+        ours = member.name == "CPU_MLA" or isa == "amx"
+        assert member.is_overridden() == ours
+        if ours:
+            backend = member.get_class()
+            assert backend.get_name() == member.name
+            path = f"mla_prefill.vllm_plugin.{member.name.lower()}"
+            assert backend.get_impl_cls().__module__ == path
 
 
 def test_vllm_without_these_registries(monkeypatch):

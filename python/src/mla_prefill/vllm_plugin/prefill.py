@@ -7,7 +7,7 @@ from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
 
 from mla_prefill._native import NativePrefillBackend
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
-from mla_prefill.vllm_plugin.threads import use_engine_threads
+from mla_prefill.vllm_plugin.threads import announce, use_engine_threads
 from mla_prefill.vllm_plugin.usage import counted
 from mla_prefill.zen_cpu_sdpa import ZenCPUSDPAMLAPrefillBackend
 
@@ -16,19 +16,18 @@ class _CountedPrefillBackend(NativePrefillBackend):
     """Counts what it runs, on the threads that the engine has by then."""
 
     def prepare_metadata(self, prefill_metadata: Any) -> None:
-        use_engine_threads(self.member_name)
+        use_engine_threads()
         super().prepare_metadata(prefill_metadata)
 
     def run_prefill_new_tokens(self, q: Any, *args: Any, **keywords: Any) -> Any:
+        announce(f"backend {self.member_name}")
         with counted(new_tokens_calls=1, new_tokens=q.shape[0]):
             return super().run_prefill_new_tokens(q, *args, **keywords)
 
     def run_prefill_context_chunk(
         self, chunk: Any = None, q: Any = None, k: Any = None, *args: Any, **keywords: Any
     ) -> tuple[Any, Any]:
-        with counted(
-            context_chunk_calls=1, context_queries=q.shape[0], context_tokens=k.shape[0]
-        ):
+        with counted(context_chunk_calls=1, context_queries=q.shape[0], context_tokens=k.shape[0]):
             return super().run_prefill_context_chunk(chunk, q, k, *args, **keywords)
 
 

@@ -14,7 +14,10 @@ _PREFILL_CLASSES = {
     "CPU": "mla_prefill.vllm_plugin.prefill.VllmCPUPrefillBackend",
     "ZEN_CPU": "mla_prefill.vllm_plugin.prefill.VllmZenCPUPrefillBackend",
 }
-_ATTENTION_CLASSES = {"AMX_MLA": "mla_prefill.vllm_plugin.amx_mla.PrefillAMXMLABackend"}
+_ATTENTION_CLASSES = {
+    "CPU_MLA": "mla_prefill.vllm_plugin.cpu_mla.PrefillCPUMLABackend",
+    "AMX_MLA": "mla_prefill.vllm_plugin.amx_mla.PrefillAMXMLABackend",
+}
 
 
 def is_enabled() -> bool:
@@ -25,11 +28,16 @@ def is_enabled() -> bool:
 def overrides() -> list[str]:
     """The names that `register` overrides on this CPU.
 
-    On AMX hosts vLLM prefers the attention backend AMX_MLA, whose prefill asks no
-    prefill backend. Without AMX kernels of ours (MLA_MAX_ISA) it stays.
+    AMX_MLA, which vLLM prefers on AMX hosts, stays where the library has no AMX
+    kernels (MLA_MAX_ISA).
     """
-    has_amx = host.cpu_features()["bf16_isa"] == "amx"
-    return [*_PREFILL_CLASSES, *(_ATTENTION_CLASSES if has_amx else ())]
+    return [*_PREFILL_CLASSES, *_attention_classes()]
+
+
+def _attention_classes() -> dict[str, str]:
+    if host.cpu_features()["bf16_isa"] == "amx":
+        return _ATTENTION_CLASSES
+    return {name: path for name, path in _ATTENTION_CLASSES.items() if name != "AMX_MLA"}
 
 
 def register() -> None:
@@ -43,8 +51,7 @@ def register() -> None:
         logger.info("mla_prefill is switched off by MLA_PREFILL_VLLM; vLLM's own backends serve")
         return
     register_prefill_backends()
-    if "AMX_MLA" in overrides():
-        register_attention_backends()
+    register_attention_backends(_attention_classes())
 
 
 def register_prefill_backends() -> None:
@@ -60,14 +67,14 @@ def register_prefill_backends() -> None:
     _override(MLAPrefillBackendEnum, _PREFILL_CLASSES, register_mla_prefill_backend)
 
 
-def register_attention_backends() -> None:
-    """Overrides AMX_MLA in vLLM's registry of attention backends."""
+def register_attention_backends(classes: dict[str, str] = _ATTENTION_CLASSES) -> None:
+    """Overrides members of vLLM's registry of attention backends."""
     try:
         from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     except ImportError as error:
-        logger.warning("mla_prefill does not serve AMX_MLA: %s", error)
+        logger.warning("mla_prefill does not serve whole layers: %s", error)
         return
-    _override(AttentionBackendEnum, _ATTENTION_CLASSES, register_backend)
+    _override(AttentionBackendEnum, classes, register_backend)
 
 
 def _override(members: Any, classes: dict[str, str], override: Any) -> None:

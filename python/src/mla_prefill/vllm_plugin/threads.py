@@ -9,7 +9,7 @@ from mla_prefill.vllm_plugin.registration import logger
 
 
 @cache
-def use_engine_threads(member_name: str) -> None:
+def use_engine_threads() -> None:
     """Once in a process, when vLLM has set up its threads.
 
     A worker is told its share of the cores by OMP_NUM_THREADS, which torch keeps;
@@ -18,10 +18,15 @@ def use_engine_threads(member_name: str) -> None:
     import torch
 
     host.set_num_threads(torch.get_num_threads())
+
+
+@cache
+def announce(server: str) -> None:
+    """Once in a process for each way to serve it, at the first run."""
     logger.info(
-        "MLA prefill is served by mla_prefill %s, backend %s, bf16 kernels %s, %d threads",
+        "MLA prefill is served by mla_prefill %s, %s, bf16 kernels %s, %d threads",
         mla_prefill.__version__,
-        member_name,
+        server,
         host.cpu_features()["bf16_isa"],
         host.get_num_threads(),
     )

@@ -12,21 +12,25 @@ from time import perf_counter
 class Usage:
     """Calls, rows and time since the process began or ``reset_usage``."""
 
-    #: Runs over a batch's new tokens, and tokens in them; one run per layer and step.
+    #: Whole layers, from latents to the output; one call per layer and step.
+    layer_calls: int = 0
+    #: Runs of a prefill backend over a batch's new tokens, likewise.
     new_tokens_calls: int = 0
+    #: New tokens in either.
     new_tokens: int = 0
-    #: Runs over chunks of cached context, and their query and context rows.
+    #: Runs of a prefill backend over chunks of cached context, and their queries.
     context_chunk_calls: int = 0
     context_queries: int = 0
+    #: Tokens of cached context in these and in layers.
     context_tokens: int = 0
     #: Wall time of all runs.
     seconds: float = 0.0
 
     def __str__(self) -> str:
         return (
-            f"{self.new_tokens_calls} runs over {self.new_tokens} new tokens, "
-            f"{self.context_chunk_calls} over {self.context_tokens} context tokens, "
-            f"{self.seconds:.3f} s"
+            f"{self.layer_calls} layers, {self.new_tokens_calls} backend runs and "
+            f"{self.context_chunk_calls} over context: {self.new_tokens} new tokens, "
+            f"{self.context_tokens} of context, {self.seconds:.3f} s"
         )
 
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prefill of a vLLM attention backend as one call of the library's layer. Imports vLLM.
+
+vLLM's common way makes keys and values of all heads in memory before a prefill
+backend reads them; its AMX_MLA attends in the latent space, which costs several
+times the arithmetic. Here latents, the paged cache and the block table go straight
+to `MLAPrefillLayer`; decode, cache and metadata stay vLLM's.
+"""
+
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.quantization.utils.quant_utils import (
+    get_and_maybe_dequant_weights,
+)
+
+from mla_prefill.layer import MLAPrefillLayer
+from mla_prefill.vllm_plugin.threads import announce, use_engine_threads
+from mla_prefill.vllm_plugin.usage import counted
+
+
+class LayerPrefill:
+    """What a subclass of one of vLLM's implementations (MLACommonImpl) runs prefill by."""
+
+    #: vLLM's name of the attention backend.
+    attention_name: str
+    #: As vLLM's constructors set them.
+    num_heads: int
+    scale: float
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    kv_b_proj: Any
+
+    def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
+        # First: vLLM may empty the layer whose weight this is.
+        self._prefill_layer = MLAPrefillLayer(
+            self.num_heads,
+            self.scale,
+            self.kv_lora_rank,
+            self.qk_nope_head_dim,
+            self.qk_rope_head_dim,
+            self.v_head_dim,
+            dense_weight(self.kv_b_proj, act_dtype),
+            dtype=act_dtype,
+        )
+        super().process_weights_after_loading(act_dtype)  # type: ignore[misc]
+
+    def forward_layer(
+        self,
+        q: torch.Tensor,
+        kv_c_normed: torch.Tensor,
+        k_pe: torch.Tensor,
+        kv_cache: torch.Tensor,
+        prefill: Any,
+        context_lens: torch.Tensor | None,
+        output: torch.Tensor,
+    ) -> None:
+        """Attention of a step's prefill requests.
+
+        Args:
+            q: ``[tokens, num_heads, qk_head_dim]``.
+            kv_c_normed, k_pe: ``[tokens, kv_lora_rank]``, ``[tokens, 1, rope]``.
+            kv_cache: ``[blocks, block_size, kv_lora_rank + rope]``.
+            prefill: vLLM's metadata of these requests.
+            context_lens: ``[requests]`` tokens in the cache before this step.
+            output: ``[tokens, num_heads * v_head_dim]``.
+        """
+        use_engine_threads()
+        announce(f"the layer under {self.attention_name}")
+        cached = 0 if context_lens is None else int(context_lens.sum())
+        with counted(layer_calls=1, new_tokens=q.shape[0], context_tokens=cached):
+            self._prefill_layer.forward(
+                q=q,
+                kv_c_normed=kv_c_normed,
+                k_pe=k_pe.squeeze(1),
+                kv_cache=kv_cache if cached else None,
+                block_table=prefill.block_table if cached else None,
+                query_start_loc=prefill.query_start_loc,
+                context_lens=context_lens,
+                out=output.view(-1, self.num_heads, self.v_head_dim),
+            )
+
+
+def dense_weight(kv_b_proj: Any, dtype: torch.dtype) -> torch.Tensor:
+    """``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of ``dtype``."""
+    weight = getattr(kv_b_proj, "weight", None)
+    block = getattr(kv_b_proj, "weight_block_size", None)
+    if weight is None or weight.dtype != torch.float8_e4m3fn or block is None:
+        return get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype).detach()
+    scale = getattr(kv_b_proj, "weight_scale_inv", None)
+    if scale is None:
+        scale = kv_b_proj.weight_scale
+    rows, columns = weight.shape
+    scale = scale.float().repeat_interleave(block[0], 0)[:rows]
+    scale = scale.repeat_interleave(block[1], 1)[:, :columns]
+    return (weight.float() * scale).to(dtype)
