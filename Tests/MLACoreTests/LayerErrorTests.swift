@@ -14,7 +14,7 @@ final class LayerErrorTests: XCTestCase {
   /// that fall on either side of a tie, for their sums are fp32 here.
   func testRoundingKeysIsWhatMovesLSE() throws {
     var random = SplitMix64(seed: 71)
-    for dims in LayerModel.allDims where dims.nope > 0 {
+    for dims in LayerModel.allDims where dims.0 > 0 {
       for format in [ElementFormat.bfloat16, .float16] {
         let model = LayerModel(format, numHeads: 3, dims: dims, &random)
         let step = LayerStep(
