@@ -45,20 +45,21 @@ func exponentiate<Row: QueryRow>(
 private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>) {
   let rowStride = Int(a.v_stride) * 2
   let dims = Int(a.dims.v_head_dim)
+  let zero = FloatVector(repeating: 0)
   // Along the keys first: panels are written from end to end, where their
   // distance would have them all fall into a few sets of the L1 cache.
   var d = 0
   while d < dims {
     let bytes = (dims - d) * 2
     var key = 0
-    while key < Int(a.num_keys) {
-      let even = a.v.unsafelyUnwrapped + key * rowStride
-      let hasOdd = key + 1 < Int(a.num_keys)
-      let low = loadTail(BFloat16Format.self, even + d * 2, bytes)
+    while key < paddedToLanes(Int(a.num_keys)) {
+      let even = a.v.unsafelyUnwrapped + (key * rowStride + d * 2)
+      mla_prefetch(even + lanes * rowStride)
+      mla_prefetch(even + (lanes + 1) * rowStride)
+      let low = key < Int(a.num_keys) ? loadTail(BFloat16Format.self, even, bytes) : zero
       let high =
-        hasOdd
-        ? loadTail(BFloat16Format.self, even + (rowStride + d * 2), bytes)
-        : FloatVector(repeating: 0)
+        key + 1 < Int(a.num_keys)
+        ? loadTail(BFloat16Format.self, even + rowStride, bytes) : zero
       // Widened bf16 has its bits on top: shifting one of them down pairs them.
       let pairs = mla_from_bits((mla_bits(low) &>> 16) | mla_bits(high))
       scatter(
@@ -74,7 +75,6 @@ private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Fl
 func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
   let a = args.unsafelyUnwrapped.pointee
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
-  block.clearTail(keys: Int(a.num_keys))
   packKeys(BFloat16PairFormat.self, a, into: block.keys)
   packValues(a, into: block.values)
 }

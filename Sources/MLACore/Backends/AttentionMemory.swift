@@ -3,12 +3,16 @@ import MLAKernelABI
 /// What a run keeps beside its tensors; grows with the wave, never with the
 /// product of queries and keys.
 ///
-///     packed    the wave's packed keys and values
+///     packed    the wave's packed keys and values, or each worker's unit's
 ///     partials  fp32 partial results of split requests: out [queryTile, vHeadDim]
-///               then lse [queryTile], one after the other
+///               then lse [queryTile], one after the other; the wave's, or each
+///               worker's unit's
 ///     scratch   one per worker
 struct AttentionMemory {
   let workers: Int
+  /// From one worker's blocks and partial results to the next one's.
+  let unitBytes: Int
+  let unitPartialBytes: Int
   let partialsOffset: Int
   let scratchOffset: Int
   let scratchStride: Int
@@ -22,9 +26,14 @@ struct AttentionMemory {
     packScratchBytes: Int = 0, threads: Int = HostSettings.threads
   ) {
     let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
-    workers = max(1, min(threads, mostTasks))
-    partialsOffset = alignedUp(schedule.packedBytes)
-    scratchOffset = partialsOffset + alignedUp(schedule.partialBytes)
+    workers = max(1, min(threads, max(mostTasks, schedule.units.count)))
+    unitBytes = schedule.bytesPerUnit
+    unitPartialBytes = schedule.partialBytesPerUnit
+    let unitWorkers = min(workers, schedule.units.count)
+    partialsOffset = alignedUp(max(schedule.bytesPerWave, unitWorkers * unitBytes))
+    scratchOffset =
+      partialsOffset
+      + alignedUp(max(schedule.partialBytesPerWave, unitWorkers * unitPartialBytes))
     // Neighbours' first lines must not fall into the same cache sets.
     let scratchBytes = max(Int(kernel.scratch_bytes(dims)), packScratchBytes)
     scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment

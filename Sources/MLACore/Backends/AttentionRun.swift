@@ -3,7 +3,7 @@ import MLAKernelABI
 /// Where a run's keys and values come from.
 protocol KeySource {
   /// Most heads that a task packs for.
-  var headsPerTask: Int { get }
+  static var headsPerTask: Int { get }
   /// Packs one task's blocks.
   ///
   /// - Parameters:
@@ -14,8 +14,8 @@ protocol KeySource {
     scratch: UnsafeMutableRawPointer)
 }
 
-/// Carries out a schedule: hands each task's rows to the kernel, wave by wave
-/// and phase by phase.
+/// Carries out a schedule: hands each task's rows to the kernel, first unit by
+/// unit, then wave by wave and phase by phase.
 struct AttentionRun<Keys: KeySource> {
   let schedule: TileSchedule
   let kernel: mla_attention_kernel
@@ -30,17 +30,39 @@ struct AttentionRun<Keys: KeySource> {
   let start: UnsafeMutableRawPointer
 
   func execute() {
+    parallel(schedule.units.count) { unit, worker in
+      work(on: schedule.units[unit], worker: worker)
+    }
+    let room = Room(packed: start, partials: start + memory.partialsOffset)
     for wave in schedule.waves {
-      let packTasks = schedule.packTasks(in: wave, headsPerTask: keys.headsPerTask)
-      parallel(packTasks.count) { task, worker in
-        keys.pack(packTasks[task], into: packedBlock, scratch: scratch(of: worker))
-      }
+      let packTasks = schedule.packTasks(in: wave, headsPerTask: Keys.headsPerTask)
+      parallel(packTasks.count) { task, worker in pack(packTasks[task], room, worker: worker) }
       parallel(wave.taskCount) { task, worker in
-        attend(schedule.attendTask(task, in: wave), worker: worker)
+        attend(schedule.attendTask(task, in: wave), room, worker: worker)
       }
       if wave.partialCount > 0 {
-        parallel(wave.tileCount) { task, _ in merge(schedule.combineTask(task, in: wave)) }
+        parallel(wave.tileCount) { task, _ in merge(schedule.combineTask(task, in: wave), room) }
       }
+    }
+  }
+
+  /// A key range at a time, so that its packed keys stay in the cache.
+  private func work(on unit: TileSchedule.Segment, worker: Int) {
+    let room = Room(
+      packed: start + worker * memory.unitBytes,
+      partials: start + (memory.partialsOffset + worker * memory.unitPartialBytes))
+    for split in 0..<unit.splits {
+      let first = split * unit.blocksPerSplit
+      for block in first..<min(first + unit.blocksPerSplit, unit.blocksPerHead) {
+        pack(schedule.packTask(block, of: unit), room, worker: worker)
+      }
+      // Upwards: a tile's queries are fetched while the one before is packed.
+      for tile in (0..<unit.tileCount).reversed() {
+        attend(schedule.attendTask(tile, split: split, of: unit), room, worker: worker)
+      }
+    }
+    if unit.splits > 1 {
+      for tile in 0..<unit.tileCount { merge(schedule.combineTask(tile, of: unit), room) }
     }
   }
 
@@ -48,26 +70,36 @@ struct AttentionRun<Keys: KeySource> {
     ParallelLoop.runTasks(count, workers: memory.workers, kernel, body)
   }
 
-  private func packedBlock(_ index: Int) -> UnsafeMutableRawPointer {
-    start + index * schedule.shape.packedBlockBytes
+  /// Where tasks find each other's packed blocks and partial results.
+  private struct Room {
+    let packed: UnsafeMutableRawPointer
+    let partials: UnsafeMutableRawPointer
+  }
+
+  private func pack(_ task: PackTask, _ room: Room, worker: Int) {
+    keys.pack(task, into: { packedBlock($0, room) }, scratch: scratch(of: worker))
+  }
+
+  private func packedBlock(_ index: Int, _ room: Room) -> UnsafeMutableRawPointer {
+    room.packed + index * schedule.shape.packedBlockBytes
   }
 
   private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
     start + (memory.scratchOffset + worker * memory.scratchStride)
   }
 
-  private func attend(_ task: AttendTask, worker: Int) {
+  private func attend(_ task: AttendTask, _ room: Room, worker: Int) {
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
       q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
-      packed: packedBlock(task.firstBlock),
+      packed: packedBlock(task.firstBlock, room),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
       out_format: out.type.rawValue, out: out.row(task.queries.lowerBound, head: task.head),
       out_stride: Int64(out.strides[0]), lse: lseRow(task.queries.lowerBound, head: task.head),
       scratch: scratch(of: worker))
     if let index = task.partial {
-      let partial = partialOut(index)
+      let partial = partialOut(index, room)
       args.out = UnsafeMutableRawPointer(partial)
       args.out_format = Int32(MLA_FORMAT_FLOAT32)
       args.out_stride = dims.v_head_dim
@@ -76,11 +108,11 @@ struct AttentionRun<Keys: KeySource> {
     kernel.attend(&args)
   }
 
-  private func merge(_ task: CombineTask) {
+  private func merge(_ task: CombineTask, _ room: Room) {
     guard task.splits > 1 else { return }
     withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: task.splits) { partials in
       for i in 0..<task.splits {
-        let partial = partialOut(task.firstPartial + i)
+        let partial = partialOut(task.firstPartial + i, room)
         partials[i] = mla_partial(
           out: UnsafeRawPointer(partial), out_stride: dims.v_head_dim,
           lse: UnsafePointer(partialLSE(partial)), lse_stride: 1)
@@ -100,9 +132,8 @@ struct AttentionRun<Keys: KeySource> {
     lse?.lse(token, head: head)
   }
 
-  private func partialOut(_ index: Int) -> UnsafeMutablePointer<Float> {
-    (start + memory.partialsOffset).assumingMemoryBound(to: Float.self)
-      + index * schedule.shape.partialFloats
+  private func partialOut(_ index: Int, _ room: Room) -> UnsafeMutablePointer<Float> {
+    room.partials.assumingMemoryBound(to: Float.self) + index * schedule.shape.partialFloats
   }
 
   private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {

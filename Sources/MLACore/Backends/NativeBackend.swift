@@ -96,7 +96,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   ) -> TileSchedule {
     TileSchedule(
       spans, numHeads: numHeads ?? config.numHeads, isCausal: isCausal, shape: shape,
-      split: contract.splitRule,
+      split: contract.splitRule, threads: HostSettings.threads,
       waveBytes: TileSchedule.waveBytes(threads: HostSettings.threads))
   }
 

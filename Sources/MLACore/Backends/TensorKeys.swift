@@ -8,7 +8,7 @@ struct TensorKeys: KeySource {
   let dims: mla_kernel_dims
 
   /// Each head has rows of its own: nothing to share.
-  var headsPerTask: Int { 1 }
+  static var headsPerTask: Int { 1 }
 
   func pack(
     _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,

@@ -12,7 +12,7 @@ struct LatentKeys: KeySource {
 
   /// Enough to make gathering cheap beside projecting, few enough to leave
   /// every thread a task. Bears on time only.
-  var headsPerTask: Int { 4 }
+  static var headsPerTask: Int { 4 }
 
   func pack(
     _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,

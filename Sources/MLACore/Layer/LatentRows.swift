@@ -20,10 +20,10 @@ extension LatentKeys {
     return spans.flatMap { span in
       stride(from: 0, to: span.keys.count, by: rows).flatMap { first in
         let keys = span.keys.dropFirst(first).prefix(rows)
-        return stride(from: 0, to: numHeads, by: headsPerTask).map { head in
+        return stride(from: 0, to: numHeads, by: Self.headsPerTask).map { head in
           RowTask(
             span: RowSpan(keys: keys, row: span.row + first),
-            heads: head..<min(head + headsPerTask, numHeads))
+            heads: head..<min(head + Self.headsPerTask, numHeads))
         }
       }
     }

@@ -36,11 +36,12 @@ struct LayerPlan {
       upProjected = Self.fit(config) { waveBytes, threads in
         let schedule = TileSchedule(
           spans.upProjected, numHeads: config.attention.numHeads, isCausal: true,
-          shape: kernel.shape(dims), split: split, waveBytes: waveBytes)
+          shape: kernel.shape(dims), split: split, threads: threads,
+          headsPerUnit: LatentKeys.headsPerTask, waveBytes: waveBytes)
         let memory = AttentionMemory(
           schedule, kernel, dims, packScratchBytes: packScratch, threads: threads)
         let plan = UpProjected(schedule: schedule, memory: memory)
-        return (plan, memory.bytes, schedule.packedBytes)
+        return (plan, memory.bytes, memory.partialsOffset)
       }
     }
     if spans.absorbed.isEmpty {

@@ -17,7 +17,7 @@ public enum SplitRule: Equatable, Sendable {
   static let shortestRange = 1024
   /// More tiles than this keep the threads of a large host busy unsplit.
   static let mostTilesToSplit = 4
-  static let nominalTasks = 64
+  static let nominalTasks = 512
 
   /// Keys of each range, a multiple of `keyBlock`; all of the request's keys or
   /// more if it is not split.

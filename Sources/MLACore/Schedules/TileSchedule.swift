@@ -31,12 +31,16 @@ public struct TileShape: Equatable, Sendable {
   var partialFloats: Int { queryTile * (vHeadDim + 1) }
 }
 
-/// How the attention of a batch is cut into tasks: a pure value, the same for
-/// any number of threads, and for a request the same in any batch.
+/// How the attention of a batch is cut into tasks: a pure value. The tasks of a
+/// request are the same for any number of threads and in any batch; who works on
+/// which of them, and when, is not.
 ///
-/// The pairs of (request, head) are taken longest request first and gathered
-/// into waves whose packed keys fit into a bounded memory. A wave runs in up to
-/// three phases, each a parallel loop over independent tasks:
+/// The pairs of (request, head) are taken longest request first. As many as keep
+/// all threads busy to the end become units: a thread works on a unit alone, so
+/// that what it packs is still in its own cache when it attends to it. The rest
+/// is gathered into waves whose packed keys fit into a bounded memory. All
+/// threads work on a wave, in up to three phases, each a parallel loop over
+/// independent tasks:
 ///
 ///     pack     one block of keys and values of a pair, or of neighbouring ones
 ///     attend   one tile of queries against all the keys it sees, or, where the
@@ -53,8 +57,7 @@ public struct TileSchedule: Sendable {
     public let heads: Range<Int>
     /// Key ranges that a tile's work is split into, 1 if it is not.
     public let splits: Int
-    /// Keys of a range, a multiple of the key block.
-    public let keysPerSplit: Int
+    public let blocksPerSplit: Int
     public let tilesPerHead: Int
     public let blocksPerHead: Int
     /// Numbers of this segment's first block, task, tile and partial result in
@@ -65,10 +68,15 @@ public struct TileSchedule: Sendable {
     public let firstPartial: Int
 
     var tasksPerHead: Int { tilesPerHead * splits }
+    var tileCount: Int { heads.count * tilesPerHead }
+    var partialCount: Int { splits > 1 ? heads.count * tasksPerHead : 0 }
     var endBlock: Int { firstBlock + heads.count * blocksPerHead }
     var endTask: Int { firstTask + heads.count * tasksPerHead }
-    var endTile: Int { firstTile + heads.count * tilesPerHead }
-    var endPartial: Int { firstPartial + (splits > 1 ? heads.count * tasksPerHead : 0) }
+    var endTile: Int { firstTile + tileCount }
+    var endPartial: Int { firstPartial + partialCount }
+
+    /// As a unit, whose key ranges take turns in the same memory.
+    var unitBlockCount: Int { heads.count * min(blocksPerSplit, blocksPerHead) }
   }
 
   public struct Wave: Equatable, Sendable {
@@ -79,6 +87,8 @@ public struct TileSchedule: Sendable {
     public var partialCount: Int { segments.last?.endPartial ?? 0 }
   }
 
+  /// What one thread each works on, before the waves.
+  public let units: [Segment]
   public let waves: [Wave]
   public let shape: TileShape
   /// A request's last query sees all of its keys, the one before all but the
@@ -86,26 +96,38 @@ public struct TileSchedule: Sendable {
   public let isCausal: Bool
 
   /// Bytes for the packed keys of the largest wave.
-  public var packedBytes: Int { (waves.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
-
+  var bytesPerWave: Int { (waves.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
   /// Bytes for the partial results of the wave that has most of them.
-  public var partialBytes: Int {
+  var partialBytesPerWave: Int {
     (waves.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
   }
+  /// Likewise, of the largest unit.
+  var bytesPerUnit: Int { (units.map(\.unitBlockCount).max() ?? 0) * shape.packedBlockBytes }
+  var partialBytesPerUnit: Int {
+    (units.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
+  }
 
-  /// - Parameter waveBytes: packed keys that a wave should not exceed; a single
-  ///   pair that does has a wave of its own.
+  /// - Parameters:
+  ///   - threads: how many will share the work.
+  ///   - headsPerUnit: most heads of a unit, for keys that are dear to fetch and
+  ///     serve several heads.
+  ///   - waveBytes: packed keys that a wave, or the units in work at a time,
+  ///     should not exceed; a single pair that does has a wave of its own.
   public init(
     _ spans: [RequestSpan], numHeads: Int, isCausal: Bool, shape: TileShape, split: SplitRule,
-    waveBytes: Int = TileSchedule.smallestWaveBytes
+    threads: Int, headsPerUnit: Int = 1, waveBytes: Int = TileSchedule.smallestWaveBytes
   ) {
     self.shape = shape
     self.isCausal = isCausal
-    var builder = WaveBuilder(
-      blocksPerWave: max(1, waveBytes / shape.packedBlockBytes), shape: shape)
-    for span in Self.longestFirst(spans, isCausal: isCausal) {
-      builder.add(span, numHeads: numHeads, split: split)
-    }
+    var builder = ScheduleBuilder(
+      shape: shape, split: split, numHeads: numHeads,
+      blocksPerWave: max(1, waveBytes / shape.packedBlockBytes))
+    let requests = Self.longestFirst(spans).map(builder.whole)
+    let choice = UnitChoice(
+      requests, isCausal: isCausal, threads: threads, headsPerUnit: headsPerUnit,
+      blocksPerUnit: builder.blocksPerWave / max(1, threads))
+    units = choice.units
+    for rest in choice.rest { builder.add(rest) }
     waves = builder.finish()
   }
 
@@ -117,7 +139,7 @@ public struct TileSchedule: Sendable {
   public static let smallestWaveBytes = 16 << 20
 
   /// Requests without queries have no work; equal ones keep their order.
-  private static func longestFirst(_ spans: [RequestSpan], isCausal: Bool) -> [RequestSpan] {
+  private static func longestFirst(_ spans: [RequestSpan]) -> [RequestSpan] {
     spans.filter { $0.queryCount > 0 }
       .enumerated()
       .sorted { a, b in
@@ -130,36 +152,44 @@ public struct TileSchedule: Sendable {
 }
 
 /// Gathers pairs into waves, splitting a request's heads where a wave is full.
-private struct WaveBuilder {
-  let blocksPerWave: Int
+private struct ScheduleBuilder {
   let shape: TileShape
+  let split: SplitRule
+  let numHeads: Int
+  let blocksPerWave: Int
   private var waves: [TileSchedule.Wave] = []
   private var current = TileSchedule.Wave()
 
-  init(blocksPerWave: Int, shape: TileShape) {
-    self.blocksPerWave = blocksPerWave
+  init(shape: TileShape, split: SplitRule, numHeads: Int, blocksPerWave: Int) {
     self.shape = shape
+    self.split = split
+    self.numHeads = numHeads
+    self.blocksPerWave = blocksPerWave
   }
 
-  mutating func add(_ span: RequestSpan, numHeads: Int, split: SplitRule) {
-    let blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
+  /// All heads of a request.
+  func whole(_ span: RequestSpan) -> TileSchedule.Segment {
     let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
+    let blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
     let keysPerSplit = split.keysPerSplit(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-    let splits = max(1, (span.keyCount + keysPerSplit - 1) / keysPerSplit)
-    var head = 0
-    while head < numHeads {
+    return TileSchedule.Segment(
+      span: span, heads: 0..<numHeads,
+      splits: max(1, (span.keyCount + keysPerSplit - 1) / keysPerSplit),
+      blocksPerSplit: max(1, min(keysPerSplit / shape.keyBlock, blocks)), tilesPerHead: tiles,
+      blocksPerHead: blocks, firstBlock: 0, firstTask: 0, firstTile: 0, firstPartial: 0)
+  }
+
+  mutating func add(_ segment: TileSchedule.Segment) {
+    let blocks = segment.blocksPerHead
+    var head = segment.heads.lowerBound
+    while head < segment.heads.upperBound {
       let room = blocks == 0 ? numHeads : (blocksPerWave - current.blockCount) / blocks
       if room < 1, !current.segments.isEmpty {
         close()
         continue
       }
-      let heads = head..<min(numHeads, head + max(1, room))
-      current.segments.append(
-        TileSchedule.Segment(
-          span: span, heads: heads, splits: splits, keysPerSplit: keysPerSplit,
-          tilesPerHead: tiles, blocksPerHead: blocks, firstBlock: current.blockCount,
-          firstTask: current.taskCount, firstTile: current.tileCount,
-          firstPartial: current.partialCount))
+      let heads = head..<min(segment.heads.upperBound, head + max(1, room))
+      current.segments.append(segment.narrowed(to: heads, behind: current))
       head = heads.upperBound
     }
   }
@@ -172,5 +202,17 @@ private struct WaveBuilder {
   mutating func finish() -> [TileSchedule.Wave] {
     if !current.segments.isEmpty { close() }
     return waves
+  }
+}
+
+extension TileSchedule.Segment {
+  /// Some of the heads, to be worked on after what a wave already holds.
+  func narrowed(to heads: Range<Int>, behind wave: TileSchedule.Wave = .init())
+    -> TileSchedule.Segment
+  {
+    TileSchedule.Segment(
+      span: span, heads: heads, splits: splits, blocksPerSplit: blocksPerSplit,
+      tilesPerHead: tilesPerHead, blocksPerHead: blocksPerHead, firstBlock: wave.blockCount,
+      firstTask: wave.taskCount, firstTile: wave.tileCount, firstPartial: wave.partialCount)
   }
 }

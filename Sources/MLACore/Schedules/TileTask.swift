@@ -19,7 +19,8 @@ struct AttendTask: Equatable {
   let keys: Range<Int>
   /// Query i sees the keys up to i + causalOffset.
   let causalOffset: Int
-  /// The packed block that holds the request's key 0.
+  /// The packed block that holds the request's key 0, or would: before the first
+  /// one where a unit's memory holds a later key range.
   let firstBlock: Int
   /// Where a partial result goes; nil where this task is the whole tile.
   let partial: Int?
@@ -45,15 +46,12 @@ extension TileSchedule {
   func packTasks(in wave: Wave, headsPerTask: Int = 1) -> [PackTask] {
     var tasks: [PackTask] = []
     for segment in wave.segments {
-      let end = segment.span.keyBegin + segment.span.keyCount
       for first in stride(from: 0, to: segment.heads.count, by: headsPerTask) {
-        let last = min(first + headsPerTask, segment.heads.count)
+        let heads = first..<min(first + headsPerTask, segment.heads.count)
         for block in 0..<segment.blocksPerHead {
-          let begin = segment.span.keyBegin + block * shape.keyBlock
           tasks.append(
-            PackTask(
-              heads: segment.heads.lowerBound + first..<segment.heads.lowerBound + last,
-              keys: begin..<min(begin + shape.keyBlock, end),
+            packTask(
+              segment, heads, block,
               firstBlock: segment.firstBlock + first * segment.blocksPerHead + block,
               blockStride: segment.blocksPerHead))
         }
@@ -62,35 +60,73 @@ extension TileSchedule {
     return tasks
   }
 
+  /// A unit's packing, for all of its heads; blocks are numbered within the key
+  /// range.
+  func packTask(_ block: Int, of unit: Segment) -> PackTask {
+    packTask(
+      unit, 0..<unit.heads.count, block, firstBlock: block % unit.blocksPerSplit,
+      blockStride: unit.blocksPerSplit)
+  }
+
+  /// - Parameter heads: counted from the segment's first.
+  private func packTask(
+    _ segment: Segment, _ heads: Range<Int>, _ block: Int, firstBlock: Int, blockStride: Int
+  ) -> PackTask {
+    let end = segment.span.keyBegin + segment.span.keyCount
+    let begin = segment.span.keyBegin + block * shape.keyBlock
+    let first = segment.heads.lowerBound
+    return PackTask(
+      heads: first + heads.lowerBound..<first + heads.upperBound,
+      keys: begin..<min(begin + shape.keyBlock, end), firstBlock: firstBlock,
+      blockStride: blockStride)
+  }
+
   func attendTask(_ index: Int, in wave: Wave) -> AttendTask {
     let segment = wave.segment(of: index, \.endTask)
-    let (head, task) = (index - segment.firstTask)
-      .quotientAndRemainder(dividingBy: segment.tasksPerHead)
-    let (order, split) = task.quotientAndRemainder(dividingBy: segment.splits)
+    let (tile, split) = (index - segment.firstTask).quotientAndRemainder(dividingBy: segment.splits)
+    let head = tile / segment.tilesPerHead
+    return attendTask(
+      tile, split, segment, firstBlock: segment.firstBlock + head * segment.blocksPerHead)
+  }
+
+  /// A unit's tile against a key range whose blocks are packed as `packTask` says.
+  func attendTask(_ tile: Int, split: Int, of unit: Segment) -> AttendTask {
+    let head = tile / unit.tilesPerHead
+    return attendTask(tile, split, unit, firstBlock: (head - split) * unit.blocksPerSplit)
+  }
+
+  /// - Parameter index: the tile's place in the segment.
+  private func attendTask(_ index: Int, _ split: Int, _ segment: Segment, firstBlock: Int)
+    -> AttendTask
+  {
+    let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
     // The last tile of a causal request sees the most keys.
     let tile = segment.tilesPerHead - 1 - order
     let begin = tile * shape.queryTile
-    let keyBegin = split * segment.keysPerSplit
+    let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
+    let keyBegin = split * keysPerSplit
     return AttendTask(
       head: segment.heads.lowerBound + head,
       queries: queries(ofTile: tile, segment),
-      keys: keyBegin..<min(keyBegin + segment.keysPerSplit, segment.span.keyCount),
+      keys: keyBegin..<min(keyBegin + keysPerSplit, segment.span.keyCount),
       causalOffset: isCausal
         ? begin + segment.span.keyCount - segment.span.queryCount : unmasked,
-      firstBlock: segment.firstBlock + head * segment.blocksPerHead,
-      partial: segment.splits > 1
-        ? segment.firstPartial + index - segment.firstTask : nil)
+      firstBlock: firstBlock,
+      partial: segment.splits > 1 ? segment.firstPartial + index * segment.splits + split : nil)
   }
 
   func combineTask(_ index: Int, in wave: Wave) -> CombineTask {
     let segment = wave.segment(of: index, \.endTile)
-    let (head, order) = (index - segment.firstTile)
-      .quotientAndRemainder(dividingBy: segment.tilesPerHead)
+    return combineTask(index - segment.firstTile, of: segment)
+  }
+
+  /// - Parameter index: the tile's place in the segment.
+  func combineTask(_ index: Int, of segment: Segment) -> CombineTask {
+    let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
     return CombineTask(
       head: segment.heads.lowerBound + head,
       queries: queries(ofTile: segment.tilesPerHead - 1 - order, segment),
-      firstPartial: segment.firstPartial + head * segment.tasksPerHead + order * segment.splits,
-      splits: segment.splits)
+      firstPartial: segment.firstPartial + index * segment.splits, splits: segment.splits)
   }
 
   private func queries(ofTile tile: Int, _ segment: Segment) -> Range<Int> {

@@ -75,6 +75,9 @@ MLA_INLINE const float *mla_after(const float *p, mla_f32v v) {
   return p;
 }
 
+// Asks for the cache line at `p`, which may lie outside of any memory.
+MLA_INLINE void mla_prefetch(const void *p) { __builtin_prefetch(p); }
+
 // The larger of each lane; `b` where either is NaN.
 MLA_INLINE mla_f32v mla_max(mla_f32v a, mla_f32v b) {
 #if defined(__AVX512F__)

@@ -75,16 +75,17 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
         + begin / keyBlock * blockBytes, a.dims)
     let keys = min(keyBlock, end - begin)
     let groups = (keys + rowsPerGroup - 1) / rowsPerGroup
-    computeScores(Row.self, a, block, groups: groups, scratch)
+    let diagonal = Diagonal(groups: groups, firstKey: begin - Int(a.causal_offset))
+    computeScores(Row.self, a, block, diagonal, scratch)
     // Query 0 sees the fewest keys: if it sees all of them, so do the others.
     if begin + keys - 1 > Int(a.causal_offset) || keys < groups * rowsPerGroup {
       maskScores(
         Row.self, scratch.scores, keys: keys, paddedKeys: groups * rowsPerGroup,
-        firstKey: begin - Int(a.causal_offset))
+        firstKey: diagonal.firstKey)
     }
     let rescale = state.update(scratch.scores, keys: groups * rowsPerGroup)
     accumulateOutputs(
-      Row.self, a, block, keys: groups * rowsPerGroup, rescale: rescale, isFirst: isFirst, scratch)
+      Row.self, a, block, diagonal, rescale: rescale, isFirst: isFirst, scratch)
     isFirst = false
     begin += keyBlock
   }
@@ -96,39 +97,96 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   finishTile(state, a, scratch)
 }
 
+/// How a block's groups of keys meet a panel's vectors of queries. A group hidden
+/// from all queries of the first vectors is computed for the others only:
+///
+///                 vector  0  1  2
+///     groups below end(0)  x  x  x      keys that some query of each vector sees
+///     groups below end(1)     x  x
+///     the other groups           x
+///
+/// What is left out is what `maskScores` makes -inf, of which 0 remains.
+private struct Diagonal {
+  let groups: Int
+  /// The block's first key, counted from query 0's own.
+  let firstKey: Int
+
+  /// Groups that the vectors behind the first `hidden` need.
+  @inline(__always)
+  func groups(hidden: Int, of width: Int) -> Range<Int> {
+    let begin = hidden == 0 ? 0 : end(hidden - 1)
+    return begin..<(hidden == width - 1 ? groups : end(hidden))
+  }
+
+  /// The first group that vector `vector` sees nothing of.
+  @inline(__always)
+  private func end(_ vector: Int) -> Int {
+    let keys = max(0, (vector + 1) * lanes - firstKey)
+    return min(groups, (keys + rowsPerGroup - 1) / rowsPerGroup)
+  }
+}
+
 /// S^T = K Q^T * scale * log2(e): the softmax works in powers of two.
 @inline(__always)
 private func computeScores<Row: QueryRow>(
-  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, groups: Int, _ scratch: TileScratch
+  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, _ diagonal: Diagonal,
+  _ scratch: TileScratch
 ) {
-  let steps = operandSteps(a.dims)
   let scale = FloatVector(repeating: a.scale * log2e)
-  for group in 0..<groups {
-    var sums = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-    accumulate(
-      &sums, scratch.columns, block.keys + group * rowsPerGroup * steps, steps: steps)
-    sums.mapped { $0.mapped { $0 * scale } }
-      .store(scratch.scores + group * rowsPerGroup * Row.width)
+  let (width, steps) = (Row.width, operandSteps(a.dims))
+
+  @inline(__always)
+  func compute<Visible: QueryRow>(_: Visible.Type) {
+    let hidden = width - Visible.width
+    for group in diagonal.groups(hidden: hidden, of: width) {
+      var sums = Group<Visible>.repeating(.repeating(FloatVector(repeating: 0)))
+      accumulate(
+        &sums, scratch.columns + hidden, stride: width,
+        block.keys + group * rowsPerGroup * steps, steps: steps)
+      sums.mapped { $0.mapped { $0 * scale } }
+        .store(scratch.scores + (group * rowsPerGroup * width + hidden), stride: width)
+    }
   }
+  compute(Row.self)
+  if width > 2 { compute(Row2.self) }
+  if width > 1 { compute(Row1.self) }
 }
 
 /// O^T = O^T * rescale + V^T P^T.
 @inline(__always)
 private func accumulateOutputs<Row: QueryRow>(
-  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, keys: Int, rescale: Row, isFirst: Bool,
-  _ scratch: TileScratch
+  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, _ diagonal: Diagonal, rescale: Row,
+  isFirst: Bool, _ scratch: TileScratch
 ) {
-  let groups = paddedToLanes(Int(a.dims.v_head_dim)) / rowsPerGroup
-  for group in 0..<groups {
-    let outputs = scratch.outputs + group * rowsPerGroup * Row.width
+  let width = Row.width
+  for group in 0..<paddedToLanes(Int(a.dims.v_head_dim)) / rowsPerGroup {
+    let outputs = scratch.outputs + group * rowsPerGroup * width
+    let values = block.values + group * rowsPerGroup * keyBlock / elementsPerOperand
+
+    @inline(__always)
+    func add<Visible: QueryRow>(_ sums: inout Group<Visible>) {
+      let hidden = width - Visible.width
+      let keys = diagonal.groups(hidden: hidden, of: width)
+      let first = keys.lowerBound * rowsPerGroup / elementsPerOperand
+      accumulate(
+        &sums, scratch.scores + (first * width + hidden), stride: width,
+        values + first * rowsPerGroup, steps: keys.count * rowsPerGroup / elementsPerOperand)
+      sums.store(outputs + hidden, stride: width)
+    }
+    @inline(__always)
+    func addMore<Visible: QueryRow>(_: Visible.Type) {
+      let hidden = width - Visible.width
+      if diagonal.groups(hidden: hidden, of: width).isEmpty { return }
+      var sums = Group<Visible>.load(outputs + hidden, stride: width)
+      add(&sums)
+    }
     var sums =
       isFirst
       ? Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-      : Group<Row>.load(outputs).mapped { $0.combined(rescale) { $0 * $1 } }
-    accumulate(
-      &sums, scratch.scores, block.values + group * rowsPerGroup * keyBlock / elementsPerOperand,
-      steps: keys / elementsPerOperand)
-    sums.store(outputs)
+      : Group<Row>.load(outputs, stride: width).mapped { $0.combined(rescale) { $0 * $1 } }
+    add(&sums)
+    if width > 2 { addMore(Row2.self) }
+    if width > 1 { addMore(Row1.self) }
   }
 }
 

@@ -24,6 +24,9 @@ func operandSteps(_ dims: mla_kernel_dims) -> Int { operandSteps(of: Int(dims.qk
 ///
 /// `group` neighbouring rows lie side by side, so that each step of a dot
 /// product reads one short contiguous piece and the next step the next one.
+///
+/// A short block is filled up to whole vectors of keys: what attention computes on
+/// behind the last key must be zero, for zero times a NaN left behind is a NaN.
 struct PackedBlock {
   let keys: UnsafeMutablePointer<Float>
   let values: UnsafeMutablePointer<Float>
@@ -40,15 +43,6 @@ struct PackedBlock {
 
   @inline(__always)
   var bytes: Int { (keyFloats + valueFloats) * 4 }
-
-  /// A short block is computed on as if it were whole: what is not there must
-  /// be zero, for zero times a NaN left behind is a NaN.
-  @inline(__always)
-  func clearTail(keys count: Int) {
-    if count < keyBlock {
-      keys.update(repeating: 0, count: keyFloats + valueFloats)
-    }
-  }
 }
 
 @inline(never)
@@ -83,6 +77,7 @@ func turnRows<Format: ElementFormat>(
   while step < steps {
     let offset = step * Format.bytes
     for row in 0..<lanes {
+      mla_prefetch(source + (row + lanes) * rowStride + offset)
       square[row] =
         row < rows
         ? loadTail(Format.self, source + row * rowStride + offset, rowBytes - offset)

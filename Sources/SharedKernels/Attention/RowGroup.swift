@@ -8,8 +8,8 @@ protocol RowGroup {
   static var count: Int { get }
   static func repeating(_ row: Row) -> Self
   /// Rows `stride` vectors apart.
-  static func load(_ p: UnsafePointer<FloatVector>) -> Self
-  func store(_ p: UnsafeMutablePointer<FloatVector>)
+  static func load(_ p: UnsafePointer<FloatVector>, stride: Int) -> Self
+  func store(_ p: UnsafeMutablePointer<FloatVector>, stride: Int)
   /// Row r gains q * b[r].
   mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>)
   func mapped(_ f: (Row) -> Row) -> Self
@@ -28,14 +28,12 @@ struct Rows4<Row: QueryRow>: RowGroup {
     Rows4(r0: row, r1: row, r2: row, r3: row)
   }
 
-  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>) -> Rows4 {
-    let w = Row.width
-    return Rows4(
+  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>, stride w: Int) -> Rows4 {
+    Rows4(
       r0: Row.load(p), r1: Row.load(p + w), r2: Row.load(p + 2 * w), r3: Row.load(p + 3 * w))
   }
 
-  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>) {
-    let w = Row.width
+  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>, stride w: Int) {
     r0.store(p)
     r1.store(p + w)
     r2.store(p + 2 * w)
@@ -67,13 +65,13 @@ struct Rows8<Row: QueryRow>: RowGroup {
     Rows8(low: .repeating(row), high: .repeating(row))
   }
 
-  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>) -> Rows8 {
-    Rows8(low: .load(p), high: .load(p + 4 * Row.width))
+  @inline(__always) static func load(_ p: UnsafePointer<FloatVector>, stride: Int) -> Rows8 {
+    Rows8(low: .load(p, stride: stride), high: .load(p + 4 * stride, stride: stride))
   }
 
-  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>) {
-    low.store(p)
-    high.store(p + 4 * Row.width)
+  @inline(__always) func store(_ p: UnsafeMutablePointer<FloatVector>, stride: Int) {
+    low.store(p, stride: stride)
+    high.store(p + 4 * stride, stride: stride)
   }
 
   @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
@@ -87,16 +85,17 @@ struct Rows8<Row: QueryRow>: RowGroup {
 }
 
 /// The inner loop of every product: `steps` operands of a panel against as many
-/// rows of columns.
+/// rows of columns, `stride` vectors apart.
 @inline(__always)
 func accumulate<G: RowGroup>(
-  _ sums: inout G, _ columns: UnsafePointer<FloatVector>, _ panel: UnsafePointer<Float>, steps: Int
+  _ sums: inout G, _ columns: UnsafePointer<FloatVector>, stride: Int,
+  _ panel: UnsafePointer<Float>, steps: Int
 ) {
   var column = columns
   var operand = panel
   for _ in 0..<steps {
     sums.addDot(G.Row.load(column), operand)
-    column += G.Row.width
+    column += stride
     operand += G.count
   }
 }

@@ -34,12 +34,16 @@ func packValues<Format: ElementFormat>(
   _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
 ) {
   let rowBytes = Int(a.dims.v_head_dim) * Format.bytes
-  for key in 0..<Int(a.num_keys) {
-    let row = a.v.unsafelyUnwrapped + key * Int(a.v_stride) * Format.bytes
+  let rowStride = Int(a.v_stride) * Format.bytes
+  for key in 0..<paddedToLanes(Int(a.num_keys)) {
+    let row = a.v.unsafelyUnwrapped + key * rowStride
     var d = 0
     while d < paddedToLanes(Int(a.dims.v_head_dim)) {
-      let values = loadTail(
-        Format.self, row + d * Format.bytes, rowBytes - d * Format.bytes)
+      mla_prefetch(row + lanes * rowStride + d * Format.bytes)
+      let values =
+        key < Int(a.num_keys)
+        ? loadTail(Format.self, row + d * Format.bytes, rowBytes - d * Format.bytes)
+        : FloatVector(repeating: 0)
       scatter(values, to: panels + (d * keyBlock + key * rowsPerGroup), panelStride: keyBlock)
       d += lanes
     }
@@ -59,7 +63,6 @@ func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
 @inline(__always)
 func packBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_args) {
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
-  block.clearTail(keys: Int(a.num_keys))
   packKeys(Format.self, a, into: block.keys)
   packValues(Format.self, a, into: block.values)
 }

@@ -115,8 +115,8 @@ func multiplyPanel<Row: QueryRow>(
   var row = 0
   while row < lanes {
     var sums = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-    accumulate(&sums, columns, panel + row * steps, steps: steps)
-    sums.store(products + row * Row.width)
+    accumulate(&sums, columns, stride: Row.width, panel + row * steps, steps: steps)
+    sums.store(products + row * Row.width, stride: Row.width)
     row += rowsPerGroup
   }
 }

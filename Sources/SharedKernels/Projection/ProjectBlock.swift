@@ -9,7 +9,6 @@ import MLAShims
 /// are turned. Rounding is that of the way over rows in memory.
 @inline(__always)
 func projectBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_project_block_args) {
-  PackedBlock(a.packed.unsafelyUnwrapped, a.dims).clearTail(keys: Int(a.num_keys))
   let chunks = TokenChunks(a.num_keys)
   var vector = 0
   while vector < chunks.vectors {

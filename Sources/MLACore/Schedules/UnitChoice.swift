@@ -1,0 +1,81 @@
+/// Which pairs of (request, head) become units, each for one thread alone, and
+/// what is left for all threads together.
+///
+/// A unit's packed keys stay in its thread's cache and there is no phase to wait
+/// for, but as many threads as there are units may be idle at the end. Units are
+/// therefore as many, longest first, as finish soonest: that is simulated.
+struct UnitChoice {
+  private(set) var units: [TileSchedule.Segment] = []
+  /// Segments, or the last heads of them.
+  private(set) var rest: [TileSchedule.Segment] = []
+
+  /// - Parameters:
+  ///   - requests: all heads of each, longest first.
+  ///   - blocksPerUnit: most packed blocks that a thread may keep.
+  init(
+    _ requests: [TileSchedule.Segment], isCausal: Bool, threads: Int, headsPerUnit: Int,
+    blocksPerUnit: Int
+  ) {
+    var candidates: [TileSchedule.Segment] = []
+    var costs: [Int] = []
+    for request in requests {
+      let blocksPerHead = request.narrowed(to: 0..<1).unitBlockCount
+      let heads = min(headsPerUnit, blocksPerUnit / max(1, blocksPerHead))
+      if heads < 1 {
+        rest.append(request)
+        continue
+      }
+      for first in stride(from: 0, to: request.heads.count, by: heads) {
+        let unit = request.narrowed(to: first..<min(first + heads, request.heads.count))
+        candidates.append(unit)
+        costs.append(TileCost.of(unit, isCausal: isCausal))
+      }
+    }
+    let count = Self.soonestFinish(costs, threads: threads)
+    units = Array(candidates.prefix(count))
+    rest += candidates.dropFirst(count)
+  }
+
+  /// How many of the first units to hand out one by one, if all threads share
+  /// the rest evenly, though at a higher cost.
+  static func soonestFinish(_ costs: [Int], threads: Int) -> Int {
+    var finishes = ThreadFinishes(threads)
+    var left = costs.reduce(0, +)
+    var soonest = (finish: left * sharedCostPercent / threads, count: 0)
+    for (index, cost) in costs.enumerated() {
+      finishes.add(cost)
+      left -= cost
+      let finish = finishes.last * 100 + left * sharedCostPercent / threads
+      if finish <= soonest.finish { soonest = (finish, index + 1) }
+    }
+    return soonest.count
+  }
+
+  /// What phases and packed keys from another core's cache add.
+  private static let sharedCostPercent = 115
+}
+
+/// When each of some threads that take tasks in order will be done.
+struct ThreadFinishes {
+  /// A heap: no entry is above the two at twice its place, plus one and two.
+  private var finishes: [Int]
+  private(set) var last = 0
+
+  init(_ threads: Int) { finishes = Array(repeating: 0, count: max(1, threads)) }
+
+  /// The next task goes to the thread that is free first.
+  mutating func add(_ cost: Int) {
+    let finish = finishes[0] + cost
+    last = max(last, finish)
+    var place = 0
+    while true {
+      var child = 2 * place + 1
+      guard child < finishes.count else { break }
+      if child + 1 < finishes.count, finishes[child + 1] < finishes[child] { child += 1 }
+      guard finishes[child] < finish else { break }
+      finishes[place] = finishes[child]
+      place = child
+    }
+    finishes[place] = finish
+  }
+}

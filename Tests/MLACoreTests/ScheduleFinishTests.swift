@@ -1,0 +1,131 @@
+@testable import MLACore
+import MLATestSupport
+import XCTest
+
+/// How evenly threads finish: schedules carried out by simulated threads that
+/// take tasks in order and need the time of `TileCost` for each. Waiting for a
+/// phase's last thread is all that a schedule itself can lose.
+final class ScheduleFinishTests: XCTestCase {
+  /// 192/128 in bf16 pairs.
+  private let shape = TileShape(
+    queryTile: 48, keyBlock: 64, packedBlockBytes: 40960, vHeadDim: 128)
+  private let threadCounts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+
+  func testSinglePrompts() {
+    for length in [512, 1024, 2048, 4096, 8192, 32768] {
+      check("S=\(length)", [(length, length)], isCausal: true)
+    }
+  }
+
+  func testBatches() {
+    check("8 x 128", Array(repeating: (128, 128), count: 8), isCausal: true)
+    check("64 x 16", Array(repeating: (16, 16), count: 64), isCausal: true)
+    check("mixed", [16, 4096, 300, 1, 77, 2048, 900, 64].map { ($0, $0) }, isCausal: true)
+    check("one long", [(6000, 6000)] + Array(repeating: (40, 40), count: 30), isCausal: true)
+  }
+
+  func testFewQueriesOnLongContexts() {
+    check("128 on 8064", [(128, 8064)], isCausal: false)
+    check("1 on 8192", [(1, 8192)], isCausal: false)
+    check("4 x 32 on 4096", Array(repeating: (32, 4096), count: 4), isCausal: false)
+  }
+
+  func testUnitsFillTheirThreads() {
+    let equal = Array(repeating: 1000, count: 16)
+    XCTAssertEqual([1, 2, 3, 5, 16, 17, 128].map { UnitChoice.soonestFinish(equal, threads: $0) },
+      [16, 16, 15, 15, 16, 16, 0])
+    XCTAssertEqual(UnitChoice.soonestFinish([900, 10, 10, 10], threads: 2), 0)
+    XCTAssertEqual(UnitChoice.soonestFinish([], threads: 2), 0)
+  }
+
+  /// The heap against a search for the thread that is free first.
+  func testTasksGoToTheThreadThatIsFreeFirst() {
+    var random = SplitMix64(seed: 5)
+    for threads in 1...9 {
+      var finishes = ThreadFinishes(threads)
+      var plain = Array(repeating: 0, count: threads)
+      for _ in 0..<100 {
+        let cost = random.int(1...50)
+        finishes.add(cost)
+        plain.sort()
+        plain[0] += cost
+        XCTAssertEqual(finishes.last, plain.max())
+      }
+    }
+  }
+
+  /// At least 0.9 of the threads' time is work wherever each has ten tasks.
+  private func check(_ name: String, _ requests: [(Int, Int)], isCausal: Bool) {
+    var (queries, keys) = (0, 0)
+    let spans = requests.map { (queryCount, keyCount) in
+      defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
+      return RequestSpan(
+        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
+    }
+    // Unsplit, few queries on a long context are few tasks.
+    for split in [SplitRule.byCost(numHeads: 16), .fixedRanges] + (isCausal ? [.never] : []) {
+      for threads in threadCounts {
+        let schedule = TileSchedule(
+          spans, numHeads: 16, isCausal: isCausal, shape: shape, split: split, threads: threads,
+          waveBytes: TileSchedule.waveBytes(threads: threads))
+        let run = SimulatedRun(schedule, threads: threads)
+        guard run.tasks >= 10 * threads else { continue }
+        XCTAssertGreaterThan(run.efficiency, 0.9, "\(name), \(split), \(threads) threads")
+      }
+    }
+  }
+}
+
+/// A schedule carried out by threads that never wait but for a phase's end.
+private struct SimulatedRun {
+  private(set) var makespan = 0
+  private(set) var work = 0
+  /// Smallest pieces that threads could have shared.
+  private(set) var tasks = 0
+  private let threads: Int
+
+  var efficiency: Double { Double(work) / Double(threads) / Double(max(1, makespan)) }
+
+  init(_ schedule: TileSchedule, threads: Int) {
+    self.threads = threads
+    run(schedule.units.map { unit in
+      var cost = 0
+      for block in 0..<unit.blocksPerHead { cost += Self.cost(schedule.packTask(block, of: unit)) }
+      for split in 0..<unit.splits {
+        for tile in 0..<unit.tileCount {
+          cost += Self.cost(schedule.attendTask(tile, split: split, of: unit))
+        }
+      }
+      for tile in 0..<unit.tileCount { cost += Self.cost(schedule.combineTask(tile, of: unit)) }
+      tasks += unit.tileCount * unit.splits
+      return cost
+    })
+    for wave in schedule.waves {
+      run(schedule.packTasks(in: wave).map(Self.cost))
+      run((0..<wave.taskCount).map { Self.cost(schedule.attendTask($0, in: wave)) })
+      run((0..<wave.tileCount).map { Self.cost(schedule.combineTask($0, in: wave)) })
+      tasks += wave.taskCount
+    }
+  }
+
+  private mutating func run(_ costs: [Int]) {
+    var finishes = ThreadFinishes(threads)
+    for cost in costs { finishes.add(cost) }
+    makespan += finishes.last
+    work += costs.reduce(0, +)
+  }
+
+  private static func cost(_ task: PackTask) -> Int { task.heads.count * task.keys.count * TileCost.key }
+
+  /// A tile computes on whole vectors of queries, up to the last key that one of
+  /// them sees.
+  private static func cost(_ task: AttendTask) -> Int {
+    let end = min(task.keys.upperBound, task.causalOffset + task.queries.count)
+    let queries = (task.queries.count + 15) / 16 * 16
+    return queries * (max(0, end - task.keys.lowerBound) + TileCost.query)
+  }
+
+  private static func cost(_ task: CombineTask) -> Int {
+    task.splits > 1 ? task.queries.count * task.splits * TileCost.partial : 0
+  }
+}
