@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recorded import recorded
 from reference import TYPES
-from reference_layer import CACHE_TYPES, LayerProblem, relative
+from reference_layer import CACHE_TYPES, FP8, LayerProblem, relative
 from test_tensors import Exporter
 
 from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
@@ -85,6 +85,52 @@ def test_unwanted_slots_stay():
         expected = np.concatenate([problem.kv_c_normed[token], problem.k_pe[token]])
         np.testing.assert_array_equal(flat[slot], expected)
     assert (flat[[0, 2, 3, 4, 5, 7]] == 7).all()
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "up_projected", "absorbed"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_algorithms(dtype, algorithm):
+    problem = LayerProblem([2, 30, 1], [300, 0, 77], dtype=dtype)
+    lse = lse_for(problem)
+    out = layer_for(problem, algorithm=algorithm).forward(**problem.tensors, lse=lse)
+    problem.check(out, lse)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 2)], ids=["one scale", "scales of blocks"])
+def test_fp8_weights(shape):
+    # Neither dimension is a multiple of a block's.
+    problem = LayerProblem([9, 4], [30, 0], heads=6, rank=150, nope=24, value=20)
+    scales = np.random.default_rng(0).uniform(1e-3, 2e-3, shape).astype(np.float32)
+    weights = np.clip(problem.kv_b_proj * 500, -448, 448).astype(FP8)
+    spread = scales.reshape(-1, scales.shape[-1]).repeat(128, 0).repeat(128, 1)
+    problem.kv_b_proj = weights.astype(np.float32) * (
+        spread[:264, :150] if len(shape) == 2 else scales
+    )
+    layer = MLAPrefillLayer(
+        **problem.dimensions, kv_b_proj=weights, weight_scales=scales, dtype="float32"
+    )
+    problem.check(layer.forward(**problem.tensors))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_fp8_ds_mla(dtype):
+    problem = LayerProblem([5, 20], [40, 13], rank=512, rope=64, nope=32, dtype=dtype)
+    blocks = len(problem.kv_cache)
+    cache = np.zeros((blocks, problem.block_size, 656), np.uint8)
+    for rows, slots in zip(problem.cached, problem.slots, strict=True):
+        concat_and_cache_mla(rows[:, :512], rows[:, 512:], cache, slots, cache_format="fp8_ds_mla")
+    tokens = cache.reshape(-1, 656)
+    latents = tokens[:, :512].copy().view(FP8).astype(np.float32)
+    scales = tokens[:, 512:528].copy().view(np.float32).repeat(128, 1)
+    k_pe = tokens[:, 528:].copy().view(ml_dtypes.bfloat16).astype(np.float32)
+    # The reference reads what is stored, which is what was given but for roundings.
+    problem.kv_cache = np.concatenate([latents * scales, k_pe], 1)
+    for rows, slots in zip(problem.cached, problem.slots, strict=True):
+        assert relative(problem.kv_cache[slots, :512], rows[:, :512].astype(np.float64)) < 0.04
+        assert relative(problem.kv_cache[slots, 512:], rows[:, 512:].astype(np.float64)) < 4e-3
+    layer = layer_for(problem, cache_format="fp8_ds_mla")
+    for stored in (cache, cache.view(FP8)):
+        problem.check(layer.forward(**{**problem.tensors, "kv_cache": stored}))
 
 
 @pytest.mark.parametrize("step", [1, 7, 32])

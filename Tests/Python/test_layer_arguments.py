@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import TYPES
-from reference_layer import CACHE_TYPES, LayerProblem
+from reference_layer import CACHE_TYPES, FP8, LayerProblem
 from test_backends import RUNNABLE
 from test_layer import layer_for
 from test_random_calls import BREAKAGES, LAYOUTS
@@ -156,6 +156,9 @@ def test_context_longer_than_the_table_is_named():
         *(("cache_dtype", bad) for bad in ("float64", "x", 3, object())),
         *(("cache_scale", bad) for bad in ("x", 2.0, float("nan"), -1.0)),
         *(("workspace_bound", bad) for bad in ("x", -1, 2.5, 1 << 70)),
+        *(("algorithm", bad) for bad in ("x", None, 1, [])),
+        *(("cache_format", bad) for bad in ("x", None, 1)),
+        *(("weight_scales", bad) for bad in ("x", np.ones(1, np.float32), np.ones(1))),
         *(("backend", bad) for bad in ("NOPE", "", "CUSTOM", 3)),
         *(
             ("kv_b_proj", bad)
@@ -184,6 +187,26 @@ def test_wrong_scales_of_fp8_caches_are_named(scale):
         layer_for(problem, cache_scale=scale)
     with pytest.raises(ValueError, match="cache_scale"):
         concat_and_cache_mla(problem.kv_c_normed, problem.k_pe, problem.kv_cache, [0], scale)
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        None,
+        np.ones(2, np.float32),
+        np.ones((2, 1), np.float32),
+        np.ones((1, 1), np.float16),
+        np.full(1, -1, np.float32),
+        np.full((1, 1), np.nan, np.float32),
+    ],
+)
+def test_wrong_scales_of_fp8_weights_are_named(scales):
+    problem = LayerProblem([1], [0])
+    weights = problem.kv_b_proj.astype(FP8)
+    options = {**problem.dimensions, "kv_b_proj": weights, "dtype": "float32"}
+    MLAPrefillLayer(**options, weight_scales=np.ones(1, np.float32))
+    with pytest.raises(ERRORS, match="weight_scales|kv_b_proj"):
+        MLAPrefillLayer(**options, weight_scales=scales)
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -272,7 +295,9 @@ def calls(draw):
         if layout != "heads first":
             arguments[name] = LAYOUTS[layout](arguments[name])
     broken = draw(st.none() | st.sampled_from([name for name in TENSORS if name in arguments]))
-    return problem, arguments, broken, broken and draw(st.sampled_from(BREAKAGES))
+    breakage = broken and draw(st.sampled_from(BREAKAGES))
+    algorithm = draw(st.sampled_from(["auto", "up_projected", "absorbed"]))
+    return problem, arguments, algorithm, broken, breakage
 
 
 @settings(
@@ -283,14 +308,14 @@ def calls(draw):
 )
 @given(calls())
 def test_random_calls(call):
-    problem, arguments, broken, breakage = call
+    problem, arguments, algorithm, broken, breakage = call
     if broken:
         try:
             arguments[broken] = breakage[1](arguments[broken])
         except (IndexError, ValueError):
             return  # An empty tensor cannot be broken in every way.
     try:
-        out = layer_for(problem).forward(**arguments)
+        out = layer_for(problem, algorithm=algorithm).forward(**arguments)
     except ERRORS as error:
         assert broken, f"refused a good call: {error}"
         assert str(error)

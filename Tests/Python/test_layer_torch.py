@@ -62,8 +62,11 @@ def test_fp8_cache():
         [9, 3], [40, 21], dtype="bfloat16", cache_dtype="float8_e4m3fn", cache_scale=0.02
     )
     arguments = arguments_of(problem)
-    out = layer_for(problem, cache_dtype=FP8).forward(**arguments)
+    layer = layer_for(problem, cache_dtype=FP8)
+    out = layer.forward(**arguments)
     problem.check(out.double().numpy())
+    as_bytes = arguments | {"kv_cache": arguments["kv_cache"].view(torch.uint8)}
+    assert torch.equal(layer.forward(**as_bytes), out)
     filled = torch.zeros_like(arguments["kv_cache"].view(torch.uint8)).view(FP8)
     flat, stored = (
         cache.view(torch.uint8).flatten(0, 1) for cache in (filled, arguments["kv_cache"])

@@ -8,7 +8,7 @@
 namespace mla_python {
 
 enum : std::int32_t { kDLCPU = 1 };
-enum : std::uint8_t { kDLInt = 0, kDLFloat = 2, kDLBfloat = 4, kDLFloat8_e4m3fn = 10 };
+enum : std::uint8_t { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLFloat8_e4m3fn = 10 };
 
 struct DLDevice {
   std::int32_t device_type;

@@ -58,8 +58,10 @@ class Layer {
   Layer(nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
         nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
         nb::handle kv_b_proj, const std::optional<std::string> &backend, std::int32_t dtype,
-        std::int32_t cache_dtype, nb::handle cache_scale, nb::handle workspace_bound) {
+        std::int32_t cache_dtype, nb::handle cache_scale, nb::handle workspace_bound,
+        std::int32_t algorithm, std::int32_t cache_format, nb::handle weight_scales) {
     const TensorArgument weights(kv_b_proj, "kv_b_proj");
+    const TensorArgument scales(weight_scales, "weight_scales");
     mla_layer_config config = MLA_LAYER_CONFIG_INIT;
     config.num_heads = int32_argument(num_heads, "num_heads");
     config.scale = float_argument(scale, "scale");
@@ -73,6 +75,9 @@ class Layer {
     config.cache_dtype = cache_dtype;
     config.cache_scale = float32_argument(cache_scale, "cache_scale");
     config.workspace_bound = int64_argument(workspace_bound, "workspace_bound");
+    config.algorithm = algorithm;
+    config.cache_format = cache_format;
+    config.weight_scales = scales.pointer();
     call_library([&] { return mla_layer_create(&config, &layer_); });
   }
   Layer(const Layer &) = delete;
@@ -88,7 +93,8 @@ class Layer {
     const BatchArgument batch(query_start_loc, context_lens);
     const TableArgument table(block_table, "block_table", batch.num_requests());
     const TensorArgument q_view(q, "q"), latents_view(kv_c_normed, "kv_c_normed");
-    const TensorArgument rope_view(k_pe, "k_pe"), cache_view(kv_cache, "kv_cache");
+    const TensorArgument rope_view(k_pe, "k_pe");
+    const TensorArgument cache_view(kv_cache, "kv_cache", Access::read, Bytes::fp8);
     const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     batch.fill(args);
@@ -118,9 +124,10 @@ class Layer {
 };
 
 void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
-                          nb::handle slot_mapping, nb::handle cache_scale) {
+                          nb::handle slot_mapping, nb::handle cache_scale,
+                          std::int32_t cache_format) {
   const TensorArgument latents_view(kv_c_normed, "kv_c_normed"), rope_view(k_pe, "k_pe");
-  const TensorArgument cache_view(kv_cache, "kv_cache", Access::write);
+  const TensorArgument cache_view(kv_cache, "kv_cache", Access::write, Bytes::fp8);
   const auto slots = int64_array_argument(slot_mapping, "slot_mapping");
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.cache_scale = float32_argument(cache_scale, "cache_scale");
@@ -129,6 +136,7 @@ void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv
   args.slot_mapping = pointer_or_null(slots);
   args.num_slots = static_cast<std::int64_t>(slots.size());
   args.kv_cache = cache_view.pointer();
+  args.cache_format = cache_format;
   call_library([&] { return mla_concat_and_cache_mla(&args); });
 }
 
@@ -138,12 +146,13 @@ void bind_layer(nb::module_ &module) {
   nb::class_<Layer>(module, "Layer", "A layer of the library's.")
       .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
                     nb::handle, const std::optional<std::string> &, std::int32_t, std::int32_t,
-                    nb::handle, nb::handle>(),
+                    nb::handle, nb::handle, std::int32_t, std::int32_t, nb::handle>(),
            nb::kw_only(), nb::arg("num_heads").none(), nb::arg("scale").none(),
            nb::arg("kv_lora_rank").none(), nb::arg("qk_nope_head_dim").none(),
            nb::arg("qk_rope_head_dim").none(), nb::arg("v_head_dim").none(),
            nb::arg("kv_b_proj").none(), nb::arg("backend").none(), nb::arg("dtype"),
-           nb::arg("cache_dtype"), nb::arg("cache_scale"), nb::arg("workspace_bound"))
+           nb::arg("cache_dtype"), nb::arg("cache_scale"), nb::arg("workspace_bound"),
+           nb::arg("algorithm"), nb::arg("cache_format"), nb::arg("weight_scales").none())
       .def("forward", &Layer::forward, nb::kw_only(), nb::arg("q").none(),
            nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
            nb::arg("block_table").none(), nb::arg("query_start_loc").none(),
@@ -152,7 +161,7 @@ void bind_layer(nb::module_ &module) {
            nb::arg("query_start_loc").none(), nb::arg("context_lens").none());
   module.def("concat_and_cache_mla", &concat_and_cache_mla, nb::kw_only(),
              nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
-             nb::arg("slot_mapping").none(), nb::arg("cache_scale"));
+             nb::arg("slot_mapping").none(), nb::arg("cache_scale"), nb::arg("cache_format"));
 }
 
 }  // namespace mla_python

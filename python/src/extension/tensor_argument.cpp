@@ -18,6 +18,7 @@ std::string dlpack_dtype_name(const DLDataType &type) {
     const std::string bits = std::to_string(type.bits);
     switch (type.code) {
       case kDLInt: return "int" + bits;
+      case kDLUInt: return "uint" + bits;
       case kDLFloat: return "float" + bits;
       case kDLBfloat: return "bfloat" + bits;
       case kDLFloat8_e4m3fn: return "float8_e4m3fn";
@@ -43,7 +44,8 @@ std::int64_t element_stride(std::int64_t bytes, std::int64_t element, const char
 
 }  // namespace
 
-TensorArgument::TensorArgument(nb::handle value, const char *name, Access access) {
+TensorArgument::TensorArgument(nb::handle value, const char *name, Access access, Bytes bytes)
+    : bytes_(bytes) {
   if (value.is_none()) return;
   is_present_ = true;
   try {
@@ -153,7 +155,8 @@ void TensorArgument::read_dlpack(nb::handle value, const char *name) {
 }
 
 void TensorArgument::set_dtype(const std::string &dtype, const char *name) {
-  view_.dtype = dtype_of_name(dtype);
+  const bool is_fp8_of_bytes = bytes_ == Bytes::fp8 && dtype == "uint8";
+  view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of_name(dtype);
   if (view_.dtype == MLA_DTYPE_NONE) {
     raise(PyExc_TypeError, std::string(name) + ".dtype = " + dtype +
                                ": must be float32, float16, bfloat16 or float8_e4m3fn");

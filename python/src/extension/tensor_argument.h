@@ -9,6 +9,9 @@ namespace mla_python {
 
 enum class Access { read, write };
 
+/// What uint8 is taken for: caches of fp8 are often kept as bytes.
+enum class Bytes { refused, fp8 };
+
 /// A buffer, given back with the object that holds it.
 class HeldBuffer {
  public:
@@ -33,7 +36,8 @@ class TensorArgument {
  public:
   /// None makes an absent one: pointer() is NULL. Raises TypeError or ValueError
   /// that begin with `name`; shapes are the library's to judge.
-  TensorArgument(nb::handle value, const char *name, Access access = Access::read);
+  TensorArgument(nb::handle value, const char *name, Access access = Access::read,
+                 Bytes bytes = Bytes::refused);
 
   const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
@@ -48,6 +52,7 @@ class TensorArgument {
   mla_tensor view_ = MLA_TENSOR_INIT;
   nb::object owner_;
   HeldBuffer buffer_;
+  Bytes bytes_;
   bool is_present_ = false;
   bool is_read_only_ = false;
 };

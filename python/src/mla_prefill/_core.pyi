@@ -81,6 +81,9 @@ class Layer:
         cache_dtype: int,
         cache_scale: Any,
         workspace_bound: int,
+        algorithm: int,
+        cache_format: int,
+        weight_scales: Any,
     ) -> None: ...
     def forward(
         self,
@@ -102,7 +105,13 @@ def backend_path(name: str) -> str | None: ...
 def backends(config: SelectorConfig | None) -> list[dict[str, Any]]: ...
 def clear_override(name: str) -> None: ...
 def concat_and_cache_mla(
-    *, kv_c_normed: Any, k_pe: Any, kv_cache: Any, slot_mapping: Any, cache_scale: Any
+    *,
+    kv_c_normed: Any,
+    k_pe: Any,
+    kv_cache: Any,
+    slot_mapping: Any,
+    cache_scale: Any,
+    cache_format: int,
 ) -> None: ...
 def cpu_features() -> dict[str, Any]: ...
 def cpu_summary() -> str: ...

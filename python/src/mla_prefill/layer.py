@@ -6,6 +6,10 @@ from typing import Any
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import dtype_code
 
+#: MLA_LAYER_ALGORITHM_* and MLA_CACHE_FORMAT_* by name.
+_ALGORITHMS = {"auto": 0, "up_projected": 1, "absorbed": 2}
+_CACHE_FORMATS = {"plain": 0, "fp8_ds_mla": 1}
+
 
 class MLAPrefillLayer:
     """From queries, latents and a paged cache to the attention output.
@@ -34,21 +38,32 @@ class MLAPrefillLayer:
         cache_dtype: Any = None,
         cache_scale: Any = None,
         workspace_bound: int | None = None,
+        weight_scales: Any = None,
+        cache_format: str = "plain",
+        algorithm: str = "auto",
     ) -> None:
         """Packs the weights; they are not kept.
 
         Args:
             scale: multiplies the scores.
             kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
-                bf16, fp16 or fp32, as checkpoints hold it.
+                bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
             backend: a member of the registry, whose way to split keys is used; None: the
-                one that is chosen for ``dtype`` and the dimensions.
+                one that is chosen for ``dtype`` and the dimensions. Where a registered class
+                or vtable stands behind it, keys and values are made for its own runs.
             dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
-                numpy or a text names it. None: that of ``kv_b_proj``.
+                numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
             cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
-            cache_scale: what an fp8 cache's elements are multiplied by. None: 1.
+            cache_scale: what a plain fp8 cache's elements are multiplied by. None: 1.
             workspace_bound: most bytes that a forward call uses beside its tensors;
                 None: as much as is fastest. Bits do not depend on it.
+            weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: ``[1]``, or
+                ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
+            cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
+                512 latents of fp8 and 64 values of k_pe as bf16.
+            algorithm: "up_projected": keys and values are made of all latents; "absorbed":
+                queries are taken to the latents instead, which is less work for few new
+                tokens on a long context; "auto": whichever costs less for a request.
 
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it.
@@ -68,6 +83,9 @@ class MLAPrefillLayer:
             cache_dtype=_optional_dtype(cache_dtype, "cache_dtype"),
             cache_scale=1 if cache_scale is None else cache_scale,
             workspace_bound=0 if workspace_bound is None else workspace_bound,
+            algorithm=_choice(algorithm, _ALGORITHMS, "algorithm"),
+            cache_format=_choice(cache_format, _CACHE_FORMATS, "cache_format"),
+            weight_scales=weight_scales,
         )
 
     def forward(
@@ -90,7 +108,8 @@ class MLAPrefillLayer:
             k_pe: ``[tokens, qk_rope_head_dim]``, the type of ``q``, rope applied; None
                 where that dimension is 0.
             kv_cache: ``[num_blocks, block_size, kv_lora_rank + qk_rope_head_dim]`` of
-                ``cache_dtype``; None where nobody has context.
+                ``cache_dtype``, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may
+                come as uint8. None where nobody has context.
             block_table: ``[requests, max_blocks]``: token t of request i lies in block
                 ``block_table[i, t // block_size]``. A tensor of int32, read in place, or of
                 int64, or a list of lists that need not be equally long; more rows than
@@ -141,7 +160,12 @@ class MLAPrefillLayer:
 
 
 def concat_and_cache_mla(
-    kv_c_normed: Any, k_pe: Any, kv_cache: Any, slot_mapping: Any, cache_scale: Any = None
+    kv_c_normed: Any,
+    k_pe: Any,
+    kv_cache: Any,
+    slot_mapping: Any,
+    cache_scale: Any = None,
+    cache_format: str = "plain",
 ) -> None:
     """Puts tokens into a paged cache, in place.
 
@@ -150,11 +174,13 @@ def concat_and_cache_mla(
         k_pe: ``[tokens, rope]`` of the same type; None where the cache is no wider than
             ``kv_c_normed``.
         kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
-            fp8_e4m3.
+            fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may come as
+            uint8.
         slot_mapping: a tensor or sequence of integers: token i goes to block
             ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
             it is -1. No slot twice; may be shorter than ``kv_c_normed``.
-        cache_scale: what an fp8 cache's elements will be multiplied by. None: 1.
+        cache_scale: what a plain fp8 cache's elements will be multiplied by. None: 1.
+        cache_format: "plain" or "fp8_ds_mla", as in `MLAPrefillLayer`.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
@@ -166,7 +192,15 @@ def concat_and_cache_mla(
         kv_cache=kv_cache,
         slot_mapping=slot_mapping,
         cache_scale=1 if cache_scale is None else cache_scale,
+        cache_format=_choice(cache_format, _CACHE_FORMATS, "cache_format"),
     )
+
+
+def _choice(value: Any, codes: dict[str, int], name: str) -> int:
+    code = codes.get(value) if isinstance(value, str) else None
+    if code is None:
+        raise ValueError(f"{name} = {value}: must be one of {', '.join(codes)}")
+    return code
 
 
 def _optional_dtype(dtype: Any, name: str) -> int:
