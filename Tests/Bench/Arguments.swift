@@ -19,7 +19,7 @@ struct Arguments {
   /// Context lengths at which the layer's two forms are compared, in place of
   /// everything else.
   var formContexts: [Int] = []
-  var formNewTokens = [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 256]
+  var formNewTokens = [1, 4, 16, 64, 96, 128, 160, 192]
   var formHeads = [16, 128]
   /// The command line of a child that prints its peak memory.
   var isMemoryChild = false
@@ -38,7 +38,7 @@ struct Arguments {
       --library PATH        (libmlaprefill.so beside this program)
       --json FILE           writes the results as JSON too
       --forms N,N,...       instead: the layer's two forms at these context lengths
-      --new N,N,...         with --forms: new tokens (1,2,4,...,256)
+      --new N,N,...         with --forms: new tokens (1,4,16,64,...,192)
       --form-heads N,N,...  with --forms: (16,128)
       --no-memory           leaves out peak memory at 2048 and 8192 tokens
     """

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Speed of every kernel table, against OpenBLAS and, where `make test-vllm` has
-# made its environment, against torch and vLLM; results and chart in .build/bench.
+# made its environment, against torch and vLLM, and of the layer's two forms;
+# results and charts in .build/bench.
 #
 #   Tests/Bench/run.sh [options of mla-bench]
 set -euo pipefail
@@ -10,6 +11,8 @@ results=.build/bench
 mkdir -p "$results"
 swift build -c release --product mla-bench 2>&1 | tail -1
 .build/release/mla-bench --isa all --seq 512,1024,2048,4096,8192 --json "$results/speed.json" "$@"
+
+.build/release/mla-bench --forms 1024,2048,4096,8192,16384 --rounds 3 --json "$results/forms.json"
 
 # Peers run in the environment that has them; it carries this library too.
 peers=()
@@ -26,4 +29,5 @@ if ! "$results/venv/bin/python" -c 'import matplotlib' 2>/dev/null; then
 fi
 "$results/venv/bin/python" Tests/Bench/chart.py "$results/speed.json" "${peers[@]}" \
   -o "$results/speed.png"
-echo "chart: $results/speed.png"
+"$results/venv/bin/python" Tests/Bench/forms_chart.py "$results/forms.json" -o "$results/forms.png"
+echo "charts: $results/speed.png $results/forms.png"

@@ -48,7 +48,9 @@ struct AbsorbedRun {
     for chunk in chunks {
       let token = chunk.tokens.lowerBound
       let from = q.row(token, head: head)
-      copy(from, q.strides[0], chunk.tokens.count, nope, to: rows + count * nope * elementBytes, nope)
+      copy(
+        from, q.strides[0], chunk.tokens.count, nope, to: rows + count * nope * elementBytes,
+        nope)
       copy(
         from + nope * elementBytes, q.strides[0], chunk.tokens.count, rope,
         to: out + (count * queryStride + rank) * elementBytes, queryStride)
@@ -106,7 +108,8 @@ struct AbsorbedRun {
       let end = min(begin + schedule.shape.keysPerPack, task.keys.upperBound)
       pack(chunk.keyBegin + begin..<chunk.keyBegin + end, scratch)
       attend(
-        task, rows: 0..<rows, keyCount: end - begin, isFirst: begin == task.keys.lowerBound, scratch)
+        task, rows: 0..<rows, keyCount: end - begin, isFirst: begin == task.keys.lowerBound,
+        scratch)
     }
     guard task.isLast, chunk.tokens.count > 1 else { return }
     let shared = chunk.keyBegin + chunk.sharedKeys

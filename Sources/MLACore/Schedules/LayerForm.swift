@@ -31,6 +31,8 @@ struct FormCost: Equatable, Sendable {
   let attendLatents: Double
   /// Fetching and packing one element of a latent key or value.
   let packLatents: Double
+  /// Beginning and ending an element of a query's result in latent space.
+  let latentResult: Double
 
   /// The cheaper form.
   func form(of work: LayerWork) -> LayerForm {
@@ -51,7 +53,9 @@ struct FormCost: Equatable, Sendable {
     let chunks = (work.newTokens + chunkTokens - 1) / chunkTokens
     return filled(work.newTokens) * Double(work.numHeads) * work.projectionProducts * project
       + Double(chunks) * work.keysPerQuery * keyAndValue * packLatents
-      + filled(work.newTokens * work.numHeads) * work.keysPerQuery * keyAndValue * attendLatents
+      + filled(work.newTokens * work.numHeads)
+        * (work.keysPerQuery * keyAndValue * attendLatents
+          + Double(work.kvLoraRank) * latentResult)
   }
 
   /// Rows, with those that only fill up the last lanes.
