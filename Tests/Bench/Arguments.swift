@@ -4,7 +4,7 @@ import MLATestSupport
 
 /// What the command line asks for.
 struct Arguments {
-  var tokens = [2048, 4096]
+  var shapes = [BatchShape(tokens: 2048), BatchShape(tokens: 4096)]
   var dimensions = MLADimensions()
   var formats: [ElementFormat] = [.bfloat16]
   /// Names of tables, or "all"; nil: the strongest that the host has.
@@ -26,7 +26,7 @@ struct Arguments {
 
   static let usage = """
     mla-bench [options]: prefill attention through libmlaprefill's C ABI, against plain OpenBLAS fp32
-      --seq N,N,...         tokens of the request (2048,4096)
+      --seq N,RxN,...       tokens of the request, or of each of R requests (2048,4096)
       --heads N             (16)
       --dims NOPE/ROPE/V    head dimensions (128/64/128)
       --dtype bf16,fp16,fp32
@@ -64,7 +64,13 @@ struct Arguments {
     }
     while let option = words.popFirst() {
       switch option {
-      case "--seq": tokens = try numbers(option)
+      case "--seq":
+        shapes = try value(option).split(separator: ",").map {
+          guard let shape = BatchShape($0), (1...Self.largest).contains(shape.tokens),
+            (1...Self.largest).contains(shape.requests)
+          else { throw Invalid(message: "--seq \($0): not N or RxN") }
+          return shape
+        }
       case "--heads": dimensions.heads = try numbers(option)[0]
       case "--dims":
         let dims = try numbers(option, separator: "/", from: 0)

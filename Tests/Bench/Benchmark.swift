@@ -22,18 +22,18 @@ struct Benchmark {
     if arguments.isMemoryChild { return try printMemory() }
     let d = arguments.dimensions
     print("libmlaprefill \(library.version): \(library.cpuSummary)")
-    print("\(d.heads) heads of \(d.nope)/\(d.rope)/\(d.v), \(library.numThreads) threads, causal FLOPs")
+    print("\(d.heads) heads of \(d.nope)/\(d.rope)/\(d.v), \(library.numThreads) threads, causal FLOPs, seed = tokens")
     var rows: [[String: Any]] = []
     print(Table.header)
-    for tokens in arguments.tokens {
+    for shape in arguments.shapes {
       for format in arguments.formats {
-        let workload = Workload(tokens: tokens, dimensions: d, format: format)
+        let workload = Workload(shape, dimensions: d, format: format)
         let comparison = try Comparison(
           library, backend: arguments.backend, workload: workload,
           cases: cases.filter { $0.format == format }, rounds: arguments.rounds,
           secondsPerCase: arguments.secondsPerCase)
-        rows += comparison.measurements.map { row(tokens, $0) }
-        Table.lines(tokens, comparison).forEach { print($0) }
+        rows += comparison.measurements.map { row(workload, $0) }
+        Table.lines(comparison).forEach { print($0) }
       }
     }
     let projections = measureProjections()
@@ -78,15 +78,16 @@ struct Benchmark {
 
   private func printMemory() throws {
     let workload = Workload(
-      tokens: arguments.tokens[0], dimensions: arguments.dimensions, format: cases[0].format)
+      arguments.shapes[0], dimensions: arguments.dimensions, format: cases[0].format)
     print(
       try MemoryProbe.measureHere(
         library, backend: arguments.backend, workload: workload, kernelCase: cases[0]))
   }
 
-  private func row(_ tokens: Int, _ m: Comparison.Measurement) -> [String: Any] {
+  private func row(_ workload: Workload, _ m: Comparison.Measurement) -> [String: Any] {
     var row: [String: Any] = [
-      "seq": tokens, "isa": m.kernelCase.isaName, "dtype": m.kernelCase.format.name,
+      "requests": workload.shape.requests, "seq": workload.shape.tokens, "seed": workload.seed,
+      "isa": m.kernelCase.isaName, "dtype": m.kernelCase.format.name,
       "best_tflops": m.best, "median_tflops": m.median, "peak_instruction": m.instruction,
       "peak_tflops": m.peak, "fraction_of_peak": m.fractionOfPeak, "samples": m.samples,
     ]

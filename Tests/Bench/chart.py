@@ -1,10 +1,12 @@
-"""Draws what mla-bench, and peers.py where it ran, have measured.
+"""Draws what mla-bench, and peers.py and layer.py where they ran, have measured.
 
-    python Tests/Bench/chart.py SPEED.json [PEERS.json] -o CHART.png
+    python Tests/Bench/chart.py SPEED.json [--peers PEERS.json] [--layer LAYER.json] -o CHART.png
 
 Left: the fraction of the instruction's rate, measured next to each sample, that
-each kernel reaches. Right: causal TFLOP/s of our strongest bf16 kernel beside
-the plain OpenBLAS attention and the peers.
+each kernel reaches on one request. Middle: causal TFLOP/s of our strongest bf16
+kernel beside the plain OpenBLAS attention and the peers. Right: how many times
+faster we are where the peers ran: attention of batches and of a chunk of context,
+then the whole layer.
 """
 
 import argparse
@@ -30,6 +32,10 @@ def lengths(rows):
     return sorted({row["seq"] for row in rows})
 
 
+def single_prompts(speed):
+    return [row for row in speed["speed"] if row["requests"] == 1]
+
+
 def own_kernels(rows):
     """Without the tables that took a dtype's kernel over from the one before."""
     first = {}
@@ -39,7 +45,7 @@ def own_kernels(rows):
 
 
 def draw_fractions(axes, speed):
-    rows = own_kernels(speed["speed"])
+    rows = own_kernels(single_prompts(speed))
     names = list(dict.fromkeys(f"{r['isa']}/{r['dtype']}" for r in rows))
     for name, color in zip(names, COLORS):
         mine = [r for r in rows if f"{r['isa']}/{r['dtype']}" == name]
@@ -55,7 +61,7 @@ def draw_fractions(axes, speed):
 
 def strongest_bf16(speed):
     """The rows of the last, that is the strongest, table with bf16 inputs."""
-    rows = [r for r in speed["speed"] if r["dtype"] == "bf16"]
+    rows = [r for r in single_prompts(speed) if r["dtype"] == "bf16"]
     return [r for r in rows if r["isa"] == rows[-1]["isa"]]
 
 
@@ -67,7 +73,7 @@ def contenders(speed, peers):
         r["seq"]: r["median_tflops"] / r["ratio_to_openblas"] for r in rows
         if r.get("ratio_to_openblas")}
     for row in peers["peers"] if peers else []:
-        if row["contender"] != "ours":
+        if row["contender"] != "ours" and "seq" in row:
             # Of another run: what carries over is the ratio to ours.
             ours = table[OURS].get(row["seq"])
             if ours:
@@ -95,17 +101,43 @@ def draw_contenders(axes, speed, peers):
     axes.grid(axis="y", alpha=0.3)
 
 
+def draw_ratios(axes, rows):
+    """One group of bars a case, one bar a peer; `rows` of peers.py or layer.py."""
+    others = [row for row in rows if row["contender"] != "ours"]
+    cases = list(dict.fromkeys(row["case"] for row in others))
+    names = list(dict.fromkeys(row["contender"] for row in others))
+    for name, color in zip(names, COLORS[1:]):
+        mine = {row["case"]: row["times_slower_than_ours"] for row in others
+                if row["contender"] == name}
+        order = names.index(name) - (len(names) - 1) / 2
+        places = [i + order * 0.8 / len(names) for i, case in enumerate(cases) if case in mine]
+        bars = axes.barh(places, mine.values(), 0.8 / len(names), color=color, label=name)
+        axes.bar_label(bars, [f"{ratio:.1f}" for ratio in mine.values()], fontsize=7)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(cases)), cases)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel=f"times slower than {OURS}", title="Batches, context, whole layer")
+    axes.legend(fontsize=8)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("speed")
-    parser.add_argument("peers", nargs="?")
+    parser.add_argument("--peers")
+    parser.add_argument("--layer")
     parser.add_argument("-o", "--output", required=True)
     arguments = parser.parse_args()
     speed = load(arguments.speed)
     peers = load(arguments.peers) if arguments.peers else None
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5))
-    draw_fractions(left, speed)
-    draw_contenders(right, speed, peers)
+    ratios = [row for row in peers["peers"] if "seq" not in row] if peers else []
+    if arguments.layer:
+        ratios += [{**row, "case": "layer, " + row["case"]} for row in load(arguments.layer)["layer"]]
+    panels = 3 if ratios else 2
+    figure, axes = plt.subplots(1, panels, figsize=(6.5 * panels, 5))
+    draw_fractions(axes[0], speed)
+    draw_contenders(axes[1], speed, peers)
+    if ratios:
+        draw_ratios(axes[2], ratios)
     note = "; torch and vLLM by the ratio measured in a run of their own" if peers else ""
     figure.suptitle(speed["cpu"] + note, fontsize=9)
     figure.tight_layout()

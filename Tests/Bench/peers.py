@@ -2,122 +2,131 @@
 
     python Tests/Bench/peers.py [--seq 512,1024,...] [--rounds N] [--json FILE]
 
-Contenders, taken in turns within each round, all on the same two-byte inputs and
-the same number of threads:
+Contenders, taken in turns within each round, all on the same bf16 inputs and the
+same number of threads:
 
     ours          mla_prefill's CPU backend
-    torch SDPA    scaled_dot_product_attention, V padded to the query head dimension
+    torch SDPA    torch's fused attention, V padded to the query head dimension,
+                  a call for each request or, where all are equally long, one for all
     vLLM CPU      vLLM's CPUSDPAMLAPrefillBackend
 
 Needs torch, vLLM and mla_prefill in one environment: `make test-vllm` makes one.
-Speeds count causal FLOPs, S * S / 2 * 2 * (qk + v) * heads. A contender that
-needs more than --seconds for its samples gets no more of them.
+After the single prompts come batches of short ones, and a chunk of context: 128
+queries on 8064 keys, with lse. Speeds count causal FLOPs, S * S / 2 * 2 * (qk + v) *
+heads, and all of a chunk's. A contender that needs more than --seconds for its
+samples gets no more of them.
 """
 
 import argparse
-import json
-import statistics
-import sys
-import time
 
 import torch
 
 import mla_prefill
+from sides import HEADS, NOPE, QK, ROPE, SCALE, V, print_header, print_rows, take_turns, write_json
 
-HEADS, NOPE, ROPE, V = 16, 128, 64, 128
-SCALE = (NOPE + ROPE) ** -0.5
+# Requests and the length of each.
+BATCHES = [(8, 128), (64, 16)]
+# Queries and keys of one request.
+CHUNKS = [(128, 8064)]
+
+
+def offsets(lengths):
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
 class Metadata:
-    def __init__(self, tokens):
-        self.query_start_loc = torch.tensor([0, tokens], dtype=torch.int32)
-        self.max_query_len = tokens
+    def __init__(self, lengths):
+        self.query_start_loc = offsets(lengths)
+        self.max_query_len = max(lengths)
         self.chunked_context = None
 
 
-def backend(cls, tokens):
+class Chunk:
+    """The last queries' context, as vLLM describes a chunk."""
+
+    def __init__(self, queries, keys):
+        self.index = -1
+        self.query_start_loc, self.cu_seq_lens = offsets([queries]), offsets([keys])
+        self.max_query_len, self.max_seq_len = queries, keys
+        self.all_rows_active = True
+
+
+def backend(cls, lengths):
     made = cls(num_heads=HEADS, scale=SCALE, kv_lora_rank=512, qk_nope_head_dim=NOPE,
                qk_rope_head_dim=ROPE, v_head_dim=V, vllm_config=None)
-    made.prepare_metadata(Metadata(tokens))
-    return lambda q, k, v: made.run_prefill_new_tokens(q, k, v, return_softmax_lse=False)
+    made.prepare_metadata(Metadata(lengths))
+    return made
 
 
-def torch_sdpa(q, k, v):
-    padded = torch.nn.functional.pad(v, (0, NOPE + ROPE - V))
-    heads_first = [x.transpose(0, 1).unsqueeze(0) for x in (q, k, padded)]
+def torch_sdpa(q, k, v, requests, causal):
+    """`requests` of equal length, one after the other in the rows."""
+    padded = torch.nn.functional.pad(v, (0, QK - V))
+    heads_first = [x.unflatten(0, (requests, -1)).transpose(1, 2) for x in (q, k, padded)]
     out = torch.nn.functional.scaled_dot_product_attention(
-        *heads_first, is_causal=True, scale=SCALE)
-    return out[0].transpose(0, 1)[..., :V]
+        *heads_first, is_causal=causal, scale=SCALE)
+    return out.transpose(1, 2).flatten(0, 1)[..., :V]
 
 
-def contenders(tokens):
-    from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
+def inputs(queries, keys, seed):
+    torch.manual_seed(seed)
+    q, k = (torch.randn(rows, HEADS, QK).bfloat16() for rows in (queries, keys))
+    return q, k, torch.randn(keys, HEADS, V).bfloat16()
 
-    return {
-        "ours": backend(mla_prefill.MLAPrefillBackendEnum["CPU"].get_class(), tokens),
-        "torch SDPA": torch_sdpa,
-        "vLLM CPU": backend(CPUSDPAMLAPrefillBackend, tokens),
+
+def new_tokens(requests, length, own, vllm):
+    """Contenders for the new tokens of equally long requests, and their FLOPs."""
+    tensors = inputs(requests * length, requests * length, requests * length)
+    lengths = [length] * requests
+    backends = {"ours": backend(own, lengths), "vLLM CPU": backend(vllm, lengths)}
+    runs = {
+        name: lambda b=b: b.run_prefill_new_tokens(*tensors, return_softmax_lse=False)
+        for name, b in backends.items()
     }
+    runs["torch SDPA"] = lambda: torch_sdpa(*tensors, requests, True)
+    return runs, requests * length * length * (QK + V) * HEADS
 
 
-def relative_error(out, expected):
-    difference = (out.double() - expected.double()).norm()
-    return float(difference / expected.double().norm())
-
-
-def measure(tokens, rounds, seconds):
-    torch.manual_seed(tokens)
-    q, k = (torch.randn(tokens, HEADS, NOPE + ROPE).bfloat16() for _ in range(2))
-    v = torch.randn(tokens, HEADS, V).bfloat16()
-    flops = tokens * tokens * (NOPE + ROPE + V) * HEADS
-    runs = contenders(tokens)
-    times = {name: [] for name in runs}
-    outs = {}
-    for round_number in range(rounds + 1):  # the first warms up
-        for name, run in runs.items():
-            if round_number > 3 and sum(times[name]) > seconds:
-                continue
-            started = time.perf_counter()
-            outs[name] = run(q, k, v)
-            elapsed = time.perf_counter() - started
-            if round_number:
-                times[name].append(elapsed)
-        progress = f"S={tokens}: round {round_number} of {rounds}"
-        print(f"\r{progress}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    ours = statistics.median(times["ours"])
-    return [
-        {
-            "seq": tokens, "contender": name, "samples": len(taken),
-            "median_tflops": flops / statistics.median(taken) * 1e-12,
-            "best_tflops": flops / min(taken) * 1e-12,
-            "times_slower_than_ours": statistics.median(taken) / ours,
-            "difference_from_ours": relative_error(outs[name], outs["ours"]),
-        }
-        for name, taken in times.items()
-    ]
+def context_chunk(queries, keys, own, vllm):
+    tensors = inputs(queries, keys, queries)
+    chunk = Chunk(queries, keys)
+    backends = {"ours": backend(own, [queries]), "vLLM CPU": backend(vllm, [queries])}
+    runs = {
+        name: lambda b=b: b.run_prefill_context_chunk(chunk, *tensors)[0]
+        for name, b in backends.items()
+    }
+    runs["torch SDPA"] = lambda: torch_sdpa(*tensors, 1, False)
+    return runs, 2 * queries * keys * (QK + V) * HEADS
 
 
 def main():
+    from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend as vllm
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seq", default="512,1024,2048,4096")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seq", default="16,64,128,256,512,1024,2048,4096")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    rows = []
-    print(f"{HEADS} heads of {NOPE}/{ROPE}/{V}, bf16, {torch.get_num_threads()} threads, seed = S")
-    print(f"{'S':>6} {'contender':>12} {'median':>8} {'best':>8} TFLOP/s  {'ours is':>8}")
+    own = mla_prefill.MLAPrefillBackendEnum["CPU"].get_class()
     mla_prefill.set_num_threads(torch.get_num_threads())
+    print(f"{HEADS} heads of {NOPE}/{ROPE}/{V}, bf16, {torch.get_num_threads()} threads, "
+          "seed = tokens, or queries of the chunk")
+    print_header()
+    rows = []
+
+    def measure(case, contenders, **shape):
+        measured = take_turns(case, *contenders, arguments.rounds, arguments.seconds)
+        print_rows(measured)
+        rows.extend({**shape, **row} for row in measured)
+
     for tokens in (int(s) for s in arguments.seq.split(",")):
-        for row in measure(tokens, arguments.rounds, arguments.seconds):
-            rows.append(row)
-            print(f"{row['seq']:>6} {row['contender']:>12} {row['median_tflops']:>8.3f} "
-                  f"{row['best_tflops']:>8.3f}          {row['times_slower_than_ours']:>7.1f}x"
-                  f"  (difference {row['difference_from_ours']:.1e})")
+        measure(f"S={tokens}", new_tokens(1, tokens, own, vllm), seq=tokens)
+    for requests, length in BATCHES:
+        measure(f"{requests} x {length}", new_tokens(requests, length, own, vllm))
+    for queries, keys in CHUNKS:
+        measure(f"{queries} on {keys}", context_chunk(queries, keys, own, vllm))
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"torch": torch.__version__, "peers": rows}, file, indent=2)
+        write_json(arguments.json, peers=rows)
 
 
 if __name__ == "__main__":

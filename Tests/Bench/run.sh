@@ -10,15 +10,18 @@ cd "$(dirname "$0")/../.."
 results=.build/bench
 mkdir -p "$results"
 swift build -c release --product mla-bench 2>&1 | tail -1
-.build/release/mla-bench --isa all --seq 512,1024,2048,4096,8192 --json "$results/speed.json" "$@"
+.build/release/mla-bench --isa all --seq 16,64,128,256,512,1024,2048,4096,8192,8x128,64x16 \
+  --json "$results/speed.json" "$@"
 
 .build/release/mla-bench --forms 1024,2048,4096,8192,16384 --rounds 3 --json "$results/forms.json"
 
 # Peers run in the environment that has them; it carries this library too.
 peers=()
-if .build-vllm/bin/python -c 'import vllm, mla_prefill' 2>/dev/null; then
-  .build-vllm/bin/python Tests/Bench/peers.py --json "$results/peers.json"
-  peers=("$results/peers.json")
+python=${VLLM_ENVIRONMENT:-.build-vllm}/bin/python
+if "$python" -c 'import vllm, mla_prefill' 2>/dev/null; then
+  "$python" Tests/Bench/peers.py --json "$results/peers.json"
+  "$python" Tests/Bench/layer.py --json "$results/layer.json"
+  peers=(--peers "$results/peers.json" --layer "$results/layer.json")
 else
   echo "no peers: make test-vllm makes the environment that has torch and vLLM"
 fi

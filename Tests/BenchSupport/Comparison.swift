@@ -20,6 +20,7 @@ public struct Comparison {
     public let samples: Int
   }
 
+  public let shape: BatchShape
   public let measurements: [Measurement]
   /// Median TFLOP/s; nil without OpenBLAS.
   public let openBLAS: Double?
@@ -30,6 +31,7 @@ public struct Comparison {
     _ library: MLALibrary, backend name: String? = nil, workload: Workload, cases: [KernelCase],
     rounds: Int, secondsPerCase: Double
   ) throws {
+    shape = workload.shape
     let threads = library.numThreads
     var contenders = try cases.map { try Contender(library, name, $0, workload) }
     let blas = OpenBLASAttention()
@@ -37,6 +39,7 @@ public struct Comparison {
     let plainOut = HostTensor(
       .float32, rows: workload.tokens, heads: workload.dimensions.heads, dim: workload.dimensions.v)
     var plainTimes: [Double] = []
+    let progress = Progress("\(shape)", total: rounds)
     for round in 0...rounds {
       // The first round warms up.
       if round <= 3 || plainTimes.reduce(0, +) < secondsPerCase, let blas, let plain {
@@ -47,6 +50,7 @@ public struct Comparison {
         guard round <= 3 || contenders[index].spent < secondsPerCase else { continue }
         try contenders[index].sample(workload, threads: threads, keep: round > 0)
       }
+      progress.at(round)
     }
     let plainSpeed = plainTimes.isEmpty ? nil : workload.flops / median(plainTimes) * 1e-12
     let plainValues = plainSpeed == nil ? nil : plainOut.values
@@ -71,7 +75,7 @@ private struct Contender {
       library, name: name, dimensions: workload.dimensions, format: kernelCase.format,
       maxISA: kernelCase.isa)
     state = workload.emptyState(kernelCase.format)
-    try backend.prepare(queryStarts: [0, Int32(workload.tokens)])
+    try backend.prepare(queryStarts: workload.shape.queryStarts)
   }
 
   var spent: Double { times.reduce(0, +) }

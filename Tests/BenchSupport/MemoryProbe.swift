@@ -18,7 +18,7 @@ public enum MemoryProbe {
     let backend = try Backend(
       library, name: name, dimensions: workload.dimensions, format: kernelCase.format,
       maxISA: kernelCase.isa)
-    try backend.prepare(queryStarts: [0, Int32(workload.tokens)])
+    try backend.prepare(queryStarts: workload.shape.queryStarts)
     for _ in 0..<2 { try workload.run(backend, into: state) }
     return status("VmHWM") - before
   }

@@ -31,34 +31,39 @@ public final class OpenBLASAttention: @unchecked Sendable {
   public func run(_ workload: Workload, into out: HostTensor, threads: Int) {
     let heads = workload.dimensions.heads
     onThreads(min(threads, heads)) { [self] thread in
-      let scores = UnsafeMutablePointer<Float>.allocate(capacity: queryBlock * workload.tokens)
+      let scores = UnsafeMutablePointer<Float>.allocate(
+        capacity: queryBlock * workload.shape.tokens)
       defer { scores.deallocate() }
       for head in stride(from: thread, to: heads, by: min(threads, heads)) {
-        for first in stride(from: 0, to: workload.tokens, by: queryBlock) {
-          attend(workload, head, first, scores, out)
+        for request in 0..<workload.shape.requests {
+          for first in stride(from: 0, to: workload.shape.tokens, by: queryBlock) {
+            attend(workload, head, request, first, scores, out)
+          }
         }
       }
     }
   }
 
   private func attend(
-    _ workload: Workload, _ head: Int, _ first: Int, _ scores: UnsafeMutablePointer<Float>,
-    _ out: HostTensor
+    _ workload: Workload, _ head: Int, _ request: Int, _ first: Int,
+    _ scores: UnsafeMutablePointer<Float>, _ out: HostTensor
   ) {
     let d = workload.dimensions
     let (rowMajor, plain, transposed): (Int32, Int32, Int32) = (101, 111, 112)
-    let rows = Int32(min(queryBlock, workload.tokens - first))
+    let rows = Int32(min(queryBlock, workload.shape.tokens - first))
     let keys = Int32(first) + rows
     let (qk, v) = (Int32(d.qk), Int32(d.v))
     let (qkStride, vStride) = (Int32(d.heads * d.qk), Int32(d.heads * d.v))
-    let q = workload.q.floats + first * d.heads * d.qk + head * d.qk
+    let begin = request * workload.shape.tokens
+    let q = workload.q.floats + (begin + first) * d.heads * d.qk + head * d.qk
     sgemm(
       rowMajor, plain, transposed, rows, keys, qk, 1, q, qkStride,
-      workload.k.floats + head * d.qk, qkStride, 0, scores, keys)
+      workload.k.floats + begin * d.heads * d.qk + head * d.qk, qkStride, 0, scores, keys)
     bench_causal_softmax(scores, Int64(rows), Int64(keys), Int64(first + 1), Float(d.scale))
     sgemm(
-      rowMajor, plain, plain, rows, v, keys, 1, scores, keys, workload.v.floats + head * d.v,
-      vStride, 0, out.floats + first * d.heads * d.v + head * d.v, vStride)
+      rowMajor, plain, plain, rows, v, keys, 1, scores, keys,
+      workload.v.floats + begin * d.heads * d.v + head * d.v, vStride, 0,
+      out.floats + (begin + first) * d.heads * d.v + head * d.v, vStride)
   }
 }
 

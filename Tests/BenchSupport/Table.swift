@@ -9,16 +9,16 @@ public enum Table {
 
   public static let header = line(columns.map(\.title))
 
-  public static func lines(_ tokens: Int, _ comparison: Comparison) -> [String] {
+  public static func lines(_ comparison: Comparison) -> [String] {
     var lines = comparison.measurements.map { m in
       line([
-        "\(tokens)", m.kernelCase.description, number(m.median, 3), number(m.best, 3),
+        "\(comparison.shape)", m.kernelCase.description, number(m.median, 3), number(m.best, 3),
         number(m.fractionOfPeak, 2), m.instruction, number(m.ratioToOpenBLAS, 2),
         m.difference.map { scientific($0) } ?? "-",
       ])
     }
     if let speed = comparison.openBLAS {
-      lines.append(line(["\(tokens)", "OpenBLAS fp32", number(speed, 3)]))
+      lines.append(line(["\(comparison.shape)", "OpenBLAS fp32", number(speed, 3)]))
     } else {
       lines.append("  libopenblas.so.0 not found: no comparison")
     }

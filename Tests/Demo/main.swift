@@ -25,9 +25,9 @@ do {
   let strongest = KernelCase(isa: try library.cpuInfo().isa, format: .bfloat16)
   let comparison = try Comparison(
     library,
-    workload: Workload(tokens: 2048, dimensions: MLADimensions(), format: .bfloat16),
+    workload: Workload(BatchShape(tokens: 2048), dimensions: MLADimensions(), format: .bfloat16),
     cases: [strongest], rounds: 7, secondsPerCase: 3)
-  Table.lines(2048, comparison).forEach { print($0) }
+  Table.lines(comparison).forEach { print($0) }
 
   if !checks.allSatisfy(\.passes) {
     print("\nFAILED: out must be within \(Check.outBound), lse within \(Check.lseBound)")
