@@ -593,13 +593,16 @@ typedef struct mla_new_tokens_args {
   /** [num_tokens, num_heads, v_head_dim], dtype of q; may be a view into wider
       rows (vLLM's kv_nope). */
   const mla_tensor *v;
-  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16 or fp32; may be strided;
-      must not overlap an input, lse or workspace. A token without keys is 0. */
+  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16, fp32, or fp8_e4m3 with an
+      output_scale; may be strided; must not overlap an input, lse or workspace. A
+      token without keys is 0. */
   const mla_tensor *out;
   /** [num_heads, num_tokens] fp32: natural logarithm of the sum of exp(score *
       scale), -inf for a token without keys. May be NULL. */
   const mla_tensor *lse;
-  /** Scale of a quantized `out`, see mla_supports_quant_output(); may be NULL. */
+  /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
+      finite and above 0; only and always with an fp8_e4m3 out, and only where
+      mla_supports_quant_output() says 1. May be NULL. */
   const float *output_scale;
   /** Scratch of at least mla_workspace_size() bytes; may be NULL with size 0:
       then the library's own is used. */
@@ -646,7 +649,9 @@ mla_status mla_run_prefill_context_chunk(const mla_backend *backend,
 mla_status mla_supports_out(const mla_backend *backend, int32_t *supports);
 
 /** Stores 1 if new-token runs can write `out` in MLA_DTYPE_* `dtype` with a
-    static per-tensor output_scale (vLLM: supports_quant_output). */
+    static per-tensor output_scale (vLLM: supports_quant_output). All built-in
+    backends can write fp8_e4m3: the fp32 result, times the scale's inverse,
+    rounded once. */
 mla_status mla_supports_quant_output(const mla_backend *backend, int32_t dtype, int32_t *supports);
 
 /** Stores the bytes of workspace that any run of the prepared batch needs at
@@ -904,8 +909,8 @@ typedef struct mla_layer_forward_args {
   int64_t block_table_stride;
   int32_t max_blocks;
   uint32_t reserved;
-  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16 or fp32; may be strided;
-      must not overlap an input, lse or workspace. */
+  /** [num_tokens, num_heads, v_head_dim] of bf16, fp16, fp32, or fp8_e4m3 with an
+      output_scale; may be strided; must not overlap an input, lse or workspace. */
   const mla_tensor *out;
   /** [num_heads, num_tokens] fp32, natural logarithm; may be NULL. */
   const mla_tensor *lse;
@@ -915,15 +920,18 @@ typedef struct mla_layer_forward_args {
   int64_t workspace_size;
   /** NULL on CPU. */
   void *stream;
+  /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
+      finite and above 0; only and always with an fp8_e4m3 out. May be NULL. */
+  const float *output_scale;
 } mla_layer_forward_args;
 
 #define MLA_LAYER_FORWARD_ARGS_INIT                                                            \
   {sizeof(mla_layer_forward_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, \
-   NULL, NULL, 0, NULL}
+   NULL, NULL, 0, NULL, NULL}
 
 /** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
-    the present number of threads. Of `args` only num_requests, query_start_loc
-    and context_lens are read. */
+    the present number of threads. Of `args` only num_requests, query_start_loc,
+    context_lens and whether there is an output_scale are read. */
 mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
                                     int64_t *bytes);
 

@@ -6,32 +6,50 @@ private protocol RowFormat {
   /// Outputs in an element.
   static var outputs: Int { get }
   /// The element that begins with the output at `p`, whose next is `pitch` away.
-  static func element(_ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector)
-    -> FloatVector
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector, _ multiplier: FloatVector
+  ) -> FloatVector
 }
 
 private enum Float32Rows: RowFormat {
   @inline(__always) static var outputs: Int { 1 }
   @inline(__always)
-  static func element(_ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector)
-    -> FloatVector
-  { p[0] * factor }
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector, _: FloatVector
+  ) -> FloatVector { p[0] * factor }
 }
 
 private enum Float16Rows: RowFormat {
   @inline(__always) static var outputs: Int { 2 }
   @inline(__always)
-  static func element(_ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector)
-    -> FloatVector
-  { mla_pair_f16(p[0] * factor, p[pitch] * factor) }
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector, _: FloatVector
+  ) -> FloatVector { mla_pair_f16(p[0] * factor, p[pitch] * factor) }
 }
 
 private enum BFloat16Rows: RowFormat {
   @inline(__always) static var outputs: Int { 2 }
   @inline(__always)
-  static func element(_ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector)
-    -> FloatVector
-  { mla_pair_bf16(p[0] * factor, p[pitch] * factor) }
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector, _: FloatVector
+  ) -> FloatVector { mla_pair_bf16(p[0] * factor, p[pitch] * factor) }
+}
+
+private enum Float8Rows: RowFormat {
+  @inline(__always) static var outputs: Int { 4 }
+  @inline(__always)
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _ factor: FloatVector, _ multiplier: FloatVector
+  ) -> FloatVector {
+    // The fp32 result, rounded as such, times the multiplier.
+    let low = codes(p[0] * factor * multiplier) | codes(p[pitch] * factor * multiplier) &<< 8
+    let high =
+      codes(p[2 * pitch] * factor * multiplier) | codes(p[3 * pitch] * factor * multiplier) &<< 8
+    return mla_from_bits(low | high &<< 16)
+  }
+
+  @inline(__always)
+  private static func codes(_ v: FloatVector) -> SIMD16<UInt32> { mla_bits(float8Codes(v)) }
 }
 
 extension TileCall {
@@ -41,6 +59,7 @@ extension TileCall {
     switch Int(args.out_format) {
     case MLA_FORMAT_BFLOAT16: writeRows(BFloat16Rows.self, panel)
     case MLA_FORMAT_FLOAT16: writeRows(Float16Rows.self, panel)
+    case MLA_FORMAT_FLOAT8_E4M3FN: writeRows(Float8Rows.self, panel)
     default: writeRows(Float32Rows.self, panel)
     }
     if let lse = args.lse { writeLSE(panel, lse + panel * panelQueries) }
@@ -56,6 +75,7 @@ extension TileCall {
     let rowBytes = Int(args.dims.v_head_dim) * element
     // Probabilities are done with: their place holds the tile being turned.
     let tile = scratch.probabilities(0).assumingMemoryBound(to: FloatVector.self)
+    let multiplier = FloatVector(repeating: args.out_multiplier)
     let count = queries(of: panel)
     for half in 0..<2 {
       let factor = inverse(statistics, half)
@@ -65,8 +85,10 @@ extension TileCall {
       var done = 0
       while rows > 0 && done < rowBytes {
         let from = outputs + (done / element * 2 + half)
-        for i in 0..<lanes {
-          tile[i] = Rows.element(from + i * 2 * Rows.outputs, pitch: 2, factor)
+        // Outputs are padded to 32: four in an element may end in mid-tile.
+        let elements = min(lanes, (layout.valueSteps * 32 - done / element) / Rows.outputs)
+        for i in 0..<elements {
+          tile[i] = Rows.element(from + i * 2 * Rows.outputs, pitch: 2, factor, multiplier)
         }
         transposeTile(tile, spare)
         for row in 0..<rows {

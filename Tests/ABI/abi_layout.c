@@ -246,7 +246,7 @@ FIELD(mla_layer_config, algorithm, 72, 4);
 FIELD(mla_layer_config, cache_format, 76, 4);
 FIELD(mla_layer_config, weight_scales, 80, 8);
 
-SIZE(mla_layer_forward_args, 120);
+SIZE(mla_layer_forward_args, 128);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);
 FIELD(mla_layer_forward_args, num_requests, 4, 4);
 FIELD(mla_layer_forward_args, query_start_loc, 8, 8);
@@ -264,6 +264,7 @@ FIELD(mla_layer_forward_args, lse, 88, 8);
 FIELD(mla_layer_forward_args, workspace, 96, 8);
 FIELD(mla_layer_forward_args, workspace_size, 104, 8);
 FIELD(mla_layer_forward_args, stream, 112, 8);
+FIELD(mla_layer_forward_args, output_scale, 120, 8);
 
 SIZE(mla_concat_and_cache_args, 64);
 FIELD(mla_concat_and_cache_args, struct_size, 0, 4);

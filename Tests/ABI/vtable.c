@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,8 +27,9 @@ static void report(const char *name, int good) {
 /** What the backend below is asked, and what it shall answer. */
 typedef struct context {
   int created, destroyed, context_destroyed, prepared, new_tokens, chunks;
-  int refuse_run;
+  int refuse_run, writes_fp8;
   int32_t tokens;
+  float output_scale;
 } context;
 
 static mla_status validate(void *opaque, const mla_selector_config *config, mla_reason_sink sink,
@@ -84,6 +86,10 @@ static mla_status run_new_tokens(void *opaque, void *instance, const mla_new_tok
     return MLA_ERROR_INTERNAL;
   }
   ++mine->new_tokens;
+  if (args->output_scale) {
+    mine->output_scale = *args->output_scale;
+    return args->out->dtype == MLA_DTYPE_FLOAT8_E4M3FN ? MLA_OK : MLA_ERROR_INTERNAL;
+  }
   copy_v(args->v, args->out);
   return MLA_OK;
 }
@@ -97,8 +103,7 @@ static mla_status run_chunk(void *opaque, void *instance, const mla_context_chun
 
 static int32_t quant(void *opaque, void *instance, int32_t dtype) {
   (void)opaque;
-  (void)instance;
-  return dtype == MLA_DTYPE_FLOAT8_E4M3FN;
+  return ((context *)instance)->writes_fp8 && dtype == MLA_DTYPE_FLOAT8_E4M3FN;
 }
 
 static int64_t workspace(void *opaque, void *instance) {
@@ -169,6 +174,23 @@ static mla_status run_once(mla_backend *backend) {
   args.k = &k;
   args.v = &v;
   args.out = &out;
+  return mla_run_prefill_new_tokens(backend, &args);
+}
+
+static mla_status run_quantized(mla_backend *backend) {
+  static uint8_t codes[TOKENS * HEADS * V_DIM];
+  const float scale = 0.25F;
+  const mla_tensor q = view_of(q_data, TOKENS, QK_DIM), k = view_of(k_data, TOKENS, QK_DIM);
+  const mla_tensor v = view_of(v_data, TOKENS, V_DIM);
+  mla_tensor out = view_of(out_data, TOKENS, V_DIM);
+  mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
+  out.dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+  out.data = codes;
+  args.q = &q;
+  args.k = &k;
+  args.v = &v;
+  args.out = &out;
+  args.output_scale = &scale;
   return mla_run_prefill_new_tokens(backend, &args);
 }
 
@@ -244,9 +266,14 @@ static void life_of_a_member(void) {
   report("run context chunk", run_one_chunk(backend, offsets) == MLA_OK && mine.chunks == 1);
   report("workspace size", mla_workspace_size(backend, &bytes) == MLA_OK && bytes == 64 * TOKENS);
   report("supports out by default", mla_supports_out(backend, &answer) == MLA_OK && answer == 1);
+  report("no quantized run where it is not supported",
+         run_quantized(backend) == MLA_ERROR_UNSUPPORTED_CONFIGURATION && mine.new_tokens == 1);
+  mine.writes_fp8 = 1;
   report("supports quant output",
          mla_supports_quant_output(backend, MLA_DTYPE_FLOAT8_E4M3FN, &answer) == MLA_OK &&
              answer == 1);
+  report("the scale is handed on",
+         run_quantized(backend) == MLA_OK && fabsf(mine.output_scale - 0.25F) == 0);
   mine.refuse_run = 1;
   report("a run's status and message arrive",
          run_once(backend) == MLA_ERROR_INTERNAL &&

@@ -58,6 +58,28 @@ final class AMXAttentionTests: XCTestCase {
     check(AttentionCase(qkDim: 64, vDim: 32, queries: 20, keys: 50, wantsLSE: false))
   }
 
+  /// Quantized once: what the same call gives in fp32, times the multiplier.
+  func testFloat8IsTheFloat32ResultRounded() {
+    for (index, vDim) in [1, 17, 31, 33, 64, 72, 77, 128, 256, 512].enumerated() {
+      var attention = AttentionCase(
+        qkDim: 64, vDim: vDim, queries: 50, keys: 600, causalOffset: 540 * (index % 2),
+        format: .float32, seed: UInt64(index))
+      let tensors = AttentionTensors(attention)
+      tensors.v[3, 0, 0] = .nan
+      let exact = AMXKernel().run(attention, tensors)
+      attention.format = .float8E4M3FN
+      for multiplier: Float in [1, 37.3, 1e-3, 1e5, .greatestFiniteMagnitude] {
+        attention.multiplier = multiplier
+        let result = AMXKernel().run(attention, tensors)
+        // The sign of a NaN is nobody's.
+        let expected = float8Bits(of: exact.out, times: multiplier).map { $0 == 0xFF ? 0x7F : $0 }
+        XCTAssertEqual(
+          result.out.bits.map { $0 == 0xFF ? 0x7F : $0 }, expected, "\(attention)")
+        XCTAssertTrue(result.out.surroundingsAreIntact, "\(attention)")
+      }
+    }
+  }
+
   func testSpreadOfScores() {
     for deviation in [0.1, 0.5, 2, 4, 8] {
       check(AttentionCase(queries: 64, keys: 600, causalOffset: 536, deviation: deviation, seed: 9))

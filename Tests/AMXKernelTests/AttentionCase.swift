@@ -16,6 +16,8 @@ struct AttentionCase {
   var deviation = 1.0
   var scale: Double?
   var format = ElementFormat.bfloat16
+  /// Of an fp8 output.
+  var multiplier: Float = 1
   var wantsLSE = true
   var seed: UInt64 = 1
 
@@ -84,6 +86,7 @@ struct AMXKernel {
         args.scale = Float(attention.usedScale)
         args.format = ElementFormat.bfloat16.rawValue
         args.out_format = attention.format.rawValue
+        args.out_multiplier = attention.multiplier
         args.out = out.pointer(row: first)
         args.out_stride = Int64(out.rowStride)
         args.lse = attention.wantsLSE ? lse.baseAddress! + first : nil

@@ -43,6 +43,24 @@ final class AttentionKernelTests: XCTestCase {
     }
   }
 
+  /// Quantized once: what the same call gives in fp32, times the multiplier.
+  func testFloat8IsTheFloat32ResultRounded() {
+    for kernelCase in KernelCase.onThisHost {
+      for seed: UInt64 in 0..<24 {
+        let problem = AttentionProblem(kernelCase, seed: seed)
+        let exact = problem.run(format: .float32)
+        for multiplier: Float in [1, 37.3, 1e-3, 1e5, .greatestFiniteMagnitude] {
+          let result = problem.run(format: .float8E4M3FN, multiplier: multiplier)
+          let what = "\(kernelCase) seed \(seed), times \(multiplier): \(problem.shape)"
+          XCTAssertEqual(
+            result.out.bits, float8Bits(of: exact.out, times: multiplier), what)
+          XCTAssertEqual(result.lse.bits, exact.lse.bits, what)
+          XCTAssertTrue(result.surroundingsAreIntact, what)
+        }
+      }
+    }
+  }
+
   func testRowsWithoutKeysAreZeroAndMinusInfinity() {
     for kernelCase in KernelCase.onThisHost {
       var random = SplitMix64(seed: 11)

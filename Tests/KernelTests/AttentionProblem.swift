@@ -66,9 +66,10 @@ final class AttentionProblem {
 
   /// - Parameter garbage: fills the packed blocks and the scratch beforehand,
   ///   so that a result that depends on what was there shows.
-  func run(garbage: UInt8 = 0xFF) -> Result {
+  /// - Parameter format: of out; nil: the shape's.
+  func run(garbage: UInt8 = 0xFF, format: ElementFormat? = nil, multiplier: Float = 1) -> Result {
     let out = PoisonedTensor(
-      shape.outFormat, rows: shape.numQueries, dim: shape.vDim, rowGap: outRowGap, flush: flush)
+      format ?? shape.outFormat, rows: shape.numQueries, dim: shape.vDim, rowGap: outRowGap, flush: flush)
     let lse = PoisonedTensor(.float32, rows: shape.numQueries, dim: 1, flush: flush)
     let dims = mla_kernel_dims(qk_head_dim: Int64(shape.qkDim), v_head_dim: Int64(shape.vDim))
     kernel.enter?()
@@ -76,7 +77,7 @@ final class AttentionProblem {
     let scratch = GuardedMemory(byteCount: Int(kernel.scratch_bytes(dims)))
     for tile in tiles {
       scratch.fill(byte: garbage)
-      attend(dims, tile, packed, scratch, Result(out: out, lse: lse))
+      attend(dims, tile, packed, scratch, Result(out: out, lse: lse), multiplier)
     }
     kernel.leave?()
     return Result(out: out, lse: lse)
@@ -107,7 +108,7 @@ final class AttentionProblem {
 
   private func attend(
     _ dims: mla_kernel_dims, _ tile: Range<Int>, _ packed: GuardedMemory, _ scratch: GuardedMemory,
-    _ result: Result
+    _ result: Result, _ multiplier: Float
   ) {
     var args = mla_attend_args()
     args.dims = dims
@@ -120,7 +121,8 @@ final class AttentionProblem {
     args.causal_offset = shape.causalOffset.map { Int64($0 + tile.lowerBound) } ?? Int64.max / 2
     args.scale = scale
     args.format = kernelCase.format.rawValue
-    args.out_format = shape.outFormat.rawValue
+    args.out_format = result.out.format.rawValue
+    args.out_multiplier = multiplier
     args.out = result.out.pointer(row: tile.lowerBound)
     args.out_stride = Int64(result.out.rowStride)
     if shape.wantsLSE {

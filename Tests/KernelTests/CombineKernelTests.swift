@@ -20,6 +20,24 @@ final class CombineKernelTests: XCTestCase {
     }
   }
 
+  /// Quantized once: what the same call gives in fp32, times the multiplier.
+  func testFloat8IsTheFloat32ResultRounded() {
+    for isa in Self.tables {
+      for seed: UInt64 in 0..<60 {
+        let partials = CombineProblem(isa, seed: seed).partials
+        let exact = CombineProblem(isa, partials: partials, outFormat: .float32).run()
+        for multiplier: Float in [0.3, 1000, .greatestFiniteMagnitude] {
+          let result = CombineProblem(
+            isa, partials: partials, outFormat: .float8E4M3FN, outMultiplier: multiplier
+          ).run()
+          XCTAssertEqual(
+            result.out.bits, float8Bits(of: exact.out, times: multiplier),
+            "table \(isa), seed \(seed), times \(multiplier)")
+        }
+      }
+    }
+  }
+
   /// A view that is a partial's own may be overwritten, whichever it is.
   func testInPlaceEqualsOutOfPlace() {
     for isa in Self.tables {

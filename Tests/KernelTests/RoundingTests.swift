@@ -34,6 +34,25 @@ final class RoundingTests: XCTestCase {
     }
   }
 
+  /// Every exponent of e4m3 and beyond, infinities and NaN among the values.
+  func testFloat8SaturatesAndKeepsNaN() {
+    for kernelCase in KernelCase.onThisHost where kernelCase.format == .float32 {
+      var random = SplitMix64(seed: 29)
+      let special = [0, 448, -448, 449, 464, 1e30, .infinity, -.infinity, .nan, 0x1p-9, 0x1p-10]
+      let values = (0..<Self.width).map { index in
+        index < special.count
+          ? special[index] : Double(Float(random.normal() * exp2(random.uniform(-14...12))))
+      }
+      let bits = outcomeBits(
+        kernelCase, values.map(ElementFormat.float32.bits), .float8E4M3FN)
+      for (value, code) in zip(values, bits) where !value.isNaN {
+        XCTAssertEqual(
+          code, ElementFormat.float8E4M3FN.bits(value), "\(kernelCase): \(value) to \(code)")
+      }
+      XCTAssertEqual(bits[special.firstIndex { $0.isNaN }!] & 0x7F, 0x7F, "\(kernelCase)")
+    }
+  }
+
   /// bf16 instructions take subnormal numbers for 0, and NaN is no number.
   private static func mustSurvive(_ value: Double, _ format: ElementFormat) -> Bool {
     value.isFinite && (format == .float16 || abs(value) >= 0x1p-120)
@@ -42,6 +61,12 @@ final class RoundingTests: XCTestCase {
   private func outcome(
     _ kernelCase: KernelCase, _ bits: [UInt32], _ outFormat: ElementFormat
   ) -> [Double] {
+    outcomeBits(kernelCase, bits, outFormat).map(outFormat.value(bits:))
+  }
+
+  private func outcomeBits(
+    _ kernelCase: KernelCase, _ bits: [UInt32], _ outFormat: ElementFormat
+  ) -> [UInt32] {
     var random = SplitMix64(seed: 23)
     let shape = AttentionShape(
       qkDim: 24, vDim: bits.count, numQueries: 1, numKeys: 1, keyBegin: 0, keyEnd: 1,
@@ -51,6 +76,6 @@ final class RoundingTests: XCTestCase {
       kernelCase.format.storeBits(
         bits, to: problem.v.pointer() + index * kernelCase.format.byteCount)
     }
-    return problem.run().out.values
+    return problem.run().out.bits
   }
 }

@@ -52,6 +52,47 @@ final class BackendTests: XCTestCase {
     }
   }
 
+  /// Quantized once: what the same run gives in fp32, times the inverse of the scale.
+  func testQuantizedOutput() throws {
+    var random = SplitMix64(seed: 9)
+    for name in backends {
+      for isa in 1...Int32(MLA_ISA_AMX) {
+        let problem = BatchProblem(
+          random.pick(ElementFormat.inputs), numHeads: 2, dims: random.pick(allDims),
+          queryLengths: name == "TRTLLM_RAGGED" ? [1, 70] : [1, 0, 70], &random)
+        let backend = try problem.makeBackend(name, maxISA: isa)
+        XCTAssertTrue(try backend.supportsQuantOutput(Int32(MLA_DTYPE_FLOAT8_E4M3FN)))
+        XCTAssertFalse(try backend.supportsQuantOutput(Int32(MLA_DTYPE_BFLOAT16)))
+        let exact = try problem.run(backend, outFormat: .float32)
+        let quantized = try problem.run(backend, outFormat: .float8E4M3FN, outputScale: [0.021])
+        // Three bits of mantissa, and nothing saturates.
+        XCTAssertLessThanOrEqual(
+          relativeL2(
+            quantized.out.values.map { $0 * Double(Float(0.021)) }, problem.reference.out), 3.6e-2)
+        for scale: Float in [0.021, 3, 1e-7, .leastNonzeroMagnitude] {
+          let result = try problem.run(backend, outFormat: .float8E4M3FN, outputScale: [scale])
+          let what = "\(name) isa \(isa) scale \(scale)"
+          XCTAssertEqual(
+            result.out.bits,
+            float8Bits(of: exact.out, times: min(1 / scale, .greatestFiniteMagnitude)), what)
+          XCTAssertEqual(result.lse.bits, exact.lse.bits, what)
+          XCTAssertTrue(result.out.surroundingsAreIntact, what)
+        }
+      }
+    }
+  }
+
+  /// Partial results are fp32; what they come to is quantized.
+  func testQuantizedOutputOfASplitRequest() throws {
+    var random = SplitMix64(seed: 10)
+    let problem = BatchProblem(
+      .bfloat16, numHeads: 1, dims: (64, 32, 64), queryLengths: [2100], &random)
+    let backend = try problem.makeBackend("CPU")
+    let exact = try problem.run(backend, outFormat: .float32)
+    let result = try problem.run(backend, outFormat: .float8E4M3FN, outputScale: [0.01])
+    XCTAssertEqual(result.out.bits, float8Bits(of: exact.out, times: 1 / 0.01))
+  }
+
   /// The bits of a request depend on nothing but the request.
   func testSameBitsForAnyThreadsAndBatch() throws {
     var random = SplitMix64(seed: 4)

@@ -99,10 +99,16 @@ struct BatchProblem: @unchecked Sendable {
     }
   }
 
-  func run(_ backend: BackendObject, workspace: UnsafeMutableRawBufferPointer? = nil) throws
-    -> Result
-  {
-    let out = PoisonedTensor(format, rows: q.rows, heads: numHeads, dim: vDim, headGap: 5, rowGap: 3)
+  /// - Parameters:
+  ///   - outFormat: nil: that of q.
+  ///   - outputScale: an array of one, or nil.
+  func run(
+    _ backend: BackendObject, outFormat: ElementFormat? = nil, outputScale: [Float]? = nil,
+    workspace: UnsafeMutableRawBufferPointer? = nil
+  ) throws -> Result {
+    let out = PoisonedTensor(
+      outFormat ?? format, rows: q.rows, heads: numHeads, dim: vDim, headGap: 5,
+      rowGap: 3)
     let lse = PoisonedTensor(.float32, rows: numHeads, dim: q.rows, rowGap: 7)
     var (qv, kv, vv, ov) = (view(q), view(k), view(v), view(out))
     var lv = view(lse)
@@ -115,7 +121,14 @@ struct BatchProblem: @unchecked Sendable {
         k: address(&kv), v: address(&vv), out: address(&ov), lse: address(&lv), output_scale: nil,
         workspace: workspace?.baseAddress, workspace_size: Int64(workspace?.count ?? 0),
         stream: nil)
-      try backend.runPrefillNewTokens(&args)
+      guard let outputScale else {
+        try backend.runPrefillNewTokens(&args)
+        return Result(out: out, lse: lse)
+      }
+      try outputScale.withUnsafeBufferPointer { scale in
+        args.output_scale = scale.baseAddress
+        try backend.runPrefillNewTokens(&args)
+      }
     } else {
       try queryStarts.withUnsafeBufferPointer { queries in
         try keyStarts.withUnsafeBufferPointer { keys in

@@ -8,6 +8,7 @@ final class DelegatingBackend: Sendable {
     var instances = 0
     var batches: [[Int32]] = []
     var newTokenRuns = 0
+    var quantizedRuns = 0
     /// Keys of each chunk that was run.
     var chunkRows: [Int64] = []
     /// Broken rules of the header, in what the backend was handed.
@@ -21,9 +22,13 @@ final class DelegatingBackend: Sendable {
   let interruption = Guarded<(@Sendable () -> Void)?>(nil)
   private let builtIn: String
 
-  init(_ builtIn: String, failingRun: Int? = nil) {
+  /// Whether it says that it can write fp8.
+  private let quantizes: Bool
+
+  init(_ builtIn: String, failingRun: Int? = nil, quantizes: Bool = false) {
     self.builtIn = builtIn
     self.failingRun = failingRun
+    self.quantizes = quantizes
   }
 
   var current: Log { log.withLock { $0 } }
@@ -47,6 +52,10 @@ final class DelegatingBackend: Sendable {
     }
     table.run_prefill_context_chunk = { context, instance, args in
       DelegatingBackend.from(context).runChunk(object(instance), args!)
+    }
+    table.supports_quant_output = { context, _, dtype in
+      let mine = DelegatingBackend.from(context)
+      return mine.quantizes && dtype == Int32(MLA_DTYPE_FLOAT8_E4M3FN) ? 1 : 0
     }
     table.workspace_size = { _, instance in (try? object(instance).workspaceSize()) ?? -1 }
     return table
@@ -89,6 +98,7 @@ final class DelegatingBackend: Sendable {
     interruption?()
     let fails = log.withLock { log in
       log.newTokenRuns += 1
+      if a.output_scale != nil { log.quantizedRuns += 1 }
       for tensor in [a.k, a.v, a.out] where tensor!.pointee.shape.0 != a.q.pointee.shape.0 {
         log.complaints.append("rows of a run of new tokens differ")
       }

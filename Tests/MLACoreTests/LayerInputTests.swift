@@ -25,6 +25,16 @@ final class LayerInputTests: XCTestCase {
     try check("workspace = NULL: workspace_size is 5") { $0.workspace_size = 5 }
     try check("kv_cache.shape[2] = 96: must be 288") { swap(&$0.q, &$0.kv_cache) }
     try check("kv_c_normed.shape[1] = 32: must be 256") { swap(&$0.kv_c_normed, &$0.k_pe) }
+    for scale in [0, -1, Float.nan, .infinity] {
+      try withUnsafePointer(to: scale) { scale in
+        try check("output_scale = ") { $0.output_scale = scale }
+      }
+    }
+    try withUnsafePointer(to: Float(1)) { scale in
+      try check("output_scale = 1.0: must be given with an fp8 output and only then") {
+        $0.output_scale = scale
+      }
+    }
     var overlapping = mla_tensor()
     typealias Args = mla_layer_forward_args
     for (output, input) in [(\Args.out, \Args.q), (\.lse, \.kv_cache)] {

@@ -70,6 +70,35 @@ final class LayerRegisteredTests: XCTestCase {
     }
   }
 
+  /// A backend that can writes fp8 itself where one run is all; else what has been
+  /// merged is quantized, once.
+  func testQuantizedOutput() throws {
+    var random = SplitMix64(seed: 72)
+    for format in ElementFormat.inputs {
+      let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[3], &random)
+      let fresh = LayerStep(
+        model, [70, 1].map { model.sequence($0, &random) }, contexts: [0, 0], &random)
+      for (step, quantizes) in [
+        (mixedStep(model, &random), true), (mixedStep(model, &random), false), (fresh, true),
+        (fresh, false),
+      ] {
+        let backend = DelegatingBackend(member, quantizes: quantizes)
+        let (_, layer) = try makeLayer(model, backend)
+        let result = try step.run(layer, quantizedBy: 0.013)
+        // A run's result is the layer's dtype where it is converted later.
+        let isDirect = step === fresh && quantizes
+        let exact =
+          step === fresh && !isDirect
+          ? try step.run(layer) : try step.run(layer, quantizedBy: nil)
+        XCTAssertEqual(result.out.bits, float8Bits(of: exact.out, times: 1 / 0.013), format.name)
+        XCTAssertEqual(result.lse.bits, exact.lse.bits)
+        XCTAssertTrue(result.out.surroundingsAreIntact)
+        XCTAssertEqual(backend.current.complaints, [])
+        XCTAssertEqual(backend.current.quantizedRuns, isDirect ? 1 : 0)
+      }
+    }
+  }
+
   /// The backend sees no request without new tokens, and no batch without any.
   func testNothingToDoIsNotHandedOn() throws {
     var random = SplitMix64(seed: 65)

@@ -102,7 +102,7 @@ final class LayerStep {
               kv_cache: first + 3, block_table: table.baseAddress,
               block_table_stride: Int64(maxBlocks), max_blocks: Int32(maxBlocks), reserved: 0,
               out: first + 4, lse: first + 5, workspace: workspace?.baseAddress,
-              workspace_size: Int64(workspace?.count ?? 0), stream: nil)
+              workspace_size: Int64(workspace?.count ?? 0), stream: nil, output_scale: nil)
             return try body(&args)
           }
         }
@@ -110,10 +110,12 @@ final class LayerStep {
     }
   }
 
-  func makeResult() -> Result {
+  /// - Parameter format: of out; nil: the model's.
+  func makeResult(_ format: ElementFormat? = nil) -> Result {
     Result(
       out: PoisonedTensor(
-        model.format, rows: q.rows, heads: model.numHeads, dim: model.vDim, headGap: 5, rowGap: 3),
+        format ?? model.format, rows: q.rows, heads: model.numHeads, dim: model.vDim, headGap: 5,
+        rowGap: 3),
       lse: PoisonedTensor(.float32, rows: model.numHeads, dim: q.rows, rowGap: 7))
   }
 
@@ -125,6 +127,18 @@ final class LayerStep {
     try withArguments(out: result.out, lse: result.lse, workspace: workspace) { args in
       change(&args)
       try layer.forward(&args)
+    }
+    return result
+  }
+
+  /// - Parameter scale: nil: out is fp32, else fp8.
+  func run(_ layer: MLALayer, quantizedBy scale: Float?) throws -> Result {
+    let result = makeResult(scale == nil ? .float32 : .float8E4M3FN)
+    try withUnsafePointer(to: scale ?? 0) { pointer in
+      try withArguments(out: result.out, lse: result.lse) { args in
+        args.output_scale = scale == nil ? nil : pointer
+        try layer.forward(&args)
+      }
     }
     return result
   }

@@ -135,6 +135,33 @@ final class LayerTests: XCTestCase {
     XCTAssertLessThanOrEqual(lse, 2e-3)
   }
 
+  /// Quantized once: what the same call gives in fp32, times the inverse of the
+  /// scale; from whole tiles, from requests whose keys are split, and absorbed.
+  func testQuantizedOutput() throws {
+    var random = SplitMix64(seed: 40)
+    for format in ElementFormat.inputs {
+      for (backend, algorithm) in [
+        ("FLASH_ATTN", MLA_LAYER_ALGORITHM_UP_PROJECTED), ("CPU", MLA_LAYER_ALGORITHM_UP_PROJECTED),
+        ("FLASHINFER", MLA_LAYER_ALGORITHM_AUTO), ("FLASH_ATTN", MLA_LAYER_ALGORITHM_ABSORBED),
+      ] {
+        let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[4], &random)
+        let contexts = [0, 70, 2100]
+        let sequences = zip(contexts, [40, 90, 5]).map { model.sequence($0 + $1, &random) }
+        let step = LayerStep(model, sequences, contexts: contexts, &random)
+        let layer = try model.makeLayer(backend: backend, algorithm: algorithm)
+        let exact = try step.run(layer, quantizedBy: nil)
+        for scale: Float in [0.004, 1.7, .leastNonzeroMagnitude] {
+          let result = try step.run(layer, quantizedBy: scale)
+          XCTAssertEqual(
+            result.out.bits,
+            float8Bits(of: exact.out, times: min(1 / scale, .greatestFiniteMagnitude)), backend)
+          XCTAssertEqual(result.lse.bits, exact.lse.bits, backend)
+          XCTAssertTrue(result.out.surroundingsAreIntact, backend)
+        }
+      }
+    }
+  }
+
   /// A prompt in steps, each putting its tokens into the cache for the next.
   func testChunkedEqualsUnchunked() throws {
     var random = SplitMix64(seed: 36)

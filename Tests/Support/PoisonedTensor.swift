@@ -93,3 +93,8 @@ public final class PoisonedTensor {
 
   private func store(_ bits: UInt32, _ index: Int) { format.storeBits(bits, to: address(index)) }
 }
+
+/// The codes of a tensor of fp32 numbers, each multiplied in fp32 and rounded once.
+public func float8Bits(of tensor: PoisonedTensor, times multiplier: Float) -> [UInt32] {
+  tensor.values.map { ElementFormat.float8E4M3FN.bits(Double(Float($0) * multiplier)) }
+}

@@ -25,6 +25,8 @@ struct AttentionRun<Keys: KeySource> {
   let q: TensorView
   let keys: Keys
   let out: TensorView
+  /// 1 but for an fp8 out.
+  let outMultiplier: Float
   let lse: TensorView?
   let memory: AttentionMemory
   let start: UnsafeMutableRawPointer
@@ -95,8 +97,9 @@ struct AttentionRun<Keys: KeySource> {
       packed: packedBlock(task.firstBlock, room),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
-      out_format: out.type.rawValue, out: out.row(task.queries.lowerBound, head: task.head),
-      out_stride: Int64(out.strides[0]), lse: lseRow(task.queries.lowerBound, head: task.head),
+      out_format: out.type.rawValue, out_multiplier: outMultiplier,
+      out: out.row(task.queries.lowerBound, head: task.head), out_stride: Int64(out.strides[0]),
+      lse: lseRow(task.queries.lowerBound, head: task.head),
       scratch: scratch(of: worker))
     if let index = task.partial {
       let partial = partialOut(index, room)
@@ -120,8 +123,8 @@ struct AttentionRun<Keys: KeySource> {
       var args = mla_combine_args(
         num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
         partials: partials.baseAddress, num_partials: Int64(task.splits),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue, out_multiplier: 1,
-        out: out.row(task.queries.lowerBound, head: task.head),
+        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
+        out_multiplier: outMultiplier, out: out.row(task.queries.lowerBound, head: task.head),
         out_stride: Int64(out.strides[0]),
         lse: lseRow(task.queries.lowerBound, head: task.head), lse_stride: 1)
       combine?(&args)

@@ -68,7 +68,13 @@ public final class BackendObject: @unchecked Sendable {
         q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: raw.output_scale,
         workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
       config: config, queries: rows, queriesField: "query_start_loc", keys: rows,
-      keysField: "query_start_loc", needsLSE: false)
+      keysField: "query_start_loc", isContextChunk: false)
+    if let scale = arguments.outputScale, !backend.supportsQuantOutput(arguments.out.type) {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "output_scale = \(scale.value): backend \(name) writes no quantized output, "
+          + "see mla_supports_quant_output")
+    }
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
       try backend.runPrefillNewTokens(batch, arguments, raw)
     }
@@ -91,7 +97,7 @@ public final class BackendObject: @unchecked Sendable {
         q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: nil,
         workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
       config: config, queries: chunk.queryStartLoc, queriesField: "chunk.query_start_loc",
-      keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", needsLSE: true)
+      keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", isContextChunk: true)
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
       try backend.runPrefillContextChunk(batch, chunk, arguments, raw)
     }

@@ -1,10 +1,12 @@
 import MLAKernelABI
 
-/// Copies a tensor [rows, heads, dim] into another of the same shape, rounding to
-/// its dtype.
+/// Copies a tensor [rows, heads, dim], times a number, into another of the same
+/// shape, rounding to its dtype.
 enum ConvertTensor {
   /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
-  static func run(_ source: TensorView, to target: TensorView, maxISA: Int32) {
+  static func run(
+    _ source: TensorView, to target: TensorView, times multiplier: Float, maxISA: Int32
+  ) {
     let (rows, heads) = (source.shape[0], source.shape[1])
     let convert = KernelTables.table(cappedAt: maxISA).pointee.convert
     let chunks = (rows + rowsPerTask - 1) / rowsPerTask
@@ -16,7 +18,7 @@ enum ConvertTensor {
         var args = mla_convert_args(
           rows: source.row(first, head: head), row_stride: Int64(source.strides[0]),
           num_rows: Int64(min(rowsPerTask, rows - first)), row_dim: Int64(source.shape[2]),
-          format: source.type.rawValue, out_format: target.type.rawValue, multiplier: 1,
+          format: source.type.rawValue, out_format: target.type.rawValue, multiplier: multiplier,
           out: target.row(first, head: head), out_stride: Int64(target.strides[0]))
         convert?(&args)
       }

@@ -42,8 +42,7 @@ public enum MergeAttnStates {
         num_rows: Int64(tokens.count), v_head_dim: Int64(a.output.shape[2]),
         partials: partials.baseAddress, num_partials: Int64(partials.count),
         format: a.prefixOutput.type.rawValue, out_format: a.output.type.rawValue,
-        // The inverse of a subnormal scale is infinite, and 0 times that a NaN.
-        out_multiplier: a.outputScale.map { min(1 / $0, .greatestFiniteMagnitude) } ?? 1,
+        out_multiplier: a.outputScale?.multiplier ?? 1,
         out: a.output.row(tokens.lowerBound, head: head),
         out_stride: Int64(a.output.strides[0]),
         lse: a.outputLSE?.lse(tokens.lowerBound, head: head), lse_stride: 1)

@@ -24,7 +24,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
 
   func supportsOut() -> Bool { true }
 
-  func supportsQuantOutput(_ type: ElementType) -> Bool { false }
+  func supportsQuantOutput(_ type: ElementType) -> Bool { type == .float8E4M3 }
 
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch
@@ -109,7 +109,8 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
         schedule: schedule, kernel: kernel, combine: table.pointee.combine, dims: dims,
         scale: Float(config.scale), q: arguments.q,
         keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: kernel, dims: dims),
-        out: arguments.out, lse: arguments.lse, memory: memory, start: start
+        out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
+        lse: arguments.lse, memory: memory, start: start
       ).execute()
     }
   }

@@ -26,7 +26,7 @@ enum NativeWarmUp {
         k: tensor("k", config.qkHeadDim, at: tokens * config.qkHeadDim * 4),
         v: tensor("v", config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
         out: tensor("out", config.vHeadDim, at: inputBytes, isOutput: true),
-        lse: nil, workspace: nil)
+        workspace: nil)
       try run(RowOffsets(lengths: [tokens]), arguments)
     }
   }

@@ -157,8 +157,9 @@ struct AbsorbedRun {
         q_stride: Int64(keyDim), num_queries: Int64(count),
         packed: scratch + self.scratch.packedOffset, key_begin: 0, key_end: Int64(keyCount),
         causal_offset: Int64(unmasked), scale: Float(config.attention.scale),
-        format: config.type.rawValue, out_format: Int32(MLA_FORMAT_FLOAT32), out: moreOut,
-        out_stride: Int64(rank), lse: moreLSE, scratch: scratch + self.scratch.kernelOffset)
+        format: config.type.rawValue, out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1,
+        out: moreOut, out_stride: Int64(rank), lse: moreLSE,
+        scratch: scratch + self.scratch.kernelOffset)
       kernel.attend(&args)
       if !isFirst {
         add(moreOut, moreLSE, rows: count, to: out, lse)
@@ -203,7 +204,8 @@ struct AbsorbedRun {
       var args = mla_convert_args(
         rows: products + count * vDim * 4, row_stride: Int64(vDim),
         num_rows: Int64(chunk.tokens.count), row_dim: Int64(vDim),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue, multiplier: 1,
+        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
+        multiplier: source.arguments.outMultiplier,
         out: out.row(chunk.tokens.lowerBound, head: head), out_stride: Int64(out.strides[0]))
       source.convert?(&args)
       count += chunk.tokens.count

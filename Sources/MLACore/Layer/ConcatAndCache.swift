@@ -38,8 +38,7 @@ private struct SlotWriter {
     let (latents, rope) = (arguments.latents, arguments.rope)
     switch arguments.cacheFormat {
     case .plain(let type, let scale):
-      // The inverse of a subnormal scale is infinite, and 0 times that a NaN.
-      let multiplier = min(1 / scale, .greatestFiniteMagnitude)
+      let multiplier = quantizingMultiplier(scale)
       convert(latents, token, to: slot, type, times: multiplier)
       if let rope {
         convert(

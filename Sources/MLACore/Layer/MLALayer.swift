@@ -57,8 +57,8 @@ public final class MLALayer: Sendable {
         AttentionRun(
           schedule: part.schedule, kernel: keys.attention, combine: combine,
           dims: config.attention.kernelDims, scale: Float(config.attention.scale),
-          q: arguments.q, keys: keys, out: arguments.out, lse: arguments.lse,
-          memory: part.memory, start: start
+          q: arguments.q, keys: keys, out: arguments.out, outMultiplier: arguments.outMultiplier,
+          lse: arguments.lse, memory: part.memory, start: start
         ).execute()
       }
       if let part = plan.absorbed {
@@ -79,7 +79,7 @@ public final class MLALayer: Sendable {
     case .fused(let split):
       return Int64(try LayerPlan(batch, config, split: split, table.pointer).bytes)
     case .registered(let backend):
-      return Int64(try backend.workspaceBytes(batch, table))
+      return Int64(try backend.workspaceBytes(batch, quantizes: raw.output_scale != nil, table))
     }
   }
 

@@ -23,7 +23,9 @@ final class RegisteredLayer: Sendable {
   {
     if arguments.batch.queryStartLoc.rowCount == 0 { return }
     try withBackend { backend throws(MLAError) in
-      let plan = try RegisteredPlan(arguments.batch, config, kernels.pointer, for: backend)
+      let plan = try RegisteredPlan(
+        arguments.batch, quantizes: arguments.outputScale != nil, config, kernels.pointer,
+        for: backend)
       try withMemory(
         of: plan.memory.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
       ) { start throws(MLAError) in
@@ -35,10 +37,14 @@ final class RegisteredLayer: Sendable {
     }
   }
 
-  func workspaceBytes(_ batch: LayerBatch, _ kernels: KernelTablePointer) throws(MLAError) -> Int {
+  func workspaceBytes(
+    _ batch: LayerBatch, quantizes: Bool, _ kernels: KernelTablePointer
+  ) throws(MLAError) -> Int {
     if batch.queryStartLoc.rowCount == 0 { return 0 }
     return try withBackend { backend throws(MLAError) in
-      try RegisteredPlan(batch, config, kernels.pointer, for: backend).memory.bytes
+      try RegisteredPlan(
+        batch, quantizes: quantizes, config, kernels.pointer, for: backend
+      ).memory.bytes
     }
   }
 

@@ -9,8 +9,7 @@
 ///     workspace  what the backend asks for
 ///     scratch    one per worker
 ///
-/// Without context one run gives the result itself, and there is neither part nor
-/// merged.
+/// Where one run writes what the caller wants there is neither part nor merged.
 struct RegisteredMemory {
   let rows: Int
   let workers: Int
@@ -27,8 +26,9 @@ struct RegisteredMemory {
   /// - Parameters:
   ///   - rows: most keys of a run.
   ///   - tokens: new tokens.
+  ///   - merges: results are merged and converted before the caller gets them.
   init(
-    _ config: LayerConfig, rows: Int, tokens: Int, hasContext: Bool, workspaceBytes: Int,
+    _ config: LayerConfig, rows: Int, tokens: Int, merges: Bool, workspaceBytes: Int,
     workers: Int, scratchBytes: Int
   ) {
     self.config = config
@@ -40,11 +40,11 @@ struct RegisteredMemory {
     let dim = heads * config.attention.vHeadDim
     let keyBytes = alignedUp(rows * Self.keyBytes(config))
     let valueBytes = rows * dim * config.type.bytes
-    let resultBytes = hasContext ? tokens * dim * 4 : 0
+    let outputs = merges ? tokens * dim : 0
+    let lseBytes = merges ? alignedUp(tokens * heads * 4) : 0
+    let resultBytes = outputs * 4
     partOffset = alignedUp(max(keyBytes + valueBytes, resultBytes))
-    let lseBytes = hasContext ? alignedUp(tokens * heads * 4) : 0
-    mergedOffset =
-      partOffset + (hasContext ? alignedUp(tokens * dim * config.type.bytes) : 0) + lseBytes
+    mergedOffset = partOffset + alignedUp(outputs * config.type.bytes) + lseBytes
     workspaceOffset = mergedOffset + alignedUp(resultBytes) + lseBytes
     scratchOffset = workspaceOffset + alignedUp(workspaceBytes)
     // Neighbours' first lines must not fall into the same cache sets.

@@ -9,6 +9,8 @@ struct RegisteredPlan {
   let chunks: [Chunk]
   /// Of the requests that have new tokens; the backend sees no others.
   let queryStartLoc: RowOffsets
+  /// Whether one run writes what the caller wants.
+  let isOneRun: Bool
 
   /// A chunk as the backend gets it, and where its keys come from.
   struct Chunk {
@@ -24,9 +26,11 @@ struct RegisteredPlan {
 
   /// Prepares `backend` for the plan. Smaller chunks first, fewer threads only
   /// where those are not enough.
+  ///
+  /// - Parameter quantizes: the caller wants fp8.
   init(
-    _ batch: LayerBatch, _ config: LayerConfig, _ kernels: UnsafePointer<mla_kernel_table>,
-    for backend: BackendObject
+    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
+    _ kernels: UnsafePointer<mla_kernel_table>, for backend: BackendObject
   ) throws(MLAError) {
     try Self.checkSize(batch, config)
     let rowBytes = RegisteredMemory.rowBytes(config)
@@ -36,7 +40,8 @@ struct RegisteredPlan {
     var threads = HostSettings.threads
     while true {
       let plan = try RegisteredPlan(
-        batch, config, kernels, for: backend, rowBudget: rowBudget, threads: threads)
+        batch, quantizes: quantizes, config, kernels, for: backend, rowBudget: rowBudget,
+        threads: threads)
       let excess = plan.memory.bytes - (config.workspaceBound ?? .max)
       if excess <= 0 {
         self = plan
@@ -56,8 +61,9 @@ struct RegisteredPlan {
   }
 
   private init(
-    _ batch: LayerBatch, _ config: LayerConfig, _ kernels: UnsafePointer<mla_kernel_table>,
-    for backend: BackendObject, rowBudget: Int, threads: Int
+    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
+    _ kernels: UnsafePointer<mla_kernel_table>, for backend: BackendObject, rowBudget: Int,
+    threads: Int
   ) throws(MLAError) {
     let requests = batch.contextLens.indices.filter { batch.queryStartLoc.count($0) > 0 }
     queryStartLoc = RowOffsets(lengths: requests.map(batch.queryStartLoc.count))
@@ -73,9 +79,11 @@ struct RegisteredPlan {
     }
     self.chunks = chunks
     try Self.prepare(backend, queryStartLoc, chunks)
+    let writesFloat8 = try backend.supportsQuantOutput(ElementType.float8E4M3.rawValue)
+    isOneRun = chunks.isEmpty && (!quantizes || writesFloat8)
     let rows = max(queryStartLoc.rowCount, chunks.map(\.rows).max() ?? 0)
     memory = RegisteredMemory(
-      config, rows: rows, tokens: queryStartLoc.rowCount, hasContext: !chunks.isEmpty,
+      config, rows: rows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
       workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, rows)),
       scratchBytes: LatentScratch(
         config, kernels.pointee.kernel(for: config.type),

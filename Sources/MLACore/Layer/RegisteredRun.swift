@@ -5,7 +5,8 @@ import MLAKernelABI
 /// MLACommonImpl.forward_mha makes them: of the new tokens to themselves, then to
 /// one chunk of context after the other, each result merged into those before.
 /// Nothing of the caller's is written before all runs have succeeded, but by the
-/// backend itself where one run is all.
+/// backend itself where its one run does all. Results are rounded to the layer's
+/// dtype, as a run gives them, and after merging to the caller's.
 struct RegisteredRun {
   let plan: RegisteredPlan
   let arguments: LayerArguments
@@ -19,13 +20,13 @@ struct RegisteredRun {
     let (out, lse) = (
       arguments.out.narrowed(0, to: 0..<tokens), arguments.lse?.narrowed(1, to: 0..<tokens)
     )
-    if plan.chunks.isEmpty { return try runNewTokens(out, lse) }
+    if plan.isOneRun { return try runNewTokens(out, lse, arguments.outputScale) }
     let merged = plan.memory.merged(start)
     let part = plan.memory.part(start, tokens)
-    try runNewTokens(part.out, merged.lse)
+    try runNewTokens(part.out, merged.lse, nil)
     convert(part.out, merged.out)
     for chunk in plan.chunks { try run(chunk, into: merged) }
-    convert(merged.out, out)
+    convert(merged.out, out, times: arguments.outMultiplier)
     if let lse { copy(merged.lse, to: lse) }
   }
 
@@ -34,25 +35,25 @@ struct RegisteredRun {
   private func writeRows(_ spans: [RowSpan], _ rows: Int) {
     let tasks = keys.rowTasks(spans)
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    let tickets = TicketCounter()
-    ParallelLoop.run(workers: min(plan.memory.workers, tasks.count)) { worker in
-      keys.attention.enter?()
-      while let task = tickets.take(below: tasks.count) {
-        keys.write(tasks[task], to: k, v, scratch: plan.memory.scratch(start, of: worker))
-      }
-      keys.attention.leave?()
+    ParallelLoop.runTasks(tasks.count, workers: plan.memory.workers, keys.attention) {
+      task, worker in
+      keys.write(tasks[task], to: k, v, scratch: plan.memory.scratch(start, of: worker))
     }
   }
 
-  private func runNewTokens(_ out: TensorView, _ lse: TensorView?) throws(MLAError) {
+  private func runNewTokens(_ out: TensorView, _ lse: TensorView?, _ scale: OutputScale?)
+    throws(MLAError)
+  {
     let q = arguments.q.narrowed(0, to: 0..<tokens)
     try withRunTensors(q, rows: tokens, out, lse) { tensors throws(MLAError) in
-      var args = mla_new_tokens_args(
-        struct_size: UInt32(MemoryLayout<mla_new_tokens_args>.size), reserved: 0, q: tensors,
-        k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: lse == nil ? nil : tensors + 4,
-        output_scale: nil, workspace: plan.memory.workspace(start),
-        workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
-      try backend.runPrefillNewTokens(&args)
+      try withUnsafePointer(to: scale?.value ?? 1) { value throws(MLAError) in
+        var args = mla_new_tokens_args(
+          struct_size: UInt32(MemoryLayout<mla_new_tokens_args>.size), reserved: 0, q: tensors,
+          k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: lse == nil ? nil : tensors + 4,
+          output_scale: scale == nil ? nil : value, workspace: plan.memory.workspace(start),
+          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
+        try backend.runPrefillNewTokens(&args)
+      }
     }
   }
 
@@ -95,8 +96,10 @@ struct RegisteredRun {
     }
   }
 
-  private func convert(_ source: TensorView, _ target: TensorView) {
-    ConvertTensor.run(source, to: target, maxISA: maxISA)
+  private func convert(
+    _ source: TensorView, _ target: TensorView, times multiplier: Float = 1
+  ) {
+    ConvertTensor.run(source, to: target, times: multiplier, maxISA: maxISA)
   }
 
   private func copy(_ source: TensorView, to target: TensorView) {

@@ -10,8 +10,13 @@ struct LayerArguments: Sendable {
   /// nil where nobody's context is looked at.
   let cache: PagedCache?
   let out: TensorView
+  /// nil: out is not quantized.
+  let outputScale: OutputScale?
   let lse: TensorView?
   let workspace: Workspace?
+
+  /// 1 but for an fp8 out.
+  var outMultiplier: Float { outputScale?.multiplier ?? 1 }
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     try checkReserved("args", raw.reserved)
@@ -22,6 +27,7 @@ struct LayerArguments: Sendable {
       raw.k_pe == nil && config.attention.qkRopeHeadDim == 0
       ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
     out = try TensorView(raw.out, name: "out", rank: 3)
+    outputScale = try OutputScale(raw.output_scale, for: out)
     lse = raw.lse == nil ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     try checkNoStream(raw.stream)
@@ -73,7 +79,7 @@ struct LayerArguments: Sendable {
     for tensor in [q, latents, rope].compactMap({ $0 }) {
       try tensor.requireType(config.type, "the layer's dtype")
     }
-    try out.requireAttentionType()
+    if outputScale == nil { try out.requireAttentionType() }
     try lse?.requireType(.float32, "whatever q's")
     let rows = batch.queryStartLoc
     guard rows.rowCount <= q.shape[0] else {

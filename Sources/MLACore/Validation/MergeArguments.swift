@@ -10,7 +10,7 @@ public struct MergeArguments: Sendable {
   let suffixLSE: TensorView
   /// Tokens from this one on are the suffix's alone.
   let tokensWithContext: Int
-  let outputScale: Float?
+  let outputScale: OutputScale?
 
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
@@ -32,7 +32,7 @@ public struct MergeArguments: Sendable {
     }
     tokensWithContext =
       raw.prefill_tokens_with_context == -1 ? tokens : Int(raw.prefill_tokens_with_context)
-    outputScale = raw.output_scale?.pointee
+    outputScale = try OutputScale(raw.output_scale, for: output)
     try checkTypes()
     try checkShapes()
     try checkOverlaps()
@@ -52,16 +52,6 @@ public struct MergeArguments: Sendable {
     try suffixOutput.requireType(prefixOutput.type, "as prefix_output")
     for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
       try lse.requireType(.float32, "whatever the outputs'")
-    }
-    if let outputScale {
-      guard outputScale.isFinite, outputScale > 0 else {
-        throw .invalid("output_scale", outputScale, "must be finite and above 0")
-      }
-    }
-    guard (output.type == .float8E4M3) == (outputScale != nil) else {
-      throw .invalid(
-        "output_scale", outputScale.map { "\($0)" } ?? "NULL",
-        "must be given with an fp8 output and only then; output.dtype is \(output.type.name)")
     }
   }
 

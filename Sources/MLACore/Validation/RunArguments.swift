@@ -7,18 +7,20 @@ public struct RunArguments: Sendable {
   public let k: TensorView
   public let v: TensorView
   public let out: TensorView
+  /// nil: out is not quantized.
+  let outputScale: OutputScale?
   public let lse: TensorView?
   public let workspace: Workspace?
 
   init(
-    q: TensorView, k: TensorView, v: TensorView, out: TensorView, lse: TensorView?,
-    workspace: Workspace?
+    q: TensorView, k: TensorView, v: TensorView, out: TensorView, workspace: Workspace?
   ) {
     self.q = q
     self.k = k
     self.v = v
     self.out = out
-    self.lse = lse
+    outputScale = nil
+    lse = nil
     self.workspace = workspace
   }
 
@@ -33,39 +35,33 @@ public struct RunArguments: Sendable {
 
   /// - Parameters:
   ///   - queries, keys: the offsets that say which rows of q and of k and v are used.
+  ///   - isContextChunk: a run whose result is to be merged: lse is wanted, and out
+  ///     is not quantized.
   init(
     _ raw: Raw, config: BackendConfig, queries: RowOffsets, queriesField: String, keys: RowOffsets,
-    keysField: String, needsLSE: Bool
+    keysField: String, isContextChunk: Bool
   ) throws(MLAError) {
     q = try TensorView(raw.q, name: "q", rank: 3)
     k = try TensorView(raw.k, name: "k", rank: 3)
     v = try TensorView(raw.v, name: "v", rank: 3)
     out = try TensorView(raw.out, name: "out", rank: 3)
     lse =
-      raw.lse == nil && !needsLSE ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
+      raw.lse == nil && !isContextChunk ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
     workspace = try Workspace(raw.workspace, size: raw.workspaceSize)
     try checkNoStream(raw.stream)
-    try checkTypes(outputScale: raw.outputScale)
+    outputScale = isContextChunk ? nil : try OutputScale(raw.outputScale, for: out)
+    try checkTypes()
     try checkShapes(config)
     try checkRows(queries, queriesField, of: q)
     try checkRows(keys, keysField, of: k)
     try checkOverlaps()
   }
 
-  private func checkTypes(outputScale: UnsafePointer<Float>?) throws(MLAError) {
+  private func checkTypes() throws(MLAError) {
     try q.requireAttentionType()
     try k.requireType(q.type, "as q")
     try v.requireType(q.type, "as q")
-    if let scale = outputScale?.pointee {
-      guard scale.isFinite, scale > 0 else {
-        throw .invalid("output_scale", scale, "must be finite and above 0")
-      }
-      throw MLAError(
-        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-        "output_scale = \(scale): this backend writes no quantized output, "
-          + "see mla_supports_quant_output")
-    }
-    try out.requireAttentionType()
+    if outputScale == nil { try out.requireAttentionType() }
     if let lse { try lse.requireType(.float32, "whatever q's") }
   }
 

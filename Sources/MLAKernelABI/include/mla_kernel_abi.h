@@ -74,7 +74,8 @@ typedef struct mla_attend_args {
   int64_t causal_offset;
   float scale;
   int32_t format;
-  int32_t out_format;
+  int32_t out_format;    // fp8: values are multiplied by out_multiplier and saturated
+  float out_multiplier;  // of fp8 only
   void *out;
   int64_t out_stride;
   float *lse;
@@ -100,8 +101,8 @@ typedef struct mla_combine_args {
   const mla_partial *partials;
   int64_t num_partials;
   int32_t format;      // of the partials' out
-  int32_t out_format;  // fp8: values are multiplied by out_multiplier and saturated
-  float out_multiplier;
+  int32_t out_format;    // fp8: values saturate
+  float out_multiplier;  // of every value; 1 but for fp8
   void *out;
   int64_t out_stride;
   float *lse;  // one per row, lse_stride apart; may be NULL

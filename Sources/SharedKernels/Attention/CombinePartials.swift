@@ -2,7 +2,8 @@ import MLAKernelABI
 import MLAShims
 
 /// Weighted mean of partial results, see `mla_combine_args`. All fp32 inside;
-/// partials are added in the order in which they are given.
+/// partials are added in the order in which they are given. An fp8 output is the
+/// fp32 one times out_multiplier, rounded once.
 @inline(never)
 func combinePartials(_ args: UnsafePointer<mla_combine_args>?) {
   let a = args.unsafelyUnwrapped.pointee
@@ -37,8 +38,7 @@ private func combine<Source: ElementFormat, Target: TargetFormat>(
   }
 }
 
-/// The weight of each partial in this row, out_multiplier included; returns the
-/// row's own lse.
+/// The weight of each partial in this row; returns the row's own lse.
 @inline(__always)
 private func weigh(_ a: mla_combine_args, _ row: Int, _ weights: UnsafeMutablePointer<Float>)
   -> Float
@@ -56,7 +56,7 @@ private func weigh(_ a: mla_combine_args, _ row: Int, _ weights: UnsafeMutablePo
     sum += weights[i]
   }
   if sum == 0 { return -.infinity }
-  for i in 0..<Int(a.num_partials) { weights[i] *= a.out_multiplier / sum }
+  for i in 0..<Int(a.num_partials) { weights[i] *= 1 / sum }
   return largest + mla_log(sum)
 }
 
@@ -67,6 +67,7 @@ private func writeRow<Source: ElementFormat, Target: TargetFormat>(
 ) {
   let dims = Int(a.v_head_dim)
   let out = a.out.unsafelyUnwrapped + row * Int(a.out_stride) * Target.bytes
+  let multiplier = FloatVector(repeating: a.out_multiplier)
   var d = 0
   while d < dims {
     var sum = FloatVector(repeating: 0)
@@ -80,7 +81,7 @@ private func writeRow<Source: ElementFormat, Target: TargetFormat>(
         (dims - d) * Source.bytes)
       sum = mla_multiply_add(values, FloatVector(repeating: weights[i]), sum)
     }
-    storeTail(Target.self, sum, out + d * Target.bytes, dims - d)
+    storeTail(Target.self, sum * multiplier, out + d * Target.bytes, dims - d)
     d += lanes
   }
 }

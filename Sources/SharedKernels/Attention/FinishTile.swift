@@ -1,7 +1,8 @@
 import MLAKernelABI
 import MLAShims
 
-/// Divides by the sums, turns the outputs back into rows and writes them.
+/// Divides by the sums, turns the outputs back into rows and writes them. Whatever
+/// the format, it rounds the very fp32 result, times out_multiplier for fp8, once.
 @inline(__always)
 func finishTile<Row: QueryRow>(
   _ state: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
@@ -17,6 +18,9 @@ func finishTile<Row: QueryRow>(
   switch Int(a.out_format) {
   case MLA_FORMAT_BFLOAT16: writeOutputs(Row.self, BFloat16Format.self, a, scratch)
   case MLA_FORMAT_FLOAT16: writeOutputs(Row.self, Float16Format.self, a, scratch)
+  case MLA_FORMAT_FLOAT8_E4M3FN:
+    writeOutputs(
+      Row.self, Float8Format.self, a, scratch, times: FloatVector(repeating: a.out_multiplier))
   default: writeOutputs(Row.self, Float32Format.self, a, scratch)
   }
 }
@@ -35,8 +39,9 @@ private func writeLSE<Row: QueryRow>(
 }
 
 @inline(__always)
-private func writeOutputs<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch
+private func writeOutputs<Row: QueryRow, Format: TargetFormat>(
+  _: Row.Type, _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch,
+  times multiplier: FloatVector? = nil
 ) {
   let dims = Int(a.dims.v_head_dim)
   let rowBytes = Int(a.out_stride) * Format.bytes
@@ -53,7 +58,8 @@ private func writeOutputs<Row: QueryRow, Format: ElementFormat>(
       let turned = transpose(scratch.square, scratch.square + lanes)
       var row = 0
       while row < rows {
-        storeTail(Format.self, turned[row], out + (row * rowBytes + d * Format.bytes), dims - d)
+        let values = multiplier.map { turned[row] * $0 } ?? turned[row]
+        storeTail(Format.self, values, out + (row * rowBytes + d * Format.bytes), dims - d)
         row += 1
       }
       d += lanes

@@ -18,23 +18,6 @@ enum Float8Format: ElementFormat {
   }
 
   @inline(__always) static func store(_ v: FloatVector, _ p: UnsafeMutableRawPointer) {
-    let bits = mla_bits(v)
-    let (smallest, largest) = (FloatVector(repeating: 0x1p-6), FloatVector(repeating: 448))
-    let magnitude = mla_from_bits(bits & 0x7fff_ffff)
-    let saturated = mla_select_ge(magnitude, largest, largest, magnitude)
-    // Exponent and mantissa lie side by side in both formats, and rounding may
-    // carry from one into the other.
-    let code = mla_bits(saturated)
-    let rounded = code &+ 0x7ffff &+ ((code &>> 20) & 1)
-    let normal = (rounded &>> 20) &- ((127 - 7) << 3)
-    // Below 2^-6 values are multiples of 2^-9: adding 2^14 leaves them, rounded
-    // to even, in the last bits of the sum.
-    let shifter = FloatVector(repeating: 0x1p14)
-    let subnormal = mla_bits(saturated + shifter) &- mla_bits(shifter)
-    let finite = mla_select_ge(
-      saturated, smallest, mla_from_bits(normal), mla_from_bits(subnormal))
-    let nan = FloatVector(repeating: Float(bitPattern: 0x7f))
-    let coded = mla_bits(mla_select_eq(v, v, finite, nan))
-    mla_store_u8(p, coded | ((bits &>> 24) & 0x80))
+    mla_store_u8(p, mla_bits(float8Codes(v)))
   }
 }

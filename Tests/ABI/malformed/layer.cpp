@@ -85,6 +85,7 @@ struct Forward {
   Padded<mla_layer_forward_args> args;
   const mla_layer_forward_args* pointer = &args.value;
   mla_layer* layer = created();
+  float scale = 0.5F;
   alignas(64) std::uint8_t scratch[64] = {};
 };
 
@@ -238,6 +239,9 @@ std::vector<Rule<Forward>> forward_rules() {
     c.args.value.workspace = c.scratch;
     c.args.value.workspace_size = random.any_of<std::int64_t>({1, 63, -1, INT64_MIN});
   });
+  add_output_scale_rules(rules, [](Forward& c) -> auto& { return c.out.view.value; },
+                         [](Forward& c) -> auto& { return c.args.value.output_scale; },
+                         [](Forward& c) -> auto& { return c.scale; });
   add("out", [](Forward& c, Random& random) {
     c.out.view.value.data = random.any_of({c.q.view.value.data, c.kv_c_normed.view.value.data});
   });

@@ -58,18 +58,9 @@ std::vector<Rule<Merge>> rules() {
     c.args.value.prefill_tokens_with_context =
         random.any_of<std::int64_t>({-2, tokens + 1, INT64_MIN, INT64_MAX});
   });
-  // A scale without fp8, fp8 without a scale: both together would be well formed.
-  add("output_scale", [](Merge& c, Random&) {
-    if (c.output.view.value.dtype != MLA_DTYPE_FLOAT8_E4M3FN) c.args.value.output_scale = &c.scale;
-  });
-  add("output_scale", [](Merge& c, Random&) {
-    if (c.args.value.output_scale == nullptr) c.output.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN;
-  });
-  add("output_scale", [](Merge& c, Random& random) {
-    c.output.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN;
-    c.args.value.output_scale = &c.scale;
-    c.scale = random.any_of({0.0F, -1.0F, INFINITY, -INFINITY, NAN});
-  });
+  add_output_scale_rules(all, [](Merge& c) -> auto& { return c.output.view.value; },
+                         [](Merge& c) -> auto& { return c.args.value.output_scale; },
+                         [](Merge& c) -> auto& { return c.scale; });
   add("suffix_output",
       [](Merge& c, Random&) { c.suffix_output.view.value.dtype = MLA_DTYPE_FLOAT16; });
   add("suffix_lse", [](Merge& c, Random&) { c.suffix_lse.view.value.dtype = MLA_DTYPE_FLOAT16; });

@@ -70,6 +70,7 @@ struct NewTokens {
   Padded<mla_new_tokens_args> args;
   const mla_new_tokens_args* pointer = &args.value;
   mla_backend* backend = prepared();
+  float scale = 0.5F;
   alignas(64) std::uint8_t scratch[64] = {};
 };
 
@@ -119,8 +120,6 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
   add("k", invalid, [](Call& c, Random&) { c.tensors.k.view.value.dtype = MLA_DTYPE_FLOAT16; });
   add("v", invalid, [](Call& c, Random&) { c.tensors.v.view.value.dtype = MLA_DTYPE_FLOAT32; });
   add("lse", invalid, [](Call& c, Random&) { c.tensors.lse.view.value.dtype = MLA_DTYPE_FLOAT16; });
-  add("out", any_failure,
-      [](Call& c, Random&) { c.tensors.out.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN; });
   add("out", invalid, [](Call& c, Random& random) {
     Tensors& t = c.tensors;
     t.out.view.value.data =
@@ -136,11 +135,22 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
   return rules;
 }
 
+std::vector<Rule<NewTokens>> new_tokens_rules() {
+  std::vector<Rule<NewTokens>> rules = common_rules<NewTokens>(true);
+  add_output_scale_rules(rules, [](NewTokens& c) -> auto& { return c.tensors.out.view.value; },
+                         [](NewTokens& c) -> auto& { return c.args.value.output_scale; },
+                         [](NewTokens& c) -> auto& { return c.scale; });
+  return rules;
+}
+
 std::vector<Rule<ContextChunk>> chunk_rules() {
   std::vector<Rule<ContextChunk>> rules = common_rules<ContextChunk>(false);
   add_struct_rules(rules, "chunk", [](ContextChunk& c) -> auto& { return c.chunk; },
                    [](ContextChunk& c) -> auto& { return c.args.value.chunk; });
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
+  add("out", [](ContextChunk& c, Random&) {
+    c.tensors.out.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+  });
   add("index", [](ContextChunk& c, Random& random) {
     c.chunk.value.index = random.any_of<std::int32_t>({1, 7, -2, INT32_MIN, INT32_MAX});
   });
@@ -210,7 +220,7 @@ std::vector<Function> run_functions() {
   quant.push_back({"dtype", invalid, [](SupportsQuantOutput& c, Random& random) {
                      c.dtype = wrong_dtype(random);
                    }});
-  return {function<NewTokens>("mla_run_prefill_new_tokens", common_rules<NewTokens>(true)),
+  return {function<NewTokens>("mla_run_prefill_new_tokens", new_tokens_rules()),
           function<ContextChunk>("mla_run_prefill_context_chunk", chunk_rules()),
           function<SupportsOut>("mla_supports_out", question_rules<SupportsOut>("supports")),
           function<SupportsQuantOutput>("mla_supports_quant_output", quant),

@@ -82,4 +82,26 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
   });
 }
 
+/// Rules of a quantized output: fp8 and its scale go together. `output` finds the
+/// tensor, `pointer` where the call keeps the scale's address, `scale` the scale.
+template <class Call, class Output, class Pointer, class Scale>
+void add_output_scale_rules(std::vector<Rule<Call>>& rules, Output output, Pointer pointer,
+                            Scale scale) {
+  const auto add = [&](auto apply) {
+    rules.push_back({"output_scale", MLA_ERROR_INVALID_ARGUMENT, apply});
+  };
+  // A scale without fp8, fp8 without a scale: both together would be well formed.
+  add([=](Call& c, Random&) {
+    if (output(c).dtype != MLA_DTYPE_FLOAT8_E4M3FN) pointer(c) = &scale(c);
+  });
+  add([=](Call& c, Random&) {
+    if (pointer(c) == nullptr) output(c).dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+  });
+  add([=](Call& c, Random& random) {
+    output(c).dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+    pointer(c) = &scale(c);
+    scale(c) = random.any_of({0.0F, -1.0F, INFINITY, -INFINITY, NAN});
+  });
+}
+
 }  // namespace malformed
