@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from reference import TYPES, Problem, attention, offsets
@@ -135,13 +136,60 @@ def test_clone_has_no_metadata():
         clone.run_prefill_new_tokens(problem.q, problem.k, problem.v, False)
 
 
-def test_quantized_output_is_refused():
-    problem = Problem([3])
-    backend = backend_for(problem)
-    assert not backend.supports_quant_output("float8_e4m3fn")
-    assert not backend.supports_quant_output(object())
-    with pytest.raises(ValueError, match="output_scale"):
-        backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False, output_scale=2.0)
+def quantized(values, scale):
+    """e4m3 of fp32 values, rounded once and saturated."""
+    product = values * (np.float32(1) / np.float32(scale))
+    return product.clip(-448, 448).astype(ml_dtypes.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("name", ["CPU", "FLASHINFER", "FLASH_ATTN"])
+def test_quantized_output(name):
+    problem = Problem([3, 70], dtype="bfloat16")
+    backend = backend_for(problem, name)
+    tensors = {"q": problem.q, "k": problem.k, "v": problem.v}
+    exact = np.zeros((73, 2, 16), np.float32)
+    backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, out=exact)
+    rows = np.zeros((73, 2, 20), ml_dtypes.float8_e4m3fn)
+    for scale in (0.02, np.float32(0.001), np.array(3.0)):
+        expected = quantized(exact, np.asarray(scale).item())
+        out, lse = backend.run_prefill_new_tokens(
+            **tensors, return_softmax_lse=True, out=rows[..., :16], output_scale=scale
+        )
+        assert (out.view(np.uint8) == expected.view(np.uint8)).all() and np.isfinite(lse).all()
+        assert (rows[..., 16:].view(np.uint8) == 0).all()
+        made = backend.run_prefill_new_tokens(
+            **tensors, return_softmax_lse=False, output_scale=scale
+        )
+        assert made.dtype == expected.dtype
+        assert (made.view(np.uint8) == expected.view(np.uint8)).all()
+    with pytest.raises(ValueError, match="output_scale = 1.0: must be given with an fp8 output"):
+        backend.run_prefill_new_tokens(
+            **tensors, return_softmax_lse=False, out=exact, output_scale=1.0
+        )
+    with pytest.raises(ValueError, match="output_scale = 0.0: must be finite and above 0"):
+        backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, output_scale=0.0)
+
+
+def test_keys_of_quantized_output():
+    backend = backend_for(Problem([3]))
+
+    def key(dtype="float8_e4m3fn", static=True, group_shape=(-1, -1), scale2=None):
+        scale = SimpleNamespace(dtype="float32", static=static, group_shape=group_shape)
+        return SimpleNamespace(dtype=dtype, scale=scale, scale2=scale2, symmetric=True)
+
+    for supported in ("float8_e4m3fn", key()):
+        assert backend.supports_quant_output(supported)
+    for unsupported in (
+        object(),
+        "bfloat16",
+        "float8_e5m2",
+        key("int8"),
+        key(static=False),
+        key(group_shape=(1, -1)),
+        key(group_shape=(128, 128)),
+        key(scale2=object()),
+    ):
+        assert not backend.supports_quant_output(unsupported)
 
 
 # --- Context ------------------------------------------------------------------

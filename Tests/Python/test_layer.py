@@ -33,6 +33,20 @@ def test_fresh_and_continued_requests(dtype):
     problem.check(out, lse)
 
 
+def test_quantized_output():
+    problem = LayerProblem([7, 1, 40], [50, 300, 0], dtype="bfloat16")
+    layer = layer_for(problem)
+    exact = np.zeros((48, problem.heads, problem.dimensions["v_head_dim"]), np.float32)
+    layer.forward(**problem.tensors, out=exact)
+    product = exact * (np.float32(1) / np.float32(0.02))
+    expected = product.clip(-448, 448).astype(ml_dtypes.float8_e4m3fn)
+    out = layer.forward(**problem.tensors, output_scale=0.02)
+    assert out.dtype == expected.dtype
+    assert (out.view(np.uint8) == expected.view(np.uint8)).all()
+    with pytest.raises(ValueError, match="output_scale = NULL: must be given with an fp8 output"):
+        layer.forward(**problem.tensors, out=out)
+
+
 def test_no_context_needs_no_cache():
     problem = LayerProblem([30, 4], [0, 0])
     layer = layer_for(problem)

@@ -10,6 +10,7 @@ import threading
 import weakref
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 import pytest
 from native_code import HERE, compiled
@@ -116,6 +117,35 @@ def test_cpp_runs_a_layer_on_a_python_backend(cpp):
     assert cpp.run_layer(b"MEAN") == 2
     assert b"NotImplementedError" in cpp.last_message()
     assert cpp.run_layer(b"CPU") == 0, cpp.last_message()
+
+
+def test_quantized_run_of_a_python_backend():
+    @register_mla_prefill_backend("QUANTIZING")
+    class Quantizing(Mean):
+        scales = []
+
+        def supports_quant_output(self, quant_key):
+            return quant_key == "float8_e4m3fn"
+
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, out=None, output_scale=None):
+            self.scales.append(output_scale)
+            out[...] = v / output_scale
+            return out
+
+    backend = _core.Backend(
+        "QUANTIZING",
+        num_heads=1,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=2,
+        qk_rope_head_dim=0,
+        v_head_dim=2,
+        ignore_override=False,
+    )
+    backend.prepare_metadata([0, 1], [])
+    row, out = np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 2), ml_dtypes.float8_e4m3fn)
+    backend.run_prefill_new_tokens(row, row, row, out, None, 0.25)
+    assert Quantizing.scales == [0.25] and (out.astype(np.float32) == 4).all()
 
 
 class Refusal(Exception):

@@ -147,6 +147,31 @@ def test_merge():
     assert (quantized.float() == 4).all()
 
 
+def test_quantized_output():
+    random = torch.Generator().manual_seed(1)
+    q, k, v = (
+        torch.randn(33, 2, dim, generator=random).to(torch.bfloat16) for dim in (96, 96, 64)
+    )
+    arguments = {"num_heads": 2, "scale": 0.1, "kv_lora_rank": 512}
+    dims = {"qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
+    backend = MLAPrefillBackendEnum.CPU.get_class()(**arguments, **dims, vllm_config=None)
+    backend.prepare_metadata(PrefillMetadata(query_start_loc=[0, 33]))
+    assert backend.supports_quant_output(torch.float8_e4m3fn)
+    exact = torch.empty(33, 2, 64)
+    backend.run_prefill_new_tokens(q=q, k=k, v=v, return_softmax_lse=False, out=exact)
+    scale = torch.tensor([0.01])
+    expected = (exact * (1 / scale)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    out = torch.empty(33, 2, 64, dtype=torch.float8_e4m3fn)
+    result = backend.run_prefill_new_tokens(
+        q=q, k=k, v=v, return_softmax_lse=False, out=out, output_scale=scale
+    )
+    assert result is out and torch.equal(out.view(torch.uint8), expected.view(torch.uint8))
+    made = backend.run_prefill_new_tokens(
+        q=q, k=k, v=v, return_softmax_lse=False, output_scale=scale
+    )
+    assert torch.equal(made.view(torch.uint8), expected.view(torch.uint8))
+
+
 class Mean(MLAPrefillBackend):
     """Attention where all scores are 0, in torch."""
 

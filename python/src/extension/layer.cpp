@@ -89,7 +89,7 @@ class Layer {
 
   void forward(nb::handle q, nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
-               nb::handle out, nb::handle lse) const {
+               nb::handle out, nb::handle lse, nb::handle output_scale) const {
     const BatchArgument batch(query_start_loc, context_lens);
     const TableArgument table(block_table, "block_table", batch.num_requests());
     const TensorArgument q_view(q, "q"), latents_view(kv_c_normed, "kv_c_normed");
@@ -107,6 +107,11 @@ class Layer {
     args.max_blocks = table.columns();
     args.out = out_view.pointer();
     args.lse = lse_view.pointer();
+    float scale = 0;
+    if (!output_scale.is_none()) {
+      scale = float32_argument(output_scale, "output_scale");
+      args.output_scale = &scale;
+    }
     call_library([&] { return mla_layer_forward(layer_, &args); });
   }
 
@@ -156,7 +161,8 @@ void bind_layer(nb::module_ &module) {
       .def("forward", &Layer::forward, nb::kw_only(), nb::arg("q").none(),
            nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
            nb::arg("block_table").none(), nb::arg("query_start_loc").none(),
-           nb::arg("context_lens").none(), nb::arg("out").none(), nb::arg("lse").none())
+           nb::arg("context_lens").none(), nb::arg("out").none(), nb::arg("lse").none(),
+           nb::arg("output_scale").none())
       .def("workspace_size", &Layer::workspace_size, nb::kw_only(),
            nb::arg("query_start_loc").none(), nb::arg("context_lens").none());
   module.def("concat_and_cache_mla", &concat_and_cache_mla, nb::kw_only(),

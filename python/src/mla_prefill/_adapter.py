@@ -129,7 +129,8 @@ class BackendAdapter:
         library = _library_of(backend)
         target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
         optional = {} if output_scale is None else {"output_scale": output_scale}
-        if backend.supports_out():
+        # A quantized run always has an out, as vLLM's have.
+        if output_scale is not None or backend.supports_out():
             optional["out"] = target
         result = backend.run_prefill_new_tokens(
             q=_tensors.viewed(q, library),

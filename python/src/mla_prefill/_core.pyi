@@ -97,6 +97,7 @@ class Layer:
         context_lens: Any,
         out: Any,
         lse: Any,
+        output_scale: Any,
     ) -> None: ...
     def workspace_size(self, *, query_start_loc: Any, context_lens: Any) -> int: ...
 

@@ -11,6 +11,8 @@ from mla_prefill.metadata import announced_chunks, chunk_by_index
 if TYPE_CHECKING:
     from mla_prefill.selector import MLAPrefillSelectorConfig
 
+#: vLLM: GroupShape.PER_TENSOR.
+_PER_TENSOR = (-1, -1)
 _ANY_DIMENSIONS = MLADimensions(qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0)
 _TYPES = ("float16", "bfloat16", "float32", "float8_e4m3fn")
 #: The questions of which a subclass may answer some itself.
@@ -142,7 +144,11 @@ class NativePrefillBackend(MLAPrefillBackend):
     def supports_quant_output(self, quant_key: Any) -> bool:
         # Only a static scale of the whole tensor can come as one number.
         scale = getattr(quant_key, "scale", None)
-        if scale is not None and not getattr(scale, "static", False):
+        if scale is not None and not (
+            getattr(scale, "static", False)
+            and tuple(getattr(scale, "group_shape", _PER_TENSOR)) == _PER_TENSOR
+            and getattr(quant_key, "scale2", None) is None
+        ):
             return False
         dtype = dtype_code(getattr(quant_key, "dtype", quant_key))
         return dtype != 0 and self._backend.supports_quant_output(dtype)
@@ -182,8 +188,9 @@ class NativePrefillBackend(MLAPrefillBackend):
             v: ``[tokens, num_heads, v_head_dim]``; may be a view of wider rows.
             return_softmax_lse: whether to return the log-sum-exp as well.
             out: ``[tokens, num_heads, v_head_dim]`` to write into; None: a new tensor
-                of q's kind and type.
-            output_scale: scale of a quantized ``out``.
+                of q's kind and type, or of fp8 with an ``output_scale``.
+            output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
+                and always: a number, or a tensor of one.
 
         Returns:
             ``out``, or ``(out, lse)`` with lse ``[num_heads, tokens]`` float32, natural
@@ -192,7 +199,8 @@ class NativePrefillBackend(MLAPrefillBackend):
         Raises:
             TypeError, ValueError: the text names the argument.
         """
-        result, lse = self._outputs(q, out, return_softmax_lse)
+        dtype = None if output_scale is None else _tensors.QUANTIZED
+        result, lse = self._outputs(q, out, return_softmax_lse, dtype)
         self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale)
         result = _tensors.finished(q, result) if out is None else out
         return (result, _tensors.finished(q, lse)) if return_softmax_lse else result
@@ -239,11 +247,13 @@ class NativePrefillBackend(MLAPrefillBackend):
             index = -1
         return index, getattr(chunk, "query_start_loc", None), getattr(chunk, "cu_seq_lens", None)
 
-    def _outputs(self, q: Any, out: Any, with_lse: bool) -> tuple[Any, Any]:
-        """Where a run writes; wrong shapes of q are the library's to name."""
+    def _outputs(
+        self, q: Any, out: Any, with_lse: bool, dtype: str | None = None
+    ) -> tuple[Any, Any]:
+        """Where a run writes, ``dtype`` None: in the type of q; wrong shapes of q are the library's to name."""
         shape = _tensors.shape_of(q)
         rows = shape[0] if shape else 0
         if out is None:
-            out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim))
+            out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         lse = _tensors.empty(q, (self.num_heads, rows), "float32") if with_lse else None
         return out, lse

@@ -11,6 +11,10 @@ from mla_prefill import _core
 from mla_prefill._dtypes import DType
 
 
+#: Of an output that is divided by a scale; numpy has it from ml_dtypes.
+QUANTIZED = "float8_e4m3fn"
+
+
 def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     """Uninitialised memory that runs can write, of the kind of ``like`` if that is possible.
 
@@ -22,6 +26,8 @@ def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
         return torch.empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(like, numpy.ndarray):
+        if dtype == QUANTIZED:
+            return numpy.empty(shape, getattr(import_module("ml_dtypes"), dtype))
         return numpy.empty(shape, dtype or like.dtype)
     return _core.HostTensor(list(shape), _core.dtype_of_name(dtype or _core.describe(like, "q")[1]))
 

@@ -56,7 +56,8 @@ class MLAPrefillLayer:
             cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
             cache_scale: what a plain fp8 cache's elements are multiplied by. None: 1.
             workspace_bound: most bytes that a forward call uses beside its tensors;
-                None: as much as is fastest. Bits do not depend on it.
+                None: as much as is fastest. Bits do not depend on it, but where a
+                registered backend computes.
             weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: ``[1]``, or
                 ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
             cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
@@ -99,6 +100,7 @@ class MLAPrefillLayer:
         context_lens: Any = None,
         out: Any = None,
         lse: Any = None,
+        output_scale: Any = None,
     ) -> Any:
         """Causal attention of each request's new tokens to its context and to themselves.
 
@@ -118,10 +120,13 @@ class MLAPrefillLayer:
                 tensor or sequence of integers. None: all rows are one request's.
             context_lens: ``[requests]`` tokens in the cache, likewise; None: nobody has
                 context.
-            out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into;
-                may be strided; None: a new tensor of q's kind and type.
+            out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into, or
+                of fp8 with an ``output_scale``; may be strided; None: a new tensor of q's
+                kind and type, or of fp8.
             lse: ``[num_heads, tokens]`` float32 to write the log-sum-exp into, natural
                 logarithm; None: it is not wanted.
+            output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
+                and always: a number, or a tensor of one.
 
         Returns:
             ``out``.
@@ -133,7 +138,8 @@ class MLAPrefillLayer:
         rows = (_tensors.shape_of(q) or (0,))[0]
         result = out
         if out is None:
-            result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim))
+            dtype = None if output_scale is None else _tensors.QUANTIZED
+            result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         self._layer.forward(
             q=q,
             kv_c_normed=kv_c_normed,
@@ -144,6 +150,7 @@ class MLAPrefillLayer:
             context_lens=context_lens,
             out=result,
             lse=lse,
+            output_scale=output_scale,
         )
         return _tensors.finished(q, result) if out is None else out
 
