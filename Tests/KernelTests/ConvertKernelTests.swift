@@ -30,18 +30,25 @@ final class ConvertKernelTests: XCTestCase {
     }
   }
 
+  /// Whatever the multiplier makes of them: subnormal, infinite, anything between.
   func testEveryCodeOfFloat8() {
+    var random = SplitMix64(seed: 5)
+    let multipliers: [Float] =
+      [1, 0x1p-100, 0x1p-101, 0x1p-126, 1e-40, 0x1p100, 0x1.fffffep100, .greatestFiniteMagnitude]
+      + (0..<20).map { _ in Float(exp2(random.uniform(-9...9)) * random.uniform(1...2)) }
+    let codes = PoisonedTensor(.float8E4M3FN, rows: 1, dim: 256 + 13)
+    for i in 0..<codes.dim { codes.format.storeBits(UInt32(i & 0xFF), to: codes.pointer() + i) }
     for isa in Self.tables {
-      let codes = PoisonedTensor(.float8E4M3FN, rows: 1, dim: 256)
-      for code in 0..<256 {
-        codes.pointer().storeBytes(of: UInt8(code), toByteOffset: code, as: UInt8.self)
-      }
-      let out = convert(codes, to: .float32, times: 1, isa)
-      for code in 0..<256 {
-        let (value, exact) = (out[0, 0, code], codes[0, 0, code])
-        XCTAssertTrue(
-          exact.isNaN ? value.isNaN : value == exact && value.sign == exact.sign,
-          "table \(isa), code \(code): \(value), not \(exact)")
+      for (target, multiplier) in ElementFormat.inputs.flatMap({ t in multipliers.map { (t, $0) } }) {
+        let out = convert(codes, to: target, times: multiplier, isa)
+        for i in 0..<codes.dim {
+          let product = Float(codes[0, 0, i]) * multiplier
+          let (value, exact) = (out[0, 0, i], target.value(bits: target.bits(Double(product))))
+          XCTAssertTrue(
+            exact.isNaN ? value.isNaN : value == exact && value.sign == exact.sign,
+            "table \(isa), code \(i) times \(multiplier): \(value), not \(exact)")
+        }
+        XCTAssertTrue(out.surroundingsAreIntact, "table \(isa)")
       }
     }
   }

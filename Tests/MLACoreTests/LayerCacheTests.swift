@@ -110,7 +110,8 @@ private final class CacheProblem {
   let slots: [Int64]
 
   init(
-    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int, _ random: inout SplitMix64
+    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int,
+    _ random: inout SplitMix64
   ) {
     self.model = model
     let (rank, ropeDim) = model.code == 0 ? (37, 6) : (512, 64)
@@ -133,10 +134,10 @@ private final class CacheProblem {
       try slots.withUnsafeBufferPointer { slots in
         let first = UnsafePointer(tensors.baseAddress!)
         var args = mla_concat_and_cache_args(
-          struct_size: UInt32(MemoryLayout<mla_concat_and_cache_args>.size), cache_scale: model.scale,
-          kv_c_normed: first, k_pe: first + 1, slot_mapping: slots.baseAddress,
-          num_slots: Int64(slots.count), kv_cache: first + 2, stream: nil,
-          cache_format: model.code, reserved: 0)
+          struct_size: UInt32(MemoryLayout<mla_concat_and_cache_args>.size),
+          cache_scale: model.scale, kv_c_normed: first, k_pe: first + 1,
+          slot_mapping: slots.baseAddress, num_slots: Int64(slots.count), kv_cache: first + 2,
+          stream: nil, cache_format: model.code, reserved: 0)
         change(&args)
         ConcatAndCache.run(try ConcatAndCacheArguments(&args))
       }

@@ -19,7 +19,8 @@ enum CacheFormat: Equatable, Sendable {
     case MLA_CACHE_FORMAT_FP8_DS_MLA:
       guard scale == 0 || scale == 1 else {
         throw .invalid(
-          scaleField, scale, "must be 0 or 1 with MLA_CACHE_FORMAT_FP8_DS_MLA: tokens have their own")
+          scaleField, scale,
+          "must be 0 or 1 with MLA_CACHE_FORMAT_FP8_DS_MLA: tokens have their own")
       }
       self = .fp8DsMLA
     default:

@@ -52,7 +52,8 @@ public struct ConcatAndCacheArguments: Sendable {
     switch cacheFormat {
     case .plain:
       try rope?.requireShape([
-        tokens, (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
+        tokens,
+        (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
       ])
     case .fp8DsMLA:
       try DsMLASlot.check(cache)

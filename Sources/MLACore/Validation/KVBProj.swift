@@ -14,7 +14,8 @@ struct KVBProj {
       try tensor.requireAttentionType()
       if let scales {
         throw .invalid(
-          "config.weight_scales", "\(scales)", "must be NULL for a kv_b_proj of \(tensor.type.name)")
+          "config.weight_scales", "\(scales)",
+          "must be NULL for a kv_b_proj of \(tensor.type.name)")
       }
       self.scales = nil
       return

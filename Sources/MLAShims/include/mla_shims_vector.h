@@ -160,6 +160,26 @@ MLA_INLINE void mla_store_f16(void *p, mla_f32v v) {
 }
 #endif
 
+#if defined(__AVX512BW__)
+// Two numbers of 16 bits a lane.
+MLA_INLINE mla_u32v mla_load_u8_pairs(const void *p) {
+  return (mla_u32v)_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+MLA_INLINE void mla_store_pairs(void *p, mla_u32v v) { memcpy(p, &v, sizeof v); }
+// The lower halves of all lanes, and the same again.
+MLA_INLINE mla_u32v mla_narrow_twice(mla_u32v v) {
+  return (mla_u32v)_mm512_broadcast_i64x4(_mm512_cvtepi32_epi16((__m512i)v));
+}
+// Of 32 numbers those of the indices' lower five bits.
+MLA_INLINE mla_u32v mla_look_up_pairs(mla_u32v numbers, mla_u32v indices) {
+  return (mla_u32v)_mm512_permutexvar_epi16((__m512i)indices, (__m512i)numbers);
+}
+// a - b, 0 where that is negative.
+MLA_INLINE mla_u32v mla_subtract_pairs(mla_u32v a, mla_u32v b) {
+  return (mla_u32v)_mm512_subs_epu16((__m512i)a, (__m512i)b);
+}
+#endif
+
 #if defined(__AVX512BF16__)
 // acc + a.lo * b.lo + a.hi * b.hi for each pair of bf16; the scalar b pairs all.
 MLA_INLINE mla_f32v mla_dot_bf16_pair(mla_f32v a, float b, mla_f32v acc) {

@@ -51,10 +51,14 @@ private func convert<Source: ElementFormat, Target: TargetFormat>(
     while d < dim {
       let end = min(d + group, dim)
       let scale = a.scales?.loadUnaligned(fromByteOffset: scaleOffset, as: Float.self) ?? 1
-      let multiplier = FloatVector(repeating: scale * a.multiplier)
+      let multiplier = scale * a.multiplier
+      if Source.self == Float8Format.self && Target.self == BFloat16Format.self {
+        d += writeFloat8AsBFloat16(
+          source + d, to: out + d * Target.bytes, count: end - d, times: multiplier)
+      }
       while d < end {
         let values = loadTail(Source.self, source + d * Source.bytes, (end - d) * Source.bytes)
-        storeTail(Target.self, values * multiplier, out + d * Target.bytes, end - d)
+        storeTail(Target.self, values * FloatVector(repeating: multiplier), out + d * Target.bytes, end - d)
         d += lanes
       }
       (d, scaleOffset) = (end, scaleOffset + 4)
