@@ -8,11 +8,9 @@ struct PanelPass {
   /// Groups of keys that a query of the panel sees.
   let groups: Int
   /// Nothing is in the panel's outputs yet.
-  var isFirst: Bool
+  let isFirst: Bool
   let block: UnsafeRawPointer
   let probabilities: UnsafeMutableRawPointer
-  /// Groups whose probabilities have been multiplied with values.
-  var accumulated = 0
 
   @inline(__always)
   static var none: PanelPass {
@@ -23,98 +21,121 @@ struct PanelPass {
   }
 }
 
+/// How far the references of a panel's queries served its scores of a block.
+private enum Served {
+  case all
+  /// Not all: the block's largest scores are known now, and its scores kept.
+  case some
+  /// Not all, and the first scores have been overwritten.
+  case someLost
+}
+
 extension TileCall {
   /// Scores and probabilities of `pass`; outputs of `previous`, whose
   /// probabilities are ready, on the way.
+  ///
+  /// Scores turn into probabilities while the block's later ones are computed, in
+  /// the hope that the references serve them as well. Where they do not, the block's
+  /// scores are turned again, relative to its largest, while `previous` is
+  /// accumulated: the vector unit works twice, the tile unit does not.
   @inline(never)
   func run(
-    _ pass: inout PanelPass, after previous: inout PanelPass, prefetching next: UnsafeRawPointer,
-    _ nextBytes: Int
+    _ pass: PanelPass, after previous: PanelPass, ring: inout ScoreRing,
+    prefetching next: UnsafeRawPointer, _ nextBytes: Int
   ) {
     let panel = scratch.panel(pass.panel)
-    let groupPairs = ProbabilityStream.pairsPerGroup
-    let valueTiles = (previous.groups - previous.accumulated) * layout.valueSteps
+    let pairs = pass.groups * ProbabilityStream.pairsPerGroup
+    let valueTiles = previous.groups * layout.valueSteps
     var stream = ProbabilityStream(
-      panel.statistics, scores: scratch.scores, probabilities: pass.probabilities, scale: scale)
-    // Vector work is spread evenly over both products: it begins two groups late.
-    stream.setPace(
-      pairs: pass.groups * groupPairs,
-      over: max(pass.groups - 2, 0) * layout.depthSteps + valueTiles)
+      panel.statistics, ring, probabilities: pass.probabilities, scale: scale)
     var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * layout.depthSteps)
+    var served = Served.someLost
+    while served == .someLost {
+      // Vector work is spread evenly over both products: it begins two groups late.
+      stream.setPace(
+        pairs: pairs, over: max(pass.groups - 2, 0) * layout.depthSteps + valueTiles)
+      served = score(pass, &stream, ring: &ring, prefetching: &ahead)
+      if served == .someLost { stream.restart(panel.statistics, ring) }
+    }
+    if served == .some {
+      panel.statistics.raiseReference(scale: scale)
+      stream.restart(panel.statistics, ring)
+    }
+    stream.knownPairs = pairs
+    stream.setPace(pairs: pairs - stream.pair, over: valueTiles)
+    accumulate(previous, besides: &stream)
+    stream.convert(upTo: pairs)
+    stream.save(panel.statistics)
+    if served == .some && !pass.isFirst {
+      panel.statistics.rescale(
+        panel.outputs.assumingMemoryBound(to: FloatVector.self), rows: layout.valueSteps * 32)
+    }
+  }
+
+  /// Scores of all groups, and the probabilities of those that the stream gets to.
+  @inline(__always)
+  private func score(
+    _ pass: PanelPass, _ stream: inout ProbabilityStream, ring: inout ScoreRing,
+    prefetching ahead: inout Prefetch
+  ) -> Served {
+    let panel = scratch.panel(pass.panel)
+    let groupPairs = ProbabilityStream.pairsPerGroup
+    panel.statistics.beginBlock()
+    var served = Served.all
     for group in 0...pass.groups {
       if group < pass.groups {
         // The ring's oldest scores are about to be overwritten.
-        stream.convert(upTo: (group + 1 - TileScratch.ringGroups) * groupPairs)
+        stream.convert(upTo: (group + 1 - ring.groups) * groupPairs)
         stream.beginProduct()
         multiplyRows(
           pass.block + group * layout.keyGroupBytes, panel.queries, steps: layout.depthSteps,
-          into: scratch.scores(group), prefetching: &ahead, besides: &stream)
-        maskIfNeeded(pass, group)
+          into: ring.scores(group), prefetching: &ahead, besides: &stream)
+        maskIfNeeded(pass, group, ring.scores(group))
       }
       // A group late: these scores have reached the L1 cache, those just stored not.
       let settled = group - 1
       if settled < 0 { continue }
-      if panel.statistics.groupRises(scratch.scoreRows(settled)) {
-        stream.convert(upTo: settled * groupPairs)
-        stream.save(panel.statistics)
-        raise(&pass, before: settled, after: &previous)
-        stream.reload(panel.statistics)
+      if panel.statistics.groupRises(ring.scores(settled)) && served == .all {
+        if pass.isFirst && settled == 0 {
+          panel.statistics.raiseReference(scale: scale)
+          stream.restart(panel.statistics, ring)
+        } else {
+          served = .some
+          let isLost = min(group, pass.groups - 1) >= ring.groups
+          ring.keepBlock()
+          if isLost { return .someLost }
+        }
       }
-      stream.knownPairs = (settled + 1) * groupPairs
+      if served == .all { stream.knownPairs = (settled + 1) * groupPairs }
     }
-    stream.setPace(pairs: stream.knownPairs - stream.pair, over: valueTiles)
-    accumulate(&previous, upTo: previous.groups, besides: &stream)
-    stream.convert(upTo: stream.knownPairs)
-    stream.save(panel.statistics)
+    return served
   }
 
-  /// O^T += V^T P^T for the groups of `pass` up to `end` that are not in it yet.
+  /// O^T += V^T P^T for all groups of `pass`.
   @inline(__always)
-  func accumulate<Work: CompanionWork>(
-    _ pass: inout PanelPass, upTo end: Int, besides work: inout Work
-  ) {
-    let groups = end - pass.accumulated
-    if groups <= 0 { return }
+  func accumulate<Work: CompanionWork>(_ pass: PanelPass, besides work: inout Work) {
+    if pass.groups == 0 { return }
     let outputs = scratch.panel(pass.panel).outputs
-    let probabilities =
-      pass.probabilities + pass.accumulated * TileScratch.probabilityGroupBytes
-    let values =
-      pass.block + (layout.valuesOffset + pass.accumulated * layout.valueGroupBytes)
     for step in 0..<layout.valueSteps {
       multiplyValues(
-        values + step * layout.valueStepBytes, probabilities, groups: groups,
-        onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst, besides: &work)
+        pass.block + (layout.valuesOffset + step * layout.valueStepBytes), pass.probabilities,
+        groups: pass.groups, onto: outputs + step * 32 * TileScratch.rowBytes,
+        isFirst: pass.isFirst, besides: &work)
     }
-    pass.accumulated = end
-    pass.isFirst = false
-  }
-
-  /// Raises the panel's reference for the scores of `group`. All that is
-  /// relative to the old reference comes into the outputs before they are rescaled.
-  @inline(never)
-  private func raise(_ pass: inout PanelPass, before group: Int, after previous: inout PanelPass) {
-    var idle = NoWork()
-    if previous.panel == pass.panel {
-      accumulate(&previous, upTo: previous.groups, besides: &idle)
-    }
-    accumulate(&pass, upTo: group, besides: &idle)
-    let panel = scratch.panel(pass.panel)
-    panel.statistics.raiseReference(
-      scale: scale, outputs: panel.outputs.assumingMemoryBound(to: FloatVector.self),
-      rows: pass.isFirst ? 0 : layout.valueSteps * 32)
   }
 
   /// Scores that a query must not see become -inf: keys after its own position,
   /// and those from `key_end` on.
   @inline(__always)
-  private func maskIfNeeded(_ pass: PanelPass, _ group: Int) {
+  private func maskIfNeeded(
+    _ pass: PanelPass, _ group: Int, _ scores: UnsafeMutablePointer<FloatVector>
+  ) {
     let key = pass.firstKey + group * groupKeys
     let firstQuery = pass.panel * panelQueries
     let ownKey = firstQuery &+ Int(args.causal_offset)
     // The panel's first query sees the fewest keys: if it sees all, so do the others.
     if key + groupKeys - 1 > ownKey || key + groupKeys > Int(args.key_end) {
-      maskScores(
-        scratch.scoreRows(group), keys: Int(args.key_end) - key, firstKey: key &- ownKey)
+      maskScores(scores, keys: Int(args.key_end) - key, firstKey: key &- ownKey)
     }
   }
 }

@@ -5,12 +5,14 @@ import MLAShims
 ///     reference  the score that probabilities are relative to, unscaled
 ///     limit      the largest score that the reference still serves
 ///     offset     -reference * scale * log2(e), as it is added to scaled scores
-///     largest    largest score of the group at hand
+///     largest    largest score of the block at hand, as far as it is known
 ///     sum        of unrounded probabilities, even keys and odd keys apart
+///     factor     what the last raise of the reference makes of outputs
 ///
-/// The reference is the running maximum, except that it only follows once the
-/// maximum is `headroom` above it: probabilities up to 2^headroom are as exact as
-/// those up to 1, and outputs need rescaling a few times instead of nearly always.
+/// A query's reference begins as the largest score of its first group of keys. A
+/// block whose largest score is more than `headroom` above it gets that one, for
+/// all its keys: probabilities up to 2^headroom are as exact as those up to 1,
+/// outputs are rescaled once a block at most, and seldom.
 struct PanelStatistics {
   let reference: UnsafeMutablePointer<FloatVector>
   @inline(__always) var limit: UnsafeMutablePointer<FloatVector> { reference + 2 }
@@ -18,7 +20,9 @@ struct PanelStatistics {
   @inline(__always) var largest: UnsafeMutablePointer<FloatVector> { reference + 6 }
   @inline(__always) var sum: UnsafeMutablePointer<FloatVector> { reference + 8 }
 
-  @inline(__always) static var bytes: Int { 12 * 64 }
+  @inline(__always) var factor: UnsafeMutablePointer<FloatVector> { reference + 12 }
+
+  @inline(__always) static var bytes: Int { 14 * 64 }
   @inline(__always) static var headroom: Float { 8 }
 
   @inline(__always)
@@ -37,8 +41,14 @@ struct PanelStatistics {
     }
   }
 
-  /// Notes the largest score of each query in a group; whether one of them is
-  /// beyond its limit.
+  @inline(__always)
+  func beginBlock() {
+    largest[0] = FloatVector(repeating: -.infinity)
+    largest[1] = FloatVector(repeating: -.infinity)
+  }
+
+  /// Takes in the scores of a group; whether one of them is beyond its query's
+  /// limit.
   @inline(__always)
   func groupRises(_ scores: UnsafePointer<FloatVector>) -> Bool {
     var even0 = scores[0]
@@ -53,15 +63,16 @@ struct PanelStatistics {
     }
     let largest0 = mla_max(even0, odd0)
     let largest1 = mla_max(even1, odd1)
-    largest[0] = largest0
-    largest[1] = largest1
+    largest[0] = mla_max(largest0, largest[0])
+    largest[1] = mla_max(largest1, largest[1])
     return mla_any_greater(largest0, limit[0]) || mla_any_greater(largest1, limit[1])
   }
 
   /// Raises the reference of the queries beyond their limits to their largest
-  /// score, and rescales what was summed up relative to the old one.
+  /// score, and rescales their sums. Outputs are to be rescaled by the factors
+  /// that `factor` then holds.
   @inline(never)
-  func raiseReference(scale: Float, outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
+  func raiseReference(scale: Float) {
     let none = FloatVector(repeating: -.infinity)
     let one = FloatVector(repeating: 1)
     // A scale near zero has no limit, but still a number for it.
@@ -71,13 +82,21 @@ struct PanelStatistics {
       let raised = -largest[half] * scale
       // Before its first key a query has summed up nothing: 2^-inf of it remains.
       let change = mla_select_eq(reference[half], none, none, raised - offset[half])
-      let factor = one.replacing(with: exp2(change), where: rises)
+      factor[half] = one.replacing(with: exp2(change), where: rises)
       offset[half].replace(with: raised, where: rises)
       limit[half].replace(with: largest[half] + slack, where: rises)
       reference[half].replace(with: largest[half], where: rises)
-      sum[half] *= factor
-      sum[half + 2] *= factor
-      for row in 0..<rows { outputs[2 * row + half] *= factor }
+      sum[half] *= factor[half]
+      sum[half + 2] *= factor[half]
+    }
+  }
+
+  @inline(never)
+  func rescale(_ outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
+    let (factor0, factor1) = (factor[0], factor[1])
+    for row in 0..<rows {
+      outputs[2 * row] *= factor0
+      outputs[2 * row + 1] *= factor1
     }
   }
 }

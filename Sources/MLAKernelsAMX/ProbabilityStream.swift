@@ -20,7 +20,7 @@ struct ProbabilityStream: CompanionWork {
   private var due = 0
   private var pace = 0
 
-  private let scores: UnsafeRawPointer
+  private var ring: ScoreRing
   private let probabilities: UnsafeMutableRawPointer
   private let scale: FloatVector
   private var offset0: FloatVector
@@ -34,10 +34,10 @@ struct ProbabilityStream: CompanionWork {
 
   @inline(__always)
   init(
-    _ statistics: PanelStatistics, scores: UnsafeRawPointer,
-    probabilities: UnsafeMutableRawPointer, scale: Float
+    _ statistics: PanelStatistics, _ ring: ScoreRing, probabilities: UnsafeMutableRawPointer,
+    scale: Float
   ) {
-    self.scores = scores
+    self.ring = ring
     self.probabilities = probabilities
     self.scale = FloatVector(repeating: scale)
     offset0 = statistics.offset[0]
@@ -48,8 +48,12 @@ struct ProbabilityStream: CompanionWork {
     oddSum1 = statistics.sum[3]
   }
 
+  /// Begins again with the first pair, from the sums that were before it.
   @inline(__always)
-  mutating func reload(_ statistics: PanelStatistics) {
+  mutating func restart(_ statistics: PanelStatistics, _ ring: ScoreRing) {
+    self.ring = ring
+    pair = 0
+    knownPairs = 0
     offset0 = statistics.offset[0]
     offset1 = statistics.offset[1]
     evenSum0 = statistics.sum[0]
@@ -86,9 +90,8 @@ struct ProbabilityStream: CompanionWork {
   @inline(__always)
   mutating func convert(upTo end: Int) {
     while pair < end {
-      let inRing = pair & (TileScratch.ringGroups * ProbabilityStream.pairsPerGroup - 1)
       convertPair(
-        (scores + inRing * 2 * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self),
+        ring.pair(pair),
         (probabilities + pair * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self))
       pair += 1
     }

@@ -10,6 +10,11 @@ import MLAShims
 // in groups of 32 rows and steps of 32 elements. 32 weights stay in the L1 cache
 // while all tokens are streamed past them.
 //
+// Cost: two left and two right operands for four products, sums stored once, and
+// 2.6 vector instructions beside a product's 16 cycles. The model of a core
+// (Tests/SoftwareAMX) puts a head's block of 512 keys at 0.89 of the tile unit's
+// rate, 0.86 with its share of packing tokens for four heads.
+//
 // Products of bf16 are exact, their sums fp32. Tiles must be configured: `project`
 // and `project_block` run between the attention kernel's `enter` and `leave`.
 

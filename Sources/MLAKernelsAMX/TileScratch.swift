@@ -3,7 +3,7 @@ import MLAKernelABI
 /// What a call keeps beside its registers. Rows of 32 queries are 128 bytes, and
 /// dense, so that neither score nor probability tiles collide in the L1 cache.
 ///
-///     scores         [ring][32 keys][32 queries]           fp32
+///     scores         [block's groups][32 keys][32 queries] fp32
 ///     probabilities  [2][block's key pairs][32 queries]    pairs of bf16
 ///     spare          one tile, for turning
 ///     panels         [queryTile / 32], see `Panel`
@@ -14,9 +14,6 @@ struct TileScratch {
   private let firstPanel: UnsafeMutableRawPointer
   private let layout: PackedLayout
 
-  /// Groups whose scores are kept. Converting them to probabilities may lag
-  /// this far behind, into the next product with values.
-  @inline(__always) static var ringGroups: Int { 8 }
   @inline(__always) static var rowBytes: Int { 4 * panelQueries }
   @inline(__always) static var scoreGroupBytes: Int { groupKeys * rowBytes }
   @inline(__always) static var probabilityGroupBytes: Int { groupKeys / 2 * rowBytes }
@@ -27,19 +24,8 @@ struct TileScratch {
     self.layout = layout
     let buffer = groupsPerBlock * TileScratch.probabilityGroupBytes
     scores = start + 2 * buffer
-    spare = scores + TileScratch.ringGroups * TileScratch.scoreGroupBytes
+    spare = scores + groupsPerBlock * TileScratch.scoreGroupBytes
     firstPanel = spare + tileBytes
-  }
-
-  /// The place of a group in the ring.
-  @inline(__always)
-  func scores(_ group: Int) -> UnsafeMutableRawPointer {
-    scores + group % TileScratch.ringGroups * TileScratch.scoreGroupBytes
-  }
-
-  @inline(__always)
-  func scoreRows(_ group: Int) -> UnsafeMutablePointer<FloatVector> {
-    scores(group).assumingMemoryBound(to: FloatVector.self)
   }
 
   /// One buffer is filled while the other is multiplied with values.

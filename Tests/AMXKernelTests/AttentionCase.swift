@@ -57,8 +57,12 @@ struct AMXKernel {
     entry = table.bf16
   }
 
-  /// Packs the keys and attends tile by tile of `tile` queries.
-  func run(_ attention: AttentionCase, _ tensors: AttentionTensors, tile: Int? = nil) -> AttentionResult {
+  /// Packs the keys and attends tile by tile of `tile` queries, each call of the
+  /// kernel within one of `around`.
+  func run(
+    _ attention: AttentionCase, _ tensors: AttentionTensors, tile: Int? = nil,
+    around: (() -> Void) -> Void = { $0() }
+  ) -> AttentionResult {
     let dims = mla_kernel_dims(
       qk_head_dim: Int64(attention.qkDim), v_head_dim: Int64(attention.vDim))
     let out = PoisonedTensor(attention.format, rows: attention.queries, dim: attention.vDim, rowGap: 7)
@@ -91,7 +95,7 @@ struct AMXKernel {
         args.out_stride = Int64(out.rowStride)
         args.lse = attention.wantsLSE ? lse.baseAddress! + first : nil
         args.scratch = scratch
-        entry.attend(&args)
+        around { entry.attend(&args) }
       }
       first += count
     }

@@ -37,8 +37,9 @@ struct Benchmark {
       }
     }
     let projections = measureProjections()
+    let scores = measureScores()
     let memory = arguments.measuresMemory ? try measureMemory() : []
-    if let file = arguments.json { try write(rows, projections, memory, to: file) }
+    if let file = arguments.json { try write(rows, projections, scores, memory, to: file) }
   }
 
   /// On one thread, by its processor time: a block's work does not depend on the
@@ -55,6 +56,21 @@ struct Benchmark {
         "isa": kernelCase.isaName, "dtype": kernelCase.format.name, "tflops": result.tflops,
         "peak_instruction": result.instruction, "fraction_of_peak": result.fractionOfPeak,
       ]
+    }
+  }
+
+  /// Of the attention kernels alone, likewise.
+  private func measureScores() -> [[String: Any]] {
+    cases.map { kernelCase in
+      let result = ScoreCosts(
+        kernelCase, tokens: 1024, dimensions: arguments.dimensions, rounds: arguments.rounds)
+      let ratios = result.ratios.dropFirst().map {
+        String(format: "\($0.scores.rawValue) %.2f", $0.ratio)
+      }
+      print("times random scores, \(kernelCase): " + ratios.joined(separator: ", "))
+      var row: [String: Any] = ["isa": kernelCase.isaName, "dtype": kernelCase.format.name]
+      for (scores, ratio) in result.ratios { row[scores.rawValue] = ratio }
+      return row
     }
   }
 
@@ -97,12 +113,13 @@ struct Benchmark {
   }
 
   private func write(
-    _ rows: [[String: Any]], _ projections: [[String: Any]], _ memory: [[String: Any]],
-    to file: String
+    _ rows: [[String: Any]], _ projections: [[String: Any]], _ scores: [[String: Any]],
+    _ memory: [[String: Any]], to file: String
   ) throws {
     let report: [String: Any] = [
       "version": library.version, "cpu": library.cpuSummary, "threads": library.numThreads,
       "heads": arguments.dimensions.heads, "speed": rows, "up_projection": projections,
+      "awkward_scores": scores,
       "memory": memory,
     ]
     try JSONSerialization.data(withJSONObject: report, options: [.prettyPrinted, .sortedKeys])

@@ -8,6 +8,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "core_events.h"
 #include "tile_state.h"
 
 static _Thread_local tile_state thread_tiles;
@@ -97,7 +98,10 @@ static bool run_configuration(const vex_instruction *in) {
   if (in->mod == 3) {
     if (in->prefix == 0 && in->reg == 0 && in->rm == 0)
       return count(tile_release(tiles), &thread_counters.releases);
-    if (in->prefix == 3 && in->rm == 0) return count(tile_zero(tiles, in->reg), &thread_counters.zeros);
+    if (in->prefix == 3 && in->rm == 0) {
+      core_event_zero(in->reg);
+      return count(tile_zero(tiles, in->reg), &thread_counters.zeros);
+    }
     return false;
   }
   // A plain operand with an index register: the model has the index apart.
@@ -111,18 +115,22 @@ static bool run_transfer(const vex_instruction *in) {
   tile_state *tiles = &thread_tiles;
   if (in->mod == 3 || !in->has_sib || in->vvvv != 0) return false;
   uint8_t *memory = (uint8_t *)in->address;
-  switch (in->prefix) {
-    case 1: return count(tile_load(tiles, in->reg, memory, in->stride), &thread_counters.streaming_loads);
-    case 2: return count(tile_store(tiles, in->reg, memory, in->stride), &thread_counters.stores);
-    case 3: return count(tile_load(tiles, in->reg, memory, in->stride), &thread_counters.loads);
-    default: return false;
+  if (in->prefix == 2) {
+    core_event_store(in->reg);
+    return count(tile_store(tiles, in->reg, memory, in->stride), &thread_counters.stores);
   }
+  if (in->prefix == 0) return false;
+  const bool streamed = in->prefix == 1;
+  core_event_load(in->reg, streamed);
+  return count(tile_load(tiles, in->reg, memory, in->stride),
+               streamed ? &thread_counters.streaming_loads : &thread_counters.loads);
 }
 
 static bool run(const vex_instruction *in) {
   if (in->opcode == 0x49) return run_configuration(in);
   if (in->opcode == 0x4b) return run_transfer(in);
   if (in->prefix != 2 || in->mod != 3) return false;
+  core_event_product(in->reg, in->rm, in->vvvv);
   return count(tile_dot_bf16(&thread_tiles, in->reg, in->rm, in->vvvv), &thread_counters.products);
 }
 

@@ -55,7 +55,9 @@ public struct BlockProjection: CustomStringConvertible {
   }
 
   /// The packed block; what the kernel did not write is as it was in both.
-  public func fused() -> [UInt8] {
+  ///
+  /// - Parameter around: what the call of the kernel is made within.
+  public func fused(around: (() -> Void) -> Void = { $0() }) -> [UInt8] {
     let tokens = pack(projection.pack_tokens, latents, projection.packed_tokens_bytes)
     let keyRows = pack(projection.pack_weights, keyWeights, projection.packed_weights_bytes)
     let valueRows = pack(projection.pack_weights, valueWeights, projection.packed_weights_bytes)
@@ -65,7 +67,9 @@ public struct BlockProjection: CustomStringConvertible {
         key_weights: nope == 0 ? nil : keyRows.base, nope_dim: Int64(nope),
         value_weights: valueRows.base, rope: rope == 0 ? nil : UnsafeRawPointer(ropes.pointer()),
         rope_stride: Int64(ropes.rowStride), format: format.rawValue, packed: packed)
-      withExtendedLifetime((tokens, keyRows, valueRows)) { projection.project_block(&args) }
+      withExtendedLifetime((tokens, keyRows, valueRows)) {
+        around { projection.project_block(&args) }
+      }
     }
   }
 

@@ -91,10 +91,6 @@ MLA_INLINE void mla_prefetch_second_level(const void *p) {
   _mm_prefetch((const char *)p, _MM_HINT_T1);
 }
 
-// Control and status of vector arithmetic.
-MLA_INLINE uint32_t mla_vector_control(void) { return _mm_getcsr(); }
-MLA_INLINE void mla_set_vector_control(uint32_t value) { _mm_setcsr(value); }
-
 #endif
 
 #endif  // MLA_SHIMS_AMX_H

@@ -64,6 +64,10 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   let scratch = TileScratch(a.scratch.unsafelyUnwrapped, a.dims)
   let blockBytes = Int(packedBlockBytes(a.dims))
   packQueries(Row.self, a, into: scratch.columns, turning: scratch.square)
+  // Where a key weighs 2^-130 of another, arithmetic with its probability would
+  // take many times as long for nothing.
+  let control = mla_vector_control()
+  mla_set_vector_control(MLA_VECTOR_CONTROL_FLUSHING)
 
   var state = OnlineSoftmax<Row>()
   let end = Int(min(a.key_end, a.causal_offset &+ a.num_queries))
@@ -94,6 +98,7 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
       repeating: FloatVector(repeating: 0),
       count: paddedToLanes(Int(a.dims.v_head_dim)) * Row.width)
   }
+  mla_set_vector_control(control)
   finishTile(state, a, scratch)
 }
 

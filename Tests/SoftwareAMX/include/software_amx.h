@@ -13,6 +13,8 @@
 
 #include <stdint.h>
 
+#include "core_model.h"
+
 enum {
   SOFTWARE_AMX_UNAVAILABLE = -1,  // neither AMX nor what compiled AMX code needs besides
   SOFTWARE_AMX_HARDWARE = 0,      // the CPU has AMX and granted it: the model stays out of the way
