@@ -123,15 +123,29 @@ def test_cpu_mla():
     )
 
 
+def test_cpu_mla_with_fp8_output():
+    layer = implementation(PrefillCPUMLAImpl, UpProjection())
+    attn_metadata = metadata(VllmCPUPrefillBackend)
+    plain = arguments()
+    layer.forward_mha(**plain, attn_metadata=attn_metadata)
+    scale = torch.tensor(0.01)
+    output = torch.zeros_like(plain["output"], dtype=torch.float8_e4m3fn)
+    layer.forward_mha(
+        **{**plain, "output": output}, attn_metadata=attn_metadata, output_scale=scale
+    )
+    torch.testing.assert_close(
+        output.float() * scale, plain["output"].float(), atol=2e-3, rtol=0.07
+    )
+
+
 @pytest.mark.parametrize(
-    "backend, changed, scale",
+    "backend, changed",
     [
-        pytest.param(CPUSDPAMLAPrefillBackend, {}, None, id="somebody else's backend"),
-        pytest.param(VllmCPUPrefillBackend, {"chunked_context": object()}, None, id="context"),
-        pytest.param(VllmCPUPrefillBackend, {}, torch.ones(()), id="fused output"),
+        pytest.param(CPUSDPAMLAPrefillBackend, {}, id="somebody else's backend"),
+        pytest.param(VllmCPUPrefillBackend, {"chunked_context": object()}, id="context"),
     ],
 )
-def test_cpu_mla_goes_the_common_way(monkeypatch, backend, changed, scale):
+def test_cpu_mla_goes_the_common_way(monkeypatch, backend, changed):
     common = []
     monkeypatch.setattr(CPUMLAImpl, "forward_mha", lambda self, *given: common.append(given))
     given = arguments()
@@ -139,13 +153,13 @@ def test_cpu_mla_goes_the_common_way(monkeypatch, backend, changed, scale):
     for name, value in changed.items():
         setattr(attn_metadata.prefill, name, value)
     implementation(PrefillCPUMLAImpl, UpProjection()).forward_mha(
-        **given, attn_metadata=attn_metadata, output_scale=scale
+        **given, attn_metadata=attn_metadata
     )
     names = ("q", "kv_c_normed", "k_pe", "kv_c_and_k_pe_cache")
     ((*tensors, passed_metadata, k_scale, output, passed_scale),) = common
     assert all(tensor is given[name] for tensor, name in zip(tensors, names, strict=True))
     assert passed_metadata is attn_metadata and k_scale is given["k_scale"]
-    assert output is given["output"] and passed_scale is scale
+    assert output is given["output"] and passed_scale is None
 
 
 def test_weights_that_are_loaded_anew(monkeypatch):

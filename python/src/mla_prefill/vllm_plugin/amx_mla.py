@@ -33,8 +33,16 @@ class PrefillAMXMLAImpl(LayerPrefill, AMXMLAImpl):
         output: torch.Tensor,
         output_scale: torch.Tensor | None = None,
     ) -> None:
-        assert output_scale is None, "AMX_MLA has no fused output quantization"
         prefill = attn_metadata.prefill
         # AMX_MLA's own fields: its builder makes them in every version that has it.
         context_lens = prefill.cpu_seq_lens - prefill.extend_seq_lens
-        self.forward_layer(q, kv_c_normed, k_pe, kv_c_and_k_pe_cache, prefill, context_lens, output)
+        self.forward_layer(
+            q,
+            kv_c_normed,
+            k_pe,
+            kv_c_and_k_pe_cache,
+            prefill,
+            context_lens,
+            output,
+            output_scale,
+        )

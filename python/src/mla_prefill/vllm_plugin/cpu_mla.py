@@ -36,11 +36,10 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
     ) -> None:
         prefill = attn_metadata.prefill
         # The common way where vLLM's registry has somebody else's prefill backend; and for
-        # context and fused output, should CPU_MLA come to have them: it has neither.
+        # context, should CPU_MLA come to have it: vLLM forces it off.
         if (
             not isinstance(prefill.prefill_backend, NativePrefillBackend)
             or prefill.chunked_context is not None
-            or output_scale is not None
         ):
             super().forward_mha(
                 q,
@@ -53,4 +52,6 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
                 output_scale,
             )
             return
-        self.forward_layer(q, kv_c_normed, k_pe, kv_c_and_k_pe_cache, prefill, None, output)
+        self.forward_layer(
+            q, kv_c_normed, k_pe, kv_c_and_k_pe_cache, prefill, None, output, output_scale
+        )

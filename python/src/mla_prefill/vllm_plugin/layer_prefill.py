@@ -56,6 +56,7 @@ class LayerPrefill:
         prefill: Any,
         context_lens: torch.Tensor | None,
         output: torch.Tensor,
+        output_scale: torch.Tensor | None,
     ) -> None:
         """Attention of a step's prefill requests.
 
@@ -65,7 +66,8 @@ class LayerPrefill:
             kv_cache: ``[blocks, block_size, kv_lora_rank + rope]``.
             prefill: vLLM's metadata of these requests.
             context_lens: ``[requests]`` tokens in the cache before this step.
-            output: ``[tokens, num_heads * v_head_dim]``.
+            output: ``[tokens, num_heads * v_head_dim]``, of fp8 with an ``output_scale``:
+                vLLM asks the prefill backend whether that is supported.
         """
         use_engine_threads()
         announce(f"the layer under {self.attention_name}")
@@ -80,6 +82,7 @@ class LayerPrefill:
                 query_start_loc=prefill.query_start_loc,
                 context_lens=context_lens,
                 out=output.view(-1, self.num_heads, self.v_head_dim),
+                output_scale=output_scale,
             )
 
 
