@@ -1,8 +1,27 @@
 // swift-tools-version:6.0
 import PackageDescription
 
-// 512-bit registers: clang's default for these CPUs is 256.
-let fullWidth = ["-mprefer-vector-width=512"]
+/// What is compiled for one kind of CPU.
+struct Family {
+  let name: String
+  var flags: [String] = []
+}
+
+#if arch(x86_64)
+  // 512-bit registers: clang's default for these CPUs is 256.
+  let fullWidth = ["-mprefer-vector-width=512"]
+  let families = [
+    Family(name: "Portable"),
+    Family(name: "AVX2", flags: ["-mavx2", "-mfma", "-mf16c"]),
+    Family(name: "AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
+    Family(name: "AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
+    // Without FP16 arithmetic, which nothing here needs: AMX code can then be
+    // checked under a model of the tiles on any CPU with AVX-512.
+    Family(name: "AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
+  ]
+#else
+  let families = [Family(name: "Portable")]
+#endif
 
 let package = Package(
   name: "MLAPrefill",
@@ -19,19 +38,10 @@ let package = Package(
     .target(name: "MLAKernelABI"),
     // Hidden: the dynamic library exports what its own header declares only.
     .target(name: "MLAShims", cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
-    kernels("Portable", flags: []),
-    kernels("AVX2", flags: ["-mavx2", "-mfma", "-mf16c"]),
-    kernels("AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
-    kernels("AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
-    // Without FP16 arithmetic, which nothing here needs: AMX code can then be
-    // checked under a model of the tiles on any CPU with AVX-512.
-    kernels("AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
     .target(
       name: "MLACore",
-      dependencies: [
-        "CMLAPrefill", "MLAKernelABI", "MLAShims", "MLAKernelsPortable",
-        "MLAKernelsAVX2", "MLAKernelsAVX512", "MLAKernelsAVX512BF16", "MLAKernelsAMX",
-      ]
+      dependencies: ["CMLAPrefill", "MLAKernelABI", "MLAShims"]
+        + families.map { .init(stringLiteral: "MLAKernels\($0.name)") }
     ),
     .target(
       name: "MLAPrefill",
@@ -49,40 +59,51 @@ let package = Package(
         ])
       ]
     ),
-  ] + testTargets()
+  ] + families.map(kernels) + testTargets() + x86TestTargets()
 }
 
 @MainActor func testTargets() -> [Target] {
   [
     .target(name: "MLATestSupport", dependencies: ["MLAKernelABI"], path: "Tests/Support"),
-    .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
-    .testTarget(
-      name: "AMXKernelTests",
-      dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLATestSupport", "SoftwareAMX"]),
     .testTarget(
       name: "MLACoreTests", dependencies: ["MLACore", "CMLAPrefill", "MLAKernelABI", "MLATestSupport"]),
     .testTarget(
       name: "KernelTests", dependencies: ["MLACore", "MLAKernelABI", "MLATestSupport"]),
-    .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
-    .target(
-      name: "MLABenchSupport",
-      dependencies: [
-        "CMLAPrefill", "BenchInstructions", "MLACore", "MLAKernelABI", "MLATestSupport",
-      ],
-      path: "Tests/BenchSupport"),
-    .executableTarget(
-      name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench"),
-    .executableTarget(
-      name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
   ]
+}
+
+/// Instructions by name: the model of the tiles, the rates that speed is measured
+/// against.
+@MainActor func x86TestTargets() -> [Target] {
+  #if arch(x86_64)
+    [
+      .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
+      .testTarget(
+        name: "AMXKernelTests",
+        dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLATestSupport", "SoftwareAMX"]),
+      .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
+      .target(
+        name: "MLABenchSupport",
+        dependencies: [
+          "CMLAPrefill", "BenchInstructions", "MLACore", "MLAKernelABI", "MLATestSupport",
+        ],
+        path: "Tests/BenchSupport"),
+      .executableTarget(
+        name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench"),
+      .executableTarget(
+        name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
+    ]
+  #else
+    []
+  #endif
 }
 
 /// One module per instruction set: what is compiled for a stronger CPU must
 /// never be shared with a weaker one (see Sources/README.md).
-@MainActor func kernels(_ family: String, flags: [String]) -> Target {
+@MainActor func kernels(_ family: Family) -> Target {
   .target(
-    name: "MLAKernels\(family)",
+    name: "MLAKernels\(family.name)",
     dependencies: ["MLAKernelABI", "MLAShims"],
-    swiftSettings: [.unsafeFlags(["-Ounchecked"] + flags.flatMap { ["-Xcc", $0] })]
+    swiftSettings: [.unsafeFlags(["-Ounchecked"] + family.flags.flatMap { ["-Xcc", $0] })]
   )
 }

@@ -143,6 +143,7 @@ step readme readme
 step swift swift_tests
 step python Tests/Python/run.sh
 step qemu qemu
+step arm64 Tests/Arm64/run.sh
 step address Tests/Gates/sanitize.sh address
 step thread Tests/Gates/sanitize.sh thread
 

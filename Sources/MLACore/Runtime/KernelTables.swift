@@ -1,9 +1,12 @@
 import MLAKernelABI
-import MLAKernelsAMX
-import MLAKernelsAVX2
-import MLAKernelsAVX512
-import MLAKernelsAVX512BF16
 import MLAKernelsPortable
+
+#if arch(x86_64)
+  import MLAKernelsAMX
+  import MLAKernelsAVX2
+  import MLAKernelsAVX512
+  import MLAKernelsAVX512BF16
+#endif
 
 /// One table of kernels per family that the host runs, each the table of the
 /// family below with what the family does better in its place. Built once;
@@ -41,10 +44,15 @@ public struct KernelTables: @unchecked Sendable {
   private static func fill(_ table: UnsafeMutablePointer<mla_kernel_table>, _ family: KernelFamily) {
     switch family {
     case .portable: fillPortableKernels(table)
-    case .avx2: fillAVX2Kernels(table)
-    case .avx512: fillAVX512Kernels(table)
-    case .avx512BF16: fillAVX512BF16Kernels(table)
-    case .amx: fillAMXKernels(table)
+    #if arch(x86_64)
+      case .avx2: fillAVX2Kernels(table)
+      case .avx512: fillAVX512Kernels(table)
+      case .avx512BF16: fillAVX512BF16Kernels(table)
+      case .amx: fillAMXKernels(table)
+    #else
+      // No other architecture's CPU is of these families.
+      case .avx2, .avx512, .avx512BF16, .amx: break
+    #endif
     }
   }
 }
