@@ -39,7 +39,8 @@ final class ConvertKernelTests: XCTestCase {
     let codes = PoisonedTensor(.float8E4M3FN, rows: 1, dim: 256 + 13)
     for i in 0..<codes.dim { codes.format.storeBits(UInt32(i & 0xFF), to: codes.pointer() + i) }
     for isa in Self.tables {
-      for (target, multiplier) in ElementFormat.inputs.flatMap({ t in multipliers.map { (t, $0) } }) {
+      let pairs = ElementFormat.inputs.flatMap { target in multipliers.map { (target, $0) } }
+      for (target, multiplier) in pairs {
         let out = convert(codes, to: target, times: multiplier, isa)
         for i in 0..<codes.dim {
           let product = Float(codes[0, 0, i]) * multiplier
@@ -92,11 +93,15 @@ final class ConvertKernelTests: XCTestCase {
             scale(row, g).storeBytes(of: Float(random.normal()), as: Float.self)
           }
         }
+        // 1, where rows of one format would be copied if they had no scales.
+        let multiplier = random.pick([Float(0.5), 1])
         let out = convert(
-          rows, to: target, times: 0.5, isa, scales: scales.base, stride: stride, group: group)
+          rows, to: target, times: multiplier, isa, scales: scales.base, stride: stride,
+          group: group)
         for row in 0..<5 {
           for d in 0..<rows.dim {
-            let factor = Double(scale(row, d / group).loadUnaligned(as: Float.self)) * 0.5
+            let own = scale(row, d / group).loadUnaligned(as: Float.self)
+            let factor = Double(own * multiplier)
             XCTAssertTrue(
               target.isNearest(
                 out[row, 0, d], to: rows[row, 0, d] * factor,
