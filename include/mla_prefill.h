@@ -786,7 +786,8 @@ struct mla_backend_vtable {
     rounding. */
 enum {
   /** For each request what costs less, by its lengths, the dimensions and the
-      kernels: a request's bits do not depend on others, threads or load. */
+      kernels: a request's bits do not depend on others, threads or load. Up-
+      projected where the context is shorter than 256 tokens. */
   MLA_LAYER_ALGORITHM_AUTO = 0,
   /** Keys and values are made of each latent for each head, once for all
       queries: for many new tokens. */

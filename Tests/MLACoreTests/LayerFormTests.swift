@@ -25,9 +25,14 @@ final class LayerFormTests: XCTestCase {
     XCTAssertEqual(plain.form(of: work(4096, on: 0)), .upProjected)
   }
 
+  func testShortContextsAreUpProjected() {
+    XCTAssertEqual(plain.form(of: work(1, on: 255)), .upProjected)
+    XCTAssertEqual(plain.form(of: work(1, on: 256)), .absorbed)
+  }
+
   func testMoreNewTokensNeverTurnBackToTheAbsorbedForm() {
     for numHeads in [1, 16, 128] {
-      for contextLen in [100, 1000, 10000] {
+      for contextLen in [256, 1000, 10000] {
         var forms: [LayerForm] = []
         for newTokens in 1...400 {
           let form = plain.form(of: work(newTokens, on: contextLen, numHeads: numHeads))

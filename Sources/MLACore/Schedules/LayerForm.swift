@@ -34,10 +34,16 @@ struct FormCost: Equatable, Sendable {
   /// Beginning and ending an element of a query's result in latent space.
   let latentResult: Double
 
-  /// The cheaper form.
+  /// The cheaper form, where the context is long enough for either.
   func form(of work: LayerWork) -> LayerForm {
-    absorbed(work) < upProjected(work) ? .absorbed : .upProjected
+    work.contextLen >= Self.shortestContext && absorbed(work) < upProjected(work)
+      ? .absorbed : .upProjected
   }
+
+  /// The forms round keys and queries differently. Over so many keys that averages
+  /// out; over a few a prompt's lse would depend, by more than 2e-3 in bf16, on how
+  /// it was cut into steps.
+  static let shortestContext = 256
 
   func upProjected(_ work: LayerWork) -> Double {
     let keys = Double(work.contextLen + work.newTokens)
