@@ -9,13 +9,11 @@ import MLAKernelABI
 ///               worker's unit's
 ///     scratch   one per worker
 struct AttentionMemory {
-  let workers: Int
   /// From one worker's blocks and partial results to the next one's.
   let unitBytes: Int
   let unitPartialBytes: Int
   let partialsOffset: Int
-  let scratchOffset: Int
-  let scratchStride: Int
+  let scratch: WorkerScratch
 
   /// - Parameters:
   ///   - packScratchBytes: what a worker needs while it packs; it attends in the
@@ -26,21 +24,19 @@ struct AttentionMemory {
     packScratchBytes: Int = 0, threads: Int = HostSettings.threads
   ) {
     let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
-    workers = max(1, min(threads, max(mostTasks, schedule.units.count)))
+    let workers = max(1, min(threads, max(mostTasks, schedule.units.count)))
     unitBytes = schedule.bytesPerUnit
     unitPartialBytes = schedule.partialBytesPerUnit
     let unitWorkers = min(workers, schedule.units.count)
     partialsOffset = alignedUp(max(schedule.bytesPerWave, unitWorkers * unitBytes))
-    scratchOffset =
-      partialsOffset
-      + alignedUp(max(schedule.partialBytesPerWave, unitWorkers * unitPartialBytes))
-    // Neighbours' first lines must not fall into the same cache sets.
-    let scratchBytes = max(Int(kernel.scratch_bytes(dims)), packScratchBytes)
-    scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment
+    let partialBytes = max(schedule.partialBytesPerWave, unitWorkers * unitPartialBytes)
+    scratch = WorkerScratch(
+      workers: workers, bytes: max(Int(kernel.scratch_bytes(dims)), packScratchBytes),
+      at: partialsOffset + alignedUp(partialBytes))
   }
 
   /// Room for aligning the start included: a caller's workspace need not be.
-  var bytes: Int { scratchOffset + workers * scratchStride + memoryAlignment }
+  var bytes: Int { scratch.end + memoryAlignment }
 
   func withStart(
     in workspace: Workspace?, query: String = "mla_workspace_size",

@@ -69,7 +69,7 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
-    ParallelLoop.runTasks(count, workers: memory.workers, kernel, body)
+    ParallelLoop.runTasks(count, workers: memory.scratch.workers, kernel, body)
   }
 
   /// Where tasks find each other's packed blocks and partial results.
@@ -87,7 +87,7 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
-    start + (memory.scratchOffset + worker * memory.scratchStride)
+    memory.scratch.of(worker, start)
   }
 
   private func attend(_ task: AttendTask, _ room: Room, worker: Int) {
@@ -141,22 +141,5 @@ struct AttentionRun<Keys: KeySource> {
 
   private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
     out + schedule.shape.queryTile * schedule.shape.vHeadDim
-  }
-}
-
-extension ParallelLoop {
-  /// Workers that are ready for a kernel take tasks one by one, in order, until
-  /// none is left.
-  static func runTasks(
-    _ count: Int, workers: Int, _ kernel: mla_attention_kernel,
-    _ body: (_ task: Int, _ worker: Int) -> Void
-  ) {
-    if count == 0 { return }
-    let tickets = TicketCounter()
-    run(workers: min(workers, count)) { worker in
-      kernel.enter?()
-      while let task = tickets.take(below: count) { body(task, worker) }
-      kernel.leave?()
-    }
   }
 }

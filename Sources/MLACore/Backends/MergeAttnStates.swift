@@ -5,26 +5,15 @@ import MLAKernelABI
 public enum MergeAttnStates {
   /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
   public static func run(_ a: MergeArguments, maxISA: Int32 = 0) {
-    let (tokens, heads) = (a.output.shape[0], a.output.shape[1])
     if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
     let combine = KernelTables.table(cappedAt: maxISA).pointee.combine
-    let chunks = (tokens + tokensPerTask - 1) / tokensPerTask
-    let tickets = TicketCounter()
-    ParallelLoop.run(workers: min(HostSettings.threads, chunks * heads)) { _ in
-      while let task = tickets.take(below: chunks * heads) {
-        let (chunk, head) = task.quotientAndRemainder(dividingBy: heads)
-        let begin = chunk * tokensPerTask
-        let end = min(begin + tokensPerTask, tokens)
-        let border = min(max(begin, a.tokensWithContext), end)
-        let suffix = (a.suffixOutput, a.suffixLSE)
-        merge(begin..<border, head, [(a.prefixOutput, a.prefixLSE), suffix], a, combine)
-        merge(border..<end, head, [suffix], a, combine)
-      }
+    let (prefix, suffix) = ((a.prefixOutput, a.prefixLSE), (a.suffixOutput, a.suffixLSE))
+    ParallelLoop.runRows(a.output.shape[0], heads: a.output.shape[1]) { tokens, head in
+      let withContext = tokens.clamped(to: 0..<a.tokensWithContext)
+      merge(withContext, head, [prefix, suffix], a, combine)
+      merge(tokens.dropFirst(withContext.count), head, [suffix], a, combine)
     }
   }
-
-  /// Few enough for an even finish, enough to outweigh taking a task.
-  private static let tokensPerTask = 64
 
   private static func merge(
     _ tokens: Range<Int>, _ head: Int, _ sides: [(out: TensorView, lse: TensorView)],

@@ -7,21 +7,18 @@ import MLAKernelABI
 ///               then lse [token][head]
 ///     scratch   one per worker, see `AbsorbedScratch`
 struct AbsorbedMemory {
-  let workers: Int
   let partialsOffset: Int
-  let scratchOffset: Int
-  let scratchStride: Int
+  let scratch: WorkerScratch
 
   /// - Parameter threads: most workers.
   init(_ schedule: AbsorbedSchedule, scratchBytes: Int, threads: Int) {
-    workers = max(1, min(threads, schedule.mostTasks))
     partialsOffset = alignedUp(schedule.queryBytes)
-    scratchOffset = partialsOffset + alignedUp(schedule.partialBytes)
-    // Neighbours' first lines must not fall into the same cache sets.
-    scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment
+    scratch = WorkerScratch(
+      workers: max(1, min(threads, schedule.mostTasks)), bytes: scratchBytes,
+      at: partialsOffset + alignedUp(schedule.partialBytes))
   }
 
-  var bytes: Int { scratchOffset + workers * scratchStride + memoryAlignment }
+  var bytes: Int { scratch.end + memoryAlignment }
 }
 
 /// What a worker keeps, one of these at a time:

@@ -23,7 +23,7 @@ struct AbsorbedRun {
   }
 
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
-    ParallelLoop.runTasks(count, workers: memory.workers, kernel, body)
+    ParallelLoop.runTasks(count, workers: memory.scratch.workers, kernel, body)
   }
 
   private func forEachGroupAndHead(
@@ -257,7 +257,7 @@ struct AbsorbedRun {
   }
 
   private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
-    start + (memory.scratchOffset + worker * memory.scratchStride)
+    memory.scratch.of(worker, start)
   }
 
   private var config: LayerConfig { keys.config }

@@ -5,23 +5,14 @@ import MLAKernelABI
 public enum ConcatAndCache {
   public static func run(_ a: ConcatAndCacheArguments) {
     let writer = SlotWriter(a)
-    let chunks = (a.slots.count + tokensPerTask - 1) / tokensPerTask
-    let tickets = TicketCounter()
-    ParallelLoop.run(workers: min(HostSettings.threads, chunks)) { _ in
-      while let task = tickets.take(below: chunks) {
-        let begin = task * tokensPerTask
-        for token in begin..<min(begin + tokensPerTask, a.slots.count) where a.slots[token] >= 0 {
-          let (block, offset) = Int(a.slots[token]).quotientAndRemainder(
-            dividingBy: a.cache.shape[1])
-          let slot = block * a.cache.strides[0] + offset * a.cache.strides[1]
-          writer.write(token, to: a.cache.pointer(at: slot))
-        }
+    ParallelLoop.runRows(a.slots.count) { tokens, _ in
+      for token in tokens where a.slots[token] >= 0 {
+        let (block, offset) = Int(a.slots[token]).quotientAndRemainder(dividingBy: a.cache.shape[1])
+        let slot = block * a.cache.strides[0] + offset * a.cache.strides[1]
+        writer.write(token, to: a.cache.pointer(at: slot))
       }
     }
   }
-
-  /// Few enough for an even finish, enough to outweigh taking a task.
-  private static let tokensPerTask = 64
 }
 
 /// Writes a token's latent and rotary part as the cache's format has them.

@@ -87,9 +87,8 @@ struct LatentScratch {
   ) {
     let dims = config.attention
     let rows = Int(attention.key_block)
-    func aligned(_ bytes: Int) -> Int { (bytes + 63) / 64 * 64 }
-    ropesOffset = aligned(rows * dims.kvLoraRank * config.type.bytes)
-    tokensOffset = ropesOffset + aligned(rows * dims.qkRopeHeadDim * config.type.bytes)
+    ropesOffset = alignedUp(rows * dims.kvLoraRank * config.type.bytes)
+    tokensOffset = ropesOffset + alignedUp(rows * dims.qkRopeHeadDim * config.type.bytes)
     bytes =
       tokensOffset
       + Int(projection.packed_tokens_bytes(attention.key_block, Int64(dims.kvLoraRank)))

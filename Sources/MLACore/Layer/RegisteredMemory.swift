@@ -12,7 +12,6 @@
 /// Where one run writes what the caller wants there is neither part nor merged.
 struct RegisteredMemory {
   let rows: Int
-  let workers: Int
   let bytes: Int
   let workspaceBytes: Int
   private let config: LayerConfig
@@ -20,8 +19,7 @@ struct RegisteredMemory {
   private let partOffset: Int
   private let mergedOffset: Int
   private let workspaceOffset: Int
-  private let scratchOffset: Int
-  private let scratchStride: Int
+  let scratch: WorkerScratch
 
   /// - Parameters:
   ///   - rows: most keys of a run.
@@ -34,7 +32,6 @@ struct RegisteredMemory {
     self.config = config
     self.rows = rows
     self.tokens = tokens
-    self.workers = workers
     self.workspaceBytes = workspaceBytes
     let heads = config.attention.numHeads
     let dim = heads * config.attention.vHeadDim
@@ -46,10 +43,9 @@ struct RegisteredMemory {
     partOffset = alignedUp(max(keyBytes + valueBytes, resultBytes))
     mergedOffset = partOffset + alignedUp(outputs * config.type.bytes) + lseBytes
     workspaceOffset = mergedOffset + alignedUp(resultBytes) + lseBytes
-    scratchOffset = workspaceOffset + alignedUp(workspaceBytes)
-    // Neighbours' first lines must not fall into the same cache sets.
-    scratchStride = alignedUp(scratchBytes) + 3 * memoryAlignment
-    bytes = scratchOffset + workers * scratchStride + memoryAlignment
+    scratch = WorkerScratch(
+      workers: workers, bytes: scratchBytes, at: workspaceOffset + alignedUp(workspaceBytes))
+    bytes = scratch.end + memoryAlignment
   }
 
   /// Bytes of a token's keys.
@@ -93,10 +89,6 @@ struct RegisteredMemory {
 
   func workspace(_ start: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? {
     workspaceBytes == 0 ? nil : start + workspaceOffset
-  }
-
-  func scratch(_ start: UnsafeMutableRawPointer, of worker: Int) -> UnsafeMutableRawPointer {
-    start + (scratchOffset + worker * scratchStride)
   }
 
   private func outputs(_ type: ElementType, _ tokens: Int, at start: UnsafeMutableRawPointer)

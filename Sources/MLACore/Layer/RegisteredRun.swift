@@ -35,9 +35,9 @@ struct RegisteredRun {
   private func writeRows(_ spans: [RowSpan], _ rows: Int) {
     let tasks = keys.rowTasks(spans)
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    ParallelLoop.runTasks(tasks.count, workers: plan.memory.workers, keys.attention) {
-      task, worker in
-      keys.write(tasks[task], to: k, v, scratch: plan.memory.scratch(start, of: worker))
+    let scratch = plan.memory.scratch
+    ParallelLoop.runTasks(tasks.count, workers: scratch.workers, keys.attention) { task, worker in
+      keys.write(tasks[task], to: k, v, scratch: scratch.of(worker, start))
     }
   }
 
