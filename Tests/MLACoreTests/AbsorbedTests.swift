@@ -67,37 +67,11 @@ final class AbsorbedTests: XCTestCase {
     }
   }
 
-  /// The bits of a request depend on nothing but the request.
   func testSameBitsForAnyThreadsBatchAndBound() throws {
     var random = SplitMix64(seed: 64)
     let model = LayerModel(.bfloat16, numHeads: 6, dims: LayerModel.allDims[4], &random)
-    let contexts = [0, 1300, 64, 2500, 1]
-    let sequences = zip(contexts, [90, 40, 1, 3, 129]).map { model.sequence($0 + $1, &random) }
-    let step = LayerStep(model, sequences, contexts: contexts, &random)
-    let layer = try model.makeLayer(algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
-    try HostSettings.setThreads(1)
-    let expected = try step.run(layer)
-    for bound in [0, 5 << 20, 1 << 30] as [Int64] {
-      let bounded = try model.makeLayer(bound: bound, algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
-      for threads in [1, 2, 3, 5] as [Int32] {
-        try HostSettings.setThreads(threads)
-        let what = "\(threads) threads, bound \(bound)"
-        if bound > 0 {
-          XCTAssertLessThanOrEqual(try step.workspaceSize(bounded), Int(bound), what)
-        }
-        let result = try step.run(bounded)
-        XCTAssertEqual(result.out.bits, expected.out.bits, what)
-        XCTAssertEqual(result.lse.bits, expected.lse.bits, what)
-      }
-    }
-    for (i, sequence) in sequences.enumerated() {
-      let alone = LayerStep(model, [sequence], contexts: [contexts[i]], blockSize: 5, &random)
-      let result = try alone.run(layer)
-      let row = model.numHeads * model.vDim
-      let first = Int(step.queryStarts[i])
-      XCTAssertEqual(
-        result.out.bits,
-        Array(expected.out.bits[first * row..<(first + alone.q.rows) * row]), "request \(i)")
+    try checkSameBits(model, bound: 5 << 20, "absorbed", &random) {
+      try model.makeLayer(bound: $0, algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
     }
   }
 

@@ -24,3 +24,41 @@ func check(_ step: LayerStep, _ layers: [MLALayer], _ message: String) throws {
     XCTAssertTrue(result.lse.surroundingsAreIntact, message)
   }
 }
+
+/// Runs a batch on layers of one model that differ in their bound: the bits of a
+/// request depend on nothing but the request.
+///
+/// - Parameter bound: of memory, so small that it forces another order of work.
+func checkSameBits(
+  _ model: LayerModel, bound: Int64, _ message: String, _ random: inout SplitMix64,
+  _ makeLayer: (_ bound: Int64) throws -> MLALayer
+) throws {
+  let contexts = [0, 1300, 64, 2500, 1]
+  let sequences = zip(contexts, [90, 40, 1, 3, 129]).map { model.sequence($0 + $1, &random) }
+  let step = LayerStep(model, sequences, contexts: contexts, &random)
+  let layer = try makeLayer(0)
+  try HostSettings.setThreads(1)
+  let expected = try step.run(layer)
+  for bound in [0, bound, 1 << 30] {
+    let bounded = try makeLayer(bound)
+    for threads in [1, 2, 3, 5] as [Int32] {
+      try HostSettings.setThreads(threads)
+      let what = "\(message), \(threads) threads, bound \(bound)"
+      if bound > 0 {
+        XCTAssertLessThanOrEqual(try step.workspaceSize(bounded), Int(bound), what)
+      }
+      let result = try step.run(bounded)
+      XCTAssertEqual(result.out.bits, expected.out.bits, what)
+      XCTAssertEqual(result.lse.bits, expected.lse.bits, what)
+    }
+  }
+  for (i, sequence) in sequences.enumerated() {
+    let alone = LayerStep(model, [sequence], contexts: [contexts[i]], blockSize: 5, &random)
+    let result = try alone.run(layer)
+    let row = model.numHeads * model.vDim
+    let first = Int(step.queryStarts[i])
+    XCTAssertEqual(
+      result.out.bits, Array(expected.out.bits[first * row..<(first + alone.q.rows) * row]),
+      "\(message), request \(i)")
+  }
+}

@@ -189,38 +189,12 @@ final class LayerTests: XCTestCase {
     }
   }
 
-  /// The bits of a request depend on nothing but the request.
   func testSameBitsForAnyThreadsBatchAndBound() throws {
     var random = SplitMix64(seed: 37)
     let model = LayerModel(.bfloat16, numHeads: 6, dims: LayerModel.allDims[4], &random)
-    let contexts = [0, 1300, 64, 2500, 1]
-    let sequences = zip(contexts, [90, 40, 1, 3, 129]).map { model.sequence($0 + $1, &random) }
-    let step = LayerStep(model, sequences, contexts: contexts, &random)
     for backend in ["FLASH_ATTN", "FLASHINFER", "CPU"] {
-      let layer = try model.makeLayer(backend: backend)
-      try HostSettings.setThreads(1)
-      let expected = try step.run(layer)
-      for bound in [0, 4 << 20, 1 << 30] as [Int64] {
-        let bounded = try model.makeLayer(backend: backend, bound: bound)
-        for threads in [1, 2, 3, 5] as [Int32] {
-          try HostSettings.setThreads(threads)
-          let what = "\(backend), \(threads) threads, bound \(bound)"
-          if bound > 0 {
-            XCTAssertLessThanOrEqual(try step.workspaceSize(bounded), Int(bound), what)
-          }
-          let result = try step.run(bounded)
-          XCTAssertEqual(result.out.bits, expected.out.bits, what)
-          XCTAssertEqual(result.lse.bits, expected.lse.bits, what)
-        }
-      }
-      for (i, sequence) in sequences.enumerated() {
-        let alone = LayerStep(model, [sequence], contexts: [contexts[i]], blockSize: 5, &random)
-        let result = try alone.run(layer)
-        let row = model.numHeads * model.vDim
-        let first = Int(step.queryStarts[i])
-        XCTAssertEqual(
-          result.out.bits,
-          Array(expected.out.bits[first * row..<(first + alone.q.rows) * row]), "request \(i)")
+      try checkSameBits(model, bound: 4 << 20, backend, &random) {
+        try model.makeLayer(backend: backend, bound: $0)
       }
     }
   }

@@ -1,92 +1,23 @@
 // Malformed calls of the whole layer.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include "tensors.hpp"
+#include "layer.hpp"
 
 namespace malformed {
 namespace {
 
-constexpr mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
-constexpr std::int64_t tokens = 6, blocks = 5, block_size = 4, table_width = 3;
-
 const test::Model model{2, 8, 4, 8, 16};
 const std::int64_t width = model.rank + model.rope;
 
-struct Create {
-  Create()
-      : weights(MLA_DTYPE_BFLOAT16, {model.heads * (model.nope + model.v), model.rank}),
-        config(MLA_LAYER_CONFIG_INIT) {
-    weights.fill();
-    mla_layer_config& c = config.value;
-    c.num_heads = model.heads;
-    c.scale = 0.25;
-    c.kv_lora_rank = model.rank;
-    c.qk_nope_head_dim = model.nope;
-    c.qk_rope_head_dim = model.rope;
-    c.v_head_dim = model.v;
-    c.kv_b_proj = &weights.view.value;
-    c.cache_dtype = MLA_DTYPE_FLOAT8_E4M3FN;
-    c.cache_scale = 0.5F;
+struct Create : LayerCreate {
+  Create() : LayerCreate(model, MLA_DTYPE_BFLOAT16) {
+    config.value.cache_dtype = MLA_DTYPE_FLOAT8_E4M3FN;
+    config.value.cache_scale = 0.5F;
   }
-
-  mla_status invoke() {
-    const mla_status status = mla_layer_create(pointer, place);
-    if (status == MLA_OK) mla_layer_destroy(layer);
-    return status;
-  }
-  bool untouched() const { return weights.untouched() && layer == canary<mla_layer>(); }
-
-  Operand weights;
-  Padded<mla_layer_config> config;
-  const mla_layer_config* pointer = &config.value;
-  mla_layer* layer = canary<mla_layer>();
-  mla_layer** place = &layer;
 };
 
-/// Shared by all calls.
-mla_layer* created() {
-  static mla::layer* const layer = [] { return new mla::layer(Create().config.value); }();
-  return layer->get();
-}
-
-struct Forward {
-  Forward()
-      : q(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.qk()}),
-        kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
-        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
-        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, width}),
-        out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
-        lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}),
-        args(MLA_LAYER_FORWARD_ARGS_INIT) {
-    for (Operand* input : {&q, &kv_c_normed, &k_pe}) input->fill();
-    mla_layer_forward_args& a = args.value;
-    a.num_requests = 2;
-    a.query_start_loc = query_start_loc.data();
-    a.context_lens = context_lens.data();
-    a.q = &q.view.value;
-    a.kv_c_normed = &kv_c_normed.view.value;
-    a.k_pe = &k_pe.view.value;
-    a.kv_cache = &kv_cache.view.value;
-    a.block_table = block_table.data();
-    a.block_table_stride = table_width;
-    a.max_blocks = table_width;
-    a.out = &out.view.value;
-    a.lse = &lse.view.value;
-  }
-
-  mla_status invoke() { return mla_layer_forward(layer, pointer); }
-  bool untouched() const {
-    return q.untouched() && kv_c_normed.untouched() && k_pe.untouched() && kv_cache.untouched() &&
-           out.untouched() && lse.untouched();
-  }
-
-  Operand q, kv_c_normed, k_pe, kv_cache, out, lse;
-  test::Offsets query_start_loc{0, 4, 6}, context_lens{7, 10}, block_table{4, 0, -9, 1, 2, 3};
-  Padded<mla_layer_forward_args> args;
-  const mla_layer_forward_args* pointer = &args.value;
-  mla_layer* layer = created();
-  float scale = 0.5F;
-  alignas(64) std::uint8_t scratch[64] = {};
+struct Forward : LayerForward {
+  Forward() : LayerForward(created<Create>(), model, width) {}
 };
 
 struct WorkspaceSize : Forward {
@@ -97,37 +28,9 @@ struct WorkspaceSize : Forward {
   std::int64_t* place = &bytes;
 };
 
-struct ConcatAndCache {
-  ConcatAndCache()
-      : kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
-        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
-        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, width}),
-        args(MLA_CONCAT_AND_CACHE_ARGS_INIT) {
-    kv_c_normed.fill();
-    k_pe.fill();
-    mla_concat_and_cache_args& a = args.value;
-    a.cache_scale = 0.5F;
-    a.kv_c_normed = &kv_c_normed.view.value;
-    a.k_pe = &k_pe.view.value;
-    a.kv_cache = &kv_cache.view.value;
-    a.slot_mapping = slots.data();
-    a.num_slots = tokens;
-  }
-
-  mla_status invoke() { return mla_concat_and_cache_mla(pointer); }
-  bool untouched() const {
-    return kv_c_normed.untouched() && k_pe.untouched() && kv_cache.untouched();
-  }
-
-  Operand kv_c_normed, k_pe, kv_cache;
-  std::vector<std::int64_t> slots{3, -1, 19, 0, 7, 8};
-  Padded<mla_concat_and_cache_args> args;
-  const mla_concat_and_cache_args* pointer = &args.value;
+struct ConcatAndCache : LayerConcatAndCache {
+  ConcatAndCache() : LayerConcatAndCache(model, width) { args.value.cache_scale = 0.5F; }
 };
-
-float wrong_scale(Random& random) {
-  return random.any_of<float>({0.0F, -1.0F, INFINITY, -INFINITY, NAN});
-}
 
 std::vector<Rule<Create>> create_rules() {
   std::vector<Rule<Create>> rules;

@@ -1,119 +1,43 @@
 // Malformed calls of the whole layer with quantized weights and fp8_ds_mla caches.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include "tensors.hpp"
+#include "layer.hpp"
 
 namespace malformed {
 namespace {
 
-constexpr mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
-constexpr std::int64_t tokens = 6, blocks = 5, block_size = 4, slot_bytes = 656;
+constexpr std::int64_t slot_bytes = 656;
 
 // The one rank and rotary dimension that fp8_ds_mla has; 280 rows of weights are
 // three rows of blocks.
 const test::Model model{2, 80, 64, 60, 512};
 constexpr std::int64_t scale_rows = 3, scale_columns = 4;
 
-float wrong_scale(Random& random) {
-  return random.any_of<float>({0.0F, -1.0F, INFINITY, -INFINITY, NAN});
-}
-
-struct Create {
+struct Create : LayerCreate {
   Create()
-      : weights(MLA_DTYPE_FLOAT8_E4M3FN, {model.heads * (model.nope + model.v), model.rank}),
-        scales(MLA_DTYPE_FLOAT32, {scale_rows, scale_columns}),
-        config(MLA_LAYER_CONFIG_INIT) {
-    weights.fill();
+      : LayerCreate(model, MLA_DTYPE_FLOAT8_E4M3FN),
+        scales(MLA_DTYPE_FLOAT32, {scale_rows, scale_columns}) {
     for (std::int64_t i = 0; i < scale_rows * scale_columns; ++i) scale(i) = 0.5F;
     scales.before = scales.array.bytes();
     mla_layer_config& c = config.value;
-    c.num_heads = model.heads;
-    c.scale = 0.25;
-    c.kv_lora_rank = model.rank;
-    c.qk_nope_head_dim = model.nope;
-    c.qk_rope_head_dim = model.rope;
-    c.v_head_dim = model.v;
     c.dtype = MLA_DTYPE_BFLOAT16;
-    c.kv_b_proj = &weights.view.value;
     c.weight_scales = &scales.view.value;
     c.cache_format = MLA_CACHE_FORMAT_FP8_DS_MLA;
   }
 
-  mla_status invoke() {
-    const mla_status status = mla_layer_create(pointer, place);
-    if (status == MLA_OK) mla_layer_destroy(layer);
-    return status;
-  }
-  bool untouched() const { return weights.untouched() && layer == canary<mla_layer>(); }
-
   float& scale(std::int64_t i) { return static_cast<float*>(scales.array.view().data)[i]; }
 
-  Operand weights, scales;
-  Padded<mla_layer_config> config;
-  const mla_layer_config* pointer = &config.value;
-  mla_layer* layer = canary<mla_layer>();
-  mla_layer** place = &layer;
+  Operand scales;
 };
 
-/// Shared by all calls.
-mla_layer* created() {
-  static mla::layer* const layer = [] { return new mla::layer(Create().config.value); }();
-  return layer->get();
-}
-
-struct Forward {
-  Forward()
-      : q(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.qk()}),
-        kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
-        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
-        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, slot_bytes}),
-        out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
-        args(MLA_LAYER_FORWARD_ARGS_INIT) {
-    for (Operand* input : {&q, &kv_c_normed, &k_pe}) input->fill();
-    mla_layer_forward_args& a = args.value;
-    a.num_requests = 1;
-    a.query_start_loc = query_start_loc.data();
-    a.context_lens = context_lens.data();
-    a.q = &q.view.value;
-    a.kv_c_normed = &kv_c_normed.view.value;
-    a.k_pe = &k_pe.view.value;
-    a.kv_cache = &kv_cache.view.value;
-    a.block_table = block_table.data();
-    a.block_table_stride = a.max_blocks = 2;
-    a.out = &out.view.value;
-  }
-
-  mla_status invoke() { return mla_layer_forward(created(), &args.value); }
-  bool untouched() const { return kv_cache.untouched() && out.untouched(); }
-
-  Operand q, kv_c_normed, k_pe, kv_cache, out;
-  test::Offsets query_start_loc{0, tokens}, context_lens{7}, block_table{4, 0};
-  Padded<mla_layer_forward_args> args;
+struct Forward : LayerForward {
+  Forward() : LayerForward(created<Create>(), model, slot_bytes) {}
 };
 
-struct ConcatAndCache {
-  ConcatAndCache()
-      : kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
-        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
-        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, slot_bytes}),
-        args(MLA_CONCAT_AND_CACHE_ARGS_INIT) {
-    kv_c_normed.fill();
-    k_pe.fill();
-    mla_concat_and_cache_args& a = args.value;
-    a.kv_c_normed = &kv_c_normed.view.value;
-    a.k_pe = &k_pe.view.value;
-    a.kv_cache = &kv_cache.view.value;
-    a.slot_mapping = slots.data();
-    a.num_slots = tokens;
-    a.cache_format = MLA_CACHE_FORMAT_FP8_DS_MLA;
+struct ConcatAndCache : LayerConcatAndCache {
+  ConcatAndCache() : LayerConcatAndCache(model, slot_bytes) {
+    args.value.cache_format = MLA_CACHE_FORMAT_FP8_DS_MLA;
   }
-
-  mla_status invoke() { return mla_concat_and_cache_mla(&args.value); }
-  bool untouched() const { return kv_cache.untouched(); }
-
-  Operand kv_c_normed, k_pe, kv_cache;
-  std::vector<std::int64_t> slots{3, -1, 19, 0, 7, 8};
-  Padded<mla_concat_and_cache_args> args;
 };
 
 std::vector<Rule<Create>> create_rules() {
