@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention in float64, one request after the other; and problems to solve with it."""
 
+import threading
 from dataclasses import dataclass, field
 
 import ml_dtypes
@@ -95,3 +96,20 @@ class Problem:
 
 def offsets(lengths):
     return [0, *np.cumsum(lengths, dtype=int).tolist()]
+
+
+def check_from_many_threads(problem, call):
+    """One object's results are the same and right, whoever calls it at a time."""
+    results = []
+
+    def work():
+        for _ in range(20):
+            results.append(call())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 80 and all((result == results[0]).all() for result in results)
+    problem.check(results[0])

@@ -135,3 +135,11 @@ def relative(out, expected):
     """L2 of the difference, relative to the expected."""
     difference = np.linalg.norm(np.asarray(out, np.float64) - expected)
     return difference / max(np.linalg.norm(expected), 1e-30)
+
+
+def outputs(problem, dtype=np.float32):
+    """Tensors to write into, with something to find again in them."""
+    return {
+        "out": np.full((problem.queries[-1], problem.heads, problem.value), 7, dtype),
+        "lse": np.full((problem.heads, problem.queries[-1]), 7, np.float32),
+    }

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole layer with numpy's tensors."""
 
-import threading
-
 import ml_dtypes
 import numpy as np
 import pytest
 from recorded import recorded
-from reference import TYPES
+from reference import TYPES, check_from_many_threads
 from reference_layer import CACHE_TYPES, FP8, LayerProblem, relative
 from test_tensors import Exporter
 
@@ -221,19 +219,7 @@ def test_strided_tensors_and_out():
 def test_threads_share_a_layer():
     problem = LayerProblem([60, 5], [30, 70])
     layer = layer_for(problem)
-    results = []
-
-    def work():
-        for _ in range(20):
-            results.append(layer.forward(**problem.tensors))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 80 and all((result == results[0]).all() for result in results)
-    problem.check(results[0])
+    check_from_many_threads(problem, lambda: layer.forward(**problem.tensors))
 
 
 def test_recorded_step():

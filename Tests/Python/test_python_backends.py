@@ -52,6 +52,20 @@ class Mean(MLAPrefillBackend):
         raise NotImplementedError
 
 
+def one_head(name):
+    """A backend's object by way of the library, as C++ would have it."""
+    return _core.Backend(
+        name,
+        num_heads=1,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=2,
+        qk_rope_head_dim=0,
+        v_head_dim=2,
+        ignore_override=False,
+    )
+
+
 class MeanInto(Mean):
     def supports_out(self):
         return True
@@ -132,16 +146,7 @@ def test_quantized_run_of_a_python_backend():
             out[...] = v / output_scale
             return out
 
-    backend = _core.Backend(
-        "QUANTIZING",
-        num_heads=1,
-        scale=1.0,
-        kv_lora_rank=0,
-        qk_nope_head_dim=2,
-        qk_rope_head_dim=0,
-        v_head_dim=2,
-        ignore_override=False,
-    )
+    backend = one_head("QUANTIZING")
     backend.prepare_metadata([0, 1], [])
     row, out = np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 2), ml_dtypes.float8_e4m3fn)
     backend.run_prefill_new_tokens(row, row, row, out, None, 0.25)
@@ -175,16 +180,7 @@ def test_exceptions(cpp, error, status):
     assert cpp.last_message().decode() == f"{type(error).__name__}: {error}"
     assert cpp.run_backend(b"RAISING", 2) == status
     # By way of the library, from Python: the exception itself.
-    backend = _core.Backend(
-        "RAISING",
-        num_heads=1,
-        scale=1.0,
-        kv_lora_rank=0,
-        qk_nope_head_dim=2,
-        qk_rope_head_dim=0,
-        v_head_dim=2,
-        ignore_override=False,
-    )
+    backend = one_head("RAISING")
     backend.prepare_metadata([0, 1], [])
     row = np.zeros((1, 1, 2), np.float32)
     with pytest.raises(type(error)) as caught:
@@ -221,16 +217,7 @@ def test_removed_class_lives_as_long_as_its_objects():
         return weakref.ref(Short)
 
     reference = register()
-    backend = _core.Backend(
-        "SHORT",
-        num_heads=1,
-        scale=1.0,
-        kv_lora_rank=0,
-        qk_nope_head_dim=2,
-        qk_rope_head_dim=0,
-        v_head_dim=2,
-        ignore_override=False,
-    )
+    backend = one_head("SHORT")
     MLAPrefillBackendEnum.SHORT.clear_override()
     gc.collect()
     assert reference() is not None

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import gc
 import sys
-import threading
 
 import ml_dtypes
 import numpy as np
 import pytest
-from reference import Problem
+from reference import Problem, check_from_many_threads
 from test_backends import backend_for
 
 import mla_prefill
@@ -29,6 +28,23 @@ class Exporter:
 class Namespaced(Exporter):
     def __array_namespace__(self):
         return np
+
+
+#: Ways to make of a tensor, whatever it is for, one that must be refused.
+WRONG_TENSORS = [
+    (lambda t: t.tolist(), TypeError),
+    (lambda t: "text", TypeError),
+    (lambda t: t.astype(np.float64), TypeError),
+    (lambda t: t.astype(np.int32), TypeError),
+    (lambda t: t.astype(">f4"), TypeError),
+    (lambda t: t[0], ValueError),
+    (lambda t: t[None], ValueError),
+    (lambda t: np.float32(3), ValueError),
+    (lambda t: t[..., :3], ValueError),
+    (lambda t: t[..., ::-1], ValueError),
+    (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
+    (lambda t: Exporter(t, (2, 0)), ValueError),
+]
 
 
 def test_dlpack_objects():
@@ -65,20 +81,10 @@ def mutated(problem, **changed):
 @pytest.mark.parametrize(
     "change, error",
     [
-        (lambda t: t.tolist(), TypeError),
-        (lambda t: "text", TypeError),
-        (lambda t: t.astype(np.float64), TypeError),
-        (lambda t: t.astype(np.int32), TypeError),
-        (lambda t: t.astype(">f4"), TypeError),
-        (lambda t: t[0], ValueError),
-        (lambda t: t[None], ValueError),
+        *WRONG_TENSORS,
         (lambda t: t[None, None], ValueError),
-        (lambda t: np.float32(3), ValueError),
         (lambda t: t[:, :1], ValueError),
-        (lambda t: t[..., :3], ValueError),
         (lambda t: t[::-1], ValueError),
-        (lambda t: t[..., ::-1], ValueError),
-        (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
         (
             lambda t: (
                 np.frombuffer(b"\0" * (t.nbytes + 1), np.uint8)[1:]
@@ -87,7 +93,6 @@ def mutated(problem, **changed):
             ),
             ValueError,
         ),
-        (lambda t: Exporter(t, (2, 0)), ValueError),
     ],
 )
 def test_wrong_tensors_are_named(name, change, error):
@@ -212,19 +217,10 @@ def test_host():
 def test_one_object_from_many_threads():
     problem = Problem([40, 3, 17])
     backend = backend_for(problem)
-    results = []
-
-    def work():
-        for _ in range(20):
-            results.append(backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 80 and all((result == results[0]).all() for result in results)
-    problem.check(results[0])
+    check_from_many_threads(
+        problem,
+        lambda: backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False),
+    )
 
 
 def test_calls_keep_nothing():

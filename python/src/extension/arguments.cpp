@@ -136,6 +136,10 @@ double float_argument(nb::handle value, const char *name) {
   return PyFloat_AsDouble(number.ptr());
 }
 
+float float32_argument(nb::handle value, const char *name) {
+  return static_cast<float>(float_argument(value, name));
+}
+
 std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name) {
   return array_argument<std::int32_t>(value, name);
 }

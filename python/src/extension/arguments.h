@@ -18,6 +18,21 @@ std::int64_t int64_argument(nb::handle value, const char *name);
 
 /// TypeError unless `value` is a number; 1-element tensors are numbers.
 double float_argument(nb::handle value, const char *name);
+float float32_argument(nb::handle value, const char *name);
+
+/// A number that the library reads by its address.
+class FloatArgument {
+ public:
+  /// None makes an absent one: pointer() is NULL. TypeError unless it is a number.
+  FloatArgument(nb::handle value, const char *name)
+      : is_present_(!value.is_none()), value_(is_present_ ? float32_argument(value, name) : 0) {}
+
+  const float *pointer() const { return is_present_ ? &value_ : nullptr; }
+
+ private:
+  bool is_present_;
+  float value_;
+};
 
 /// Row offsets, lengths: a 1-d tensor or sequence of integers, copied.
 /// TypeError for anything else, ValueError for what does not fit 32 bits.

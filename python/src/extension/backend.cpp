@@ -86,17 +86,14 @@ class Backend {
                               nb::handle lse, nb::handle output_scale) const {
     const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
     const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
-    float scale = 0;
+    const FloatArgument scale(output_scale, "output_scale");
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
     args.q = q_view.pointer();
     args.k = k_view.pointer();
     args.v = v_view.pointer();
     args.out = out_view.pointer();
     args.lse = lse_view.pointer();
-    if (!output_scale.is_none()) {
-      scale = static_cast<float>(float_argument(output_scale, "output_scale"));
-      args.output_scale = &scale;
-    }
+    args.output_scale = scale.pointer();
     call_library([&] { return mla_run_prefill_new_tokens(backend_, &args); });
   }
 

@@ -48,10 +48,6 @@ class BatchArgument {
   bool has_context_lens_;
 };
 
-float float32_argument(nb::handle value, const char *name) {
-  return static_cast<float>(float_argument(value, name));
-}
-
 /// A layer of the library's; the Python object owns it.
 class Layer {
  public:
@@ -96,6 +92,7 @@ class Layer {
     const TensorArgument rope_view(k_pe, "k_pe");
     const TensorArgument cache_view(kv_cache, "kv_cache", Access::read, Bytes::fp8);
     const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
+    const FloatArgument scale(output_scale, "output_scale");
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     batch.fill(args);
     args.q = q_view.pointer();
@@ -107,11 +104,7 @@ class Layer {
     args.max_blocks = table.columns();
     args.out = out_view.pointer();
     args.lse = lse_view.pointer();
-    float scale = 0;
-    if (!output_scale.is_none()) {
-      scale = float32_argument(output_scale, "output_scale");
-      args.output_scale = &scale;
-    }
+    args.output_scale = scale.pointer();
     call_library([&] { return mla_layer_forward(layer_, &args); });
   }
 

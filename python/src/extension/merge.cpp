@@ -16,7 +16,7 @@ void merge_attn_states(nb::handle output, nb::handle prefix_output, nb::handle p
   const TensorArgument prefix_lse_view(prefix_lse, "prefix_lse");
   const TensorArgument suffix_output_view(suffix_output, "suffix_output");
   const TensorArgument suffix_lse_view(suffix_lse, "suffix_lse");
-  float scale = 0;
+  const FloatArgument scale(output_scale, "output_scale");
   mla_merge_args args = MLA_MERGE_ARGS_INIT;
   args.output = output_view.pointer();
   args.output_lse = output_lse_view.pointer();
@@ -28,10 +28,7 @@ void merge_attn_states(nb::handle output, nb::handle prefix_output, nb::handle p
     args.prefill_tokens_with_context =
         int64_argument(prefill_tokens_with_context, "prefill_tokens_with_context");
   }
-  if (!output_scale.is_none()) {
-    scale = static_cast<float>(float_argument(output_scale, "output_scale"));
-    args.output_scale = &scale;
-  }
+  args.output_scale = scale.pointer();
   call_library([&] { return mla_merge_attn_states(&args); });
 }
 
