@@ -37,19 +37,20 @@ final class LayerCacheTests: XCTestCase {
     XCTAssertTrue(cache.surroundingsAreIntact, what)
   }
 
-  func testBadInputIsRefusedByName() throws {
+  private func check(
+    _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
+    _ change: (inout mla_concat_and_cache_args) -> Void
+  ) {
     var random = SplitMix64(seed: 42)
-    func check(
-      _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
-      _ change: (inout mla_concat_and_cache_args) -> Void
-    ) {
-      let problem = CacheProblem(.bfloat16, cache, tokens, &random)
-      let before = problem.cache.bits
-      XCTAssertThrowsError(try problem.run(change: change), text) { error in
-        XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
-      }
-      XCTAssertEqual(problem.cache.bits, before, text)
+    let problem = CacheProblem(.bfloat16, cache, tokens, &random)
+    let before = problem.cache.bits
+    XCTAssertThrowsError(try problem.run(change: change), text) { error in
+      XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
     }
+    XCTAssertEqual(problem.cache.bits, before, text)
+  }
+
+  func testBadArgumentsAreRefusedByName() {
     for scale in [0, -1, Float.nan, .infinity] {
       check("cache_scale = ") { $0.cache_scale = scale }
     }
@@ -74,19 +75,23 @@ final class LayerCacheTests: XCTestCase {
         check("slot_mapping[3] = \(slot)") { $0.slot_mapping = slots.baseAddress }
       }
     }
+  }
+
+  private func check(
+    _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
+    _ field: WritableKeyPath<mla_concat_and_cache_args, UnsafePointer<mla_tensor>?>,
+    _ change: (inout mla_tensor) -> Void
+  ) {
     var changed = mla_tensor()
-    func check(
-      _ text: String, cache: CacheModel = .plain(.float8E4M3FN, scale: 0.125),
-      _ field: WritableKeyPath<mla_concat_and_cache_args, UnsafePointer<mla_tensor>?>,
-      _ change: @escaping (inout mla_tensor) -> Void
-    ) {
-      check(text, cache: cache) { args in
-        changed = args[keyPath: field]!.pointee
-        change(&changed)
-        args.num_slots = 0
-        withUnsafePointer(to: &changed) { args[keyPath: field] = $0 }
-      }
+    check(text, cache: cache) { args in
+      changed = args[keyPath: field]!.pointee
+      change(&changed)
+      args.num_slots = 0
+      withUnsafePointer(to: &changed) { args[keyPath: field] = $0 }
     }
+  }
+
+  func testBadTensorsAreRefusedByName() {
     check("k_pe.shape[1] = 6: must be 5", \.kv_cache) { $0.shape.2 -= 1 }
     check("kv_cache.shape[2] = 655: must be 656", cache: .dsMLA, \.kv_cache) { $0.shape.2 -= 1 }
     check("kv_cache.strides[1] = 657: must be even", cache: .dsMLA, \.kv_cache) {
