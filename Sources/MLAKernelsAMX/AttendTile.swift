@@ -16,16 +16,23 @@ import MLAShims
 /// A query's bits depend on its own row, the keys and `key_begin` alone, not on
 /// its place in the tile or on its neighbours.
 ///
-/// Error: products of bf16 are exact, sums fp32; probabilities carry 2.7e-6
-/// relative error from `exp2`, as their sum does, and are then rounded to bf16.
+/// Error of bf16: products are exact, sums fp32; probabilities carry 2.7e-6
+/// relative error from `fastExp2`, as their sum does, and are then rounded to bf16.
+///
+/// Error of fp16: products of queries and keys are exact, sums fp32; probabilities
+/// carry 1.6e-7 from `exp2`, then 2^-17 as they are split, and 2^-16 of a product with
+/// a value is left out. Without its fourth product a score would err by up to 2^-16 of
+/// its terms: 1e-3 where these add up to 80.
 @inline(never)
-func attendTile(_ args: UnsafePointer<mla_attend_args>?) {
+func attendTile<Operands: TileOperands>(
+  _: Operands.Type, _ args: UnsafePointer<mla_attend_args>?
+) {
   let a = args.unsafelyUnwrapped.pointee
   let saved = mla_vector_control()
   // A probability of 2^-130 is as good as 0, and 100 cycles cheaper. Tiles always
   // work like that.
   mla_set_vector_control(MLA_VECTOR_CONTROL_FLUSHING)
-  let call = TileCall(a)
+  let call = TileCall<Operands>(a)
   call.preparePanels()
   call.attendBlocks()
   for panel in 0..<call.panels { call.writePanel(panel) }
@@ -33,7 +40,7 @@ func attendTile(_ args: UnsafePointer<mla_attend_args>?) {
 }
 
 /// The arguments of a call, and what follows from them.
-struct TileCall {
+struct TileCall<Operands: TileOperands> {
   let args: mla_attend_args
   let layout: PackedLayout
   let scratch: TileScratch
@@ -46,7 +53,7 @@ struct TileCall {
   @inline(__always)
   init(_ args: mla_attend_args) {
     self.args = args
-    layout = PackedLayout(args.dims)
+    layout = PackedLayout(args.dims, parts: Operands.parts)
     scratch = TileScratch(args.scratch.unsafelyUnwrapped, layout)
     panels = (Int(args.num_queries) + panelQueries - 1) / panelQueries
     scale = max(abs(args.scale) * log2e, 1e-37)

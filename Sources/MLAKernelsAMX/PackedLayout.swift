@@ -8,6 +8,9 @@ typealias FloatVector = SIMD16<Float>
 /// Keys whose scores are computed together: two tiles, one above the other.
 @inline(__always) var groupKeys: Int { 32 }
 
+/// Neighbouring keys, whose probabilities share a row of a tile.
+@inline(__always) var pairsPerGroup: Int { groupKeys / 2 }
+
 /// Most queries of a call. All their panels pass over a block of keys before
 /// the next block is touched, so that blocks come from the L2 cache.
 @inline(__always) var queryTile: Int { 256 }
@@ -21,32 +24,39 @@ typealias FloatVector = SIMD16<Float>
 /// A whole tile of 16 rows of 64 bytes.
 @inline(__always) var tileBytes: Int { 1024 }
 
+/// Two tiles: one part of 32 rows of an operand.
+@inline(__always) var partBytes: Int { 2 * tileBytes }
+
 /// How head dimensions divide into tiles, and where things lie in a packed
-/// block. All tiles are left operands, contiguous, in the order of their use:
+/// block. All tiles are left operands, contiguous, those of a step together:
 ///
-///     keys    [group][depth step][2]   16 keys x 32 dims
-///     values  [value step][group][2]   16 dims x 32 keys, transposed
+///     keys    [group][depth step][part][2]   16 keys x 32 dims
+///     values  [value step][group][part][2]   16 dims x 32 keys, transposed
 struct PackedLayout {
+  /// Numbers of bf16 whose sum an element is, see `TileOperands`.
+  let parts: Int
   /// Steps of 32 dims in a dot product of query and key.
   let depthSteps: Int
   /// Steps of 32 dims in a row of values.
   let valueSteps: Int
 
   @inline(__always)
-  init(_ dims: mla_kernel_dims) {
+  init(_ dims: mla_kernel_dims, parts: Int) {
+    self.parts = parts
     depthSteps = (Int(dims.qk_head_dim) + 31) / 32
     valueSteps = (Int(dims.v_head_dim) + 31) / 32
   }
 
   /// Bytes from a group of keys to the next.
-  @inline(__always) var keyGroupBytes: Int { depthSteps * 2 * tileBytes }
-  /// Where 32 dims of a key lie.
+  @inline(__always) var keyGroupBytes: Int { depthSteps * parts * partBytes }
+  /// Where a part of 32 dims of a key lies.
   @inline(__always)
-  func keyOffset(step: Int, group: Int, row: Int) -> Int {
-    group * keyGroupBytes + (2 * step + row / 16) * tileBytes + row % 16 * 64
+  func keyOffset(step: Int, part: Int, group: Int, row: Int) -> Int {
+    group * keyGroupBytes + (step * parts + part) * partBytes + row / 16 * tileBytes
+      + row % 16 * 64
   }
   /// Bytes from a group of values to the next, of the same 32 dims.
-  @inline(__always) var valueGroupBytes: Int { 2 * tileBytes }
+  @inline(__always) var valueGroupBytes: Int { parts * partBytes }
   /// Bytes from 32 dims of values to the next 32.
   @inline(__always) var valueStepBytes: Int { groupsPerBlock * valueGroupBytes }
   @inline(__always) var valuesOffset: Int { groupsPerBlock * keyGroupBytes }
@@ -54,4 +64,6 @@ struct PackedLayout {
 }
 
 @inline(never)
-func packedBlockBytes(_ dims: mla_kernel_dims) -> Int64 { Int64(PackedLayout(dims).bytes) }
+func packedBlockBytes<Operands: TileOperands>(_: Operands.Type, _ dims: mla_kernel_dims) -> Int64 {
+  Int64(PackedLayout(dims, parts: Operands.parts).bytes)
+}

@@ -44,16 +44,17 @@ extension TileCall {
     prefetching next: UnsafeRawPointer, _ nextBytes: Int
   ) {
     let panel = scratch.panel(pass.panel)
-    let pairs = pass.groups * ProbabilityStream.pairsPerGroup
-    let valueTiles = previous.groups * layout.valueSteps
-    var stream = ProbabilityStream(
+    let pairs = pass.groups * pairsPerGroup
+    let groupProducts = layout.depthSteps * Operands.scoreProducts
+    let valueProducts = previous.groups * layout.valueSteps * Operands.valueProducts
+    var stream = ProbabilityStream<Operands>(
       panel.statistics, ring, probabilities: pass.probabilities, scale: scale)
-    var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * layout.depthSteps)
+    var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * groupProducts)
     var served = Served.someLost
     while served == .someLost {
       // Vector work is spread evenly over both products: it begins two groups late.
       stream.setPace(
-        pairs: pairs, over: max(pass.groups - 2, 0) * layout.depthSteps + valueTiles)
+        pairs: pairs, over: max(pass.groups - 2, 0) * groupProducts + valueProducts)
       served = score(pass, &stream, ring: &ring, prefetching: &ahead)
       if served == .someLost { stream.restart(panel.statistics, ring) }
     }
@@ -62,7 +63,7 @@ extension TileCall {
       stream.restart(panel.statistics, ring)
     }
     stream.knownPairs = pairs
-    stream.setPace(pairs: pairs - stream.pair, over: valueTiles)
+    stream.setPace(pairs: pairs - stream.pair, over: valueProducts)
     accumulate(previous, besides: &stream)
     stream.convert(upTo: pairs)
     stream.save(panel.statistics)
@@ -75,21 +76,21 @@ extension TileCall {
   /// Scores of all groups, and the probabilities of those that the stream gets to.
   @inline(__always)
   private func score(
-    _ pass: PanelPass, _ stream: inout ProbabilityStream, ring: inout ScoreRing,
+    _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>, ring: inout ScoreRing,
     prefetching ahead: inout Prefetch
   ) -> Served {
     let panel = scratch.panel(pass.panel)
-    let groupPairs = ProbabilityStream.pairsPerGroup
     panel.statistics.beginBlock()
     var served = Served.all
     for group in 0...pass.groups {
       if group < pass.groups {
         // The ring's oldest scores are about to be overwritten.
-        stream.convert(upTo: (group + 1 - ring.groups) * groupPairs)
+        stream.convert(upTo: (group + 1 - ring.groups) * pairsPerGroup)
         stream.beginProduct()
         multiplyRows(
-          pass.block + group * layout.keyGroupBytes, panel.queries, steps: layout.depthSteps,
-          into: ring.scores(group), prefetching: &ahead, besides: &stream)
+          Operands.self, pass.block + group * layout.keyGroupBytes, panel.queries,
+          steps: layout.depthSteps, into: ring.scores(group), prefetching: &ahead,
+          besides: &stream)
         maskIfNeeded(pass, group, ring.scores(group))
       }
       // A group late: these scores have reached the L1 cache, those just stored not.
@@ -106,7 +107,7 @@ extension TileCall {
           if isLost { return .someLost }
         }
       }
-      if served == .all { stream.knownPairs = (settled + 1) * groupPairs }
+      if served == .all { stream.knownPairs = (settled + 1) * pairsPerGroup }
     }
     return served
   }
@@ -118,9 +119,9 @@ extension TileCall {
     let outputs = scratch.panel(pass.panel).outputs
     for step in 0..<layout.valueSteps {
       multiplyValues(
-        pass.block + (layout.valuesOffset + step * layout.valueStepBytes), pass.probabilities,
-        groups: pass.groups, onto: outputs + step * 32 * TileScratch.rowBytes,
-        isFirst: pass.isFirst, besides: &work)
+        Operands.self, pass.block + (layout.valuesOffset + step * layout.valueStepBytes),
+        pass.probabilities, groups: pass.groups,
+        onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst, besides: &work)
     }
   }
 

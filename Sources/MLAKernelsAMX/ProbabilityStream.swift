@@ -12,7 +12,7 @@ struct NoWork: CompanionWork {
 
 /// Turns the scores of a panel's pass over a block into probabilities, some
 /// pairs of keys at a time, and sums them up before they are rounded.
-struct ProbabilityStream: CompanionWork {
+struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
   /// Pairs of keys that are done, of those whose scores and reference are known.
   private(set) var pair = 0
   var knownPairs = 0
@@ -29,8 +29,6 @@ struct ProbabilityStream: CompanionWork {
   private var evenSum1: FloatVector
   private var oddSum0: FloatVector
   private var oddSum1: FloatVector
-
-  @inline(__always) static var pairsPerGroup: Int { groupKeys / 2 }
 
   @inline(__always)
   init(
@@ -92,7 +90,8 @@ struct ProbabilityStream: CompanionWork {
     while pair < end {
       convertPair(
         ring.pair(pair),
-        (probabilities + pair * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self))
+        (probabilities + pair * Operands.parts * TileScratch.rowBytes)
+          .assumingMemoryBound(to: FloatVector.self))
       pair += 1
     }
   }
@@ -101,15 +100,23 @@ struct ProbabilityStream: CompanionWork {
   private mutating func convertPair(
     _ from: UnsafePointer<FloatVector>, _ to: UnsafeMutablePointer<FloatVector>
   ) {
-    let even0 = exp2(mla_multiply_add(from[0], scale, offset0))
-    let even1 = exp2(mla_multiply_add(from[1], scale, offset1))
-    let odd0 = exp2(mla_multiply_add(from[2], scale, offset0))
-    let odd1 = exp2(mla_multiply_add(from[3], scale, offset1))
+    var even0 = Operands.probability(mla_multiply_add(from[0], scale, offset0))
+    var even1 = Operands.probability(mla_multiply_add(from[1], scale, offset1))
+    var odd0 = Operands.probability(mla_multiply_add(from[2], scale, offset0))
+    var odd1 = Operands.probability(mla_multiply_add(from[3], scale, offset1))
     evenSum0 += even0
     evenSum1 += even1
     oddSum0 += odd0
     oddSum1 += odd1
-    to[0] = mla_pair_positive_bf16(even0, odd0)
-    to[1] = mla_pair_positive_bf16(even1, odd1)
+    for part in 0..<Operands.parts {
+      // A NaN need not come through: it is in the sum.
+      to[2 * part] = mla_pair_numbers_bf16(even0, odd0)
+      to[2 * part + 1] = mla_pair_numbers_bf16(even1, odd1)
+      if part + 1 == Operands.parts { break }
+      even0 = mla_remainder_of_numbers_bf16(even0)
+      even1 = mla_remainder_of_numbers_bf16(even1)
+      odd0 = mla_remainder_of_numbers_bf16(odd0)
+      odd1 = mla_remainder_of_numbers_bf16(odd1)
+    }
   }
 }

@@ -4,8 +4,8 @@ import MLAShims
 // Projection is the product of queries and keys with other rows: tokens are left
 // operands, weights right ones,
 //
-//     tokens   [group][step][2]   16 tokens x 32 elements
-//     weights  [group][step][2]   32 elements x 16 weights, turned
+//     tokens   [group][step][part][2]   16 tokens x 32 elements
+//     weights  [group][step][part][2]   32 elements x 16 weights, turned
 //
 // in groups of 32 rows and steps of 32 elements. 32 weights stay in the L1 cache
 // while all tokens are streamed past them.
@@ -13,63 +13,80 @@ import MLAShims
 // Cost: two left and two right operands for four products, sums stored once, and
 // 2.6 vector instructions beside a product's 16 cycles. The model of a core
 // (Tests/SoftwareAMX) puts a head's block of 512 keys at 0.89 of the tile unit's
-// rate, 0.86 with its share of packing tokens for four heads.
+// rate, 0.86 with its share of packing tokens for four heads; in fp16, which takes
+// four times the products, at 0.94 of the rate.
 //
-// Products of bf16 are exact, their sums fp32. Tiles must be configured: `project`
-// and `project_block` run between the attention kernel's `enter` and `leave`.
+// Products are exact, of fp16 as well, their sums fp32. Tiles must be configured:
+// `project` and `project_block` run between the attention kernel's `enter` and `leave`.
 
 /// Bytes of a group of 32 rows.
 @inline(__always)
-func rowGroupBytes(_ rowDim: Int64) -> Int { projectionSteps(rowDim) * 2 * tileBytes }
+func rowGroupBytes<Operands: TileOperands>(_: Operands.Type, _ rowDim: Int64) -> Int {
+  projectionSteps(rowDim) * Operands.parts * partBytes
+}
 
 @inline(__always)
 func projectionSteps(_ rowDim: Int64) -> Int { (Int(rowDim) + 31) / 32 }
 
 @inline(never)
-func packedRowsBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 {
-  (rows + 31) / 32 * Int64(rowGroupBytes(rowDim))
+func packedRowsBytes<Operands: TileOperands>(
+  _: Operands.Type, _ rows: Int64, _ rowDim: Int64
+) -> Int64 {
+  (rows + 31) / 32 * Int64(rowGroupBytes(Operands.self, rowDim))
 }
 
 @inline(never)
-func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
+func packTokens<Operands: TileOperands>(
+  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>?
+) {
   let a = args.unsafelyUnwrapped.pointee
-  let pitch = Int(a.row_stride) * 2
   for group in 0..<(Int(a.num_rows) + 31) / 32 {
-    packLeftRows(
-      a.rows.unsafelyUnwrapped + group * 32 * pitch, pitch: pitch, rowBytes: Int(a.row_dim) * 2,
-      rows: min(32, Int(a.num_rows) - group * 32), steps: projectionSteps(a.row_dim),
-      into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(a.row_dim))
+    rows(Operands.self, a, group).packLeft(
+      into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(Operands.self, a.row_dim))
   }
 }
 
 @inline(never)
-func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
+func packWeights<Operands: TileOperands>(
+  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>?
+) {
   let a = args.unsafelyUnwrapped.pointee
-  let pitch = Int(a.row_stride) * 2
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) {
     let spare = $0.baseAddress.unsafelyUnwrapped
     for group in 0..<(Int(a.num_rows) + 31) / 32 {
-      packRightRows(
-        a.rows.unsafelyUnwrapped + group * 32 * pitch, pitch: pitch, rowBytes: Int(a.row_dim) * 2,
-        rows: min(32, Int(a.num_rows) - group * 32), steps: projectionSteps(a.row_dim), signs: 0,
-        into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(a.row_dim), turning: spare)
+      rows(Operands.self, a, group).packRight(
+        signs: 0,
+        into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(Operands.self, a.row_dim),
+        turning: spare)
     }
   }
 }
 
+@inline(__always)
+private func rows<Operands: TileOperands>(
+  _: Operands.Type, _ a: mla_pack_rows_args, _ group: Int
+) -> RowSource<Operands> {
+  let first = group * 32 * Int(a.row_stride) * Operands.Element.bytes
+  return RowSource(
+    start: a.rows.unsafelyUnwrapped + first, stride: Int(a.row_stride), dim: Int(a.row_dim),
+    rows: min(32, Int(a.num_rows) - group * 32))
+}
+
 @inline(never)
-func project(_ args: UnsafePointer<mla_project_args>?) {
+func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla_project_args>?) {
   let a = args.unsafelyUnwrapped.pointee
   switch Int(a.out_format) {
-  case MLA_FORMAT_BFLOAT16: project(BFloat16Format.self, a)
-  case MLA_FORMAT_FLOAT16: project(Float16Format.self, a)
-  default: project(Float32Format.self, a)
+  case MLA_FORMAT_BFLOAT16: project(Operands.self, BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: project(Operands.self, Float16Format.self, a)
+  default: project(Operands.self, Float32Format.self, a)
   }
 }
 
 @inline(__always)
-private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_args) {
-  let groupBytes = rowGroupBytes(a.row_dim)
+private func project<Operands: TileOperands, Format: ElementFormat>(
+  _: Operands.Type, _: Format.Type, _ a: mla_project_args
+) {
+  let groupBytes = rowGroupBytes(Operands.self, a.row_dim)
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 32) {
     let products = $0.baseAddress.unsafelyUnwrapped
     for weight in stride(from: 0, to: Int(a.num_weights), by: 32) {
@@ -77,7 +94,7 @@ private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_arg
         var ahead = Prefetch.nothing
         var idle = NoWork()
         multiplyRows(
-          a.tokens.unsafelyUnwrapped + token / 32 * groupBytes,
+          Operands.self, a.tokens.unsafelyUnwrapped + token / 32 * groupBytes,
           a.weights.unsafelyUnwrapped + weight / 32 * groupBytes,
           steps: projectionSteps(a.row_dim), into: products, prefetching: &ahead, besides: &idle)
         for row in 0..<min(32, Int(a.num_tokens) - token) {

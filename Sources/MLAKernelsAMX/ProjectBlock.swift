@@ -7,20 +7,22 @@ import MLAShims
 /// turned, as packing does. The products of one 32 x 32 block are rounded and
 /// written while the tile unit works on the next.
 @inline(never)
-func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
+func projectBlock<Operands: TileOperands>(
+  _: Operands.Type, _ args: UnsafePointer<mla_project_block_args>?
+) {
   let a = args.unsafelyUnwrapped.pointee
-  let call = ProjectBlockCall(a)
+  let call = ProjectBlockCall<Operands>(a)
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 64 + lanes) {
     let buffers = $0.baseAddress.unsafelyUnwrapped
     if a.nope_dim > 0 {
       call.multiply(
         a.key_weights.unsafelyUnwrapped, count: a.nope_dim, buffers,
-        KeyWriter(layout: call.layout, packed: a.packed.unsafelyUnwrapped))
+        KeyWriter<Operands>(layout: call.layout, packed: a.packed.unsafelyUnwrapped))
     }
     call.writeRope()
     call.multiply(
       a.value_weights.unsafelyUnwrapped, count: a.dims.v_head_dim, buffers,
-      ValueWriter(
+      ValueWriter<Operands>(
         layout: call.layout, packed: a.packed.unsafelyUnwrapped, spare: buffers + 2 * 64))
   }
 }
@@ -35,7 +37,7 @@ private protocol ProductWriter {
 }
 
 /// Two keys a part.
-private struct KeyWriter: ProductWriter {
+private struct KeyWriter<Operands: TileOperands>: ProductWriter {
   let layout: PackedLayout
   let packed: UnsafeMutableRawPointer
 
@@ -44,16 +46,19 @@ private struct KeyWriter: ProductWriter {
     _ part: Int, of products: UnsafePointer<FloatVector>, step: Int, group: Int, keys: Int
   ) {
     for row in 2 * part..<2 * part + 2 {
-      mla_store_f32(
-        packed + layout.keyOffset(step: step, group: group, row: row),
-        row < keys
-          ? mla_join_bf16(products[2 * row], products[2 * row + 1]) : FloatVector(repeating: 0))
+      let low = Operands.rounded(products[2 * row])
+      let high = Operands.rounded(products[2 * row + 1])
+      for index in 0..<Operands.parts {
+        mla_store_f32(
+          packed + layout.keyOffset(step: step, part: index, group: group, row: row),
+          row < keys ? Operands.joined(index, low, high) : FloatVector(repeating: 0))
+      }
     }
   }
 }
 
 /// Two pairs of keys of 16 dims a part; a tile is turned once its last are there.
-private struct ValueWriter: ProductWriter {
+private struct ValueWriter<Operands: TileOperands>: ProductWriter {
   let layout: PackedLayout
   let packed: UnsafeMutableRawPointer
   let spare: UnsafeMutablePointer<FloatVector>
@@ -63,17 +68,19 @@ private struct ValueWriter: ProductWriter {
     _ part: Int, of products: UnsafePointer<FloatVector>, step: Int, group: Int, keys: Int
   ) {
     let half = part / 8
-    let tile =
-      (packed
-      + (layout.valuesOffset + step * layout.valueStepBytes + group * layout.valueGroupBytes
-        + half * tileBytes)).assumingMemoryBound(to: FloatVector.self)
     let zero = FloatVector(repeating: 0)
-    for pair in part % 8 * 2..<part % 8 * 2 + 2 {
-      let even = 2 * pair < keys ? products[4 * pair + half] : zero
-      let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero
-      tile[pair] = mla_pair_bf16(even, odd)
+    for index in 0..<Operands.parts {
+      let tile =
+        (packed
+        + (layout.valuesOffset + step * layout.valueStepBytes + group * layout.valueGroupBytes
+          + index * partBytes + half * tileBytes)).assumingMemoryBound(to: FloatVector.self)
+      for pair in part % 8 * 2..<part % 8 * 2 + 2 {
+        let even = 2 * pair < keys ? products[4 * pair + half] : zero
+        let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero
+        tile[pair] = Operands.paired(index, Operands.rounded(even), Operands.rounded(odd))
+      }
+      if part % 8 == 7 { transposeTile(tile, spare) }
     }
-    if part % 8 == 7 { transposeTile(tile, spare) }
   }
 }
 
@@ -103,14 +110,14 @@ private struct PendingProducts<Writer: ProductWriter>: CompanionWork {
   }
 }
 
-private struct ProjectBlockCall {
+private struct ProjectBlockCall<Operands: TileOperands> {
   let args: mla_project_block_args
   let layout: PackedLayout
 
   @inline(__always)
   init(_ args: mla_project_block_args) {
     self.args = args
-    layout = PackedLayout(args.dims)
+    layout = PackedLayout(args.dims, parts: Operands.parts)
   }
 
   /// - Parameter buffers: two blocks of products.
@@ -119,7 +126,7 @@ private struct ProjectBlockCall {
     _ weights: UnsafeRawPointer, count: Int64, _ buffers: UnsafeMutablePointer<FloatVector>,
     _ writer: Writer
   ) {
-    let groupBytes = rowGroupBytes(args.row_dim)
+    let groupBytes = rowGroupBytes(Operands.self, args.row_dim)
     var pending = PendingProducts(
       writer: writer, products: buffers, weightStep: 0, group: 0, keys: 0, part: 16)
     var buffer = 0
@@ -128,9 +135,9 @@ private struct ProjectBlockCall {
         let products = buffers + (buffer & 1) * 64
         var ahead = Prefetch.nothing
         multiplyRows(
-          args.tokens.unsafelyUnwrapped + group * groupBytes, weights + step * groupBytes,
-          steps: projectionSteps(args.row_dim), into: products, prefetching: &ahead,
-          besides: &pending)
+          Operands.self, args.tokens.unsafelyUnwrapped + group * groupBytes,
+          weights + step * groupBytes, steps: projectionSteps(args.row_dim), into: products,
+          prefetching: &ahead, besides: &pending)
         pending.finish()
         pending = PendingProducts(
           writer: writer, products: products, weightStep: step, group: group,
@@ -148,18 +155,22 @@ private struct ProjectBlockCall {
     for key in 0..<(Int(args.num_keys) + groupKeys - 1) / groupKeys * groupKeys {
       let exists = key < Int(args.num_keys)
       for step in nope / 32..<layout.depthSteps {
-        let target =
-          args.packed.unsafelyUnwrapped
-          + layout.keyOffset(step: step, group: key / groupKeys, row: key % groupKeys)
         let first = max(nope - step * 32, 0)
         let done = max(step * 32 - nope, 0)
-        let part =
-          exists && rope > done
-          ? loadTail(
-            Float32Format.self,
-            args.rope.unsafelyUnwrapped + (key * Int(args.rope_stride) + done) * 2,
-            (rope - done) * 2) : FloatVector(repeating: 0)
-        storeBytes(part, target + first * 2, 64 - first * 2)
+        for part in 0..<Operands.parts {
+          let target =
+            args.packed.unsafelyUnwrapped
+            + layout.keyOffset(
+              step: step, part: part, group: key / groupKeys, row: key % groupKeys)
+          let elements =
+            exists && rope > done
+            ? Operands.elements(
+              part,
+              args.rope.unsafelyUnwrapped
+                + (key * Int(args.rope_stride) + done) * Operands.Element.bytes,
+              (rope - done) * Operands.Element.bytes) : FloatVector(repeating: 0)
+          storeBytes(elements, target + first * 2, 64 - first * 2)
+        }
       }
     }
   }

@@ -24,7 +24,7 @@ struct ScoreRing {
   /// Scores of two neighbouring keys.
   @inline(__always)
   func pair(_ pair: Int) -> UnsafePointer<FloatVector> {
-    let inRing = pair & (groups * ProbabilityStream.pairsPerGroup - 1)
+    let inRing = pair & (groups * pairsPerGroup - 1)
     return UnsafePointer(
       (start + inRing * 2 * TileScratch.rowBytes).assumingMemoryBound(to: FloatVector.self))
   }

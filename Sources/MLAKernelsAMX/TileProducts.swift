@@ -4,63 +4,117 @@ import MLAShims
 // operands are loaded for four products, so loads never outlast the products.
 // Left operands come from the packed block and are streamed, for they outnumber
 // what the L1 cache holds; right operands stay in it.
+//
+// Where operands have two parts, a step multiplies each with each, the smallest
+// first. One pair of operands stays from four products to the next:
+//
+//     left       second  first  first   second
+//     right      first   first  second  second
+//     loads      2 + 2   2      2       2        10 for 16 products of scores
+//                                                 8 for 12 of values
 
 /// 32 rows against 32 rows, S^T = K Q^T or latents against weights: fp32
 /// [32 left rows][32 right rows].
 @inline(__always)
-func multiplyRows<Work: CompanionWork>(
-  _ leftRows: UnsafeRawPointer, _ rightRows: UnsafeRawPointer, steps: Int,
+func multiplyRows<Operands: TileOperands, Work: CompanionWork>(
+  _: Operands.Type, _ leftRows: UnsafeRawPointer, _ rightRows: UnsafeRawPointer, steps: Int,
   into products: UnsafeMutableRawPointer, prefetching ahead: inout Prefetch,
   besides work: inout Work
 ) {
   clearAccumulators()
   var left = leftRows
-  var right = rightRows
+  var right = RightOperand(first: rightRows, pitch: 64, second: tileBytes, nextPart: partBytes)
   for _ in 0..<steps {
-    mla_tile_stream_4(left, 64)
-    mla_tile_stream_5(left + tileBytes, 64)
-    mla_tile_load_6(right, 64)
-    mla_tile_load_7(right + tileBytes, 64)
-    multiplyOperands()
-    left += 2 * tileBytes
-    right += 2 * tileBytes
-    ahead.step()
-    work.step()
+    multiplyStep(
+      left, right, products: Operands.scoreProducts, prefetching: &ahead, besides: &work)
+    left += Operands.parts * partBytes
+    right.first += Operands.parts * partBytes
   }
   storeAccumulators(products)
 }
 
 /// O^T += V^T P^T for 32 dims of values and the given groups of keys.
 @inline(__always)
-func multiplyValues<Work: CompanionWork>(
-  _ values: UnsafeRawPointer, _ probabilities: UnsafeRawPointer, groups: Int,
+func multiplyValues<Operands: TileOperands, Work: CompanionWork>(
+  _: Operands.Type, _ values: UnsafeRawPointer, _ probabilities: UnsafeRawPointer, groups: Int,
   onto outputs: UnsafeMutableRawPointer, isFirst: Bool, besides work: inout Work
 ) {
   if isFirst { clearAccumulators() } else { loadAccumulators(outputs) }
+  var ahead = Prefetch.nothing
   var left = values
-  var right = probabilities
+  let pitch = Operands.parts * TileScratch.rowBytes
+  var right = RightOperand(
+    first: probabilities, pitch: Int64(pitch), second: 64, nextPart: TileScratch.rowBytes)
   for _ in 0..<groups {
-    mla_tile_stream_4(left, 64)
-    mla_tile_stream_5(left + tileBytes, 64)
-    mla_tile_load_6(right, rowPitch)
-    mla_tile_load_7(right + 64, rowPitch)
-    multiplyOperands()
-    left += 2 * tileBytes
-    right += TileScratch.probabilityGroupBytes
-    work.step()
+    multiplyStep(
+      left, right, products: Operands.valueProducts, prefetching: &ahead, besides: &work)
+    left += Operands.parts * partBytes
+    right.first += groupKeys / 2 * pitch
   }
   storeAccumulators(outputs)
 }
 
-@inline(__always) private var rowPitch: Int64 { 128 }
+/// Where the tiles of a step's right operands lie.
+private struct RightOperand {
+  var first: UnsafeRawPointer
+  /// Bytes from a tile's row to the next.
+  let pitch: Int64
+  /// Bytes from the first tile of a part to the second.
+  let second: Int
+  let nextPart: Int
+}
+
+/// A step: `products` times four products, one of them where operands have one part.
+@inline(__always)
+private func multiplyStep<Work: CompanionWork>(
+  _ left: UnsafeRawPointer, _ right: RightOperand, products: Int,
+  prefetching ahead: inout Prefetch, besides work: inout Work
+) {
+  if products > 1 {
+    streamLeft(left + partBytes)
+    loadRight(right, part: 0)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    streamLeft(left)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    loadRight(right, part: 1)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    if products > 3 {
+      streamLeft(left + partBytes)
+      multiplyOperands(prefetching: &ahead, besides: &work)
+    }
+  } else {
+    streamLeft(left)
+    loadRight(right, part: 0)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+  }
+}
 
 @inline(__always)
-private func multiplyOperands() {
+private func streamLeft(_ p: UnsafeRawPointer) {
+  mla_tile_stream_4(p, 64)
+  mla_tile_stream_5(p + tileBytes, 64)
+}
+
+@inline(__always)
+private func loadRight(_ right: RightOperand, part: Int) {
+  let p = right.first + part * right.nextPart
+  mla_tile_load_6(p, right.pitch)
+  mla_tile_load_7(p + right.second, right.pitch)
+}
+
+@inline(__always)
+private func multiplyOperands<Work: CompanionWork>(
+  prefetching ahead: inout Prefetch, besides work: inout Work
+) {
   mla_tile_dot_bf16_0_4_6()
   mla_tile_dot_bf16_1_4_7()
   mla_tile_dot_bf16_2_5_6()
   mla_tile_dot_bf16_3_5_7()
+  ahead.step()
+  work.step()
 }
+
+@inline(__always) private var rowPitch: Int64 { 128 }
 
 @inline(__always)
 private func clearAccumulators() {

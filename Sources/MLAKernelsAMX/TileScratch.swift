@@ -3,8 +3,8 @@ import MLAKernelABI
 /// What a call keeps beside its registers. Rows of 32 queries are 128 bytes, and
 /// dense, so that neither score nor probability tiles collide in the L1 cache.
 ///
-///     scores         [block's groups][32 keys][32 queries] fp32
-///     probabilities  [2][block's key pairs][32 queries]    pairs of bf16
+///     scores         [block's groups][32 keys][32 queries]    fp32
+///     probabilities  [2][block's key pairs][part][32 queries] pairs of bf16
 ///     spare          one tile, for turning
 ///     panels         [queryTile / 32], see `Panel`
 struct TileScratch {
@@ -16,14 +16,12 @@ struct TileScratch {
 
   @inline(__always) static var rowBytes: Int { 4 * panelQueries }
   @inline(__always) static var scoreGroupBytes: Int { groupKeys * rowBytes }
-  @inline(__always) static var probabilityGroupBytes: Int { groupKeys / 2 * rowBytes }
 
   @inline(__always)
   init(_ start: UnsafeMutableRawPointer, _ layout: PackedLayout) {
     self.start = start
     self.layout = layout
-    let buffer = groupsPerBlock * TileScratch.probabilityGroupBytes
-    scores = start + 2 * buffer
+    scores = start + 2 * TileScratch.probabilityBytes(layout)
     spare = scores + groupsPerBlock * TileScratch.scoreGroupBytes
     firstPanel = spare + tileBytes
   }
@@ -31,7 +29,12 @@ struct TileScratch {
   /// One buffer is filled while the other is multiplied with values.
   @inline(__always)
   func probabilities(_ index: Int) -> UnsafeMutableRawPointer {
-    start + (index & 1) * groupsPerBlock * TileScratch.probabilityGroupBytes
+    start + (index & 1) * TileScratch.probabilityBytes(layout)
+  }
+
+  @inline(__always)
+  private static func probabilityBytes(_ layout: PackedLayout) -> Int {
+    keyBlock / 2 * layout.parts * rowBytes
   }
 
   @inline(__always)
@@ -42,14 +45,14 @@ struct TileScratch {
 }
 
 @inline(never)
-func scratchBytes(_ dims: mla_kernel_dims) -> Int64 {
+func scratchBytes<Operands: TileOperands>(_: Operands.Type, _ dims: mla_kernel_dims) -> Int64 {
   let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
-  return Int64(TileScratch(start, PackedLayout(dims)).bytes)
+  return Int64(TileScratch(start, PackedLayout(dims, parts: Operands.parts)).bytes)
 }
 
 /// 32 queries and their running softmax, from the first key to the last.
 ///
-///     queries     [depth step][2]          right operands: 32 dims x 16 queries
+///     queries     [depth step][part][2]    right operands: 32 dims x 16 queries
 ///     outputs     [v_head_dim][32]         fp32, not yet divided by the sum
 ///     statistics  see `PanelStatistics`
 struct Panel {
@@ -60,13 +63,13 @@ struct Panel {
   @inline(__always)
   init(_ start: UnsafeMutableRawPointer, _ layout: PackedLayout) {
     queries = start
-    outputs = queries + layout.depthSteps * 2 * tileBytes
+    outputs = queries + layout.depthSteps * layout.parts * partBytes
     statistics = PanelStatistics(outputs + layout.valueSteps * 32 * TileScratch.rowBytes)
   }
 
   @inline(__always)
   static func bytes(_ layout: PackedLayout) -> Int {
-    layout.depthSteps * 2 * tileBytes + layout.valueSteps * 32 * TileScratch.rowBytes
-      + PanelStatistics.bytes
+    layout.depthSteps * layout.parts * partBytes
+      + layout.valueSteps * 32 * TileScratch.rowBytes + PanelStatistics.bytes
   }
 }

@@ -5,6 +5,8 @@ import XCTest
 
 /// One call of the AMX attention kernel on one head of one request.
 struct AttentionCase {
+  /// Of q, k and v.
+  var input = ElementFormat.bfloat16
   var qkDim = 192
   var vDim = 128
   var queries = 1
@@ -15,13 +17,15 @@ struct AttentionCase {
   /// Of the scaled scores.
   var deviation = 1.0
   var scale: Double?
-  var format = ElementFormat.bfloat16
+  /// Of the output; nil: the inputs'.
+  var format: ElementFormat?
   /// Of an fp8 output.
   var multiplier: Float = 1
   var wantsLSE = true
   var seed: UInt64 = 1
 
   var range: Range<Int> { keyRange ?? 0..<keys }
+  var usedFormat: ElementFormat { format ?? input }
   var usedScale: Double { scale ?? deviation / Double(qkDim).squareRoot() }
 }
 
@@ -33,9 +37,9 @@ struct AttentionTensors {
   /// Rows lie apart, with NaN between them and pages nobody may touch at the end.
   init(_ attention: AttentionCase) {
     var random = SplitMix64(seed: attention.seed)
-    q = PoisonedTensor(.bfloat16, rows: attention.queries, dim: attention.qkDim, rowGap: 3)
-    k = PoisonedTensor(.bfloat16, rows: attention.keys, dim: attention.qkDim, rowGap: 1)
-    v = PoisonedTensor(.bfloat16, rows: attention.keys, dim: attention.vDim, rowGap: 5)
+    q = PoisonedTensor(attention.input, rows: attention.queries, dim: attention.qkDim, rowGap: 3)
+    k = PoisonedTensor(attention.input, rows: attention.keys, dim: attention.qkDim, rowGap: 1)
+    v = PoisonedTensor(attention.input, rows: attention.keys, dim: attention.vDim, rowGap: 5)
     q.fillNormal(&random)
     k.fillNormal(&random)
     v.fillNormal(&random)
@@ -47,14 +51,14 @@ struct AttentionResult {
   let lse: [Float]
 }
 
-/// The kernel behind its table entry, with tiles configured around each call.
+/// A kernel behind its table entry, with tiles configured around each call.
 struct AMXKernel {
   let entry: mla_attention_kernel
 
-  init() {
+  init(_ input: ElementFormat = .bfloat16) {
     var table = mla_kernel_table()
     fillAMXKernels(&table)
-    entry = table.bf16
+    entry = input == .float16 ? table.fp16 : table.bf16
   }
 
   /// Packs the keys and attends tile by tile of `tile` queries, each call of the
@@ -65,7 +69,7 @@ struct AMXKernel {
   ) -> AttentionResult {
     let dims = mla_kernel_dims(
       qk_head_dim: Int64(attention.qkDim), v_head_dim: Int64(attention.vDim))
-    let out = PoisonedTensor(attention.format, rows: attention.queries, dim: attention.vDim, rowGap: 7)
+    let out = PoisonedTensor(attention.usedFormat, rows: attention.queries, dim: attention.vDim, rowGap: 7)
     var lse = [Float](repeating: .nan, count: attention.queries)
     let packed = pack(attention, tensors, dims)
     let scratch = dirtyMemory(Int(entry.scratch_bytes(dims)))
@@ -88,8 +92,8 @@ struct AMXKernel {
         args.key_end = Int64(attention.range.upperBound)
         args.causal_offset = attention.causalOffset.map { Int64($0 + first) } ?? Int64.max / 2
         args.scale = Float(attention.usedScale)
-        args.format = ElementFormat.bfloat16.rawValue
-        args.out_format = attention.format.rawValue
+        args.format = attention.input.rawValue
+        args.out_format = attention.usedFormat.rawValue
         args.out_multiplier = attention.multiplier
         args.out = out.pointer(row: first)
         args.out_stride = Int64(out.rowStride)
@@ -118,7 +122,7 @@ struct AMXKernel {
       args.k_stride = Int64(tensors.k.rowStride)
       args.v_stride = Int64(tensors.v.rowStride)
       args.num_keys = Int64(min(block, attention.keys - index * block))
-      args.format = ElementFormat.bfloat16.rawValue
+      args.format = attention.input.rawValue
       args.packed = packed + index * bytes
       entry.pack(&args)
     }

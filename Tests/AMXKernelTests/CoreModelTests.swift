@@ -14,19 +14,43 @@ final class CoreModelTests: XCTestCase {
 
   /// Whatever the scores, a block's reference is raised once at most.
   func testNoOrderOfScoresCostsMuchMoreThanRandomOnes() {
-    let random = cost(.random)
-    XCTAssertGreaterThan(Double(random.products) * 16 / random.cycles, 0.75)
+    let several = AttentionCase(queries: 64, keys: 1024)
+    check(several, beyond: 0.75, upTo: 1.3)
+    let single = AttentionCase(input: .float16, queries: 32, keys: 512)
+    check(single, beyond: 0.85, upTo: 1.2)
+  }
+
+  /// The call on random scores keeps the tile unit multiplying for more than
+  /// `fraction` of the time; others take at most `ratio` times as long.
+  private func check(_ attention: AttentionCase, beyond fraction: Double, upTo ratio: Double) {
+    let what = "\(attention.input.name), \(attention.queries) queries, \(attention.keys) keys"
+    let random = cost(attention, .random)
+    let multiplying = Double(random.products) * 16 / random.cycles
+    XCTAssertGreaterThan(multiplying, fraction, what)
+    print("\(what): \(random.cycles) cycles, \(multiplying) of the tile unit's rate")
     for scores in Scores.allCases where scores != .random {
-      let ratio = cost(scores).cycles / random.cycles
-      XCTAssertLessThanOrEqual(ratio, 1.3, "\(scores)")
-      print("\(scores): \(ratio) of random scores' cost")
+      let times = cost(attention, scores).cycles / random.cycles
+      XCTAssertLessThanOrEqual(times, ratio, "\(what), \(scores)")
+      print("\(what), \(scores): \(times) of random scores' cost")
     }
+  }
+
+  /// Products of two parts are three to four times those of one, and hide vector
+  /// work all the better.
+  func testFloat16() {
+    let cases = [ElementFormat.bfloat16, .float16].map {
+      cost(AttentionCase(input: $0, queries: 64, keys: 1024), .random)
+    }
+    let times = cases[1].cycles / cases[0].cycles
+    XCTAssertLessThan(times, 3.4)
+    XCTAssertGreaterThan(Double(cases[1].products) * 16 / cases[1].cycles, 0.9)
+    print("fp16: \(cases[1].cycles) cycles, \(times) times bf16's")
   }
 
   private enum Scores: CaseIterable { case random, allEqual, far, growing, outlier, latestOutlier }
 
-  private func cost(_ scores: Scores) -> core_model_result {
-    var attention = AttentionCase(queries: 64, keys: 1024)
+  private func cost(_ attention: AttentionCase, _ scores: Scores) -> core_model_result {
+    var attention = attention
     if scores == .far { attention.deviation = 1e4 }
     let tensors = AttentionTensors(attention)
     for row in 0..<attention.queries { tensors.q[row, 0, 0] = 1 }
@@ -42,7 +66,7 @@ final class CoreModelTests: XCTestCase {
       }
     }
     var result = core_model_result()
-    _ = AMXKernel().run(attention, tensors) { attend in
+    _ = AMXKernel(attention.input).run(attention, tensors) { attend in
       core_model_begin()
       attend()
       result = core_model_end()
@@ -54,10 +78,17 @@ final class CoreModelTests: XCTestCase {
   func testUpProjection() {
     var table = mla_kernel_table()
     fillAMXKernels(&table)
+    checkUpProjection(table.bf16, table.bf16_projection, .bfloat16, products: 1)
+    checkUpProjection(table.fp16, table.fp16_projection, .float16, products: 4)
+  }
+
+  private func checkUpProjection(
+    _ attention: mla_attention_kernel, _ projection: mla_projection_kernel,
+    _ format: ElementFormat, products parts: UInt64
+  ) {
     var random = SplitMix64(seed: 1)
     let problem = BlockProjection(
-      table.bf16, table.bf16_projection, .bfloat16, keys: 512, nope: 128, rope: 64, v: 128,
-      rank: 512, &random)
+      attention, projection, format, keys: 512, nope: 128, rope: 64, v: 128, rank: 512, &random)
     var result = core_model_result()
     _ = problem.fused { project in
       core_model_begin()
@@ -65,15 +96,17 @@ final class CoreModelTests: XCTestCase {
       result = core_model_end()
     }
     let perProduct = 16 * 16 * 32
-    let products = UInt64(512 * 256 * 512 / perProduct)
+    let steps = UInt64(512 * 256 * 512 / perProduct / 4)
+    let products = steps * 4 * parts
     XCTAssertEqual(result.products, products)
-    // Two left and two right operands for four products, sums stored once.
-    XCTAssertEqual(result.tile_loads, products)
-    XCTAssertEqual(result.tile_stores, products / 16)
+    // Two left and two right operands for four products, two of them anew for each
+    // four more; sums stored once.
+    XCTAssertEqual(result.tile_loads, steps * (2 + 2 * parts))
+    XCTAssertEqual(result.tile_stores, steps / 4)
     // Vector work must fit beside products of 16 cycles.
     XCTAssertLessThan(result.vector_arithmetic, 4 * products)
     let fraction = Double(products) * 16 / result.cycles
     XCTAssertGreaterThan(fraction, 0.8)
-    print("up-projection: \(fraction) of the tile unit's rate")
+    print("up-projection of \(format.name): \(fraction) of the tile unit's rate")
   }
 }

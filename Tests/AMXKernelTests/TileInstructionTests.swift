@@ -13,7 +13,7 @@ final class TileInstructionTests: XCTestCase {
   private func count(_ attention: AttentionCase) -> software_amx_counters {
     let tensors = AttentionTensors(attention)
     software_amx_reset_counters()
-    _ = AMXKernel().run(attention, tensors)
+    _ = AMXKernel(attention.input).run(attention, tensors)
     return software_amx_read_counters()
   }
 
@@ -31,6 +31,20 @@ final class TileInstructionTests: XCTestCase {
     XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
     XCTAssertEqual(two.configures, 1)
     XCTAssertEqual(two.releases, 1)
+  }
+
+  /// Of fp16 four products of scores and three with values, for which two operands
+  /// change each time.
+  func testWholeBlockOfFloat16() {
+    let one = count(AttentionCase(input: .float16, queries: 256, keys: 512))
+    let two = count(AttentionCase(input: .float16, queries: 256, keys: 1024))
+    let panels: UInt64 = 8
+    XCTAssertEqual(two.products - one.products, panels * (4 * 384 + 3 * 256))
+    // Of 96 steps of scores three pairs of left operands, of 64 of values two.
+    XCTAssertEqual(two.streaming_loads - one.streaming_loads, panels * (96 * 6 + 64 * 4))
+    // Of each step two pairs of right operands, and the outputs once.
+    XCTAssertEqual(two.loads - one.loads, panels * (96 * 4 + 64 * 4 + 16))
+    XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
   }
 
   /// Keys that no query of a panel sees cost it nothing.

@@ -24,10 +24,10 @@ final class ExponentialTests: XCTestCase {
     }
   }
 
-  /// Half of the polynomial's relative error, and fp32's rounding of the sum and
-  /// its logarithm.
+  /// The polynomial's relative error, of 2^0 as of any other power, and fp32's
+  /// rounding of the sum and its logarithm.
   private static func bound(_ kernelCase: KernelCase) -> Double {
     let amxTiles = kernelCase.isaName == "amx" && kernelCase.format == .bfloat16
-    return amxTiles ? 1.7e-6 : 3e-7
+    return amxTiles ? 2.9e-6 : 3e-7
   }
 }

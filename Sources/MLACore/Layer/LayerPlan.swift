@@ -97,7 +97,7 @@ private struct FormedSpans {
   var absorbed: [RequestSpan] = []
 
   init(_ batch: LayerBatch, _ config: LayerConfig, _ kernel: mla_attention_kernel) {
-    let cost = FormCost.of(kernel)
+    let cost = FormCost.of(kernel, config.type)
     for (span, contextLen) in zip(batch.spans, batch.contextLens) where span.queryCount > 0 {
       switch config.form(newTokens: span.queryCount, contextLen: contextLen, cost) {
       case .upProjected: upProjected.append(span)

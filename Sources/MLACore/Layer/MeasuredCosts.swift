@@ -1,7 +1,7 @@
 import MLAKernelABI
 
 extension FormCost {
-  /// What work costs on a kernel's family.
+  /// What work costs with a dtype's kernel.
   ///
   /// The numbers stand here instead of being measured at run time, so that a request
   /// takes the same form, and has the same bits, whatever else the machine is doing.
@@ -11,9 +11,14 @@ extension FormCost {
   ///
   /// AMX is computed: 512 products a cycle at 2 GHz, of which projections and
   /// attention reach two thirds; packing by the 90 cycles that a key and value of 320
-  /// elements take; a result is loaded, merged and stored as on AVX-512.
-  static func of(_ kernel: mla_attention_kernel) -> FormCost {
+  /// elements take; a result is loaded, merged and stored as on AVX-512. In fp16 each
+  /// product is four, with a value three, and packing makes two operands of one.
+  static func of(_ kernel: mla_attention_kernel, _ type: ElementType) -> FormCost {
     switch Int(kernel.family) {
+    case MLA_FAMILY_AMX where type == .float16:
+      FormCost(
+        lanes: 32, project: 0.0060, attend: 0.0054, attendLatents: 0.0053, packLatents: 0.28,
+        latentResult: 1.6)
     case MLA_FAMILY_AMX:
       FormCost(
         lanes: 32, project: 0.0015, attend: 0.0015, attendLatents: 0.0015, packLatents: 0.14,

@@ -58,15 +58,32 @@ MLA_TILE_DOT(3, 5, 7)
 #undef MLA_TILE_STORE
 #undef MLA_TILE_DOT
 
-// Rounds two vectors of positive numbers to bf16, ties away from zero, and
-// pairs them lane by lane: low in bits 0-15. Four instructions that any vector
-// port runs, where the conversion and its permutation want the tiles' own port.
-MLA_INLINE mla_f32v mla_pair_positive_bf16(mla_f32v low, mla_f32v high) {
+// Rounds two vectors to bf16, ties away from zero, and pairs them lane by lane:
+// low in bits 0-15. No NaN survives. Four instructions that any vector port
+// runs, where the conversion and its permutation want the tiles' own port.
+MLA_INLINE mla_f32v mla_pair_numbers_bf16(mla_f32v low, mla_f32v high) {
   const __m512i half = _mm512_set1_epi32(0x8000);
   const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
   const __m512i l = _mm512_srli_epi32(_mm512_add_epi32((__m512i)low, half), 16);
   const __m512i h = _mm512_add_epi32((__m512i)high, half);
   return (mla_f32v)_mm512_ternarylogic_epi32(upper, h, l, 0xca);  // upper ? h : l
+}
+
+// What is left of numbers that are rounded like this.
+MLA_INLINE mla_f32v mla_remainder_of_numbers_bf16(mla_f32v v) {
+  const __m512i rounded = _mm512_add_epi32((__m512i)v, _mm512_set1_epi32(0x8000));
+  return v - (mla_f32v)_mm512_and_epi32(rounded, _mm512_set1_epi32((int)0xffff0000u));
+}
+
+// Rounds to the nearest bf16.
+MLA_INLINE mla_f32v mla_round_bf16(mla_f32v v) {
+  const __m512i bits = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));
+  return (mla_f32v)_mm512_slli_epi32(bits, 16);
+}
+
+// Rounds to the nearest fp16.
+MLA_INLINE mla_f32v mla_round_f16(mla_f32v v) {
+  return (mla_f32v)_mm512_cvtph_ps(_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 }
 
 // Rounds two vectors to bf16, side by side: low in the lower half.
