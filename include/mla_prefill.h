@@ -601,8 +601,8 @@ typedef struct mla_new_tokens_args {
       scale), -inf for a token without keys. May be NULL. */
   const mla_tensor *lse;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
-      finite and above 0; only and always with an fp8_e4m3 out, and only where
-      mla_supports_quant_output() says 1. May be NULL. */
+      above 0 and at most 2^126; only and always with an fp8_e4m3 out, and only
+      where mla_supports_quant_output() says 1. May be NULL. */
   const float *output_scale;
   /** Scratch of at least mla_workspace_size() bytes; may be NULL with size 0:
       then the library's own is used. */
@@ -685,8 +685,8 @@ typedef struct mla_merge_args {
   const mla_tensor *suffix_lse;
   /** Tokens from this one on have no prefix: suffix is copied. -1: all have. */
   int64_t prefill_tokens_with_context;
-  /** output = merged / *output_scale, saturated; finite and above 0; only and
-      always with an fp8 output. May be NULL. */
+  /** output = merged / *output_scale, saturated; above 0 and at most 2^126; only
+      and always with an fp8 output. May be NULL. */
   const float *output_scale;
   /** NULL on CPU. */
   void *stream;
@@ -922,7 +922,8 @@ typedef struct mla_layer_forward_args {
   /** NULL on CPU. */
   void *stream;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
-      finite and above 0; only and always with an fp8_e4m3 out. May be NULL. */
+      above 0 and at most 2^126; only and always with an fp8_e4m3 out. May be
+      NULL. */
   const float *output_scale;
 } mla_layer_forward_args;
 

@@ -166,8 +166,9 @@ def test_quantized_output(name):
         backend.run_prefill_new_tokens(
             **tensors, return_softmax_lse=False, out=exact, output_scale=1.0
         )
-    with pytest.raises(ValueError, match="output_scale = 0.0: must be finite and above 0"):
-        backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, output_scale=0.0)
+    for scale in (0.0, 1e38):
+        with pytest.raises(ValueError, match="output_scale = .*: must be above 0 and at most 2"):
+            backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, output_scale=scale)
 
 
 def test_keys_of_quantized_output():

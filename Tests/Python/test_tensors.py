@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from reference import Problem, check_from_many_threads
-from test_backends import backend_for
+from test_backends import backend_for, quantized
 
 import mla_prefill
 from mla_prefill import MLAPrefillBackendEnum, PrefillMetadata, _core, merge_attn_states
@@ -190,6 +190,23 @@ def test_merge_names_its_arguments():
             merge_attn_states(*tensors)
     merge_attn_states(out, out + 1, lse, out + 3, lse, None, 2)
     assert (out[:2] == 2).all() and (out[2] == 3).all()
+
+
+def test_quantized_merge():
+    random = np.random.default_rng(3)
+
+    def numbers(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
+    sides = numbers(90, 3, 20), numbers(3, 90), numbers(90, 3, 20), numbers(3, 90)
+    exact = np.zeros((90, 3, 20), np.float32)
+    merge_attn_states(exact, *sides)
+    rows = np.zeros((90, 3, 25), ml_dtypes.float8_e4m3fn)
+    for scale in (0.004, 0.7):
+        merge_attn_states(rows[..., :20], *sides, output_scale=scale)
+        codes = rows.view(np.uint8)
+        assert (codes[..., :20] == quantized(exact, scale).view(np.uint8)).all()
+        assert (codes[..., 20:] == 0).all()
 
 
 def test_bfloat16_of_ml_dtypes_merges():

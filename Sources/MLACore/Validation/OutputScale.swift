@@ -2,14 +2,18 @@
 public struct OutputScale: Sendable {
   public let value: Float
 
+  /// Its inverse is the smallest normal number: kernels that flush subnormal ones
+  /// would multiply by 0.
+  private static let largest: Float = 0x1p126
+
   /// What a result is multiplied by.
   var multiplier: Float { quantizingMultiplier(value) }
 
   /// nil where there is none. An output of fp8 has one, no other has.
   init?(_ pointer: UnsafePointer<Float>?, for output: TensorView) throws(MLAError) {
     let value = pointer?.pointee
-    if let value, !value.isFinite || value <= 0 {
-      throw .invalid("output_scale", value, "must be finite and above 0")
+    if let value, !(value > 0 && value <= Self.largest) {
+      throw .invalid("output_scale", value, "must be above 0 and at most 2^126")
     }
     guard (output.type == .float8E4M3) == (value != nil) else {
       throw .invalid(
