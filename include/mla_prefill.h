@@ -961,8 +961,9 @@ typedef struct mla_concat_and_cache_args {
       wider than kv_c_normed. */
   const mla_tensor *k_pe;
   /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
-      slot_mapping[i] % block_size, nowhere if it is -1. No slot twice. Tokens
-      from num_slots on are not read. May be NULL where num_slots is 0. */
+      slot_mapping[i] % block_size, nowhere if it is -1. Of tokens with the same
+      slot the last has it. Tokens from num_slots on are not read. May be NULL
+      where num_slots is 0. */
   const int64_t *slot_mapping;
   int64_t num_slots;
   /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3, or

@@ -19,10 +19,24 @@ final class LayerCacheTests: XCTestCase {
     }
   }
 
+  /// Of tokens with the same slot the last has it, whole, on any number of threads.
+  func testLastOfEqualSlotsWins() throws {
+    defer { try? HostSettings.setThreads(0) }
+    var random = SplitMix64(seed: 43)
+    for threads in [1, 2, 5] as [Int32] {
+      try HostSettings.setThreads(threads)
+      for model in CacheModel.all {
+        let problem = CacheProblem(.bfloat16, model, 1500, repeating: true, &random)
+        try check(problem, "\(model) on \(threads) threads")
+      }
+    }
+  }
+
   private func check(_ problem: CacheProblem, _ what: String) throws {
     let cache = problem.cache
     try problem.run()
-    for (token, slot) in problem.slots.enumerated() where slot >= 0 {
+    let last = Dictionary(problem.slots.enumerated().map { ($1, $0) }) { $1 }
+    for (slot, token) in last where slot >= 0 {
       let (block, offset) = Int(slot).quotientAndRemainder(dividingBy: cache.heads)
       let expected = problem.model.bits(
         latents: problem.latents.values(row: token), rope: problem.rope.values(row: token))
@@ -115,7 +129,7 @@ private final class CacheProblem {
   let slots: [Int64]
 
   init(
-    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int,
+    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int, repeating: Bool = false,
     _ random: inout SplitMix64
   ) {
     self.model = model
@@ -130,7 +144,9 @@ private final class CacheProblem {
       model.format, rows: blocks, heads: blockSize, dim: model.width(rank: rank, rope: ropeDim),
       headGap: 2 * random.int(0...2), rowGap: random.int(0...5))
     let places = Array(0..<Int64(blocks * blockSize)).shuffled(using: &random)
-    slots = (0..<tokens).map { $0 % 5 == 2 ? -1 : places[$0] }
+    slots = (0..<tokens).map {
+      $0 % 5 == 2 ? -1 : repeating ? random.pick(places) : places[$0]
+    }
   }
 
   func run(change: (inout mla_concat_and_cache_args) -> Void = { _ in }) throws {

@@ -5,13 +5,16 @@ import MLAKernelABI
 public enum ConcatAndCache {
   public static func run(_ a: ConcatAndCacheArguments) {
     let writer = SlotWriter(a)
-    ParallelLoop.runRows(a.slots.count) { tokens, _ in
+    func write(_ tokens: Range<Int>) {
       for token in tokens where a.slots[token] >= 0 {
         let (block, offset) = Int(a.slots[token]).quotientAndRemainder(dividingBy: a.cache.shape[1])
         let slot = block * a.cache.strides[0] + offset * a.cache.strides[1]
         writer.write(token, to: a.cache.pointer(at: slot))
       }
     }
+    // In order the last token of a slot has it; two at a time would leave a mixture.
+    if SlotRuns(a.slots).meetAgain { return write(a.slots.indices) }
+    ParallelLoop.runRows(a.slots.count) { tokens, _ in write(tokens) }
   }
 }
 

@@ -185,7 +185,8 @@ def concat_and_cache_mla(
             uint8.
         slot_mapping: a tensor or sequence of integers: token i goes to block
             ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
-            it is -1. No slot twice; may be shorter than ``kv_c_normed``.
+            it is -1; of tokens with the same slot the last has it. May be shorter than
+            ``kv_c_normed``.
         cache_scale: what a plain fp8 cache's elements will be multiplied by. None: 1.
         cache_format: "plain" or "fp8_ds_mla", as in `MLAPrefillLayer`.
 
