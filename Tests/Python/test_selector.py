@@ -17,7 +17,7 @@ from mla_prefill import (
 from mla_prefill._dtypes import dtype_name
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 from mla_prefill.flashinfer import FlashInferPrefillBackend
-from mla_prefill.selector import Platform
+from mla_prefill.configuration import Platform
 from mla_prefill.tokenspeed_mla import TokenspeedMLAPrefillBackend
 from mla_prefill.zen_cpu_sdpa import ZenCPUSDPAMLAPrefillBackend
 

@@ -8,7 +8,12 @@ Python. It imports neither torch nor numpy.
 """
 
 from mla_prefill._core import version as _version
-from mla_prefill.base import MLADimensions, MLAPrefillBackend
+from mla_prefill.base import MLAPrefillBackend
+from mla_prefill.configuration import (
+    MLADimensions,
+    MLAPrefillConfig,
+    MLAPrefillSelectorConfig,
+)
 from mla_prefill.host import (
     cpu_features,
     cpu_summary,
@@ -30,11 +35,7 @@ from mla_prefill.registry import (
     backends,
     register_mla_prefill_backend,
 )
-from mla_prefill.selector import (
-    MLAPrefillConfig,
-    MLAPrefillSelectorConfig,
-    get_mla_prefill_backend,
-)
+from mla_prefill.selector import get_mla_prefill_backend
 
 __version__: str = _version()
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType
-from mla_prefill.base import MLADimensions
+from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, Platform
 from mla_prefill.metadata import ChunkedContextMetadata, ContextChunk, PrefillMetadata, longest
 
 
@@ -61,8 +61,6 @@ class BackendAdapter:
         capability_minor: int,
         batch_invariant: bool,
     ) -> list[str]:
-        from mla_prefill.selector import MLAPrefillSelectorConfig, Platform
-
         try:
             backend_class: Any = self.backend_class()
         except ImportError:

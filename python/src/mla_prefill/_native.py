@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backends that the library runs: its own, and what C and C++ code has registered."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType, dtype_code, with_dtype
-from mla_prefill.base import MLADimensions, MLAPrefillBackend
+from mla_prefill.base import MLAPrefillBackend
+from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, library_config
 from mla_prefill.metadata import announced_chunks, chunk_by_index
-
-if TYPE_CHECKING:
-    from mla_prefill.selector import MLAPrefillSelectorConfig
 
 #: vLLM: GroupShape.PER_TENSOR.
 _PER_TENSOR = (-1, -1)
@@ -50,10 +48,8 @@ class NativePrefillBackend(MLAPrefillBackend):
         dtype: Any = "bfloat16",
         mla_dimensions: MLADimensions = _ANY_DIMENSIONS,
         device_capability: Any = None,
-        selector_config: "MLAPrefillSelectorConfig | None" = None,
+        selector_config: MLAPrefillSelectorConfig | None = None,
     ) -> list[str]:
-        from mla_prefill.selector import MLAPrefillSelectorConfig, library_config
-
         config = selector_config or MLAPrefillSelectorConfig(dtype, mla_dimensions)
         return _core.validate(
             cls.member_name,
@@ -85,7 +81,7 @@ class NativePrefillBackend(MLAPrefillBackend):
 
     @classmethod
     def validate_configuration(
-        cls, device_capability: Any, selector_config: "MLAPrefillSelectorConfig"
+        cls, device_capability: Any, selector_config: MLAPrefillSelectorConfig
     ) -> list[str]:
         if cls._answers_itself():
             return super().validate_configuration(device_capability, selector_config)

@@ -2,30 +2,13 @@
 """The abstract base class of MLA prefill backends."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mla_prefill._dtypes import DType, dtype_name
+from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from mla_prefill.selector import MLAPrefillSelectorConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class MLADimensions:
-    """A model's head dimensions; a query has ``qk_nope_head_dim + qk_rope_head_dim``."""
-
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-
-    def __str__(self) -> str:
-        return (
-            f"(qk_nope_head_dim={self.qk_nope_head_dim}, "
-            f"qk_rope_head_dim={self.qk_rope_head_dim}, v_head_dim={self.v_head_dim})"
-        )
 
 
 class MLAPrefillBackend(ABC):
@@ -76,7 +59,7 @@ class MLAPrefillBackend(ABC):
 
     @classmethod
     def validate_configuration(
-        cls, device_capability: Any, selector_config: "MLAPrefillSelectorConfig"
+        cls, device_capability: Any, selector_config: MLAPrefillSelectorConfig
     ) -> list[str]:
         """Why it cannot serve a configuration; empty if it can."""
         reasons: list[str] = []

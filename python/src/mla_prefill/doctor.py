@@ -7,8 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, entry_points, version
 
 from mla_prefill import _core, host, vllm_plugin
+from mla_prefill.configuration import MLAPrefillConfig
 from mla_prefill.registry import BackendInfo, backends
-from mla_prefill.selector import MLAPrefillConfig
 
 _VARIABLES = ("MLA_MAX_ISA", "MLA_PREFILL_BACKEND", "MLA_PREFILL_VLLM")
 

@@ -13,10 +13,10 @@ from weakref import WeakValueDictionary
 
 from mla_prefill import _core
 from mla_prefill._adapter import BackendAdapter, resolve_class
+from mla_prefill.configuration import MLAPrefillConfig
 
 if TYPE_CHECKING:
     from mla_prefill.base import MLAPrefillBackend
-    from mla_prefill.selector import MLAPrefillConfig
 
 Class = TypeVar("Class", bound=type)
 
@@ -232,10 +232,8 @@ class BackendInfo(NamedTuple):
     is_runnable: bool
 
 
-def backends(config: "MLAPrefillConfig | None" = None) -> list[BackendInfo]:
+def backends(config: MLAPrefillConfig | None = None) -> list[BackendInfo]:
     """All backends of the process, in order of definition, judged by ``config``."""
-    from mla_prefill.selector import MLAPrefillConfig
-
     rows = _core.backends((config or MLAPrefillConfig()).library_config())
     return [BackendInfo(**{**row, "class_path": _path_or_none(row["name"])}) for row in rows]
 
