@@ -89,7 +89,10 @@ let package = Package(
         ],
         path: "Tests/BenchSupport"),
       .executableTarget(
-        name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench"),
+        name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench",
+        exclude: [
+          "chart.py", "forms_chart.py", "layer.py", "peers.py", "results", "run.sh", "sides.py",
+        ]),
       .executableTarget(
         name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
     ]
