@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mla_prefill.vllm_plugin import reset_usage, usage
+from mla_prefill import MLAPrefillLayer
+from mla_prefill.vllm_plugin import layer_prefill, reset_usage, usage
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
-from mla_prefill.vllm_plugin.layer_prefill import dense_weight
+from mla_prefill.vllm_plugin.layer_prefill import projection_weights
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLAImpl
 from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
@@ -25,18 +26,41 @@ QUERIES = [0, 70, 103]
 
 
 @pytest.mark.parametrize("scale_name", ["weight_scale_inv", "weight_scale"])
-def test_fp8_blocks_are_dequantized(scale_name):
-    # Neither dimension is a multiple of its block.
+def test_fp8_blocks_go_as_they_are(scale_name):
+    # Neither dimension is a multiple of its block: 6 heads of 20 and 30, and 200 latents.
     weight = torch.randn(300, 200).to(torch.float8_e4m3fn)
     scale = torch.rand(3, 2) + 0.5
-    layer = SimpleNamespace(weight=weight, weight_block_size=[128, 128], **{scale_name: scale})
-    dense = dense_weight(layer, torch.bfloat16)
-    expected = torch.empty(300, 200)
+    dense = torch.empty(300, 200)
     for row in range(300):
         for column in range(200):
-            block = scale[row // 128, column // 128]
-            expected[row, column] = weight[row, column].float() * block
-    assert torch.equal(dense, expected.bfloat16())
+            dense[row, column] = weight[row, column].float() * scale[row // 128, column // 128]
+    layer = SimpleNamespace(weight=weight, weight_block_size=[128, 128], **{scale_name: scale})
+    weights = projection_weights(layer, torch.bfloat16)
+    assert weights["kv_b_proj"].data_ptr() == weight.data_ptr()
+    q, latents, rope = (torch.randn(9, *shape).bfloat16() for shape in [(6, 24), (200,), (4,)])
+    as_it_is, dequantized = (
+        MLAPrefillLayer(6, 0.2, 200, 20, 4, 30, dtype=torch.bfloat16, **given).forward(
+            q, latents, rope, query_start_loc=[0, 9]
+        )
+        for given in (weights, {"kv_b_proj": dense.bfloat16()})
+    )
+    assert torch.equal(as_it_is, dequantized)
+
+
+def test_other_quantized_weights_are_what_vllm_says(monkeypatch):
+    dense = torch.randn(300, 200)
+    asked = []
+    monkeypatch.setattr(
+        layer_prefill,
+        "get_and_maybe_dequant_weights",
+        lambda layer, out_dtype: asked.append((layer, out_dtype)) or dense,
+    )
+    weight = torch.zeros(300, 200, dtype=torch.float8_e4m3fn)
+    for block in ([64, 128], None):
+        layer = SimpleNamespace(weight=weight, weight_block_size=block)
+        weights = projection_weights(layer, torch.bfloat16)
+        assert list(weights) == ["kv_b_proj"] and torch.equal(weights["kv_b_proj"], dense)
+        assert asked.pop() == (layer, torch.bfloat16)
 
 
 class UpProjection:

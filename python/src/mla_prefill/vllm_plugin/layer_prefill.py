@@ -42,7 +42,7 @@ class LayerPrefill:
             self.qk_nope_head_dim,
             self.qk_rope_head_dim,
             self.v_head_dim,
-            dense_weight(self.kv_b_proj, act_dtype),
+            **projection_weights(self.kv_b_proj, act_dtype),
             dtype=act_dtype,
         )
         super().process_weights_after_loading(act_dtype)  # type: ignore[misc]
@@ -86,16 +86,17 @@ class LayerPrefill:
             )
 
 
-def dense_weight(kv_b_proj: Any, dtype: torch.dtype) -> torch.Tensor:
-    """``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of ``dtype``."""
+def projection_weights(kv_b_proj: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """``kv_b_proj`` and, of fp8, ``weight_scales`` as `MLAPrefillLayer` takes them.
+
+    vLLM's CPU kernels leave a kv_b_proj of fp8 blocks as the checkpoint has it, which
+    they run on AMX hosts only. What else vLLM makes of weights it undoes itself.
+    """
     weight = getattr(kv_b_proj, "weight", None)
     block = getattr(kv_b_proj, "weight_block_size", None)
-    if weight is None or weight.dtype != torch.float8_e4m3fn or block is None:
-        return get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype).detach()
-    scale = getattr(kv_b_proj, "weight_scale_inv", None)
-    if scale is None:
-        scale = kv_b_proj.weight_scale
-    rows, columns = weight.shape
-    scale = scale.float().repeat_interleave(block[0], 0)[:rows]
-    scale = scale.repeat_interleave(block[1], 1)[:, :columns]
-    return (weight.float() * scale).to(dtype)
+    if weight is None or weight.dtype != torch.float8_e4m3fn or list(block or ()) != [128, 128]:
+        return {"kv_b_proj": get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype).detach()}
+    scales = getattr(kv_b_proj, "weight_scale_inv", None)
+    if scales is None:
+        scales = kv_b_proj.weight_scale
+    return {"kv_b_proj": weight.detach(), "weight_scales": scales.detach().float()}
