@@ -846,9 +846,9 @@ typedef struct mla_layer_config {
       0 with one, else 0 or 1. */
   float cache_scale;
   /** Most bytes that a forward call uses beside its tensors; 0: as much as is
-      fastest. The keys of one request and head must fit, in the absorbed form a
-      few blocks of latents and the partial results of a few tokens, which take
-      less than twice the request's latents: a call that needs more is refused,
+      fastest. 8192 keys of a head must fit, in the absorbed form a few blocks of
+      latents and the partial results of a few tokens, which take less than twice
+      the request's latents: a call that needs more is refused,
       its message says how much. Bits do not depend on it, but where a registered
       backend computes. */
   int64_t workspace_bound;

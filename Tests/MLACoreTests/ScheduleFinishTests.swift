@@ -91,20 +91,23 @@ private struct SimulatedRun {
     run(schedule.units.map { unit in
       var cost = 0
       for block in 0..<unit.blocksPerHead { cost += Self.cost(schedule.packTask(block, of: unit)) }
-      for split in 0..<unit.splits {
+      for turn in 0..<unit.turns {
         for tile in 0..<unit.tileCount {
-          cost += Self.cost(schedule.attendTask(tile, split: split, of: unit))
+          cost += Self.cost(schedule.attendTask(tile, turn: turn, of: unit))
+          cost += Self.cost(schedule.combineTask(tile, turn: turn, of: unit))
         }
       }
-      for tile in 0..<unit.tileCount { cost += Self.cost(schedule.combineTask(tile, of: unit)) }
       tasks += unit.tileCount * unit.splits
       return cost
     })
     for wave in schedule.waves {
-      run(schedule.packTasks(in: wave).map(Self.cost))
-      run((0..<wave.taskCount).map { Self.cost(schedule.attendTask($0, in: wave)) })
-      run((0..<wave.tileCount).map { Self.cost(schedule.combineTask($0, in: wave)) })
-      tasks += wave.taskCount
+      for turn in 0..<wave.turns {
+        let count = wave.taskCount(inTurn: turn)
+        run(schedule.packTasks(in: wave, turn: turn).map(Self.cost))
+        run((0..<count).map { Self.cost(schedule.attendTask($0, in: wave, turn: turn)) })
+        run((0..<wave.tileCount).map { Self.cost(schedule.combineTask($0, in: wave, turn: turn)) })
+        tasks += count
+      }
     }
   }
 
@@ -119,13 +122,14 @@ private struct SimulatedRun {
 
   /// A tile computes on whole vectors of queries, up to the last key that one of
   /// them sees.
-  private static func cost(_ task: AttendTask) -> Int {
+  private static func cost(_ task: AttendTask?) -> Int {
+    guard let task else { return 0 }
     let end = min(task.keys.upperBound, task.causalOffset + task.queries.count)
     let queries = (task.queries.count + 15) / 16 * 16
     return queries * (max(0, end - task.keys.lowerBound) + TileCost.query)
   }
 
   private static func cost(_ task: CombineTask) -> Int {
-    task.splits > 1 ? task.queries.count * task.splits * TileCost.partial : 0
+    task.queries.count * task.added.count * 2 * TileCost.partial
   }
 }

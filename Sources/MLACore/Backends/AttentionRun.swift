@@ -37,13 +37,19 @@ struct AttentionRun<Keys: KeySource> {
     }
     let room = Room(packed: start, partials: start + memory.partialsOffset)
     for wave in schedule.waves {
-      let packTasks = schedule.packTasks(in: wave, headsPerTask: Keys.headsPerTask)
-      parallel(packTasks.count) { task, worker in pack(packTasks[task], room, worker: worker) }
-      parallel(wave.taskCount) { task, worker in
-        attend(schedule.attendTask(task, in: wave), room, worker: worker)
-      }
-      if wave.partialCount > 0 {
-        parallel(wave.tileCount) { task, _ in merge(schedule.combineTask(task, in: wave), room) }
+      for turn in 0..<wave.turns { work(on: wave, turn, room) }
+    }
+  }
+
+  private func work(on wave: TileSchedule.Wave, _ turn: Int, _ room: Room) {
+    let packTasks = schedule.packTasks(in: wave, turn: turn, headsPerTask: Keys.headsPerTask)
+    parallel(packTasks.count) { task, worker in pack(packTasks[task], room, worker: worker) }
+    parallel(wave.taskCount(inTurn: turn)) { task, worker in
+      attend(schedule.attendTask(task, in: wave, turn: turn), room, worker: worker)
+    }
+    if wave.partialCount > 0 {
+      parallel(wave.tileCount) { task, _ in
+        merge(schedule.combineTask(task, in: wave, turn: turn), room)
       }
     }
   }
@@ -53,18 +59,15 @@ struct AttentionRun<Keys: KeySource> {
     let room = Room(
       packed: start + worker * memory.unitBytes,
       partials: start + (memory.partialsOffset + worker * memory.unitPartialBytes))
-    for split in 0..<unit.splits {
-      let first = split * unit.blocksPerSplit
-      for block in first..<min(first + unit.blocksPerSplit, unit.blocksPerHead) {
+    for turn in 0..<unit.turns {
+      for block in unit.blocks(inTurn: turn) {
         pack(schedule.packTask(block, of: unit), room, worker: worker)
       }
       // Upwards: a tile's queries are fetched while the one before is packed.
       for tile in (0..<unit.tileCount).reversed() {
-        attend(schedule.attendTask(tile, split: split, of: unit), room, worker: worker)
+        attend(schedule.attendTask(tile, turn: turn, of: unit), room, worker: worker)
+        if turn > 0 { merge(schedule.combineTask(tile, turn: turn, of: unit), room) }
       }
-    }
-    if unit.splits > 1 {
-      for tile in 0..<unit.tileCount { merge(schedule.combineTask(tile, of: unit), room) }
     }
   }
 
@@ -90,7 +93,8 @@ struct AttentionRun<Keys: KeySource> {
     memory.scratch.of(worker, start)
   }
 
-  private func attend(_ task: AttendTask, _ room: Room, worker: Int) {
+  private func attend(_ task: AttendTask?, _ room: Room, worker: Int) {
+    guard let task else { return }
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
       q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
@@ -112,23 +116,35 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   private func merge(_ task: CombineTask, _ room: Room) {
-    guard task.splits > 1 else { return }
-    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: task.splits) { partials in
-      for i in 0..<task.splits {
-        let partial = partialOut(task.firstPartial + i, room)
-        partials[i] = mla_partial(
-          out: UnsafeRawPointer(partial), out_stride: dims.v_head_dim,
-          lse: UnsafePointer(partialLSE(partial)), lse_stride: 1)
+    let sum = partialOut(task.sum, room)
+    let size = task.groupSize
+    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 1 + size) { sides in
+      sides[0] = side(sum)
+      for first in stride(from: task.added.lowerBound, to: task.added.upperBound, by: size) {
+        let end = min(first + size, task.added.upperBound)
+        for index in first..<end { sides[1 + index - first] = side(partialOut(index, room)) }
+        var args = mla_combine_args(
+          num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
+          partials: sides.baseAddress, num_partials: Int64(1 + end - first),
+          format: Int32(MLA_FORMAT_FLOAT32), out_format: Int32(MLA_FORMAT_FLOAT32),
+          out_multiplier: 1, out: UnsafeMutableRawPointer(sum), out_stride: dims.v_head_dim,
+          lse: partialLSE(sum), lse_stride: 1)
+        if task.isLast, end == task.added.upperBound {
+          args.out_format = out.type.rawValue
+          args.out_multiplier = outMultiplier
+          args.out = out.row(task.queries.lowerBound, head: task.head)
+          args.out_stride = Int64(out.strides[0])
+          args.lse = lseRow(task.queries.lowerBound, head: task.head)
+        }
+        combine?(&args)
       }
-      var args = mla_combine_args(
-        num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
-        partials: partials.baseAddress, num_partials: Int64(task.splits),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
-        out_multiplier: outMultiplier, out: out.row(task.queries.lowerBound, head: task.head),
-        out_stride: Int64(out.strides[0]),
-        lse: lseRow(task.queries.lowerBound, head: task.head), lse_stride: 1)
-      combine?(&args)
     }
+  }
+
+  private func side(_ out: UnsafeMutablePointer<Float>) -> mla_partial {
+    mla_partial(
+      out: UnsafeRawPointer(out), out_stride: dims.v_head_dim,
+      lse: UnsafePointer(partialLSE(out)), lse_stride: 1)
   }
 
   private func lseRow(_ token: Int, head: Int) -> UnsafeMutablePointer<Float>? {

@@ -59,8 +59,8 @@ struct LayerPlan {
     guard bytes <= config.workspaceBound ?? .max else {
       throw .invalid(
         "config.workspace_bound", config.workspaceBound ?? 0,
-        "this batch needs \(bytes) bytes: the keys of one request and head must fit, or in the "
-          + "absorbed form what a few tokens and a thread need")
+        "this batch needs \(bytes) bytes: \(SplitRule.longestRange) keys of a head must fit, or "
+          + "in the absorbed form what a few tokens and a thread need")
     }
   }
 
@@ -77,9 +77,10 @@ struct LayerPlan {
       let excess = bytes - (config.workspaceBound ?? .max)
       if excess <= 0 || (waveBytes == smallestWave && threads == 1) { return plan }
       if waveBytes > smallestWave {
-        // What is larger than a wave and cannot be cut has one of its own.
-        waveBytes =
-          largestWave > waveBytes ? smallestWave : max(smallestWave, largestWave - excess)
+        // What is larger than a wave and cannot be cut has one of its own. Partial
+        // results may be more than all packed keys, and shrink with them.
+        let wanted = largestWave > excess ? largestWave - excess : waveBytes / 2
+        waveBytes = largestWave > waveBytes ? smallestWave : max(smallestWave, wanted)
       } else {
         threads /= 2
       }

@@ -1,6 +1,7 @@
 /// Whether the keys of a request are cut into ranges that are worked on in
 /// parallel and merged afterwards (split-KV). It pays where few queries face a
-/// long context: their tiles alone are too few tasks.
+/// long context: their tiles alone are too few tasks. Very long requests are cut in
+/// any case, so that what a run must hold of them has a bound.
 ///
 /// The answer depends on the request, and at most on the number of heads, never
 /// on the threads or the rest of the batch: the bits of a result must not.
@@ -18,21 +19,25 @@ public enum SplitRule: Equatable, Sendable {
   /// More tiles than this keep the threads of a large host busy unsplit.
   static let mostTilesToSplit = 4
   static let nominalTasks = 512
+  /// A whole one outweighs merging its result by far: 5 MiB a head of packed keys
+  /// and values of 192 and 128 bf16 elements.
+  public static let longestRange = 8192
 
   /// Keys of each range, a multiple of `keyBlock`; all of the request's keys or
   /// more if it is not split.
   func keysPerSplit(_ span: RequestSpan, tilesPerHead: Int, keyBlock: Int) -> Int {
     let blocks = max(1, (span.keyCount + keyBlock - 1) / keyBlock)
     let shortest = max(1, Self.shortestRange / keyBlock)
-    switch self {
-    case .never: return blocks * keyBlock
-    case .fixedRanges:
-      return (tilesPerHead <= Self.mostTilesToSplit ? shortest : blocks) * keyBlock
-    case .byCost(let numHeads):
-      let tasks = max(1, tilesPerHead * numHeads)
-      let wanted = (Self.nominalTasks + tasks - 1) / tasks
-      let ranges = max(1, min(wanted, blocks / shortest))
-      return (blocks + ranges - 1) / ranges * keyBlock
-    }
+    let longest = max(1, Self.longestRange / keyBlock)
+    let fewest = (blocks + longest - 1) / longest
+    if self == .fixedRanges, tilesPerHead <= Self.mostTilesToSplit { return shortest * keyBlock }
+    let ranges = max(fewest, min(wantedRanges(tilesPerHead), blocks / shortest))
+    return (blocks + ranges - 1) / ranges * keyBlock
+  }
+
+  private func wantedRanges(_ tilesPerHead: Int) -> Int {
+    guard case .byCost(let numHeads) = self else { return 1 }
+    let tasks = max(1, tilesPerHead * numHeads)
+    return (Self.nominalTasks + tasks - 1) / tasks
   }
 }

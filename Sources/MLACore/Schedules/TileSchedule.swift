@@ -47,6 +47,10 @@ public struct TileShape: Equatable, Sendable {
 ///              request is split, against one of its key ranges
 ///     combine  one tile's partial results, in the order of their key ranges
 ///
+/// Some heads of a very long request of which not even one fits into that memory
+/// are a wave of their own: a few of the key ranges at a time take turns in the
+/// memory, three phases each. A unit's ranges do so one by one.
+///
 /// Within a wave pairs follow each other and a pair's longest tiles come first:
 /// threads that take tasks in order share packed keys while they are in cache,
 /// and what remains at the end is short.
@@ -58,6 +62,11 @@ public struct TileSchedule: Sendable {
     /// Key ranges that a tile's work is split into, 1 if it is not.
     public let splits: Int
     public let blocksPerSplit: Int
+    /// Ranges that are in memory at a time.
+    public let splitsPerTurn: Int
+    /// Whether partial results are added to a sum as they come, each by itself, and
+    /// not all of them at the end.
+    public let isLong: Bool
     public let tilesPerHead: Int
     public let blocksPerHead: Int
     /// Numbers of this segment's first block, task, tile and partial result in
@@ -67,22 +76,43 @@ public struct TileSchedule: Sendable {
     public let firstTile: Int
     public let firstPartial: Int
 
-    var tasksPerHead: Int { tilesPerHead * splits }
+    var turns: Int { (splits + splitsPerTurn - 1) / splitsPerTurn }
+    var blocksPerTurn: Int { min(splitsPerTurn * blocksPerSplit, blocksPerHead) }
+    var blockCount: Int { heads.count * blocksPerTurn }
     var tileCount: Int { heads.count * tilesPerHead }
-    var partialCount: Int { splits > 1 ? heads.count * tasksPerHead : 0 }
-    var endBlock: Int { firstBlock + heads.count * blocksPerHead }
-    var endTask: Int { firstTask + heads.count * tasksPerHead }
+    /// Of a long request the sum of the turns before, and one for each range of the
+    /// turn; the first turn's first range is the beginning of the sum.
+    var partialsPerTile: Int {
+      splits > 1 ? min(splits, isLong ? splitsPerTurn + 1 : splits) : 0
+    }
+    var partialCount: Int { tileCount * partialsPerTile }
+    var endBlock: Int { firstBlock + blockCount }
+    var endTask: Int { firstTask + taskCount(inTurn: 0) }
     var endTile: Int { firstTile + tileCount }
     var endPartial: Int { firstPartial + partialCount }
 
-    /// As a unit, whose key ranges take turns in the same memory.
-    var unitBlockCount: Int { heads.count * min(blocksPerSplit, blocksPerHead) }
+    func splits(inTurn turn: Int) -> Range<Int> {
+      turn * splitsPerTurn..<min((turn + 1) * splitsPerTurn, splits)
+    }
+
+    func blocks(inTurn turn: Int) -> Range<Int> {
+      let first = turn * splitsPerTurn * blocksPerSplit
+      return first..<min(first + blocksPerTurn, blocksPerHead)
+    }
+
+    func taskCount(inTurn turn: Int) -> Int { tileCount * splits(inTurn: turn).count }
   }
 
   public struct Wave: Equatable, Sendable {
     public internal(set) var segments: [Segment] = []
+    /// More than 1 in a wave of a single segment only.
+    public var turns: Int { segments.last?.turns ?? 0 }
     public var blockCount: Int { segments.last?.endBlock ?? 0 }
+    /// Of the first turn; none has more.
     public var taskCount: Int { segments.last?.endTask ?? 0 }
+    func taskCount(inTurn turn: Int) -> Int {
+      turn == 0 ? taskCount : segments.last?.taskCount(inTurn: turn) ?? 0
+    }
     public var tileCount: Int { segments.last?.endTile ?? 0 }
     public var partialCount: Int { segments.last?.endPartial ?? 0 }
   }
@@ -102,7 +132,7 @@ public struct TileSchedule: Sendable {
     (waves.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
   }
   /// Likewise, of the largest unit.
-  var bytesPerUnit: Int { (units.map(\.unitBlockCount).max() ?? 0) * shape.packedBlockBytes }
+  var bytesPerUnit: Int { (units.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
   var partialBytesPerUnit: Int {
     (units.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
   }
@@ -112,7 +142,7 @@ public struct TileSchedule: Sendable {
   ///   - headsPerUnit: most heads of a unit, for keys that are dear to fetch and
   ///     serve several heads.
   ///   - waveBytes: packed keys that a wave, or the units in work at a time,
-  ///     should not exceed; a single pair that does has a wave of its own.
+  ///     should not exceed; a single pair's key range that does has a wave of its own.
   public init(
     _ spans: [RequestSpan], numHeads: Int, isCausal: Bool, shape: TileShape, split: SplitRule,
     threads: Int, headsPerUnit: Int = 1, waveBytes: Int = TileSchedule.smallestWaveBytes
@@ -120,12 +150,12 @@ public struct TileSchedule: Sendable {
     self.shape = shape
     self.isCausal = isCausal
     var builder = ScheduleBuilder(
-      shape: shape, split: split, numHeads: numHeads,
+      shape: shape, split: split, numHeads: numHeads, isCausal: isCausal,
       blocksPerWave: max(1, waveBytes / shape.packedBlockBytes))
     let requests = Self.longestFirst(spans).map(builder.whole)
     let choice = UnitChoice(
-      requests, isCausal: isCausal, threads: threads, headsPerUnit: headsPerUnit,
-      blocksPerUnit: builder.blocksPerWave / max(1, threads))
+      requests, isCausal: isCausal, shape: shape, threads: threads, headsPerUnit: headsPerUnit,
+      bytesPerUnit: builder.blocksPerWave * shape.packedBlockBytes / max(1, threads))
     units = choice.units
     for rest in choice.rest { builder.add(rest) }
     waves = builder.finish()
@@ -148,71 +178,5 @@ public struct TileSchedule: Sendable {
         return workX != workY ? workX > workY : a.offset < b.offset
       }
       .map(\.element)
-  }
-}
-
-/// Gathers pairs into waves, splitting a request's heads where a wave is full.
-private struct ScheduleBuilder {
-  let shape: TileShape
-  let split: SplitRule
-  let numHeads: Int
-  let blocksPerWave: Int
-  private var waves: [TileSchedule.Wave] = []
-  private var current = TileSchedule.Wave()
-
-  init(shape: TileShape, split: SplitRule, numHeads: Int, blocksPerWave: Int) {
-    self.shape = shape
-    self.split = split
-    self.numHeads = numHeads
-    self.blocksPerWave = blocksPerWave
-  }
-
-  /// All heads of a request.
-  func whole(_ span: RequestSpan) -> TileSchedule.Segment {
-    let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
-    let blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
-    let keysPerSplit = split.keysPerSplit(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-    return TileSchedule.Segment(
-      span: span, heads: 0..<numHeads,
-      splits: max(1, (span.keyCount + keysPerSplit - 1) / keysPerSplit),
-      blocksPerSplit: max(1, min(keysPerSplit / shape.keyBlock, blocks)), tilesPerHead: tiles,
-      blocksPerHead: blocks, firstBlock: 0, firstTask: 0, firstTile: 0, firstPartial: 0)
-  }
-
-  mutating func add(_ segment: TileSchedule.Segment) {
-    let blocks = segment.blocksPerHead
-    var head = segment.heads.lowerBound
-    while head < segment.heads.upperBound {
-      let room = blocks == 0 ? numHeads : (blocksPerWave - current.blockCount) / blocks
-      if room < 1, !current.segments.isEmpty {
-        close()
-        continue
-      }
-      let heads = head..<min(segment.heads.upperBound, head + max(1, room))
-      current.segments.append(segment.narrowed(to: heads, behind: current))
-      head = heads.upperBound
-    }
-  }
-
-  mutating func close() {
-    waves.append(current)
-    current = TileSchedule.Wave()
-  }
-
-  mutating func finish() -> [TileSchedule.Wave] {
-    if !current.segments.isEmpty { close() }
-    return waves
-  }
-}
-
-extension TileSchedule.Segment {
-  /// Some of the heads, to be worked on after what a wave already holds.
-  func narrowed(to heads: Range<Int>, behind wave: TileSchedule.Wave = .init())
-    -> TileSchedule.Segment
-  {
-    TileSchedule.Segment(
-      span: span, heads: heads, splits: splits, blocksPerSplit: blocksPerSplit,
-      tilesPerHead: tilesPerHead, blocksPerHead: blocksPerHead, firstBlock: wave.blockCount,
-      firstTask: wave.taskCount, firstTile: wave.tileCount, firstPartial: wave.partialCount)
   }
 }

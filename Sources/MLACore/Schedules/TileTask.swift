@@ -26,34 +26,41 @@ struct AttendTask: Equatable {
   let partial: Int?
 }
 
-/// A tile whose partial results are to be combined; nothing to do if `splits`
-/// is 1.
+/// Partial results of a tile that are to be added, in their order, to the first one
+/// or the sum of those before; none where the tile has only one.
 struct CombineTask: Equatable {
   let head: Int
   let queries: Range<Int>
-  let firstPartial: Int
-  let splits: Int
+  /// Numbers of partial results.
+  let sum: Int
+  let added: Range<Int>
+  /// How many are added at once.
+  let groupSize: Int
+  /// Whether the last of them makes the tile's result.
+  let isLast: Bool
 }
 
 /// No mask: later than any key, and far from overflow.
 let unmasked = Int.max / 2
 
 extension TileSchedule {
-  /// What is to be packed before a wave can be worked on.
+  /// What is to be packed before a wave's turn can be worked on.
   ///
   /// - Parameter headsPerTask: most heads of a task, for keys that are dear to
   ///   fetch and serve several heads.
-  func packTasks(in wave: Wave, headsPerTask: Int = 1) -> [PackTask] {
+  func packTasks(in wave: Wave, turn: Int, headsPerTask: Int = 1) -> [PackTask] {
     var tasks: [PackTask] = []
     for segment in wave.segments {
       for first in stride(from: 0, to: segment.heads.count, by: headsPerTask) {
         let heads = first..<min(first + headsPerTask, segment.heads.count)
-        for block in 0..<segment.blocksPerHead {
+        let blocks = segment.blocks(inTurn: turn)
+        for block in blocks {
           tasks.append(
             packTask(
               segment, heads, block,
-              firstBlock: segment.firstBlock + first * segment.blocksPerHead + block,
-              blockStride: segment.blocksPerHead))
+              firstBlock: segment.firstBlock + first * segment.blocksPerTurn
+                + (block - blocks.lowerBound),
+              blockStride: segment.blocksPerTurn))
         }
       }
     }
@@ -81,58 +88,84 @@ extension TileSchedule {
       blockStride: blockStride)
   }
 
-  func attendTask(_ index: Int, in wave: Wave) -> AttendTask {
+  /// nil for a tile that sees nothing of the range.
+  func attendTask(_ index: Int, in wave: Wave, turn: Int) -> AttendTask? {
     let segment = wave.segment(of: index, \.endTask)
-    let (tile, split) = (index - segment.firstTask).quotientAndRemainder(dividingBy: segment.splits)
-    let head = tile / segment.tilesPerHead
-    return attendTask(
-      tile, split, segment, firstBlock: segment.firstBlock + head * segment.blocksPerHead)
+    let (tile, split) = (index - segment.firstTask)
+      .quotientAndRemainder(dividingBy: segment.splits(inTurn: turn).count)
+    return attendTask(tile, split, turn: turn, segment)
   }
 
-  /// A unit's tile against a key range whose blocks are packed as `packTask` says.
-  func attendTask(_ tile: Int, split: Int, of unit: Segment) -> AttendTask {
-    let head = tile / unit.tilesPerHead
-    return attendTask(tile, split, unit, firstBlock: (head - split) * unit.blocksPerSplit)
+  /// A unit's tile against the one key range of a turn.
+  func attendTask(_ tile: Int, turn: Int, of unit: Segment) -> AttendTask? {
+    attendTask(tile, 0, turn: turn, unit)
   }
 
-  /// - Parameter index: the tile's place in the segment.
-  private func attendTask(_ index: Int, _ split: Int, _ segment: Segment, firstBlock: Int)
-    -> AttendTask
+  /// - Parameters:
+  ///   - index: the tile's place in the segment.
+  ///   - place: the key range's in the turn.
+  private func attendTask(_ index: Int, _ place: Int, turn: Int, _ segment: Segment)
+    -> AttendTask?
   {
-    let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
-    // The last tile of a causal request sees the most keys.
-    let tile = segment.tilesPerHead - 1 - order
-    let begin = tile * shape.queryTile
+    let tile = Tile(index, of: segment, self)
+    let split = turn * segment.splitsPerTurn + place
+    guard split < tile.splits else { return nil }
     let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
     let keyBegin = split * keysPerSplit
     return AttendTask(
-      head: segment.heads.lowerBound + head,
-      queries: queries(ofTile: tile, segment),
+      head: tile.head, queries: tile.queries,
       keys: keyBegin..<min(keyBegin + keysPerSplit, segment.span.keyCount),
-      causalOffset: isCausal
-        ? begin + segment.span.keyCount - segment.span.queryCount : unmasked,
-      firstBlock: firstBlock,
-      partial: segment.splits > 1 ? segment.firstPartial + index * segment.splits + split : nil)
+      causalOffset: tile.causalOffset,
+      firstBlock: segment.firstBlock
+        + (tile.head - segment.heads.lowerBound) * segment.blocksPerTurn
+        - segment.blocks(inTurn: turn).lowerBound,
+      partial: tile.splits > 1
+        ? tile.firstPartial + (segment.isLong ? place + min(turn, 1) : split) : nil)
   }
 
-  func combineTask(_ index: Int, in wave: Wave) -> CombineTask {
+  func combineTask(_ index: Int, in wave: Wave, turn: Int) -> CombineTask {
     let segment = wave.segment(of: index, \.endTile)
-    return combineTask(index - segment.firstTile, of: segment)
+    return combineTask(index - segment.firstTile, turn: turn, of: segment)
   }
 
   /// - Parameter index: the tile's place in the segment.
-  func combineTask(_ index: Int, of segment: Segment) -> CombineTask {
-    let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
+  func combineTask(_ index: Int, turn: Int, of segment: Segment) -> CombineTask {
+    let tile = Tile(index, of: segment, self)
+    // The first range of all is the beginning of the sum.
+    var added = segment.splits(inTurn: turn).clamped(to: 1..<max(1, tile.splits))
+    let isLast = added.upperBound == tile.splits
+    if !segment.isLong { added = turn == segment.turns - 1 ? 1..<tile.splits : 1..<1 }
+    let first = tile.firstPartial + 1
     return CombineTask(
-      head: segment.heads.lowerBound + head,
-      queries: queries(ofTile: segment.tilesPerHead - 1 - order, segment),
-      firstPartial: segment.firstPartial + index * segment.splits, splits: segment.splits)
+      head: tile.head, queries: tile.queries, sum: tile.firstPartial,
+      added: first..<first + added.count, groupSize: segment.isLong ? 1 : tile.splits,
+      isLast: isLast)
   }
 
-  private func queries(ofTile tile: Int, _ segment: Segment) -> Range<Int> {
-    let begin = tile * shape.queryTile
-    let end = min(begin + shape.queryTile, segment.span.queryCount)
-    return segment.span.queryBegin + begin..<segment.span.queryBegin + end
+  /// One head's tile of queries.
+  private struct Tile {
+    let head: Int
+    /// Rows of q.
+    let queries: Range<Int>
+    let causalOffset: Int
+    /// Key ranges of which it sees anything, at least 1.
+    let splits: Int
+    let firstPartial: Int
+
+    init(_ index: Int, of segment: Segment, _ schedule: TileSchedule) {
+      let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
+      let (span, shape) = (segment.span, schedule.shape)
+      // The last tile of a causal request sees the most keys.
+      let begin = (segment.tilesPerHead - 1 - order) * shape.queryTile
+      let end = min(begin + shape.queryTile, span.queryCount)
+      self.head = segment.heads.lowerBound + head
+      queries = span.queryBegin + begin..<span.queryBegin + end
+      causalOffset = schedule.isCausal ? begin + span.keyCount - span.queryCount : unmasked
+      let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
+      let seen = schedule.isCausal ? span.keyCount - (span.queryCount - end) : span.keyCount
+      splits = max(1, (seen + keysPerSplit - 1) / keysPerSplit)
+      firstPartial = segment.firstPartial + index * segment.partialsPerTile
+    }
   }
 }
 

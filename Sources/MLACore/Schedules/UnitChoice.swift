@@ -11,22 +11,25 @@ struct UnitChoice {
 
   /// - Parameters:
   ///   - requests: all heads of each, longest first.
-  ///   - blocksPerUnit: most packed blocks that a thread may keep.
+  ///   - bytesPerUnit: most packed blocks and partial results that a thread may keep.
   init(
-    _ requests: [TileSchedule.Segment], isCausal: Bool, threads: Int, headsPerUnit: Int,
-    blocksPerUnit: Int
+    _ requests: [TileSchedule.Segment], isCausal: Bool, shape: TileShape, threads: Int,
+    headsPerUnit: Int, bytesPerUnit: Int
   ) {
     var candidates: [TileSchedule.Segment] = []
     var costs: [Int] = []
     for request in requests {
-      let blocksPerHead = request.narrowed(to: 0..<1).unitBlockCount
-      let heads = min(headsPerUnit, blocksPerUnit / max(1, blocksPerHead))
+      let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
+      let bytes =
+        head.blockCount * shape.packedBlockBytes + head.partialCount * shape.partialFloats * 4
+      let heads = min(headsPerUnit, bytesPerUnit / max(1, bytes))
       if heads < 1 {
         rest.append(request)
         continue
       }
       for first in stride(from: 0, to: request.heads.count, by: heads) {
-        let unit = request.narrowed(to: first..<min(first + heads, request.heads.count))
+        let unit = request.narrowed(
+          to: first..<min(first + heads, request.heads.count), splitsPerTurn: 1)
         candidates.append(unit)
         costs.append(TileCost.of(unit, isCausal: isCausal))
       }
