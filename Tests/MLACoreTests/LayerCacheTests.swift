@@ -1,5 +1,5 @@
 import CMLAPrefill
-import MLACore
+@testable import MLACore
 import MLATestSupport
 import XCTest
 
@@ -19,17 +19,50 @@ final class LayerCacheTests: XCTestCase {
     }
   }
 
-  /// Of tokens with the same slot the last has it, whole, on any number of threads.
+  /// Of tokens with the same slot the last has it, though there are threads: no loop
+  /// is run that could share them out. The tokens are neighbours, the last and the
+  /// first of what two threads would take.
   func testLastOfEqualSlotsWins() throws {
     defer { try? HostSettings.setThreads(0) }
+    try HostSettings.setThreads(5)
+    let loops = Guarded(0)
+    defer { HostSettings.setParallelFor(nil, context: nil) }
+    HostSettings.setParallelFor(
+      { context, count, task, taskContext in
+        let loops = Unmanaged<Guarded<Int>>.fromOpaque(context!).takeUnretainedValue()
+        loops.withLock { $0 += 1 }
+        for i in 0..<count { task!(taskContext, i) }
+      }, context: Unmanaged.passUnretained(loops).toOpaque())
     var random = SplitMix64(seed: 43)
-    for threads in [1, 2, 5] as [Int32] {
-      try HostSettings.setThreads(threads)
-      for model in CacheModel.all {
-        let problem = CacheProblem(.bfloat16, model, 1500, repeating: true, &random)
-        try check(problem, "\(model) on \(threads) threads")
-      }
+    for model in CacheModel.all {
+      try check(
+        CacheProblem(.bfloat16, model, 1500, repeatingEvery: 64, &random), "\(model), repeating")
     }
+    XCTAssertEqual(loops.withLock { $0 }, 0)
+    try check(CacheProblem(.bfloat16, CacheModel.all[0], 1500, &random), "each slot once")
+    XCTAssertEqual(loops.withLock { $0 }, 1)
+  }
+
+  func testSlotsThatMeetAgain() {
+    var random = SplitMix64(seed: 44)
+    var repeats = 0
+    for round in 0..<400 {
+      let blockSize = random.pick([1, 16, 64, 100] as [Int64])
+      let first = random.pick([0, 1 << 40] as [Int64])
+      var blocks = Array(0..<Int64(random.int(1...40)))
+      if random.chance(0.7) { blocks.shuffle(using: &random) }
+      var slots = blocks.flatMap { block in
+        (0..<blockSize).map { random.chance(0.1) ? -1 : first + block * blockSize + $0 }
+      }
+      if random.chance(0.5) {
+        slots[random.int(0...slots.count - 1)] = slots[random.int(0...slots.count - 1)]
+      }
+      let used = slots.filter { $0 >= 0 }
+      let expected = Set(used).count < used.count
+      XCTAssertEqual(SlotRuns(slots).meetAgain, expected, "round \(round)")
+      repeats += expected ? 1 : 0
+    }
+    XCTAssertGreaterThan(repeats, 50)
   }
 
   private func check(_ problem: CacheProblem, _ what: String) throws {
@@ -129,7 +162,7 @@ private final class CacheProblem {
   let slots: [Int64]
 
   init(
-    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int, repeating: Bool = false,
+    _ format: ElementFormat, _ model: CacheModel, _ tokens: Int, repeatingEvery period: Int? = nil,
     _ random: inout SplitMix64
   ) {
     self.model = model
@@ -139,13 +172,13 @@ private final class CacheProblem {
     latents.fillNormal(&random)
     rope.fillNormal(&random)
     let blockSize = random.pick([1, 7, 8, 16])
-    let blocks = 110 / blockSize
+    let blocks = max(110, tokens + 16) / blockSize
     cache = PoisonedTensor(
       model.format, rows: blocks, heads: blockSize, dim: model.width(rank: rank, rope: ropeDim),
       headGap: 2 * random.int(0...2), rowGap: random.int(0...5))
     let places = Array(0..<Int64(blocks * blockSize)).shuffled(using: &random)
-    slots = (0..<tokens).map {
-      $0 % 5 == 2 ? -1 : repeating ? random.pick(places) : places[$0]
+    slots = (0..<tokens).map { token in
+      token % 5 == 2 ? -1 : places[period.map { token % $0 == 0 } == true ? max(0, token - 1) : token]
     }
   }
 
