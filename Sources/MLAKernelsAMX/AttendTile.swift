@@ -10,8 +10,7 @@ import MLAShims
 /// the previous panel's probabilities are multiplied with values.
 ///
 /// No order of scores costs much more than another: by the model of a core in
-/// Tests/SoftwareAMX at most 1.25 times random scores, where a call has two or more
-/// panels or blocks to overlap; 1.32 where it has one of each.
+/// Tests/SoftwareAMX at most 1.1 times random scores.
 ///
 /// A query's bits depend on its own row, the keys and `key_begin` alone, not on
 /// its place in the tile or on its neighbours.
@@ -91,12 +90,9 @@ struct TileCall<Operands: TileOperands> {
   @inline(__always)
   func attendBlocks() {
     var previous = PanelPass.none
-    var ring = ScoreRing(scratch.scores)
     var buffer = 0
     var begin = Int(args.key_begin)
     let end = keyEnd(of: panels - 1)
-    // Among so few passes one that is begun twice would show.
-    if panels * (end - begin) <= 4 * keyBlock { ring.keepBlock() }
     while begin < end {
       let block = args.packed.unsafelyUnwrapped + begin / keyBlock * layout.bytes
       let ahead = begin + keyBlock < end ? layout.bytes : 0
@@ -109,8 +105,7 @@ struct TileCall<Operands: TileOperands> {
           probabilities: scratch.probabilities(buffer))
         let share = ahead / panels
         run(
-          pass, after: previous, ring: &ring,
-          prefetching: block + layout.bytes + panel * share, share)
+          pass, after: previous, prefetching: block + layout.bytes + panel * share, share)
         previous = pass
         buffer += 1
       }

@@ -21,53 +21,34 @@ struct PanelPass {
   }
 }
 
-/// How far the references of a panel's queries served its scores of a block.
-private enum Served {
-  case all
-  /// Not all: the block's largest scores are known now, and its scores kept.
-  case some
-  /// Not all, and the first scores have been overwritten.
-  case someLost
-}
-
 extension TileCall {
   /// Scores and probabilities of `pass`; outputs of `previous`, whose
   /// probabilities are ready, on the way.
   ///
-  /// Scores turn into probabilities while the block's later ones are computed, in
-  /// the hope that the references serve them as well. Where they do not, the block's
-  /// scores are turned again, relative to its largest, while `previous` is
-  /// accumulated: the vector unit works twice, the tile unit does not.
+  /// Scores turn into probabilities while the block's later ones are computed,
+  /// relative to the largest so far. Where that has been raised since, exponents are
+  /// lowered while `previous` is accumulated: an eighth of the vector unit's work.
   @inline(never)
   func run(
-    _ pass: PanelPass, after previous: PanelPass, ring: inout ScoreRing,
-    prefetching next: UnsafeRawPointer, _ nextBytes: Int
+    _ pass: PanelPass, after previous: PanelPass, prefetching next: UnsafeRawPointer,
+    _ nextBytes: Int
   ) {
     let panel = scratch.panel(pass.panel)
-    let pairs = pass.groups * pairsPerGroup
     let groupProducts = layout.depthSteps * Operands.scoreProducts
     let valueProducts = previous.groups * layout.valueSteps * Operands.valueProducts
     var stream = ProbabilityStream<Operands>(
-      panel.statistics, ring, probabilities: pass.probabilities, scale: scale)
+      panel.statistics, scratch, groups: pass.groups, probabilities: pass.probabilities,
+      scale: scale)
     var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * groupProducts)
-    var served = Served.someLost
-    while served == .someLost {
-      // Vector work is spread evenly over both products: it begins two groups late.
-      stream.setPace(
-        pairs: pairs, over: max(pass.groups - 2, 0) * groupProducts + valueProducts)
-      served = score(pass, &stream, ring: &ring, prefetching: &ahead)
-      if served == .someLost { stream.restart(panel.statistics, ring) }
-    }
-    if served == .some {
-      panel.statistics.raiseReference(scale: scale)
-      stream.restart(panel.statistics, ring)
-    }
-    stream.knownPairs = pairs
-    stream.setPace(pairs: pairs - stream.pair, over: valueProducts)
+    // Vector work is spread evenly over both products: it begins two groups late.
+    stream.setPace(over: max(pass.groups - 2, 0) * groupProducts + valueProducts)
+    score(pass, &stream, prefetching: &ahead)
+    stream.releaseLowering()
+    stream.setPace(over: valueProducts)
     accumulate(previous, besides: &stream)
-    stream.convert(upTo: pairs)
+    stream.finish()
     stream.save(panel.statistics)
-    if served == .some && !pass.isFirst {
+    if stream.raises.groups != 0 && !pass.isFirst {
       panel.statistics.rescale(
         panel.outputs.assumingMemoryBound(to: FloatVector.self), rows: layout.valueSteps * 32)
     }
@@ -76,16 +57,15 @@ extension TileCall {
   /// Scores of all groups, and the probabilities of those that the stream gets to.
   @inline(__always)
   private func score(
-    _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>, ring: inout ScoreRing,
+    _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>,
     prefetching ahead: inout Prefetch
-  ) -> Served {
+  ) {
     let panel = scratch.panel(pass.panel)
+    let ring = ScoreRing(scratch.scores)
     panel.statistics.beginBlock()
-    var served = Served.all
     for group in 0...pass.groups {
       if group < pass.groups {
-        // The ring's oldest scores are about to be overwritten.
-        stream.convert(upTo: (group + 1 - ring.groups) * pairsPerGroup)
+        stream.makeRoom(for: group)
         stream.beginProduct()
         multiplyRows(
           Operands.self, pass.block + group * layout.keyGroupBytes, panel.queries,
@@ -94,22 +74,13 @@ extension TileCall {
         maskIfNeeded(pass, group, ring.scores(group))
       }
       // A group late: these scores have reached the L1 cache, those just stored not.
-      let settled = group - 1
-      if settled < 0 { continue }
-      if panel.statistics.groupRises(ring.scores(settled)) && served == .all {
-        if pass.isFirst && settled == 0 {
-          panel.statistics.raiseReference(scale: scale)
-          stream.restart(panel.statistics, ring)
-        } else {
-          served = .some
-          let isLost = min(group, pass.groups - 1) >= ring.groups
-          ring.keepBlock()
-          if isLost { return .someLost }
-        }
+      if group == 0 { continue }
+      let raised = panel.statistics.groupRises(ring.scores(group - 1))
+      if raised {
+        panel.statistics.raiseReference(scale: scale, stream.raises[group - 1])
       }
-      if served == .all { stream.knownPairs = (settled + 1) * pairsPerGroup }
+      stream.release(group - 1, raised: raised)
     }
-    return served
   }
 
   /// O^T += V^T P^T for all groups of `pass`.

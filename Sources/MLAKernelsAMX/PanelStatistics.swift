@@ -2,38 +2,35 @@ import MLAShims
 
 /// The running softmax of a panel, in memory, two vectors of 16 queries each:
 ///
-///     reference  the score that probabilities are relative to, unscaled
-///     limit      the largest score that the reference still serves
-///     offset     -reference * scale * log2(e), as it is added to scaled scores
-///     largest    largest score of the block at hand, as far as it is known
-///     sum        of unrounded probabilities, even keys and odd keys apart
-///     factor     what the last raise of the reference makes of outputs
+///     limit    the largest score that the reference still serves
+///     offset   -reference * log2(e), an integer: what is added to scaled scores
+///     sum      of unrounded probabilities, even keys and odd keys apart
+///     largest  score of the group of keys at hand
+///     change   of the offset, in the block at hand
 ///
 /// A query's reference begins as the largest score of its first group of keys. A
-/// block whose largest score is more than `headroom` above it gets that one, for
-/// all its keys: probabilities up to 2^headroom are as exact as those up to 1,
-/// outputs are rescaled once a block at most, and seldom.
+/// group whose largest score is more than `headroom` above it gets that one:
+/// probabilities up to 2^headroom are as exact as those up to 1, and references
+/// change seldom. References being integers, what they were a factor of is brought
+/// down to a new one exactly, by taking the change from its exponent.
 struct PanelStatistics {
-  let reference: UnsafeMutablePointer<FloatVector>
-  @inline(__always) var limit: UnsafeMutablePointer<FloatVector> { reference + 2 }
-  @inline(__always) var offset: UnsafeMutablePointer<FloatVector> { reference + 4 }
-  @inline(__always) var largest: UnsafeMutablePointer<FloatVector> { reference + 6 }
-  @inline(__always) var sum: UnsafeMutablePointer<FloatVector> { reference + 8 }
+  let limit: UnsafeMutablePointer<FloatVector>
+  @inline(__always) var offset: UnsafeMutablePointer<FloatVector> { limit + 2 }
+  @inline(__always) var sum: UnsafeMutablePointer<FloatVector> { limit + 4 }
+  @inline(__always) var largest: UnsafeMutablePointer<FloatVector> { limit + 8 }
+  @inline(__always) var change: UnsafeMutablePointer<FloatVector> { limit + 10 }
 
-  @inline(__always) var factor: UnsafeMutablePointer<FloatVector> { reference + 12 }
-
-  @inline(__always) static var bytes: Int { 14 * 64 }
+  @inline(__always) static var bytes: Int { 12 * 64 }
   @inline(__always) static var headroom: Float { 8 }
 
   @inline(__always)
   init(_ start: UnsafeMutableRawPointer) {
-    reference = start.assumingMemoryBound(to: FloatVector.self)
+    limit = start.assumingMemoryBound(to: FloatVector.self)
   }
 
   @inline(__always)
   func reset() {
     for half in 0..<2 {
-      reference[half] = FloatVector(repeating: -.infinity)
       limit[half] = FloatVector(repeating: -.infinity)
       offset[half] = FloatVector(repeating: 0)
       sum[half] = FloatVector(repeating: 0)
@@ -43,8 +40,8 @@ struct PanelStatistics {
 
   @inline(__always)
   func beginBlock() {
-    largest[0] = FloatVector(repeating: -.infinity)
-    largest[1] = FloatVector(repeating: -.infinity)
+    change[0] = FloatVector(repeating: 0)
+    change[1] = FloatVector(repeating: 0)
   }
 
   /// Takes in the scores of a group; whether one of them is beyond its query's
@@ -55,45 +52,44 @@ struct PanelStatistics {
     var even1 = scores[1]
     var odd0 = scores[2]
     var odd1 = scores[3]
-    for pair in 1..<groupKeys / 2 {
+    for pair in 1..<pairsPerGroup {
       even0 = mla_max(even0, scores[4 * pair])
       even1 = mla_max(even1, scores[4 * pair + 1])
       odd0 = mla_max(odd0, scores[4 * pair + 2])
       odd1 = mla_max(odd1, scores[4 * pair + 3])
     }
-    let largest0 = mla_max(even0, odd0)
-    let largest1 = mla_max(even1, odd1)
-    largest[0] = mla_max(largest0, largest[0])
-    largest[1] = mla_max(largest1, largest[1])
-    return mla_any_greater(largest0, limit[0]) || mla_any_greater(largest1, limit[1])
+    largest[0] = mla_max(even0, odd0)
+    largest[1] = mla_max(even1, odd1)
+    return mla_any_greater(largest[0], limit[0]) || mla_any_greater(largest[1], limit[1])
   }
 
-  /// Raises the reference of the queries beyond their limits to their largest
-  /// score, and rescales their sums. Outputs are to be rescaled by the factors
-  /// that `factor` then holds.
+  /// Raises the reference of the queries beyond their limits to the group's largest
+  /// score, and keeps in `raise` what that means for probabilities.
   @inline(never)
-  func raiseReference(scale: Float) {
+  func raiseReference(scale: Float, _ raise: ReferenceRaise) {
     let none = FloatVector(repeating: -.infinity)
-    let one = FloatVector(repeating: 1)
+    let zero = FloatVector(repeating: 0)
     // A scale near zero has no limit, but still a number for it.
     let slack = FloatVector(repeating: min(PanelStatistics.headroom / scale, 1e38))
     for half in 0..<2 {
-      let rises = largest[half] .> limit[half]
-      let raised = -largest[half] * scale
-      // Before its first key a query has summed up nothing: 2^-inf of it remains.
-      let change = mla_select_eq(reference[half], none, none, raised - offset[half])
-      factor[half] = one.replacing(with: exp2(change), where: rises)
-      offset[half].replace(with: raised, where: rises)
-      limit[half].replace(with: largest[half] + slack, where: rises)
-      reference[half].replace(with: largest[half], where: rises)
-      sum[half] *= factor[half]
-      sum[half + 2] *= factor[half]
+      let (served, top) = (limit[half], largest[half])
+      let exact = -top * scale
+      let raised = mla_select_ge(served, top, offset[half], exact - mla_fraction(exact))
+      // Before its first key a query has summed up nothing that could change.
+      let lowered = mla_select_eq(served, none, zero, raised - offset[half])
+      raise.offset[half] = raised
+      raise.change[half] = lowered
+      offset[half] = raised
+      change[half] += lowered
+      limit[half] = mla_select_ge(served, top, served, top + slack)
     }
   }
 
+  /// Outputs of the blocks before become relative to the reference after this one.
   @inline(never)
   func rescale(_ outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
-    let (factor0, factor1) = (factor[0], factor[1])
+    let one = FloatVector(repeating: 1)
+    let (factor0, factor1) = (scaleByPower(one, change[0]), scaleByPower(one, change[1]))
     for row in 0..<rows {
       outputs[2 * row] *= factor0
       outputs[2 * row + 1] *= factor1

@@ -11,16 +11,20 @@ struct NoWork: CompanionWork {
 }
 
 /// Turns the scores of a panel's pass over a block into probabilities, some
-/// pairs of keys at a time, and sums them up before they are rounded.
+/// pairs of keys at a time, and sums them up before they are rounded; then lowers
+/// those of the groups whose references have been raised since.
 struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
-  /// Pairs of keys that are done, of those whose scores and reference are known.
-  private(set) var pair = 0
-  var knownPairs = 0
+  /// Pairs of keys of the pass.
+  private let pairs: Int
+  /// Pairs that are turned, and behind the last of them pairs that are lowered.
+  private var done = 0
+  private var known = 0
   /// Pairs to be done by now, and how many more each step, in 1/65536.
   private var due = 0
   private var pace = 0
 
-  private var ring: ScoreRing
+  private(set) var raises: ReferenceRaises
+  private let ring: ScoreRing
   private let probabilities: UnsafeMutableRawPointer
   private let scale: FloatVector
   private var offset0: FloatVector
@@ -32,26 +36,14 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
 
   @inline(__always)
   init(
-    _ statistics: PanelStatistics, _ ring: ScoreRing, probabilities: UnsafeMutableRawPointer,
-    scale: Float
+    _ statistics: PanelStatistics, _ scratch: TileScratch, groups: Int,
+    probabilities: UnsafeMutableRawPointer, scale: Float
   ) {
-    self.ring = ring
+    pairs = groups * pairsPerGroup
+    raises = ReferenceRaises(scratch.raises)
+    ring = ScoreRing(scratch.scores)
     self.probabilities = probabilities
     self.scale = FloatVector(repeating: scale)
-    offset0 = statistics.offset[0]
-    offset1 = statistics.offset[1]
-    evenSum0 = statistics.sum[0]
-    evenSum1 = statistics.sum[1]
-    oddSum0 = statistics.sum[2]
-    oddSum1 = statistics.sum[3]
-  }
-
-  /// Begins again with the first pair, from the sums that were before it.
-  @inline(__always)
-  mutating func restart(_ statistics: PanelStatistics, _ ring: ScoreRing) {
-    self.ring = ring
-    pair = 0
-    knownPairs = 0
     offset0 = statistics.offset[0]
     offset1 = statistics.offset[1]
     evenSum0 = statistics.sum[0]
@@ -68,38 +60,72 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
     statistics.sum[3] = oddSum1
   }
 
-  /// From here on `pairs` are spread over `steps` steps.
+  /// From here on all that is left is spread over `steps` steps.
   @inline(__always)
-  mutating func setPace(pairs: Int, over steps: Int) {
-    pace = ((pairs << 16) + steps) / max(steps, 1)
+  mutating func setPace(over steps: Int) {
+    let left = pairs + raises.lowered * pairsPerGroup - done
+    pace = ((left << 16) + steps) / max(steps, 1)
     beginProduct()
   }
 
   /// Pairs that could not be done in time do not come in one burst.
   @inline(__always)
-  mutating func beginProduct() { due = pair << 16 }
+  mutating func beginProduct() { due = done << 16 }
 
   @inline(__always)
   mutating func step() {
     due += pace
-    convert(upTo: min(due >> 16, knownPairs))
+    proceed(upTo: min(due >> 16, known))
+  }
+
+  /// The next group's scores are about to overwrite the ring's oldest.
+  @inline(__always)
+  mutating func makeRoom(for group: Int) {
+    proceed(upTo: (group + 1 - ScoreRing.groups) * pairsPerGroup)
+  }
+
+  /// The group's scores and reference are known.
+  @inline(__always)
+  mutating func release(_ group: Int, raised: Bool) {
+    if raised { raises.note(group) }
+    known = (group + 1) * pairsPerGroup
+  }
+
+  /// All groups are.
+  @inline(__always)
+  mutating func releaseLowering() {
+    if raises.lowered > 0 { raises.sumUp() }
+    known = pairs + raises.lowered * pairsPerGroup
   }
 
   @inline(__always)
-  mutating func convert(upTo end: Int) {
-    while pair < end {
-      convertPair(
-        ring.pair(pair),
-        (probabilities + pair * Operands.parts * TileScratch.rowBytes)
-          .assumingMemoryBound(to: FloatVector.self))
-      pair += 1
+  mutating func finish() { proceed(upTo: known) }
+
+  @inline(__always)
+  private mutating func proceed(upTo end: Int) {
+    while done < min(end, pairs) {
+      convertPair(done)
+      done += 1
+    }
+    while done < end {
+      lowerPair(done - pairs)
+      done += 1
     }
   }
 
   @inline(__always)
-  private mutating func convertPair(
-    _ from: UnsafePointer<FloatVector>, _ to: UnsafeMutablePointer<FloatVector>
-  ) {
+  private func row(_ pair: Int) -> UnsafeMutablePointer<FloatVector> {
+    (probabilities + pair * Operands.parts * TileScratch.rowBytes)
+      .assumingMemoryBound(to: FloatVector.self)
+  }
+
+  @inline(__always)
+  private mutating func convertPair(_ pair: Int) {
+    if pair % pairsPerGroup == 0 && raises.has(pair / pairsPerGroup) {
+      takeReference(raises[pair / pairsPerGroup])
+    }
+    let from = ring.pair(pair)
+    let to = row(pair)
     var even0 = Operands.probability(mla_multiply_add(from[0], scale, offset0))
     var even1 = Operands.probability(mla_multiply_add(from[1], scale, offset1))
     var odd0 = Operands.probability(mla_multiply_add(from[2], scale, offset0))
@@ -117,6 +143,26 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
       even1 = mla_remainder_of_numbers_bf16(even1)
       odd0 = mla_remainder_of_numbers_bf16(odd0)
       odd1 = mla_remainder_of_numbers_bf16(odd1)
+    }
+  }
+
+  @inline(__always)
+  private mutating func takeReference(_ raise: ReferenceRaise) {
+    offset0 = raise.offset[0]
+    offset1 = raise.offset[1]
+    evenSum0 = scaleByPower(evenSum0, raise.change[0])
+    evenSum1 = scaleByPower(evenSum1, raise.change[1])
+    oddSum0 = scaleByPower(oddSum0, raise.change[0])
+    oddSum1 = scaleByPower(oddSum1, raise.change[1])
+  }
+
+  @inline(__always)
+  private func lowerPair(_ pair: Int) {
+    let lowering = raises[pair / pairsPerGroup].lowering
+    let p = row(pair)
+    for part in 0..<Operands.parts {
+      p[2 * part] = mla_lower_pairs(p[2 * part], lowering[0])
+      p[2 * part + 1] = mla_lower_pairs(p[2 * part + 1], lowering[1])
     }
   }
 }

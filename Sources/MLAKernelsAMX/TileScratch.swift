@@ -3,12 +3,14 @@ import MLAKernelABI
 /// What a call keeps beside its registers. Rows of 32 queries are 128 bytes, and
 /// dense, so that neither score nor probability tiles collide in the L1 cache.
 ///
-///     scores         [block's groups][32 keys][32 queries]    fp32
+///     scores         see `ScoreRing`
 ///     probabilities  [2][block's key pairs][part][32 queries] pairs of bf16
+///     raises         see `ReferenceRaises`
 ///     spare          one tile, for turning
 ///     panels         [queryTile / 32], see `Panel`
 struct TileScratch {
   let scores: UnsafeMutableRawPointer
+  let raises: UnsafeMutableRawPointer
   let spare: UnsafeMutableRawPointer
   private let start: UnsafeMutableRawPointer
   private let firstPanel: UnsafeMutableRawPointer
@@ -22,7 +24,8 @@ struct TileScratch {
     self.start = start
     self.layout = layout
     scores = start + 2 * TileScratch.probabilityBytes(layout)
-    spare = scores + groupsPerBlock * TileScratch.scoreGroupBytes
+    raises = scores + ScoreRing.bytes
+    spare = raises + groupsPerBlock * ReferenceRaise.bytes
     firstPanel = spare + tileBytes
   }
 

@@ -248,9 +248,10 @@ final class AMXAttentionTests: XCTestCase {
   // MARK: Bits
 
   func testSameBitsTwiceAndAtAnyPlaceInTheTile() {
-    for input in Self.inputs {
+    // Where scores lie far apart, references are raised time and again.
+    for (input, deviation) in [(ElementFormat.bfloat16, 3.0), (.bfloat16, 60), (.float16, 60)] {
       let attention = AttentionCase(
-        input: input, queries: 300, keys: 800, causalOffset: 500, deviation: 3)
+        input: input, queries: 300, keys: 800, causalOffset: 500, deviation: deviation)
       let tensors = AttentionTensors(attention)
       let kernel = AMXKernel(input)
       let first = kernel.run(attention, tensors)

@@ -12,17 +12,17 @@ final class CoreModelTests: XCTestCase {
     try XCTSkipIf(software_amx_install() == SOFTWARE_AMX_HARDWARE, "measure it there")
   }
 
-  /// Whatever the scores, a block's reference is raised once at most.
+  /// What a raised reference makes of probabilities is a matter of their exponents,
+  /// in one pass over a block as in many.
   func testNoOrderOfScoresCostsMuchMoreThanRandomOnes() {
-    let several = AttentionCase(queries: 64, keys: 1024)
-    check(several, beyond: 0.75, upTo: 1.3)
-    let single = AttentionCase(input: .float16, queries: 32, keys: 512)
-    check(single, beyond: 0.85, upTo: 1.2)
+    check(AttentionCase(queries: 64, keys: 1024), beyond: 0.8)
+    check(AttentionCase(queries: 32, keys: 512), beyond: 0.72)
+    check(AttentionCase(input: .float16, queries: 32, keys: 512), beyond: 0.85)
   }
 
   /// The call on random scores keeps the tile unit multiplying for more than
-  /// `fraction` of the time; others take at most `ratio` times as long.
-  private func check(_ attention: AttentionCase, beyond fraction: Double, upTo ratio: Double) {
+  /// `fraction` of the time; others take at most 1.12 times as long.
+  private func check(_ attention: AttentionCase, beyond fraction: Double) {
     let what = "\(attention.input.name), \(attention.queries) queries, \(attention.keys) keys"
     let random = cost(attention, .random)
     let multiplying = Double(random.products) * 16 / random.cycles
@@ -30,7 +30,7 @@ final class CoreModelTests: XCTestCase {
     print("\(what): \(random.cycles) cycles, \(multiplying) of the tile unit's rate")
     for scores in Scores.allCases where scores != .random {
       let times = cost(attention, scores).cycles / random.cycles
-      XCTAssertLessThanOrEqual(times, ratio, "\(what), \(scores)")
+      XCTAssertLessThanOrEqual(times, 1.12, "\(what), \(scores)")
       print("\(what), \(scores): \(times) of random scores' cost")
     }
   }
@@ -61,7 +61,7 @@ final class CoreModelTests: XCTestCase {
       // Each group's largest is far above all before it.
       case .growing: tensors.k[row, 0, 0] = Double(row / 32) * 1000
       case .outlier: if row == 300 { tensors.k[row, 0, 0] = 4000 }
-      // Once a block's first scores have been overwritten.
+      // Near a block's end, when most of its probabilities are there.
       case .latestOutlier: if row % 512 == 500 { tensors.k[row, 0, 0] = Double(row) * 10 }
       }
     }

@@ -91,6 +91,21 @@ MLA_INLINE mla_f32v mla_join_bf16(mla_f32v low, mla_f32v high) {
   return (mla_f32v)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
 }
 
+// Numbers of bf16 are divided by powers of two in their exponents: what `changes`,
+// integers up to 0, take off both numbers of a pair,
+MLA_INLINE mla_f32v mla_lowering_of_pairs(mla_f32v changes) {
+  const __m512i most = _mm512_cvtps_epi32(_mm512_max_ps((__m512)changes, _mm512_set1_ps(-255)));
+  const __m512i powers = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), most), 7);
+  return (mla_f32v)_mm512_or_si512(powers, _mm512_slli_epi32(powers, 16));
+}
+// and pairs of numbers with it taken off. Tiles take what becomes subnormal for 0.
+MLA_INLINE mla_f32v mla_lower_pairs(mla_f32v numbers, mla_f32v lowering) {
+  const __m512i sign = _mm512_set1_epi16((short)0x8000);
+  const __m512i magnitudes = _mm512_andnot_si512(sign, (__m512i)numbers);
+  const __m512i lowered = _mm512_subs_epu16(magnitudes, (__m512i)lowering);
+  return (mla_f32v)_mm512_ternarylogic_epi32(sign, (__m512i)numbers, lowered, 0xca);  // sign ? numbers : lowered
+}
+
 // Rounds two vectors to fp16 and pairs them lane by lane: low in bits 0-15.
 MLA_INLINE mla_f32v mla_pair_f16(mla_f32v low, mla_f32v high) {
   const __m512i l = _mm512_cvtepu16_epi32(_mm512_cvtps_ph((__m512)low, _MM_FROUND_TO_NEAREST_INT));
