@@ -65,7 +65,9 @@ struct ScheduleBuilder {
     let mostHeads = min(
       blocksPerWave / segment.blocksPerSplit, partials / segment.tilesPerHead)
     let headCount = max(1, min(segment.heads.count, mostHeads))
-    let splits = max(1, blocksPerWave / (headCount * segment.blocksPerSplit))
+    // Ranges side by side are tasks where tiles alone are too few, and partial results.
+    let wanted = SplitRule.nominalTasks / (headCount * segment.tilesPerHead)
+    let splits = max(1, min(wanted, blocksPerWave / (headCount * segment.blocksPerSplit)))
     let tiles = max(
       Self.fewestTiles, Self.leastPartialsPerTile * partials / (headCount * (splits + 1)))
     for part in parts(of: segment, tiles: tiles) {
