@@ -13,6 +13,9 @@ from test_tensors import WRONG_TENSORS
 
 from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
 
+#: NaN in a cache that a change turns into integers.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+
 ERRORS = (TypeError, ValueError)
 TENSORS = ("q", "kv_c_normed", "k_pe", "kv_cache", "out", "lse")
 
