@@ -63,6 +63,6 @@ struct RowSource<Operands: TileOperands> {
 func transposeTile(
   _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
 ) {
-  // The stages, an even number of them, go back and forth and end where they began.
-  _ = transpose(tile, spare)
+  // Of its two passes the second one writes here.
+  _ = transpose(spare, tile) { tile[$0] }
 }

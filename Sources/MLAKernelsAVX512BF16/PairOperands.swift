@@ -40,34 +40,31 @@ func exponentiate<Row: QueryRow>(
   return evenSum.combined(oddSum) { $0 + $1 }
 }
 
-/// Pairs the values of neighbouring keys: panels [v_head_dim / group][pair][group].
+/// Pairs the values of neighbouring keys.
 @inline(__always)
-private func packValues(_ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>) {
+private func packValues(_ a: mla_pack_args, into block: PackedBlock) {
+  let panels = ValuePanels(a.dims)
   let rowStride = Int(a.v_stride) * 2
-  let dims = Int(a.dims.v_head_dim)
-  let zero = FloatVector(repeating: 0)
-  // Along the keys first: panels are written from end to end, where their
-  // distance would have them all fall into a few sets of the L1 cache.
-  var d = 0
-  while d < dims {
-    let bytes = (dims - d) * 2
-    var key = 0
-    while key < paddedToLanes(Int(a.num_keys)) {
-      let even = a.v.unsafelyUnwrapped + (key * rowStride + d * 2)
-      mla_prefetch(even + lanes * rowStride)
-      mla_prefetch(even + (lanes + 1) * rowStride)
-      let low = key < Int(a.num_keys) ? loadTail(BFloat16Format.self, even, bytes) : zero
+  let (rows, count) = (a.v.unsafelyUnwrapped, Int(a.num_keys))
+  var key = 0
+  while key < count {
+    let row = rows + key * rowStride
+    let ahead =
+      rowsAhead(rows, from: key / lanes * lanes, of: count, rowStride: rowStride, next: a.next_v)
+      + key % lanes * rowStride
+    block.forEachValue(step: key / 2, panels) { vector, p in
+      let bytes = (Int(a.dims.v_head_dim) - vector * lanes) * 2
+      let even = row + vector * lanes * 2
+      mla_prefetch(ahead + vector * lanes * 2)
+      mla_prefetch(ahead + rowStride + vector * lanes * 2)
+      let low = loadTail(BFloat16Format.self, even, bytes)
       let high =
-        key + 1 < Int(a.num_keys)
-        ? loadTail(BFloat16Format.self, even + rowStride, bytes) : zero
+        key + 1 < count
+        ? loadTail(BFloat16Format.self, even + rowStride, bytes) : FloatVector(repeating: 0)
       // Widened bf16 has its bits on top: shifting one of them down pairs them.
-      let pairs = mla_from_bits((mla_bits(low) &>> 16) | mla_bits(high))
-      scatter(
-        pairs, to: panels + (d * keyBlock / 2 + key / 2 * rowsPerGroup),
-        panelStride: keyBlock / 2)
-      key += 2
+      mla_store_f32(p, mla_from_bits((mla_bits(low) &>> 16) | mla_bits(high)))
     }
-    d += lanes
+    key += 2
   }
 }
 
@@ -76,7 +73,7 @@ func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
   let a = args.unsafelyUnwrapped.pointee
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
   packKeys(BFloat16PairFormat.self, a, into: block.keys)
-  packValues(a, into: block.values)
+  packValues(a, into: block)
 }
 
 @inline(__always)

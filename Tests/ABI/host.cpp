@@ -73,7 +73,8 @@ void pinned_caller() {
     if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
   }
   CHECK(sched_setaffinity(0, sizeof(one), &one) == 0);
-  auto step = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {60, 30}, 2);
+  // Enough for more than one thread.
+  auto step = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {60, 130}, 2);
   mla::backend backend("CPU", step.model.config());
   step.run(backend);
   CHECK(sched_setaffinity(0, sizeof(all), &all) == 0);

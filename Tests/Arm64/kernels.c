@@ -100,7 +100,7 @@ static void attention(const mla_attention_kernel *kernel, int format, const char
       int64_t count = keys - first < kernel->key_block ? keys - first : kernel->key_block;
       mla_pack_args pack = {dims, k + first * dims.qk_head_dim * size, v + first * dims.v_head_dim * size,
                             dims.qk_head_dim, dims.v_head_dim, count, format,
-                            packed + first / kernel->key_block * block};
+                            packed + first / kernel->key_block * block, NULL, NULL};
       kernel->pack(&pack);
     }
     mla_attend_args a = {.dims = dims, .num_queries = queries, .packed = packed, .key_end = keys,

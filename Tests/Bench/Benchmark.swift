@@ -36,10 +36,30 @@ struct Benchmark {
         Table.lines(comparison).forEach { print($0) }
       }
     }
+    let chunks = try measureContextChunk()
     let projections = measureProjections()
     let scores = measureScores()
     let memory = arguments.measuresMemory ? try measureMemory() : []
-    if let file = arguments.json { try write(rows, projections, scores, memory, to: file) }
+    if let file = arguments.json { try write(rows, chunks, projections, scores, memory, to: file) }
+  }
+
+  /// On one thread, by its processor time.
+  private func measureContextChunk() throws -> [[String: Any]] {
+    let (queries, keys) = (128, 8064)
+    return try cases.map { kernelCase in
+      let result = try ContextChunk(
+        library, backend: arguments.backend, kernelCase, queries: queries, keys: keys,
+        dimensions: arguments.dimensions, rounds: arguments.rounds)
+      print(
+        "\(queries) queries on \(keys) keys, \(kernelCase): "
+          + String(format: "%.2f, with K and V prepared %.2f", result.wholeCall, result.prepared)
+          + " of \(result.instruction), difference " + Table.scientific(result.difference))
+      return [
+        "isa": kernelCase.isaName, "dtype": kernelCase.format.name, "queries": queries, "keys": keys,
+        "peak_instruction": result.instruction, "fraction_of_peak": result.wholeCall,
+        "prepared_fraction_of_peak": result.prepared, "difference": result.difference,
+      ]
+    }
   }
 
   /// On one thread, by its processor time: a block's work does not depend on the
@@ -113,12 +133,14 @@ struct Benchmark {
   }
 
   private func write(
-    _ rows: [[String: Any]], _ projections: [[String: Any]], _ scores: [[String: Any]],
+    _ rows: [[String: Any]], _ chunks: [[String: Any]], _ projections: [[String: Any]],
+    _ scores: [[String: Any]],
     _ memory: [[String: Any]], to file: String
   ) throws {
     let report: [String: Any] = [
       "version": library.version, "cpu": library.cpuSummary, "threads": library.numThreads,
-      "heads": arguments.dimensions.heads, "speed": rows, "up_projection": projections,
+      "heads": arguments.dimensions.heads, "speed": rows, "context_chunk": chunks,
+      "up_projection": projections,
       "awkward_scores": scores,
       "memory": memory,
     ]

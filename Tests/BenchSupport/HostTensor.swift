@@ -36,6 +36,10 @@ public final class HostTensor: @unchecked Sendable {
 
   public var count: Int { rows * max(heads, 1) * dim }
 
+  func row(_ row: Int, head: Int) -> UnsafeMutableRawPointer {
+    data + (row * heads + head) * dim * format.byteCount
+  }
+
   public var values: [Double] {
     (0..<count).map { format.value(bits: format.loadBits(data + $0 * format.byteCount)) }
   }

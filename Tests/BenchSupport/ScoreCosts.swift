@@ -74,7 +74,7 @@ private final class Problem {
         dims: dims, k: k.data + first * d.qk * format.byteCount,
         v: v.data + first * d.v * format.byteCount, k_stride: Int64(d.qk), v_stride: Int64(d.v),
         num_keys: Int64(min(block, tokens - first)), format: format.rawValue,
-        packed: packed + first / block * blockBytes)
+        packed: packed + first / block * blockBytes, next_k: nil, next_v: nil)
       kernel.pack(&args)
     }
   }

@@ -54,6 +54,42 @@ final class ScheduleFinishTests: XCTestCase {
     }
   }
 
+  func testFewTokensWakeNoThread() {
+    func threads(_ lengths: [Int], isCausal: Bool = true) -> Int {
+      let spans = lengths.map {
+        RequestSpan(queryBegin: 0, queryCount: $0, keyBegin: 0, keyCount: $0)
+      }
+      return TileCost.threads(spans, numHeads: 16, isCausal: isCausal, atMost: 64)
+    }
+    XCTAssertEqual([[], [0], [1], [16], [0, 16, 0]].map { threads($0) }, [1, 1, 1, 1, 1])
+    XCTAssertGreaterThan(threads([64]), 1)
+    XCTAssertLessThan(threads([64]), 8)
+    XCTAssertEqual(threads(Array(repeating: 16, count: 64)), 47)
+    XCTAssertEqual(threads([16, 4096]), 64)
+    let longest = Int(Int32.max)
+    XCTAssertEqual(threads([longest, longest], isCausal: false), 64, "no number overflows")
+  }
+
+  func testNeighboursAreTakenTogether() {
+    var random = SplitMix64(seed: 5)
+    for _ in 0..<200 {
+      let costs = (0..<random.int(0...60)).map { _ in random.int(0...40_000) }
+      let threads = random.int(1...9)
+      let groups = UnitChoice.groups(costs[...], threads: threads)
+      XCTAssertEqual(groups.flatMap { Array($0) }, Array(costs.indices))
+      let least = min(TileCost.leastPerGroup, costs.reduce(0, +) / (8 * threads))
+      for group in groups {
+        XCTAssertLessThan(
+          costs[group].dropLast().reduce(0, +), max(1, least), "one more than is needed")
+      }
+      for group in groups.dropLast() {
+        XCTAssertGreaterThanOrEqual(costs[group].reduce(0, +), least)
+      }
+    }
+    let short = Array(repeating: 936, count: 1024)
+    XCTAssertEqual(UnitChoice.groups(short[...], threads: 2).first, 0..<18)
+  }
+
   /// At least 0.9 of the threads' time is work wherever each has ten tasks.
   private func check(_ name: String, _ requests: [(Int, Int)], isCausal: Bool) {
     var (queries, keys) = (0, 0)
@@ -88,18 +124,7 @@ private struct SimulatedRun {
 
   init(_ schedule: TileSchedule, threads: Int) {
     self.threads = threads
-    run(schedule.units.map { unit in
-      var cost = 0
-      for block in 0..<unit.blocksPerHead { cost += Self.cost(schedule.packTask(block, of: unit)) }
-      for turn in 0..<unit.turns {
-        for tile in 0..<unit.tileCount {
-          cost += Self.cost(schedule.attendTask(tile, turn: turn, of: unit))
-          cost += Self.cost(schedule.combineTask(tile, turn: turn, of: unit))
-        }
-      }
-      tasks += unit.tileCount * unit.splits
-      return cost
-    })
+    run(schedule.unitGroups.map { $0.reduce(0) { $0 + cost(of: schedule.units[$1], schedule) } })
     for wave in schedule.waves {
       for turn in 0..<wave.turns {
         let count = wave.taskCount(inTurn: turn)
@@ -109,6 +134,19 @@ private struct SimulatedRun {
         tasks += count
       }
     }
+  }
+
+  private mutating func cost(of unit: TileSchedule.Segment, _ schedule: TileSchedule) -> Int {
+    var cost = 0
+    for block in 0..<unit.blocksPerHead { cost += Self.cost(schedule.packTask(block, of: unit)) }
+    for turn in 0..<unit.turns {
+      for tile in 0..<unit.tileCount {
+        cost += Self.cost(schedule.attendTask(tile, turn: turn, of: unit))
+        cost += Self.cost(schedule.combineTask(tile, turn: turn, of: unit))
+      }
+    }
+    tasks += unit.tileCount * unit.splits
+    return cost
   }
 
   private mutating func run(_ costs: [Int]) {

@@ -84,7 +84,7 @@ public struct BlockProjection: CustomStringConvertible {
       var args = mla_pack_args(
         dims: dims, k: k.pointer(), v: values.pointer(), k_stride: Int64(k.rowStride),
         v_stride: Int64(values.rowStride), num_keys: Int64(keys), format: format.rawValue,
-        packed: packed)
+        packed: packed, next_k: nil, next_v: nil)
       attention.pack(&args)
     }
   }

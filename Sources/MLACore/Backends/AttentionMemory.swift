@@ -18,16 +18,15 @@ struct AttentionMemory {
   /// - Parameters:
   ///   - packScratchBytes: what a worker needs while it packs; it attends in the
   ///     same memory.
-  ///   - threads: most workers.
   init(
     _ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims,
-    packScratchBytes: Int = 0, threads: Int = HostSettings.threads
+    packScratchBytes: Int = 0
   ) {
     let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
-    let workers = max(1, min(threads, max(mostTasks, schedule.units.count)))
+    let workers = max(1, min(schedule.threads, max(mostTasks, schedule.unitGroups.count)))
     unitBytes = schedule.bytesPerUnit
     unitPartialBytes = schedule.partialBytesPerUnit
-    let unitWorkers = min(workers, schedule.units.count)
+    let unitWorkers = min(workers, schedule.unitGroups.count)
     partialsOffset = alignedUp(max(schedule.bytesPerWave, unitWorkers * unitBytes))
     let partialBytes = max(schedule.partialBytesPerWave, unitWorkers * unitPartialBytes)
     scratch = WorkerScratch(

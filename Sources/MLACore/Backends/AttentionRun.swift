@@ -7,11 +7,19 @@ protocol KeySource {
   /// Packs one task's blocks.
   ///
   /// - Parameters:
+  ///   - next: what the same thread packs next, to be fetched meanwhile; nil: what
+  ///     lies behind.
   ///   - block: memory of the packed block of that number.
   ///   - scratch: the worker's own.
   func pack(
-    _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
+    _ task: PackTask, before next: RowPlace?, into block: (Int) -> UnsafeMutableRawPointer,
     scratch: UnsafeMutableRawPointer)
+}
+
+/// A row of one head's queries, or of its keys and values.
+struct RowPlace {
+  let row: Int
+  let head: Int
 }
 
 /// Carries out a schedule: hands each task's rows to the kernel, first unit by
@@ -32,8 +40,13 @@ struct AttentionRun<Keys: KeySource> {
   let start: UnsafeMutableRawPointer
 
   func execute() {
-    parallel(schedule.units.count) { unit, worker in
-      work(on: schedule.units[unit], worker: worker)
+    parallel(schedule.unitGroups.count) { group, worker in
+      let units = schedule.unitGroups[group]
+      for unit in units {
+        work(
+          on: schedule.units[unit],
+          before: unit + 1 < units.upperBound ? schedule.units[unit + 1] : nil, worker: worker)
+      }
     }
     let room = Room(packed: start, partials: start + memory.partialsOffset)
     for wave in schedule.waves {
@@ -43,9 +56,11 @@ struct AttentionRun<Keys: KeySource> {
 
   private func work(on wave: TileSchedule.Wave, _ turn: Int, _ room: Room) {
     let packTasks = schedule.packTasks(in: wave, turn: turn, headsPerTask: Keys.headsPerTask)
-    parallel(packTasks.count) { task, worker in pack(packTasks[task], room, worker: worker) }
+    parallel(packTasks.count) { task, worker in
+      pack(packTasks[task], before: nil, room, worker: worker)
+    }
     parallel(wave.taskCount(inTurn: turn)) { task, worker in
-      attend(schedule.attendTask(task, in: wave, turn: turn), room, worker: worker)
+      attend(schedule.attendTask(task, in: wave, turn: turn), before: nil, room, worker: worker)
     }
     if wave.partialCount > 0 {
       parallel(wave.tileCount) { task, _ in
@@ -55,17 +70,31 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   /// A key range at a time, so that its packed keys stay in the cache.
-  private func work(on unit: TileSchedule.Segment, worker: Int) {
+  ///
+  /// - Parameter next: what the same thread works on next.
+  private func work(
+    on unit: TileSchedule.Segment, before next: TileSchedule.Segment?, worker: Int
+  ) {
+    let nextKeys = next.flatMap {
+      $0.span.keyCount > 0 ? RowPlace(row: $0.span.keyBegin, head: $0.heads.lowerBound) : nil
+    }
+    let nextQueries = next.map { RowPlace(row: $0.span.queryBegin, head: $0.heads.lowerBound) }
     let room = Room(
       packed: start + worker * memory.unitBytes,
       partials: start + (memory.partialsOffset + worker * memory.unitPartialBytes))
     for turn in 0..<unit.turns {
       for block in unit.blocks(inTurn: turn) {
-        pack(schedule.packTask(block, of: unit), room, worker: worker)
+        let isLast = block == unit.blocksPerHead - 1
+        pack(
+          schedule.packTask(block, of: unit), before: isLast ? nextKeys : nil, room,
+          worker: worker)
       }
       // Upwards: a tile's queries are fetched while the one before is packed.
       for tile in (0..<unit.tileCount).reversed() {
-        attend(schedule.attendTask(tile, turn: turn, of: unit), room, worker: worker)
+        let isLast = tile == 0 && turn == unit.turns - 1
+        attend(
+          schedule.attendTask(tile, turn: turn, of: unit), before: isLast ? nextQueries : nil,
+          room, worker: worker)
         if turn > 0 { merge(schedule.combineTask(tile, turn: turn, of: unit), room) }
       }
     }
@@ -81,8 +110,8 @@ struct AttentionRun<Keys: KeySource> {
     let partials: UnsafeMutableRawPointer
   }
 
-  private func pack(_ task: PackTask, _ room: Room, worker: Int) {
-    keys.pack(task, into: { packedBlock($0, room) }, scratch: scratch(of: worker))
+  private func pack(_ task: PackTask, before next: RowPlace?, _ room: Room, worker: Int) {
+    keys.pack(task, before: next, into: { packedBlock($0, room) }, scratch: scratch(of: worker))
   }
 
   private func packedBlock(_ index: Int, _ room: Room) -> UnsafeMutableRawPointer {
@@ -93,7 +122,9 @@ struct AttentionRun<Keys: KeySource> {
     memory.scratch.of(worker, start)
   }
 
-  private func attend(_ task: AttendTask?, _ room: Room, worker: Int) {
+  private func attend(
+    _ task: AttendTask?, before next: RowPlace?, _ room: Room, worker: Int
+  ) {
     guard let task else { return }
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
@@ -104,7 +135,8 @@ struct AttentionRun<Keys: KeySource> {
       out_format: out.type.rawValue, out_multiplier: outMultiplier,
       out: out.row(task.queries.lowerBound, head: task.head), out_stride: Int64(out.strides[0]),
       lse: lseRow(task.queries.lowerBound, head: task.head),
-      scratch: scratch(of: worker))
+      scratch: scratch(of: worker),
+      next_q: next.map { UnsafeRawPointer(q.row($0.row, head: $0.head)) })
     if let index = task.partial {
       let partial = partialOut(index, room)
       args.out = UnsafeMutableRawPointer(partial)

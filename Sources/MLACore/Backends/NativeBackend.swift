@@ -94,10 +94,12 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   private func schedule(
     _ spans: [RequestSpan], isCausal: Bool, _ shape: TileShape, numHeads: Int? = nil
   ) -> TileSchedule {
-    TileSchedule(
-      spans, numHeads: numHeads ?? config.numHeads, isCausal: isCausal, shape: shape,
-      split: contract.splitRule, threads: HostSettings.threads,
-      waveBytes: TileSchedule.waveBytes(threads: HostSettings.threads))
+    let numHeads = numHeads ?? config.numHeads
+    let threads = TileCost.threads(
+      spans, numHeads: numHeads, isCausal: isCausal, atMost: HostSettings.threads)
+    return TileSchedule(
+      spans, numHeads: numHeads, isCausal: isCausal, shape: shape, split: contract.splitRule,
+      threads: threads, waveBytes: TileSchedule.waveBytes(threads: threads))
   }
 
   private func run(

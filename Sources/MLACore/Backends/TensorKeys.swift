@@ -11,7 +11,7 @@ struct TensorKeys: KeySource {
   static var headsPerTask: Int { 1 }
 
   func pack(
-    _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
+    _ task: PackTask, before next: RowPlace?, into block: (Int) -> UnsafeMutableRawPointer,
     scratch: UnsafeMutableRawPointer
   ) {
     for (i, head) in task.heads.enumerated() {
@@ -19,7 +19,9 @@ struct TensorKeys: KeySource {
         dims: dims, k: k.row(task.keys.lowerBound, head: head),
         v: v.row(task.keys.lowerBound, head: head), k_stride: Int64(k.strides[0]),
         v_stride: Int64(v.strides[0]), num_keys: Int64(task.keys.count), format: k.type.rawValue,
-        packed: block(task.firstBlock + i * task.blockStride))
+        packed: block(task.firstBlock + i * task.blockStride),
+        next_k: next.map { UnsafeRawPointer(k.row($0.row, head: $0.head)) },
+        next_v: next.map { UnsafeRawPointer(v.row($0.row, head: $0.head)) })
       kernel.pack(&args)
     }
   }

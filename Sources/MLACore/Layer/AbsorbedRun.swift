@@ -135,7 +135,8 @@ struct AbsorbedRun {
         dims: config.latentDims, k: scratch, v: scratch, k_stride: Int64(keyDim),
         v_stride: Int64(keyDim), num_keys: Int64(end - begin), format: config.type.rawValue,
         packed: scratch
-          + (self.scratch.packedOffset + (begin - keys.lowerBound) / block * blockBytes))
+          + (self.scratch.packedOffset + (begin - keys.lowerBound) / block * blockBytes),
+        next_k: nil, next_v: nil)
       kernel.pack(&args)
     }
   }
@@ -159,7 +160,7 @@ struct AbsorbedRun {
         causal_offset: Int64(unmasked), scale: Float(config.attention.scale),
         format: config.type.rawValue, out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1,
         out: moreOut, out_stride: Int64(rank), lse: moreLSE,
-        scratch: scratch + self.scratch.kernelOffset)
+        scratch: scratch + self.scratch.kernelOffset, next_q: nil)
       kernel.attend(&args)
       if !isFirst {
         add(moreOut, moreLSE, rows: count, to: out, lse)

@@ -15,7 +15,7 @@ struct LatentKeys: KeySource {
   static var headsPerTask: Int { 4 }
 
   func pack(
-    _ task: PackTask, into block: (Int) -> UnsafeMutableRawPointer,
+    _ task: PackTask, before _: RowPlace?, into block: (Int) -> UnsafeMutableRawPointer,
     scratch start: UnsafeMutableRawPointer
   ) {
     let rope = LatentGather.Rows(

@@ -38,8 +38,7 @@ struct LayerPlan {
           spans.upProjected, numHeads: config.attention.numHeads, isCausal: true,
           shape: kernel.shape(dims), split: split, threads: threads,
           headsPerUnit: LatentKeys.headsPerTask, waveBytes: waveBytes)
-        let memory = AttentionMemory(
-          schedule, kernel, dims, packScratchBytes: packScratch, threads: threads)
+        let memory = AttentionMemory(schedule, kernel, dims, packScratchBytes: packScratch)
         let plan = UpProjected(schedule: schedule, memory: memory)
         return (plan, memory.bytes, memory.partialsOffset)
       }

@@ -9,10 +9,37 @@ enum TileCost {
   /// Packing a query, dividing and writing its result.
   static let query = 25
 
+  /// What each thread must have to do if waking them is to pay: 30 us of work. One that
+  /// sleeps takes up to 100 us to come, and in that time the caller does what it would
+  /// have done.
+  static let leastPerThread = 20_000
+
+  /// From which on it hardly matters what taking a group of units costs, and that
+  /// nobody has fetched the first one's rows ahead: 25 us.
+  static let leastPerGroup = 16_000
+
   static func of(_ segment: TileSchedule.Segment, isCausal: Bool) -> Int {
-    let (queries, keys) = (segment.span.queryCount, segment.span.keyCount)
+    segment.heads.count * ofHead(segment.span, isCausal: isCausal)
+  }
+
+  private static func ofHead(_ span: RequestSpan, isCausal: Bool) -> Int {
+    let (queries, keys) = (span.queryCount, span.keyCount)
     let unseen = isCausal ? queries * (queries - 1) / 2 : 0
     let pairs = max(0, queries * keys - unseen)
-    return segment.heads.count * (pairs + key * keys + query * queries)
+    // A plan's numbers may be as large as int32 is; the sum over a batch must be none
+    // that overflows.
+    return min(pairs + key * keys + query * queries, 1 << 36)
+  }
+
+  /// How many of the threads a batch has work for.
+  static func threads(_ spans: [RequestSpan], numHeads: Int, isCausal: Bool, atMost limit: Int)
+    -> Int
+  {
+    var cost = 0
+    for span in spans where span.queryCount > 0 {
+      cost += numHeads * ofHead(span, isCausal: isCausal)
+      guard cost / leastPerThread < limit else { return limit }
+    }
+    return max(1, cost / leastPerThread)
   }
 }

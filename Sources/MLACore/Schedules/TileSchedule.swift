@@ -119,11 +119,15 @@ public struct TileSchedule: Sendable {
 
   /// What one thread each works on, before the waves.
   public let units: [Segment]
+  /// Units that a thread takes at a time.
+  let unitGroups: [Range<Int>]
   public let waves: [Wave]
   public let shape: TileShape
   /// A request's last query sees all of its keys, the one before all but the
   /// last, and so on.
   public let isCausal: Bool
+  /// How many share the work.
+  let threads: Int
 
   /// Bytes for the packed keys of the largest wave.
   var bytesPerWave: Int { (waves.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
@@ -138,7 +142,7 @@ public struct TileSchedule: Sendable {
   }
 
   /// - Parameters:
-  ///   - threads: how many will share the work.
+  ///   - threads: how many will share the work, at most.
   ///   - headsPerUnit: most heads of a unit, for keys that are dear to fetch and
   ///     serve several heads.
   ///   - waveBytes: packed keys that a wave, or the units in work at a time,
@@ -149,6 +153,7 @@ public struct TileSchedule: Sendable {
   ) {
     self.shape = shape
     self.isCausal = isCausal
+    self.threads = threads
     var builder = ScheduleBuilder(
       shape: shape, split: split, numHeads: numHeads, isCausal: isCausal,
       blocksPerWave: max(1, waveBytes / shape.packedBlockBytes))
@@ -157,6 +162,7 @@ public struct TileSchedule: Sendable {
       requests, isCausal: isCausal, shape: shape, threads: threads, headsPerUnit: headsPerUnit,
       bytesPerUnit: builder.blocksPerWave * shape.packedBlockBytes / max(1, threads))
     units = choice.units
+    unitGroups = choice.groups
     for rest in choice.rest { builder.add(rest) }
     waves = builder.finish()
   }

@@ -6,6 +6,10 @@
 /// therefore as many, longest first, as finish soonest: that is simulated.
 struct UnitChoice {
   private(set) var units: [TileSchedule.Segment] = []
+  /// Neighbours among the units, for a thread to take together: their rows lie side by
+  /// side, and it fetches the next one's while it works on one. Single units where
+  /// these are long, or where a thread would have fewer than eight groups.
+  private(set) var groups: [Range<Int>] = []
   /// Segments, or the last heads of them.
   private(set) var rest: [TileSchedule.Segment] = []
 
@@ -36,7 +40,22 @@ struct UnitChoice {
     }
     let count = Self.soonestFinish(costs, threads: threads)
     units = Array(candidates.prefix(count))
+    groups = Self.groups(costs.prefix(count), threads: threads)
     rest += candidates.dropFirst(count)
+  }
+
+  static func groups(_ costs: ArraySlice<Int>, threads: Int) -> [Range<Int>] {
+    let least = min(TileCost.leastPerGroup, costs.reduce(0, +) / (8 * max(1, threads)))
+    var groups: [Range<Int>] = []
+    var (begin, cost) = (0, 0)
+    for (unit, unitCost) in costs.enumerated() {
+      cost += unitCost
+      if cost >= least || unit + 1 == costs.count {
+        groups.append(begin..<unit + 1)
+        (begin, cost) = (unit + 1, 0)
+      }
+    }
+    return groups
   }
 
   /// How many of the first units to hand out one by one, if all threads share

@@ -50,6 +50,8 @@ typedef struct mla_pack_args {
   int64_t num_keys;
   int32_t format;
   void *packed;
+  const void *next_k;  // rows that the same thread packs next, at the same strides,
+  const void *next_v;  // to be fetched meanwhile; NULL: those behind these
 } mla_pack_args;
 
 // Attention of a tile of queries to a range of packed keys, with online softmax.
@@ -80,6 +82,7 @@ typedef struct mla_attend_args {
   int64_t out_stride;
   float *lse;
   void *scratch;  // scratch_bytes(dims) bytes, 64-byte aligned
+  const void *next_q;  // as next_k
 } mla_attend_args;
 
 // One member of a partial result: attention over some of the keys.

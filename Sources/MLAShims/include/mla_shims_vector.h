@@ -106,29 +106,49 @@ MLA_INLINE void mla_store_high_half(void *p, mla_f32v v) {
   memcpy(p, (const char *)&v + sizeof v / 2, sizeof v / 2);
 }
 
-// a0 b0 a1 b1 ... : the lower and the upper half of the interleaved lanes.
+// Of each four lanes a, b and c, d: a0 c0 a1 c1 and a2 c2 a3 c3 (singles), a0 a1 c0 c1
+// and a2 a3 c2 c3 (pairs). They never cross four lanes, so they are cheap.
 #if MLA_LANES == 16
+#define MLA_IN_FOURS(a, b, i, j, k, l)                                                        \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, \
+                          l + 8, i + 12, j + 12, k + 12, l + 12)
+#elif MLA_LANES == 8
+#define MLA_IN_FOURS(a, b, i, j, k, l) \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
+#else
+#define MLA_IN_FOURS(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#endif
 MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return MLA_IN_FOURS(a, b, 0, MLA_LANES, 1, MLA_LANES + 1);
 }
 MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                 31);
+  return MLA_IN_FOURS(a, b, 2, MLA_LANES + 2, 3, MLA_LANES + 3);
+}
+MLA_INLINE mla_f32v mla_zip_low_pairs(mla_f32v a, mla_f32v b) {
+  return MLA_IN_FOURS(a, b, 0, 1, MLA_LANES, MLA_LANES + 1);
+}
+MLA_INLINE mla_f32v mla_zip_high_pairs(mla_f32v a, mla_f32v b) {
+  return MLA_IN_FOURS(a, b, 2, 3, MLA_LANES + 2, MLA_LANES + 3);
+}
+
+// Fours as a whole: the even ones of a, then those of b; the odd ones likewise.
+#if MLA_LANES == 16
+MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+}
+MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
 #elif MLA_LANES == 8
-MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
 }
-MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
 }
 #else
-MLA_INLINE mla_f32v mla_zip_low(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-}
-MLA_INLINE mla_f32v mla_zip_high(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-}
+MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) { (void)b; return a; }
+MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) { (void)a; return b; }
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)

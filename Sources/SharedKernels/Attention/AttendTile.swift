@@ -9,23 +9,29 @@ import MLAShims
 ///
 ///     columns  [step][width]         the queries, turned: one vector is the same
 ///                                    operand of `lanes` queries
-///     scores   [keyBlock][width]     then, in place, probabilities
-///     outputs  [v_head_dim][width]   fp32, not yet divided by the sum
-///     square   [2][lanes]            for turning
+///     scores     [keyBlock][width]       then, in place, probabilities: an operand
+///                                        of a query for each step
+///     outputs    [queries][v_head_dim]   fp32, not yet divided by the sum
+///     constants  [3][width]              of the queries, a lane each
+///     square     [2][lanes]              for turning
 struct TileScratch {
+  /// Vectors of queries side by side.
+  let width: Int
   let columns: UnsafeMutablePointer<FloatVector>
   let scores: UnsafeMutablePointer<FloatVector>
   let outputs: UnsafeMutablePointer<FloatVector>
+  let constants: UnsafeMutablePointer<FloatVector>
   let square: UnsafeMutablePointer<FloatVector>
   let end: UnsafeMutablePointer<FloatVector>
 
   @inline(__always)
-  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims) {
-    let width = vectorsPerPanel
+  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims, width: Int) {
+    self.width = width
     columns = start.assumingMemoryBound(to: FloatVector.self)
     scores = columns + operandSteps(dims) * width
     outputs = scores + keyBlock * width
-    square = outputs + paddedToLanes(Int(dims.v_head_dim)) * width
+    constants = outputs + width * lanes * ValuePanels(dims).vectors
+    square = constants + 3 * width
     end = square + 2 * lanes
   }
 }
@@ -33,16 +39,18 @@ struct TileScratch {
 @inline(never)
 func scratchBytes(_ dims: mla_kernel_dims) -> Int64 {
   let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
-  let bytes = UnsafeMutableRawPointer(TileScratch(start, dims).end) - start
+  let scratch = TileScratch(start, dims, width: vectorsPerPanel)
+  let bytes = UnsafeMutableRawPointer(scratch.end) - start
   return Int64((bytes + 63) / 64 * 64)
 }
 
 /// Attention of up to `queryTile` queries to a range of packed keys.
 ///
-/// Everything is kept transposed, S^T = K Q^T and O^T = V^T P^T: a lane is a
-/// query, so the softmax needs no horizontal reduction, a mask is a comparison
-/// of lane numbers, and keys and values enter as broadcasts that need no
-/// layout of their own beyond being contiguous.
+/// Scores are kept transposed, S^T = K Q^T: a lane is a query, so the softmax needs
+/// no horizontal reduction, a mask is a comparison of lane numbers, and keys enter
+/// as broadcasts. Outputs are not, O = P V: a lane is a value dimension, so that
+/// probabilities enter as broadcasts from where they are and rows of outputs are
+/// written as they lie.
 ///
 /// Error: scores and outputs are accumulated in fp32 (bf16 pairs: products
 /// exact, sums fp32); probabilities carry 1.6e-7 relative error from `exp2`;
@@ -61,7 +69,7 @@ func attendTile(_ args: UnsafePointer<mla_attend_args>?) {
 
 @inline(__always)
 private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
-  let scratch = TileScratch(a.scratch.unsafelyUnwrapped, a.dims)
+  let scratch = TileScratch(a.scratch.unsafelyUnwrapped, a.dims, width: Row.width)
   let blockBytes = Int(packedBlockBytes(a.dims))
   packQueries(Row.self, a, into: scratch.columns, turning: scratch.square)
   // Where a key weighs 2^-130 of another, arithmetic with its probability would
@@ -79,31 +87,32 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
         + begin / keyBlock * blockBytes, a.dims)
     let keys = min(keyBlock, end - begin)
     let groups = (keys + rowsPerGroup - 1) / rowsPerGroup
-    let diagonal = Diagonal(groups: groups, firstKey: begin - Int(a.causal_offset))
-    computeScores(Row.self, a, block, diagonal, scratch)
+    let visible = VisibleKeys(keys: keys, firstKey: begin - Int(a.causal_offset))
+    computeScores(Row.self, a, block, visible, scratch)
     // Query 0 sees the fewest keys: if it sees all of them, so do the others.
     if begin + keys - 1 > Int(a.causal_offset) || keys < groups * rowsPerGroup {
       maskScores(
         Row.self, scratch.scores, keys: keys, paddedKeys: groups * rowsPerGroup,
-        firstKey: diagonal.firstKey)
+        firstKey: visible.firstKey)
     }
-    let rescale = state.update(scratch.scores, keys: groups * rowsPerGroup)
-    accumulateOutputs(
-      Row.self, a, block, diagonal, rescale: rescale, isFirst: isFirst, scratch)
+    state.update(scratch.scores, keys: groups * rowsPerGroup).store(scratch.constants)
+    accumulateOutputs(a, block, visible, isFirst: isFirst, scratch)
     isFirst = false
     begin += keyBlock
   }
   if isFirst {
     scratch.outputs.update(
       repeating: FloatVector(repeating: 0),
-      count: paddedToLanes(Int(a.dims.v_head_dim)) * Row.width)
+      count: Row.width * lanes * ValuePanels(a.dims).vectors)
   }
   mla_set_vector_control(control)
   finishTile(state, a, scratch)
 }
 
-/// How a block's groups of keys meet a panel's vectors of queries. A group hidden
-/// from all queries of the first vectors is computed for the others only:
+/// Which of a block's keys which queries see.
+///
+/// Scores of a group of keys that is hidden from all queries of the first vectors are
+/// computed for the others only:
 ///
 ///                 vector  0  1  2
 ///     groups below end(0)  x  x  x      keys that some query of each vector sees
@@ -111,12 +120,20 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
 ///     the other groups           x
 ///
 /// What is left out is what `maskScores` makes -inf, of which 0 remains.
-private struct Diagonal {
-  let groups: Int
+private struct VisibleKeys {
+  let keys: Int
   /// The block's first key, counted from query 0's own.
   let firstKey: Int
 
-  /// Groups that the vectors behind the first `hidden` need.
+  /// Keys that the last of a group of queries sees.
+  @inline(__always)
+  func count(toGroupFrom query: Int) -> Int {
+    max(0, min(keys, query + rowsPerGroup - firstKey))
+  }
+
+  private var groups: Int { (keys + rowsPerGroup - 1) / rowsPerGroup }
+
+  /// Groups of keys whose scores the vectors behind the first `hidden` need.
   @inline(__always)
   func groups(hidden: Int, of width: Int) -> Range<Int> {
     let begin = hidden == 0 ? 0 : end(hidden - 1)
@@ -134,7 +151,7 @@ private struct Diagonal {
 /// S^T = K Q^T * scale * log2(e): the softmax works in powers of two.
 @inline(__always)
 private func computeScores<Row: QueryRow>(
-  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, _ diagonal: Diagonal,
+  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, _ visible: VisibleKeys,
   _ scratch: TileScratch
 ) {
   let scale = FloatVector(repeating: a.scale * log2e)
@@ -143,13 +160,29 @@ private func computeScores<Row: QueryRow>(
   @inline(__always)
   func compute<Visible: QueryRow>(_: Visible.Type) {
     let hidden = width - Visible.width
-    for group in diagonal.groups(hidden: hidden, of: width) {
-      var sums = Group<Visible>.repeating(.repeating(FloatVector(repeating: 0)))
-      accumulate(
-        &sums, scratch.columns + hidden, stride: width,
-        block.keys + group * rowsPerGroup * steps, steps: steps)
+    let none = Group<Visible>.repeating(.repeating(FloatVector(repeating: 0)))
+    @inline(__always)
+    func store(_ sums: Group<Visible>, _ group: Int) {
       sums.mapped { $0.mapped { $0 * scale } }
         .store(scratch.scores + (group * rowsPerGroup * width + hidden), stride: width)
+    }
+    let (groups, pitch) = (visible.groups(hidden: hidden, of: width), rowsPerGroup * steps)
+    let columns = scratch.columns + hidden
+    var group = groups.lowerBound
+    while Visible.width == 1 && group + 1 < groups.upperBound {
+      var (sums, more) = (none, none)
+      accumulate(
+        &sums, &more, columns, stride: width, block.keys + group * pitch, pitch: pitch,
+        steps: steps)
+      store(sums, group)
+      store(more, group + 1)
+      group += 2
+    }
+    while group < groups.upperBound {
+      var sums = none
+      accumulate(&sums, columns, stride: width, block.keys + group * pitch, steps: steps)
+      store(sums, group)
+      group += 1
     }
   }
   compute(Row.self)
@@ -157,41 +190,50 @@ private func computeScores<Row: QueryRow>(
   if width > 1 { compute(Row1.self) }
 }
 
-/// O^T = O^T * rescale + V^T P^T.
-@inline(__always)
-private func accumulateOutputs<Row: QueryRow>(
-  _: Row.Type, _ a: mla_attend_args, _ block: PackedBlock, _ diagonal: Diagonal, rescale: Row,
-  isFirst: Bool, _ scratch: TileScratch
+/// O = O * rescale + P V, a panel of value dimensions after the other, and for each
+/// a group of queries after the other: the values stay in the L1 cache.
+private func accumulateOutputs(
+  _ a: mla_attend_args, _ block: PackedBlock, _ visible: VisibleKeys, isFirst: Bool,
+  _ scratch: TileScratch
 ) {
-  let width = Row.width
-  for group in 0..<paddedToLanes(Int(a.dims.v_head_dim)) / rowsPerGroup {
-    let outputs = scratch.outputs + group * rowsPerGroup * width
-    let values = block.values + group * rowsPerGroup * keyBlock / elementsPerOperand
+  let panels = ValuePanels(a.dims)
+  var vector = 0
+  while vector < panels.vectors {
+    let width = panels.width(from: vector)
+    let values = block.valuePanel(vector)
+    let outputs = scratch.outputs + vector
+    switch width {
+    case 3: accumulatePanel(Row3.self, a, values, outputs, visible, isFirst: isFirst, scratch)
+    case 2: accumulatePanel(Row2.self, a, values, outputs, visible, isFirst: isFirst, scratch)
+    default: accumulatePanel(Row1.self, a, values, outputs, visible, isFirst: isFirst, scratch)
+    }
+    vector += width
+  }
+}
 
-    @inline(__always)
-    func add<Visible: QueryRow>(_ sums: inout Group<Visible>) {
-      let hidden = width - Visible.width
-      let keys = diagonal.groups(hidden: hidden, of: width)
-      let first = keys.lowerBound * rowsPerGroup / elementsPerOperand
-      accumulate(
-        &sums, scratch.scores + (first * width + hidden), stride: width,
-        values + first * rowsPerGroup, steps: keys.count * rowsPerGroup / elementsPerOperand)
-      sums.store(outputs + hidden, stride: width)
-    }
-    @inline(__always)
-    func addMore<Visible: QueryRow>(_: Visible.Type) {
-      let hidden = width - Visible.width
-      if diagonal.groups(hidden: hidden, of: width).isEmpty { return }
-      var sums = Group<Visible>.load(outputs + hidden, stride: width)
-      add(&sums)
-    }
+@inline(__always)
+private func accumulatePanel<Values: QueryRow>(
+  _: Values.Type, _ a: mla_attend_args, _ values: UnsafePointer<Float>,
+  _ outputs: UnsafeMutablePointer<FloatVector>, _ visible: VisibleKeys, isFirst: Bool,
+  _ scratch: TileScratch
+) {
+  let columns = UnsafeRawPointer(values).assumingMemoryBound(to: FloatVector.self)
+  let probabilities = UnsafeRawPointer(scratch.scores).assumingMemoryBound(to: Float.self)
+  let rescale = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
+  let vectors = ValuePanels(a.dims).vectors
+  var query = 0
+  while query < Int(a.num_queries) {
+    let rows = outputs + query * vectors
     var sums =
       isFirst
-      ? Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-      : Group<Row>.load(outputs, stride: width).mapped { $0.combined(rescale) { $0 * $1 } }
-    add(&sums)
-    if width > 2 { addMore(Row2.self) }
-    if width > 1 { addMore(Row1.self) }
+      ? Group<Values>.repeating(.repeating(FloatVector(repeating: 0)))
+      : Group<Values>.load(rows, stride: vectors).scaled(by: rescale + query)
+    accumulate(
+      &sums, columns, stride: Values.width, probabilities + query,
+      operandStride: scratch.width * lanes,
+      steps: (visible.count(toGroupFrom: query) + elementsPerOperand - 1) / elementsPerOperand)
+    sums.store(rows, stride: vectors)
+    query += rowsPerGroup
   }
 }
 
@@ -201,13 +243,16 @@ func packQueries<Row: QueryRow, Format: ElementFormat>(
   into columns: UnsafeMutablePointer<FloatVector>, turning square: UnsafeMutablePointer<FloatVector>
 ) {
   let elementBytes = Format.bytes / elementsPerOperand
+  let (q, count) = (a.q.unsafelyUnwrapped, Int(a.num_queries))
   let rowStride = Int(a.q_stride) * elementBytes
   for vector in 0..<Row.width {
     let first = vector * lanes
     turnRows(
-      Format.self, of: a.q.unsafelyUnwrapped + first * rowStride, rowStride: rowStride,
-      rowBytes: Int(a.dims.qk_head_dim) * elementBytes, rows: Int(a.num_queries) - first,
-      steps: operandSteps(a.dims), turning: square
+      Format.self, of: q + first * rowStride, rowStride: rowStride,
+      rowBytes: Int(a.dims.qk_head_dim) * elementBytes, rows: count - first,
+      steps: operandSteps(a.dims),
+      ahead: rowsAhead(q, from: first, of: count, rowStride: rowStride, next: a.next_q),
+      turning: square
     ) { step, column in
       columns[step * Row.width + vector] = column
     }

@@ -1,27 +1,26 @@
 import MLAKernelABI
 import MLAShims
 
-/// Divides by the sums, turns the outputs back into rows and writes them. Whatever
-/// the format, it rounds the very fp32 result, times out_multiplier for fp8, once.
+/// Divides by the sums and writes outputs and lse. Whatever the format, it rounds the
+/// very fp32 result, times out_multiplier for fp8, once.
 @inline(__always)
 func finishTile<Row: QueryRow>(
   _ state: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
 ) {
   let zero = FloatVector(repeating: 0)
   let one = FloatVector(repeating: 1)
-  // The scores are no longer needed: their place holds the row constants.
-  state.largest.store(scratch.scores)
-  state.sum.store(scratch.scores + Row.width)
-  state.sum.mapped { mla_select_eq($0, zero, zero, one / $0) }
-    .store(scratch.scores + 2 * Row.width)
-  if let lse = a.lse { writeLSE(Row.self, lse, count: Int(a.num_queries), scratch.scores) }
+  state.sum.mapped { mla_select_eq($0, zero, zero, one / $0) }.store(scratch.constants)
+  if let lse = a.lse {
+    state.largest.store(scratch.constants + Row.width)
+    state.sum.store(scratch.constants + 2 * Row.width)
+    writeLSE(Row.self, lse, count: Int(a.num_queries), scratch.constants + Row.width)
+  }
   switch Int(a.out_format) {
-  case MLA_FORMAT_BFLOAT16: writeOutputs(Row.self, BFloat16Format.self, a, scratch)
-  case MLA_FORMAT_FLOAT16: writeOutputs(Row.self, Float16Format.self, a, scratch)
+  case MLA_FORMAT_BFLOAT16: writeOutputs(BFloat16Format.self, a, scratch)
+  case MLA_FORMAT_FLOAT16: writeOutputs(Float16Format.self, a, scratch)
   case MLA_FORMAT_FLOAT8_E4M3FN:
-    writeOutputs(
-      Row.self, Float8Format.self, a, scratch, times: FloatVector(repeating: a.out_multiplier))
-  default: writeOutputs(Row.self, Float32Format.self, a, scratch)
+    writeOutputs(Float8Format.self, a, scratch, times: FloatVector(repeating: a.out_multiplier))
+  default: writeOutputs(Float32Format.self, a, scratch)
   }
 }
 
@@ -39,30 +38,22 @@ private func writeLSE<Row: QueryRow>(
 }
 
 @inline(__always)
-private func writeOutputs<Row: QueryRow, Format: TargetFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch,
+private func writeOutputs<Format: TargetFormat>(
+  _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch,
   times multiplier: FloatVector? = nil
 ) {
   let dims = Int(a.dims.v_head_dim)
   let rowBytes = Int(a.out_stride) * Format.bytes
-  let inverses = scratch.scores + 2 * Row.width
-  for vector in 0..<Row.width {
-    let rows = min(lanes, Int(a.num_queries) - vector * lanes)
-    let out = a.out.unsafelyUnwrapped + vector * lanes * rowBytes
-    var d = 0
-    while d < dims {
-      for i in 0..<lanes {
-        scratch.square[i] =
-          scratch.outputs[(d + i) * Row.width + vector] * inverses[vector]
-      }
-      let turned = transpose(scratch.square, scratch.square + lanes)
-      var row = 0
-      while row < rows {
-        let values = multiplier.map { turned[row] * $0 } ?? turned[row]
-        storeTail(Format.self, values, out + (row * rowBytes + d * Format.bytes), dims - d)
-        row += 1
-      }
-      d += lanes
+  let vectors = ValuePanels(a.dims).vectors
+  let inverses = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
+  for query in 0..<Int(a.num_queries) {
+    let inverse = FloatVector(repeating: inverses[query])
+    let out = a.out.unsafelyUnwrapped + query * rowBytes
+    for vector in 0..<vectors {
+      let values = scratch.outputs[query * vectors + vector] * inverse
+      storeTail(
+        Format.self, multiplier.map { values * $0 } ?? values, out + vector * lanes * Format.bytes,
+        dims - vector * lanes)
     }
   }
 }

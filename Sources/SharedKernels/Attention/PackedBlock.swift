@@ -20,13 +20,14 @@ func operandSteps(_ dims: mla_kernel_dims) -> Int { operandSteps(of: Int(dims.qk
 /// One block of keys and values, as the register tile walks through them:
 ///
 ///     keys    [keyBlock / group][step][group]          step = operand of a key
-///     values  [v_head_dim / group][step][group]        step = operand of keys
+///     values  [v_head_dim / panel][step][panel]        step = operand of keys
 ///
-/// `group` neighbouring rows lie side by side, so that each step of a dot
-/// product reads one short contiguous piece and the next step the next one.
+/// `group` neighbouring keys, and the vectors of a `panel` of value dimensions, lie
+/// side by side, so that each step reads one short contiguous piece and the next
+/// step the next one.
 ///
-/// A short block is filled up to whole vectors of keys: what attention computes on
-/// behind the last key must be zero, for zero times a NaN left behind is a NaN.
+/// Values are filled with zeros up to a whole operand, for zero times a NaN left
+/// behind is a NaN; scores of keys that do not exist are masked.
 struct PackedBlock {
   let keys: UnsafeMutablePointer<Float>
   let values: UnsafeMutablePointer<Float>
@@ -43,6 +44,57 @@ struct PackedBlock {
 
   @inline(__always)
   var bytes: Int { (keyFloats + valueFloats) * 4 }
+
+  /// Where the panel of value dimensions that begins with vector `first` lies.
+  @inline(__always)
+  func valuePanel(_ first: Int) -> UnsafeMutablePointer<Float> {
+    values + first * keyBlock / elementsPerOperand * lanes
+  }
+
+  /// Hands out where a step's operands of each vector of value dimensions lie.
+  @inline(__always)
+  func forEachValue(
+    step: Int, _ panels: ValuePanels,
+    _ body: (_ vector: Int, _ p: UnsafeMutablePointer<Float>) -> Void
+  ) {
+    var first = 0
+    while first < panels.vectors {
+      let width = panels.width(from: first)
+      let operands = valuePanel(first) + step * width * lanes
+      for i in 0..<width { body(first + i, operands + i * lanes) }
+      first += width
+    }
+  }
+}
+
+/// Vectors of value dimensions in panels as wide as the register tile; where that is
+/// three, none of a single vector, which would starve it, if that can be helped.
+///
+///     vectors       1  2   3    4    5      6      7        8        9 ...
+///     panels of 3   1  2   3   2+2  3+2    3+3    3+2+2    3+3+2    3+3+3
+///               2   1  2  2+1  2+2  2+2+1  2+2+2  2+2+2+1  2+2+2+2
+struct ValuePanels {
+  let vectors: Int
+  /// Vectors in panels of three; those of two follow.
+  private let inThrees: Int
+
+  @inline(__always)
+  init(_ dims: mla_kernel_dims) {
+    vectors = paddedToLanes(Int(dims.v_head_dim)) / lanes
+    let pairs = vectors % 3 == 1 ? 2 : vectors % 3 == 2 ? 1 : 0
+    inThrees = vectorsPerPanel < 3 ? 0 : max(0, vectors - 2 * pairs)
+  }
+
+  /// Of the panel that begins with vector `first`.
+  @inline(__always)
+  func width(from first: Int) -> Int { first < inThrees ? 3 : min(2, vectors - first) }
+
+  /// The first vector of the panel that a vector is in, and its place behind that.
+  @inline(__always)
+  func place(of vector: Int) -> (first: Int, within: Int) {
+    let (end, size) = vector < inThrees ? (vector, 3) : (vector - inThrees, 2)
+    return (vector - end % size, end % size)
+  }
 }
 
 @inline(never)
@@ -65,25 +117,38 @@ func scatter(
   }
 }
 
+/// What to fetch while up to `lanes` rows from `row` on are read: as many behind them,
+/// or, behind the last of `count` rows, those that come `next`, if that is known.
+@inline(__always)
+func rowsAhead(
+  _ rows: UnsafeRawPointer, from row: Int, of count: Int, rowStride: Int,
+  next: UnsafeRawPointer? = nil
+) -> UnsafeRawPointer {
+  let behind = rows + (row + lanes) * rowStride
+  return row + lanes < count ? behind : next ?? behind
+}
+
 /// Reads up to `lanes` rows and hands out their columns, one operand of each
-/// row at a time. Rows beyond `rows` are zero.
+/// row at a time, and fetches as many from `ahead` on. Rows beyond `rows` are zero.
 @inline(__always)
 func turnRows<Format: ElementFormat>(
   _: Format.Type, of source: UnsafeRawPointer, rowStride: Int, rowBytes: Int, rows: Int,
-  steps: Int, turning square: UnsafeMutablePointer<FloatVector>,
+  steps: Int, ahead: UnsafeRawPointer, turning square: UnsafeMutablePointer<FloatVector>,
   _ body: (_ step: Int, _ column: FloatVector) -> Void
 ) {
   var step = 0
   while step < steps {
     let offset = step * Format.bytes
-    for row in 0..<lanes {
-      mla_prefetch(source + (row + lanes) * rowStride + offset)
-      square[row] =
+    for row in 0..<lanes { mla_prefetch(ahead + row * rowStride + offset) }
+    let isWhole = rows >= lanes && rowBytes - offset >= lanes * Format.bytes
+    let turned =
+      isWhole
+      ? transpose(square, square + lanes) { Format.load(source + $0 * rowStride + offset) }
+      : transpose(square, square + lanes) { row in
         row < rows
-        ? loadTail(Format.self, source + row * rowStride + offset, rowBytes - offset)
-        : FloatVector(repeating: 0)
-    }
-    let turned = transpose(square, square + lanes)
+          ? loadTail(Format.self, source + row * rowStride + offset, rowBytes - offset)
+          : FloatVector(repeating: 0)
+      }
     for i in 0..<lanes { body(step + i, turned[i]) }
     step += lanes
   }
@@ -93,7 +158,7 @@ func turnRows<Format: ElementFormat>(
 @inline(__always)
 func packPanels<Format: ElementFormat>(
   _: Format.Type, _ source: UnsafeRawPointer, rowStride: Int64, rowDim: Int64, rows: Int64,
-  into panels: UnsafeMutablePointer<Float>
+  next: UnsafeRawPointer? = nil, into panels: UnsafeMutablePointer<Float>
 ) {
   let steps = operandSteps(of: Int(rowDim))
   let elementBytes = Format.bytes / elementsPerOperand
@@ -104,7 +169,9 @@ func packPanels<Format: ElementFormat>(
       let panel = panels + row * steps
       turnRows(
         Format.self, of: source + row * strideBytes, rowStride: strideBytes,
-        rowBytes: Int(rowDim) * elementBytes, rows: Int(rows) - row, steps: steps, turning: square
+        rowBytes: Int(rowDim) * elementBytes, rows: Int(rows) - row, steps: steps,
+        ahead: rowsAhead(source, from: row, of: Int(rows), rowStride: strideBytes, next: next),
+        turning: square
       ) { step, column in
         scatter(column, to: panel + step * rowsPerGroup, panelStride: steps)
       }
@@ -119,7 +186,7 @@ func packKeys<Format: ElementFormat>(
 ) {
   packPanels(
     Format.self, a.k.unsafelyUnwrapped, rowStride: a.k_stride, rowDim: a.dims.qk_head_dim,
-    rows: a.num_keys, into: panels)
+    rows: a.num_keys, next: a.next_k, into: panels)
 }
 
 /// Two squares' worth of vectors on the stack.

@@ -1,8 +1,8 @@
 import MLAShims
 
 /// One to three vectors side by side: the same element of `lanes * width`
-/// neighbouring queries. Kernels are written once over the width; a panel of
-/// few queries then costs no more than it must.
+/// neighbouring queries, or as many value dimensions of a key. Kernels are written
+/// once over the width; a panel of few queries then costs no more than it must.
 protocol QueryRow {
   /// Vectors in the row.
   static var width: Int { get }

@@ -13,6 +13,8 @@ protocol RowGroup {
   /// Row r gains q * b[r].
   mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>)
   func mapped(_ f: (Row) -> Row) -> Self
+  /// Row r times b[r].
+  func scaled(by b: UnsafePointer<Float>) -> Self
 }
 
 /// 4 x 3 accumulators, 3 operands and a broadcast: 16 registers (AVX2, SSE2).
@@ -51,6 +53,12 @@ struct Rows4<Row: QueryRow>: RowGroup {
   @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows4 {
     Rows4(r0: f(r0), r1: f(r1), r2: f(r2), r3: f(r3))
   }
+
+  @inline(__always) func scaled(by b: UnsafePointer<Float>) -> Rows4 {
+    Rows4(
+      r0: r0.mapped { $0 * b[0] }, r1: r1.mapped { $0 * b[1] }, r2: r2.mapped { $0 * b[2] },
+      r3: r3.mapped { $0 * b[3] })
+  }
 }
 
 /// 8 x 3 accumulators and 3 operands, broadcasts folded into the
@@ -82,19 +90,42 @@ struct Rows8<Row: QueryRow>: RowGroup {
   @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows8 {
     Rows8(low: low.mapped(f), high: high.mapped(f))
   }
+
+  @inline(__always) func scaled(by b: UnsafePointer<Float>) -> Rows8 {
+    Rows8(low: low.scaled(by: b), high: high.scaled(by: b + 4))
+  }
 }
 
-/// The inner loop of every product: `steps` operands of a panel against as many
-/// rows of columns, `stride` vectors apart.
+/// The inner loop of every product: `steps` operands of a group of rows, side by side
+/// and `operandStride` from one step to the next, against as many rows of columns,
+/// `stride` vectors apart.
 @inline(__always)
 func accumulate<G: RowGroup>(
   _ sums: inout G, _ columns: UnsafePointer<FloatVector>, stride: Int,
-  _ panel: UnsafePointer<Float>, steps: Int
+  _ panel: UnsafePointer<Float>, operandStride: Int = G.count, steps: Int
 ) {
   var column = columns
   var operand = panel
   for _ in 0..<steps {
     sums.addDot(G.Row.load(column), operand)
+    column += stride
+    operand += operandStride
+  }
+}
+
+/// The same for two groups whose operands are `pitch` apart: where a row is a single
+/// vector, one group would wait for its own sums.
+@inline(__always)
+func accumulate<G: RowGroup>(
+  _ sums: inout G, _ more: inout G, _ columns: UnsafePointer<FloatVector>, stride: Int,
+  _ panel: UnsafePointer<Float>, pitch: Int, steps: Int
+) {
+  var column = columns
+  var operand = panel
+  for _ in 0..<steps {
+    let row = G.Row.load(column)
+    sums.addDot(row, operand)
+    more.addDot(row, operand + pitch)
     column += stride
     operand += G.count
   }

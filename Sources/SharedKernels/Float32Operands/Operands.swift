@@ -28,24 +28,24 @@ func exponentiate<Row: QueryRow>(
   return sum
 }
 
-/// Widens `v` into panels [v_head_dim / group][key][group].
+/// Widens `v` into panels.
 @inline(__always)
 func packValues<Format: ElementFormat>(
-  _: Format.Type, _ a: mla_pack_args, into panels: UnsafeMutablePointer<Float>
+  _: Format.Type, _ a: mla_pack_args, into block: PackedBlock
 ) {
+  let panels = ValuePanels(a.dims)
   let rowBytes = Int(a.dims.v_head_dim) * Format.bytes
   let rowStride = Int(a.v_stride) * Format.bytes
-  for key in 0..<paddedToLanes(Int(a.num_keys)) {
-    let row = a.v.unsafelyUnwrapped + key * rowStride
-    var d = 0
-    while d < paddedToLanes(Int(a.dims.v_head_dim)) {
-      mla_prefetch(row + lanes * rowStride + d * Format.bytes)
-      let values =
-        key < Int(a.num_keys)
-        ? loadTail(Format.self, row + d * Format.bytes, rowBytes - d * Format.bytes)
-        : FloatVector(repeating: 0)
-      scatter(values, to: panels + (d * keyBlock + key * rowsPerGroup), panelStride: keyBlock)
-      d += lanes
+  let (rows, count) = (a.v.unsafelyUnwrapped, Int(a.num_keys))
+  for key in 0..<count {
+    let row = rows + key * rowStride
+    let ahead =
+      rowsAhead(rows, from: key / lanes * lanes, of: count, rowStride: rowStride, next: a.next_v)
+      + key % lanes * rowStride
+    block.forEachValue(step: key, panels) { vector, p in
+      let offset = vector * lanes * Format.bytes
+      mla_prefetch(ahead + offset)
+      mla_store_f32(p, loadTail(Format.self, row + offset, rowBytes - offset))
     }
   }
 }
@@ -64,7 +64,7 @@ func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
 func packBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_args) {
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
   packKeys(Format.self, a, into: block.keys)
-  packValues(Format.self, a, into: block.values)
+  packValues(Format.self, a, into: block)
 }
 
 @inline(__always)

@@ -41,10 +41,11 @@ func packTokens<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_rows_args) 
       let first = vector / chunks.width * chunks.width
       let width = chunks.width(from: first)
       let columns = packed + (first * steps + vector - first)
+      let (rows, row, count) = (a.rows.unsafelyUnwrapped, vector * lanes, Int(a.num_rows))
       turnRows(
-        Format.self, of: a.rows.unsafelyUnwrapped + vector * lanes * strideBytes,
-        rowStride: strideBytes, rowBytes: Int(a.row_dim) * elementBytes,
-        rows: Int(a.num_rows) - vector * lanes, steps: steps, turning: square
+        Format.self, of: rows + row * strideBytes, rowStride: strideBytes,
+        rowBytes: Int(a.row_dim) * elementBytes, rows: count - row, steps: steps,
+        ahead: rowsAhead(rows, from: row, of: count, rowStride: strideBytes), turning: square
       ) { step, column in
         columns[step * width] = column
       }
@@ -131,8 +132,7 @@ private func writeProducts<Row: QueryRow, Format: ElementFormat>(
   let square = products + lanes * Row.width
   let rowBytes = Int(a.out_stride) * Format.bytes
   for column in 0..<Row.width {
-    for i in 0..<lanes { square[i] = products[i * Row.width + column] }
-    let turned = transpose(square, square + lanes)
+    let turned = transpose(square, square + lanes) { products[$0 * Row.width + column] }
     let first = (vector + column) * lanes
     let out = a.out.unsafelyUnwrapped + (first * rowBytes + weight * Format.bytes)
     let rows = min(lanes, Int(a.num_tokens) - first)

@@ -88,14 +88,11 @@ private func turnRope<Row: QueryRow, Format: ElementFormat>(
   let square = products + lanes * Row.width
   for column in 0..<Row.width {
     let key = (vector + column) * lanes
-    for row in 0..<lanes {
-      square[row] = FloatVector(repeating: 0)
-      if bytes > 0 && key + row < Int(a.num_keys) {
-        square[row] = loadTail(
-          Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
-      }
+    let turned = transpose(square, square + lanes) { row in
+      guard bytes > 0 && key + row < Int(a.num_keys) else { return FloatVector(repeating: 0) }
+      return loadTail(
+        Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
     }
-    let turned = transpose(square, square + lanes)
     for row in first..<lanes { products[row * Row.width + column] = turned[row - first] }
   }
 }
@@ -122,16 +119,20 @@ private func writeValues<Row: QueryRow, Format: ElementFormat>(
   _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
   _ products: UnsafeMutablePointer<FloatVector>, dim: Int, vector: Int
 ) {
-  let steps = keyBlock / elementsPerOperand
-  let panels = PackedBlock(a.packed.unsafelyUnwrapped, a.dims).values + dim * steps
+  let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
+  let panels = ValuePanels(a.dims)
+  let (panel, within) = panels.place(of: dim / lanes)
+  let values = block.valuePanel(panel) + within * lanes
+  let width = panels.width(from: panel)
   let square = products + lanes * Row.width
   for column in 0..<Row.width {
-    for row in 0..<lanes { square[row] = products[row * Row.width + column] }
-    let turned = transpose(square, square + lanes)
+    let turned = transpose(square, square + lanes) { products[$0 * Row.width + column] }
     let first = (vector + column) * lanes / elementsPerOperand
-    for step in 0..<lanes / elementsPerOperand {
-      let operand = operand(Format.self, turned + step * elementsPerOperand, pitch: 1)
-      scatter(operand, to: panels + (first + step) * rowsPerGroup, panelStride: steps)
+    let steps = (Int(a.num_keys) + elementsPerOperand - 1) / elementsPerOperand - first
+    for step in 0..<min(steps, lanes / elementsPerOperand) {
+      mla_store_f32(
+        values + (first + step) * width * lanes,
+        operand(Format.self, turned + step * elementsPerOperand, pitch: 1))
     }
   }
 }
