@@ -246,7 +246,7 @@ class NativePrefillBackend(MLAPrefillBackend):
     def _outputs(
         self, q: Any, out: Any, with_lse: bool, dtype: str | None = None
     ) -> tuple[Any, Any]:
-        """Where a run writes, ``dtype`` None: in the type of q; wrong shapes of q are the library's to name."""
+        """Where a run writes; ``dtype`` None: the type of q, whose shapes the library checks."""
         shape = _tensors.shape_of(q)
         rows = shape[0] if shape else 0
         if out is None:
