@@ -21,14 +21,27 @@ final class SoftwareAMXTests: XCTestCase {
       Shape(rows: 5, pairs: 7, columns: 11),
     ]
     for shape in shapes {
-      for spread in [0, 20, 60] {
-        let a = randomTile(&random, spread)
-        let b = randomTile(&random, spread)
-        let c = (0..<256).map { _ in Float(random.normal()).bitPattern }
-        let out = dot(c, a, b, shape)
-        XCTAssertEqual(out, reference(c, a, b, shape), "\(shape), exponents up to \(spread)")
-      }
+      for exponents in [0...0, -20...20, -60...60] { compare(shape, exponents, of: 1, &random) }
     }
+  }
+
+  /// Products and sums on both sides of the smallest normal number.
+  func testDotProductBelowTheNormalRange() {
+    var random = SplitMix64(seed: 2)
+    for pairs in [1, 16] {
+      let shape = Shape(rows: 16, pairs: pairs, columns: 16)
+      compare(shape, -66 ... -61, of: 0x1p-124, &random)
+    }
+  }
+
+  private func compare(
+    _ shape: Shape, _ exponents: ClosedRange<Int>, of size: Float, _ random: inout SplitMix64
+  ) {
+    let a = randomTile(&random, exponents)
+    let b = randomTile(&random, exponents)
+    let c = (0..<256).map { _ in (size * Float(random.normal())).bitPattern }
+    let out = dot(c, a, b, shape)
+    XCTAssertEqual(out, reference(c, a, b, shape), "\(shape), exponents of \(exponents)")
   }
 
   func testSubnormalsAreFlushedAndNaNStays() {
@@ -116,9 +129,9 @@ final class SoftwareAMXTests: XCTestCase {
 
   private func bfloat16(_ x: Double) -> UInt32 { ElementFormat.bfloat16.bits(x) }
 
-  private func randomTile(_ random: inout SplitMix64, _ spread: Int) -> [UInt32] {
+  private func randomTile(_ random: inout SplitMix64, _ exponents: ClosedRange<Int>) -> [UInt32] {
     func element() -> UInt32 {
-      let exponent = spread == 0 ? 0 : random.int(-spread...spread)
+      let exponent = random.int(exponents)
       return bfloat16(Double(sign: .plus, exponent: exponent, significand: random.normal()))
     }
     return (0..<256).map { _ in element() | element() << 16 }
