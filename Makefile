@@ -5,6 +5,7 @@
 #   make test                     everything under Tests/
 #   make test-python              the Python package's alone
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
+#   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make install PREFIX=/usr/local [DESTDIR=]
@@ -30,7 +31,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-python test-vllm bench bench-vllm install sanitize fuzz clean
+.PHONY: build demo test test-python test-vllm test-amx bench bench-vllm install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -47,6 +48,10 @@ test-python:
 test-vllm:
 	Sources/Packaging/debian-packages.sh test vllm
 	Tests/vLLM/run.sh
+
+test-amx:
+	Sources/Packaging/debian-packages.sh test amx
+	BOCHS="$(BOCHS)" Tests/AMXMachine/run.sh
 
 bench:
 	Sources/Packaging/debian-packages.sh demo
@@ -85,4 +90,4 @@ instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/'
 	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
 
 clean:
-	rm -rf .build .build-tests .build-asan .build-tsan .build-python
+	rm -rf .build .build-tests .build-asan .build-tsan .build-python .build-amx

@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|vllm ...
+#   debian-packages.sh demo|test|vllm|amx ...
 set -euo pipefail
 
 missing=()
@@ -34,6 +34,13 @@ for purpose in "$@"; do
       # A python3 that is not Debian's cannot see Debian's numpy; the suite then
       # runs /usr/bin/python3 for what needs it.
       python3 -c 'import numpy' 2>/dev/null || need python3-numpy /usr/bin/python3 -c 'import numpy'
+      ;;
+    amx)
+      need xorriso command -v xorriso
+      need cpio command -v cpio
+      need grub-common command -v grub-mkimage
+      need grub-pc-bin test -e /usr/lib/grub/i386-pc/biosdisk.mod
+      need busybox-static dpkg --status busybox-static
       ;;
     vllm) need libnuma1 have_library libnuma.so.1 ;;
     *) echo "unknown purpose: $purpose" >&2; exit 2 ;;
