@@ -80,7 +80,9 @@ let package = Package(
       .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
       .testTarget(
         name: "AMXKernelTests",
-        dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLATestSupport", "SoftwareAMX"]),
+        dependencies: [
+          "MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLATestSupport", "SoftwareAMX",
+        ]),
       .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
       .target(
         name: "MLABenchSupport",

@@ -125,7 +125,6 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
       takeReference(raises[pair / pairsPerGroup])
     }
     let from = ring.pair(pair)
-    let to = row(pair)
     var even0 = Operands.probability(mla_multiply_add(from[0], scale, offset0))
     var even1 = Operands.probability(mla_multiply_add(from[1], scale, offset1))
     var odd0 = Operands.probability(mla_multiply_add(from[2], scale, offset0))
@@ -134,16 +133,20 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
     evenSum1 += even1
     oddSum0 += odd0
     oddSum1 += odd1
-    for part in 0..<Operands.parts {
-      // A NaN need not come through: it is in the sum.
-      to[2 * part] = mla_pair_numbers_bf16(even0, odd0)
-      to[2 * part + 1] = mla_pair_numbers_bf16(even1, odd1)
-      if part + 1 == Operands.parts { break }
-      even0 = mla_remainder_of_numbers_bf16(even0)
-      even1 = mla_remainder_of_numbers_bf16(even1)
-      odd0 = mla_remainder_of_numbers_bf16(odd0)
-      odd1 = mla_remainder_of_numbers_bf16(odd1)
+    var to = row(pair)
+    for _ in 1..<Operands.parts {
+      // Positive parts, so that an infinite value stays one.
+      let (part0, oddPart0) = (mla_below_bf16(even0), mla_below_bf16(odd0))
+      let (part1, oddPart1) = (mla_below_bf16(even1), mla_below_bf16(odd1))
+      to[0] = mla_pair_numbers_bf16(part0, oddPart0)
+      to[1] = mla_pair_numbers_bf16(part1, oddPart1)
+      (even0, even1) = (even0 - part0, even1 - part1)
+      (odd0, odd1) = (odd0 - oddPart0, odd1 - oddPart1)
+      to += 2
     }
+    // A NaN need not come through: it is in the sum.
+    to[0] = mla_pair_numbers_bf16(even0, odd0)
+    to[1] = mla_pair_numbers_bf16(even1, odd1)
   }
 
   @inline(__always)

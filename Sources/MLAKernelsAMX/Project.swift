@@ -14,9 +14,9 @@ import MLAShims
 // 2.6 vector instructions beside a product's 16 cycles. The model of a core
 // (Tests/SoftwareAMX) puts a head's block of 512 keys at 0.89 of the tile unit's
 // rate, 0.86 with its share of packing tokens for four heads; in fp16, which takes
-// four times the products, at 0.94 of the rate.
+// four times the products, at 0.92 of the rate.
 //
-// Products are exact, of fp16 as well, their sums fp32. Tiles must be configured:
+// Products of bf16 and fp16 are exact, those of fp32 to 2^-22; their sums are fp32. Tiles must be configured:
 // `project` and `project_block` run between the attention kernel's `enter` and `leave`.
 
 /// Bytes of a group of 32 rows.

@@ -6,8 +6,8 @@ protocol TileOperands {
   /// How numbers lie in memory.
   associatedtype Element: ElementFormat
   static var parts: Int { get }
-  /// Products of four tiles that a step of scores takes, each part of the left
-  /// operands with each of the right ones.
+  /// How often a step of scores takes four products, of one part of the left operands
+  /// with one of the right ones each.
   static var scoreProducts: Int { get }
   /// The same of values and probabilities, where the smallest parts do not meet.
   static var valueProducts: Int { get }
@@ -35,7 +35,13 @@ extension TileOperands {
   /// What is left of `v` for a part.
   @inline(__always)
   private static func remainder(_ part: Int, _ v: FloatVector) -> FloatVector {
-    part == 0 ? v : v - mla_round_bf16(v)
+    var left = v
+    for _ in 0..<part {
+      let taken = mla_round_bf16(left)
+      // Of an infinity nothing is left.
+      left = mla_select_eq(left, taken, FloatVector(repeating: 0), left - taken)
+    }
+    return left
   }
 }
 
@@ -54,8 +60,7 @@ enum BFloat16Operands: TileOperands {
   @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { fastExp2(x) }
 }
 
-/// fp16: 11 bits in two numbers of 8, exactly, none of them subnormal. An infinity
-/// leaves NaN as its second part.
+/// fp16: 11 bits in two numbers of 8, exactly, none of them subnormal.
 enum Float16Operands: TileOperands {
   typealias Element = Float16Format
   @inline(__always) static var parts: Int { 2 }
@@ -69,5 +74,23 @@ enum Float16Operands: TileOperands {
       loadTail(Float16Format.self, p + 32, bytes - 32))
   }
   @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { mla_round_f16(v) }
+  @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
+}
+
+/// fp32: 24 bits in three numbers of 8, exactly from 2^-110 up to 2^128 (1 - 2^-9),
+/// where a number counts as infinite.
+enum Float32Operands: TileOperands {
+  typealias Element = Float32Format
+  @inline(__always) static var parts: Int { 3 }
+  @inline(__always) static var scoreProducts: Int { 6 }
+  @inline(__always) static var valueProducts: Int { 6 }
+
+  @inline(__always)
+  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
+    joined(
+      part, loadTail(Float32Format.self, p, bytes),
+      loadTail(Float32Format.self, p + 64, bytes - 64))
+  }
+  @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { v }
   @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
 }

@@ -5,13 +5,17 @@ import MLAShims
 // Left operands come from the packed block and are streamed, for they outnumber
 // what the L1 cache holds; right operands stay in it.
 //
-// Where operands have two parts, a step multiplies each with each, the smallest
-// first. One pair of operands stays from four products to the next:
+// Where operands have parts, a step multiplies them with each other, but for those
+// whose product is too small to matter. One pair of operands stays from four
+// products to the next:
 //
-//     left       second  first  first   second
-//     right      first   first  second  second
-//     loads      2 + 2   2      2       2        10 for 16 products of scores
+//     two parts    left    1      0  0  1
+//                  right   0      0  1  1
+//                  loads   2 + 2  2  2  2        10 for 16 products of scores
 //                                                 8 for 12 of values
+//     three parts  left    2      1  1  0  0  0
+//                  right   0      0  1  1  2  0
+//                  loads   2 + 2  2  2  2  2  2  14 for 24
 
 /// 32 rows against 32 rows, S^T = K Q^T or latents against weights: fp32
 /// [32 left rows][32 right rows].
@@ -70,7 +74,21 @@ private func multiplyStep<Work: CompanionWork>(
   _ left: UnsafeRawPointer, _ right: RightOperand, products: Int,
   prefetching ahead: inout Prefetch, besides work: inout Work
 ) {
-  if products > 1 {
+  if products > 4 {
+    streamLeft(left + 2 * partBytes)
+    loadRight(right, part: 0)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    streamLeft(left + partBytes)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    loadRight(right, part: 1)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    streamLeft(left)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    loadRight(right, part: 2)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+    loadRight(right, part: 0)
+    multiplyOperands(prefetching: &ahead, besides: &work)
+  } else if products > 1 {
     streamLeft(left + partBytes)
     loadRight(right, part: 0)
     multiplyOperands(prefetching: &ahead, besides: &work)

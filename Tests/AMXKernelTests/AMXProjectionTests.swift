@@ -41,6 +41,7 @@ final class AMXProjectionTests: XCTestCase {
     fillAMXKernels(&table)
     return [
       (table.bf16, table.bf16_projection, .bfloat16), (table.fp16, table.fp16_projection, .float16),
+      (table.fp32, table.fp32_projection, .float32),
     ]
   }()
 }

@@ -58,8 +58,10 @@ struct AMXKernel {
   init(_ input: ElementFormat = .bfloat16) {
     var table = mla_kernel_table()
     fillAMXKernels(&table)
-    entry = input == .float16 ? table.fp16 : table.bf16
+    entry = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input).attention(of: table)
   }
+
+  init(entry: mla_attention_kernel) { self.entry = entry }
 
   /// Packs the keys and attends tile by tile of `tile` queries, each call of the
   /// kernel within one of `around`.
@@ -77,7 +79,7 @@ struct AMXKernel {
       packed.deallocate()
       scratch.deallocate()
     }
-    entry.enter()
+    entry.enter?()
     var first = 0
     while first < attention.queries {
       let count = min(tile ?? Int(entry.query_tile), attention.queries - first)
@@ -103,7 +105,7 @@ struct AMXKernel {
       }
       first += count
     }
-    entry.leave()
+    entry.leave?()
     return AttentionResult(out: out, lse: lse)
   }
 

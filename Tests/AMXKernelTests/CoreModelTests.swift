@@ -1,5 +1,6 @@
 import MLAKernelABI
 import MLAKernelsAMX
+import MLAKernelsAVX512
 import MLATestSupport
 import SoftwareAMX
 import XCTest
@@ -35,16 +36,39 @@ final class CoreModelTests: XCTestCase {
     }
   }
 
-  /// Products of two parts are three to four times those of one, and hide vector
-  /// work all the better.
-  func testFloat16() {
-    let cases = [ElementFormat.bfloat16, .float16].map {
-      cost(AttentionCase(input: $0, queries: 64, keys: 1024), .random)
+  /// Products of parts are several times those of bf16, and hide vector work all the
+  /// better.
+  func testNumbersInParts() {
+    func cost(_ input: ElementFormat) -> core_model_result {
+      self.cost(AttentionCase(input: input, queries: 64, keys: 1024), .random)
     }
-    let times = cases[1].cycles / cases[0].cycles
-    XCTAssertLessThan(times, 3.4)
-    XCTAssertGreaterThan(Double(cases[1].products) * 16 / cases[1].cycles, 0.9)
-    print("fp16: \(cases[1].cycles) cycles, \(times) times bf16's")
+    let whole = cost(.bfloat16)
+    for (input, most) in [(ElementFormat.float16, 3.4), (.float32, 5.6)] {
+      let parts = cost(input)
+      let times = parts.cycles / whole.cycles
+      XCTAssertLessThan(times, most, input.name)
+      XCTAssertGreaterThan(Double(parts.products) * 16 / parts.cycles, 0.9, input.name)
+      print("\(input.name): \(parts.cycles) cycles, \(times) times bf16's")
+    }
+  }
+
+  /// Six products on tiles for what fp32 multiplications do at once elsewhere.
+  func testFloat32AgainstAVX512() {
+    var table = mla_kernel_table()
+    fillAVX512Kernels(&table)
+    let attention = AttentionCase(input: .float32, queries: 96, keys: 512)
+    let tensors = AttentionTensors(attention)
+    let cycles = [AMXKernel(entry: table.fp32), AMXKernel(.float32)].map { kernel in
+      var cycles = 0.0
+      _ = kernel.run(attention, tensors) { attend in
+        core_model_begin()
+        attend()
+        cycles += core_model_end().cycles
+      }
+      return cycles
+    }
+    XCTAssertGreaterThan(cycles[0] / cycles[1], 3)
+    print("fp32: \(cycles[0]) cycles on AVX-512, \(cycles[0] / cycles[1]) times those on tiles")
   }
 
   private enum Scores: CaseIterable { case random, allEqual, far, growing, outlier, latestOutlier }

@@ -47,6 +47,18 @@ final class TileInstructionTests: XCTestCase {
     XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
   }
 
+  /// Of fp32 six products of either.
+  func testWholeBlockOfFloat32() {
+    let one = count(AttentionCase(input: .float32, queries: 256, keys: 512))
+    let two = count(AttentionCase(input: .float32, queries: 256, keys: 1024))
+    let panels: UInt64 = 8
+    XCTAssertEqual(two.products - one.products, panels * 6 * (384 + 256))
+    // Of 160 steps three pairs of left operands and four of right ones.
+    XCTAssertEqual(two.streaming_loads - one.streaming_loads, panels * 160 * 6)
+    XCTAssertEqual(two.loads - one.loads, panels * (160 * 8 + 16))
+    XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
+  }
+
   /// Keys that no query of a panel sees cost it nothing.
   func testCausalTriangle() {
     let counters = count(AttentionCase(queries: 512, keys: 512, causalOffset: 0))

@@ -12,7 +12,7 @@ public struct PeakProbe: Sendable {
 
   public init(_ kernelCase: KernelCase) {
     switch (Int(kernelCase.isa), kernelCase.format) {
-    case (MLA_ISA_AMX, .bfloat16), (MLA_ISA_AMX, .float16): self.init("tdpbf16ps", BENCH_PROBE_AMX_BF16)
+    case (MLA_ISA_AMX, _): self.init("tdpbf16ps", BENCH_PROBE_AMX_BF16)
     case (MLA_ISA_AVX512_BF16, .bfloat16): self.init("vdpbf16ps", BENCH_PROBE_AVX512_BF16)
     case (MLA_ISA_AVX512..., _): self.init("vfmadd 512", BENCH_PROBE_AVX512_FMA)
     case (MLA_ISA_AVX2, _): self.init("vfmadd 256", BENCH_PROBE_AVX2_FMA)

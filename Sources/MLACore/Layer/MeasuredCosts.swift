@@ -12,12 +12,17 @@ extension FormCost {
   /// AMX is computed: 512 products a cycle at 2 GHz, of which projections and
   /// attention reach two thirds; packing by the 90 cycles that a key and value of 320
   /// elements take; a result is loaded, merged and stored as on AVX-512. In fp16 each
-  /// product is four, with a value three, and packing makes two operands of one.
+  /// product is four, with a value three, and packing makes two operands of one; in
+  /// fp32 it is six, and packing makes three.
   static func of(_ kernel: mla_attention_kernel, _ type: ElementType) -> FormCost {
     switch Int(kernel.family) {
     case MLA_FAMILY_AMX where type == .float16:
       FormCost(
         lanes: 32, project: 0.0060, attend: 0.0054, attendLatents: 0.0053, packLatents: 0.28,
+        latentResult: 1.6)
+    case MLA_FAMILY_AMX where type == .float32:
+      FormCost(
+        lanes: 32, project: 0.0090, attend: 0.0090, attendLatents: 0.0090, packLatents: 0.42,
         latentResult: 1.6)
     case MLA_FAMILY_AMX:
       FormCost(

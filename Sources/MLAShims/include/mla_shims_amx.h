@@ -69,10 +69,10 @@ MLA_INLINE mla_f32v mla_pair_numbers_bf16(mla_f32v low, mla_f32v high) {
   return (mla_f32v)_mm512_ternarylogic_epi32(upper, h, l, 0xca);  // upper ? h : l
 }
 
-// What is left of numbers that are rounded like this.
-MLA_INLINE mla_f32v mla_remainder_of_numbers_bf16(mla_f32v v) {
-  const __m512i rounded = _mm512_add_epi32((__m512i)v, _mm512_set1_epi32(0x8000));
-  return v - (mla_f32v)_mm512_and_epi32(rounded, _mm512_set1_epi32((int)0xffff0000u));
+// A bf16 below each number that is positive, by 2^-9 to 2^-6 of it; 0 for 0.
+MLA_INLINE mla_f32v mla_below_bf16(mla_f32v v) {
+  const __m512i below = (__m512i)_mm512_mul_ps((__m512)v, _mm512_set1_ps(1 - 0x1p-9f));
+  return (mla_f32v)_mm512_and_epi32(below, _mm512_set1_epi32((int)0xffff0000u));
 }
 
 // Rounds to the nearest bf16.
