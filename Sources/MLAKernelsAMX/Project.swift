@@ -75,17 +75,6 @@ private func rows<Operands: TileOperands>(
 @inline(never)
 func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla_project_args>?) {
   let a = args.unsafelyUnwrapped.pointee
-  switch Int(a.out_format) {
-  case MLA_FORMAT_BFLOAT16: project(Operands.self, BFloat16Format.self, a)
-  case MLA_FORMAT_FLOAT16: project(Operands.self, Float16Format.self, a)
-  default: project(Operands.self, Float32Format.self, a)
-  }
-}
-
-@inline(__always)
-private func project<Operands: TileOperands, Format: ElementFormat>(
-  _: Operands.Type, _: Format.Type, _ a: mla_project_args
-) {
   let groupBytes = rowGroupBytes(Operands.self, a.row_dim)
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 32) {
     let products = $0.baseAddress.unsafelyUnwrapped
@@ -97,18 +86,38 @@ private func project<Operands: TileOperands, Format: ElementFormat>(
           Operands.self, a.tokens.unsafelyUnwrapped + token / 32 * groupBytes,
           a.weights.unsafelyUnwrapped + weight / 32 * groupBytes,
           steps: projectionSteps(a.row_dim), into: products, prefetching: &ahead, besides: &idle)
-        for row in 0..<min(32, Int(a.num_tokens) - token) {
-          let out =
-            a.out.unsafelyUnwrapped
-            + ((token + row) * Int(a.out_stride) + weight) * Format.bytes
-          let count = Int(a.num_weights) - weight
-          storeTail(Format.self, products[2 * row], out, count)
-          if count > lanes {
-            storeTail(
-              Format.self, products[2 * row + 1], out + lanes * Format.bytes, count - lanes)
-          }
-        }
+        writeProducts(products, args, token: token, weight: weight)
       }
+    }
+  }
+}
+
+/// Writes products of 32 tokens and 32 weights that exist, the first of them as given.
+@inline(never)
+private func writeProducts(
+  _ products: UnsafePointer<FloatVector>, _ args: UnsafePointer<mla_project_args>?, token: Int,
+  weight: Int
+) {
+  let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.out_format) {
+  case MLA_FORMAT_BFLOAT16: write(BFloat16Format.self, products, a, token: token, weight: weight)
+  case MLA_FORMAT_FLOAT16: write(Float16Format.self, products, a, token: token, weight: weight)
+  default: write(Float32Format.self, products, a, token: token, weight: weight)
+  }
+}
+
+@inline(__always)
+private func write<Format: ElementFormat>(
+  _: Format.Type, _ products: UnsafePointer<FloatVector>, _ a: mla_project_args, token: Int,
+  weight: Int
+) {
+  let count = Int(a.num_weights) - weight
+  for row in 0..<min(32, Int(a.num_tokens) - token) {
+    let out =
+      a.out.unsafelyUnwrapped + ((token + row) * Int(a.out_stride) + weight) * Format.bytes
+    storeTail(Format.self, products[2 * row], out, count)
+    if count > lanes {
+      storeTail(Format.self, products[2 * row + 1], out + lanes * Format.bytes, count - lanes)
     }
   }
 }
