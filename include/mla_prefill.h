@@ -581,7 +581,12 @@ const char *mla_backend_name(const mla_backend *backend);
 mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
 
 /** Causal attention of a batch's new tokens to themselves. Tensors may have rows
-    beyond the batch's last offset; they are neither read nor written. */
+    beyond the batch's last offset; they are neither read nor written.
+
+    Scores and outputs are accumulated in fp32, of fp16 and fp32 inputs with all
+    their bits, whichever kernels run. Instructions for bf16 and AMX tiles take
+    subnormal numbers for 0; on AMX, fp32 inputs below 2^-110 lose bits, and those
+    from 2^128 (1 - 2^-9) on count as infinite. */
 typedef struct mla_new_tokens_args {
   /** Set by MLA_NEW_TOKENS_ARGS_INIT. */
   uint32_t struct_size;
