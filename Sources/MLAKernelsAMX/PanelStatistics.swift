@@ -3,16 +3,17 @@ import MLAShims
 /// The running softmax of a panel, in memory, two vectors of 16 queries each:
 ///
 ///     limit    the largest score that the reference still serves
-///     offset   -reference * log2(e), an integer: what is added to scaled scores
+///     offset   -reference * log2(e): what is added to scaled scores
 ///     sum      of unrounded probabilities, even keys and odd keys apart
 ///     largest  score of the group of keys at hand
 ///     change   of the offset, in the block at hand
 ///
-/// A query's reference begins as the largest score of its first group of keys. A
-/// group whose largest score is more than `headroom` above it gets that one:
-/// probabilities up to 2^headroom are as exact as those up to 1, and references
-/// change seldom. References being integers, what they were a factor of is brought
-/// down to a new one exactly, by taking the change from its exponent.
+/// A query's reference begins as the largest score of its first group of keys: where
+/// one key outweighs all others, its probability is 1 and not rounded. A group whose
+/// largest score is more than `headroom` above the reference raises it by a whole power
+/// of two: probabilities up to 2^headroom are as exact as those up to 1, so references
+/// change seldom, and what was relative to an older one is brought down exactly, by
+/// taking the change from its exponent.
 struct PanelStatistics {
   let limit: UnsafeMutablePointer<FloatVector>
   @inline(__always) var offset: UnsafeMutablePointer<FloatVector> { limit + 2 }
@@ -73,10 +74,16 @@ struct PanelStatistics {
     let slack = FloatVector(repeating: min(PanelStatistics.headroom / scale, 1e38))
     for half in 0..<2 {
       let (served, top) = (limit[half], largest[half])
+      // In steps so small that a probability next to 1 still rounds to 1 in bf16, and so
+      // large that whole numbers are added exactly up to 2^14, to scores of 11,000.
       let exact = -top * scale
-      let raised = mla_select_ge(served, top, offset[half], exact - mla_fraction(exact))
+      let first = exact - mla_beyond_step(exact)
+      let wanted = first - offset[half]
       // Before its first key a query has summed up nothing that could change.
-      let lowered = mla_select_eq(served, none, zero, raised - offset[half])
+      let whole = mla_select_eq(served, none, zero, wanted - mla_fraction(wanted))
+      let lowered = mla_select_ge(served, top, zero, whole)
+      let later = mla_select_eq(served, none, first, offset[half] + lowered)
+      let raised = mla_select_ge(served, top, offset[half], later)
       raise.offset[half] = raised
       raise.change[half] = lowered
       offset[half] = raised

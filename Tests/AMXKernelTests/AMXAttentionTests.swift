@@ -57,6 +57,28 @@ final class AMXAttentionTests: XCTestCase {
     check(AttentionCase(qkDim: 64, vDim: 48, queries: 5, keys: 40, causalOffset: -100))
   }
 
+  /// Its probability, and with it the output, is not to be rounded.
+  func testAKeyThatOutweighsTheOthersGivesItsValue() {
+    for input in [ElementFormat.bfloat16, .float16] {
+      for keys in [1, 20] {
+        // Scores of some thousands: query and key alike for the first key alone.
+        let attention = AttentionCase(
+          input: input, qkDim: 64, vDim: 48, queries: 40, keys: keys, scale: 30, seed: UInt64(keys))
+        let tensors = AttentionTensors(attention)
+        for query in 0..<attention.queries {
+          for d in 0..<attention.qkDim { tensors.q[query, 0, d] = tensors.k[0, 0, d] }
+        }
+        let result = AMXKernel(input).run(attention, tensors)
+        for query in 0..<attention.queries {
+          for d in 0..<attention.vDim {
+            XCTAssertEqual(
+              result.out[query, 0, d], tensors.v[0, 0, d], "\(input), query \(query), \(d)")
+          }
+        }
+      }
+    }
+  }
+
   func testOutputFormatsAndNoLSE() {
     for format in [ElementFormat.bfloat16, .float16, .float32] {
       check(AttentionCase(vDim: 77, queries: 50, keys: 60, causalOffset: 10, format: format))

@@ -75,6 +75,11 @@ MLA_INLINE mla_f32v mla_below_bf16(mla_f32v v) {
   return (mla_f32v)_mm512_and_epi32(below, _mm512_set1_epi32((int)0xffff0000u));
 }
 
+// What each number is beyond the nearest multiple of 2^-10.
+MLA_INLINE mla_f32v mla_beyond_step(mla_f32v x) {
+  return (mla_f32v)_mm512_reduce_ps((__m512)x, 10 << 4 | _MM_FROUND_TO_NEAREST_INT);
+}
+
 // Rounds to the nearest bf16.
 MLA_INLINE mla_f32v mla_round_bf16(mla_f32v v) {
   const __m512i bits = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));
