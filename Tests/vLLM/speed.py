@@ -2,7 +2,7 @@
 """Prefill inside the engine: the plug-in against what vLLM brings along.
 
 All engines live side by side and take turns, so that a neighbour's load meets each.
-vLLM's AMX_MLA and the plug-in's join where the CPU has AMX.
+Without AMX, vLLM's AMX_MLA operators run with AVX-512, as do the plug-in's kernels.
 """
 
 import os
@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from engine import Engine
 from model import HEADS, LAYERS, VOCABULARY, write_model
 
@@ -31,11 +30,10 @@ AMX_MLA = {"mla_prefill layer": "plugin", "vLLM": "vllm"}
 def engines(model: Path, stack: ExitStack) -> dict[str, Engine]:
     """By a name in the table; the first is what the others are compared with."""
     wanted = {f"CPU_MLA, {name}": Engine(model, prefill) for name, prefill in CPU_MLA.items()}
-    if torch.cpu._is_amx_tile_supported():
-        amx = {"attention_config": {"backend": "AMX_MLA"}, "block_size": 32}
-        wanted |= {
-            f"AMX_MLA, {name}": Engine(model, prefill, **amx) for name, prefill in AMX_MLA.items()
-        }
+    wanted |= {
+        f"AMX_MLA, {name}": Engine(model, prefill, as_amx_host=True, block_size=32)
+        for name, prefill in AMX_MLA.items()
+    }
     return {name: stack.enter_context(engine) for name, engine in wanted.items()}
 
 
