@@ -229,6 +229,22 @@ class handle {
 
 }  // namespace detail
 
+// --- Threads ----------------------------------------------------------------
+
+#ifdef _OPENMP
+/// Makes runs use the threads of this program's OpenMP regions instead of the
+/// library's own, whose place the former keep for some time after a region.
+/// `mla_set_parallel_for(nullptr, nullptr)` goes back, as a forked child must
+/// that OpenMP's threads have not followed.
+inline void use_openmp_threads() {
+  const auto loop = [](void*, std::int64_t count, mla_parallel_task task, void* task_context) {
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::int64_t i = 0; i < count; ++i) task(task_context, i);
+  };
+  check(mla_set_parallel_for(loop, nullptr));
+}
+#endif
+
 // --- Selecting --------------------------------------------------------------
 
 /// The name of the backend that serves `config`.

@@ -128,6 +128,13 @@ void host_parallel_for(bool causal, std::int32_t dtype) {
     step.run(backend);
     mla::check(mla_set_parallel_for(nullptr, nullptr));
     expect_same(step, expected, what + " in a serial loop of the host's");
+#ifdef _OPENMP
+    poison(step);
+    mla::use_openmp_threads();
+    step.run(backend);
+    mla::check(mla_set_parallel_for(nullptr, nullptr));
+    expect_same(step, expected, what + " on OpenMP's threads");
+#endif
   });
 }
 

@@ -21,7 +21,10 @@ import argparse
 import torch
 
 import mla_prefill
-from sides import HEADS, NOPE, QK, RANK, ROPE, SCALE, V, print_header, print_rows, take_turns, write_json
+from sides import (
+    HEADS, NOPE, QK, RANK, ROPE, SCALE, V, print_header, print_rows, take_turns,
+    use_threads_of_torch, write_json,
+)
 
 BLOCK = 16
 # New tokens and tokens of context of one request.
@@ -125,7 +128,7 @@ def main():
     print(f"whole layer: {HEADS} heads of {NOPE}/{ROPE}/{V}, rank {RANK}, bf16, "
           f"{torch.get_num_threads()} threads, seed = new tokens + 10000 * context")
     print_header()
-    mla_prefill.set_num_threads(torch.get_num_threads())
+    use_threads_of_torch()
     rows = []
     for new, context in CASES:
         problem = Problem(new, context)

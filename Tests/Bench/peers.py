@@ -3,7 +3,7 @@
     python Tests/Bench/peers.py [--seq 512,1024,...] [--rounds N] [--json FILE]
 
 Contenders, taken in turns within each round, all on the same bf16 inputs and the
-same number of threads:
+same threads, torch's:
 
     ours          mla_prefill's CPU backend
     torch SDPA    torch's fused attention, V padded to the query head dimension,
@@ -22,7 +22,10 @@ import argparse
 import torch
 
 import mla_prefill
-from sides import HEADS, NOPE, QK, ROPE, SCALE, V, print_header, print_rows, take_turns, write_json
+from sides import (
+    HEADS, NOPE, QK, ROPE, SCALE, V, print_header, print_rows, take_turns,
+    use_threads_of_torch, write_json,
+)
 
 # Requests and the length of each.
 BATCHES = [(8, 128), (64, 16)]
@@ -108,7 +111,7 @@ def main():
     parser.add_argument("--json")
     arguments = parser.parse_args()
     own = mla_prefill.MLAPrefillBackendEnum["CPU"].get_class()
-    mla_prefill.set_num_threads(torch.get_num_threads())
+    use_threads_of_torch()
     print(f"{HEADS} heads of {NOPE}/{ROPE}/{V}, bf16, {torch.get_num_threads()} threads, "
           "seed = tokens, or queries of the chunk")
     print_header()

@@ -7,6 +7,8 @@ import time
 
 import torch
 
+import mla_prefill
+
 HEADS, NOPE, ROPE, V, RANK = 16, 128, 64, 128, 512
 QK = NOPE + ROPE
 SCALE = QK**-0.5
@@ -27,6 +29,12 @@ class Progress:
         bar = "#" * filled + "." * (self.WIDTH - filled)
         end = "\r" + " " * (len(self.label) + self.WIDTH + 4) + "\r" if done == self.total else ""
         print(f"\r{self.label} [{bar}]{end}", end="", file=sys.stderr, flush=True)
+
+
+def use_threads_of_torch():
+    """All contenders on the same threads: torch's, which are awake after its operators."""
+    mla_prefill.set_num_threads(torch.get_num_threads())
+    assert mla_prefill.use_openmp_threads()
 
 
 def relative_error(out, expected):

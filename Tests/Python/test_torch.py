@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from reference import Problem
 from test_backends import RUNNABLE
+from test_openmp_threads import passes
 
 from mla_prefill import (
     ChunkedContextMetadata,
@@ -228,3 +229,15 @@ def test_torch_threads_are_left_alone():
         thread.join()
     assert torch.get_num_threads() == threads
     assert "torch" in sys.modules
+
+
+def test_runs_on_the_threads_of_torch():
+    passes("""
+import torch
+torch.set_num_threads(3)
+torch.ones(1000, 1000).exp()
+before = threads()
+assert mla_prefill.use_openmp_threads()
+run()
+assert threads() == before
+""")

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "arguments.h"
+#include "openmp_loop.h"
 
 namespace mla_python {
 
@@ -67,6 +68,7 @@ void bind_host(nb::module_ &module) {
   module.def("cpu_summary", &mla_cpu_summary);
   module.def("set_num_threads", &set_num_threads, nb::arg("num_threads"));
   module.def("get_num_threads", &mla_get_num_threads);
+  module.def("use_openmp_threads", &use_openmp_threads, nb::arg("enabled"));
 }
 
 }  // namespace mla_python

@@ -20,6 +20,7 @@ from mla_prefill.host import (
     get_num_threads,
     library_path,
     set_num_threads,
+    use_openmp_threads,
 )
 from mla_prefill.layer import MLAPrefillLayer, concat_and_cache_mla
 from mla_prefill.metadata import (
@@ -61,4 +62,5 @@ __all__ = [
     "plan_context_chunks",
     "register_mla_prefill_backend",
     "set_num_threads",
+    "use_openmp_threads",
 ]

@@ -39,6 +39,22 @@ def get_num_threads() -> int:
     return _core.get_num_threads()
 
 
+def use_openmp_threads(enabled: bool = True) -> bool:
+    """Runs the library's loops on OpenMP's threads, those of torch's operators.
+
+    For engines that alternate between the two: threads of OpenMP keep their
+    processors for some time after each operator, where threads of the library's own
+    would have to wait for them; and engines pin them. The number of pieces that a run
+    is cut into stays that of `get_num_threads`. False goes back to the library's own
+    threads, and so does a forked child.
+
+    Returns:
+        Whether runs are on OpenMP's threads from now on. They are not where no OpenMP
+        library is loaded for the whole process: import torch before.
+    """
+    return _core.use_openmp_threads(enabled)
+
+
 def library_path() -> str | None:
     """The file of the library that is loaded, for C code that is to share its registry."""
     return _core.library_path()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As many threads as vLLM gave the worker, and the line that says who serves."""
+"""The threads that vLLM gave the worker, and the line that says who serves."""
 
 from functools import cache
 
@@ -13,11 +13,14 @@ def use_engine_threads() -> None:
     """Once in a process, when vLLM has set up its threads.
 
     A worker is told its share of the cores by OMP_NUM_THREADS, which torch keeps;
-    the processors of the process itself may be those of all workers.
+    the processors of the process itself may be those of all workers. The threads
+    themselves are torch's too: vLLM has pinned them, and between two of torch's
+    operators they are awake.
     """
     import torch
 
     host.set_num_threads(torch.get_num_threads())
+    host.use_openmp_threads()
 
 
 @cache
