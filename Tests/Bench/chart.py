@@ -3,10 +3,9 @@
     python Tests/Bench/chart.py SPEED.json [--peers PEERS.json] [--layer LAYER.json] -o CHART.png
 
 Left: the fraction of the instruction's rate, measured next to each sample, that
-each kernel reaches on one request. Middle: causal TFLOP/s of our strongest bf16
-kernel beside the plain OpenBLAS attention and the peers. Right: how many times
-faster we are where the peers ran: attention of batches and of a chunk of context,
-then the whole layer.
+each kernel reaches on one request. Middle: how many times faster the strongest bf16
+kernel is than the plain OpenBLAS attention and the peers, each compared within one
+run. Right: the same for batches and a chunk of context, then for the whole layer.
 """
 
 import argparse
@@ -17,10 +16,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-OURS = "libmlaprefill"
-# Readable without colour vision, and in the same order everywhere.
+# Readable without colour vision.
 COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#000000",
           "#f0e442"]
+PEER_COLORS = {
+    "OpenBLAS fp32": "#e69f00", "torch SDPA": "#cc79a7", "torch": "#cc79a7", "vLLM CPU": "#009e73",
+    "vLLM AMX_MLA": "#56b4e9",
+}
+FACTORS = [1, 2, 3, 5, 10, 20, 50, 100]
 
 
 def load(path):
@@ -65,40 +68,34 @@ def strongest_bf16(speed):
     return [r for r in rows if r["isa"] == rows[-1]["isa"]]
 
 
-def contenders(speed, peers):
-    """name -> {tokens: TFLOP/s}; everyone is compared within one run."""
-    rows = strongest_bf16(speed)
-    table = {OURS: {r["seq"]: r["median_tflops"] for r in rows}}
-    table["OpenBLAS fp32"] = {
-        r["seq"]: r["median_tflops"] / r["ratio_to_openblas"] for r in rows
-        if r.get("ratio_to_openblas")}
+def ratios_of_single_prompts(speed, peers):
+    """name -> {tokens: times slower than the strongest kernel}."""
+    table = {"OpenBLAS fp32": {r["seq"]: r["ratio_to_openblas"] for r in strongest_bf16(speed)
+                               if r.get("ratio_to_openblas")}}
     for row in peers["peers"] if peers else []:
         if row["contender"] != "ours" and "seq" in row:
-            # Of another run: what carries over is the ratio to ours.
-            ours = table[OURS].get(row["seq"])
-            if ours:
-                table.setdefault(row["contender"], {})[row["seq"]] = (
-                    ours / row["times_slower_than_ours"])
+            table.setdefault(row["contender"], {})[row["seq"]] = row["times_slower_than_ours"]
     return table
 
 
-def draw_contenders(axes, speed, peers):
-    table = contenders(speed, peers)
+def draw_single_prompts(axes, speed, peers):
     ticks = lengths(strongest_bf16(speed))
-    width = 0.8 / len(table)
-    for i, (name, values) in enumerate(table.items()):
-        places = [j + (i - (len(table) - 1) / 2) * width for j, s in enumerate(ticks) if s in values]
-        heights = [values[s] for s in ticks if s in values]
-        bars = axes.bar(places, heights, width, color=COLORS[i], label=name)
-        ratios = ["" if name == OURS else f"{table[OURS][s] / values[s]:.1f}x"
-                  for s in ticks if s in values]
-        axes.bar_label(bars, ratios, fontsize=7)
-    axes.set_xticks(range(len(ticks)), [str(s) for s in ticks])
-    axes.set(xlabel="tokens", ylabel="causal TFLOP/s",
-             title=f"bf16, {speed['heads']} heads, {speed['threads']} threads "
-                   f"(how many times {OURS} is faster)")
+    table = ratios_of_single_prompts(speed, peers)
+    for name, ratios in table.items():
+        axes.plot(ratios.keys(), ratios.values(), "o-", color=PEER_COLORS[name], label=name)
+        longest = max(ratios)
+        axes.annotate(f"{ratios[longest]:.1f}", (longest, ratios[longest]), fontsize=8,
+                      textcoords="offset points", xytext=(6, -3))
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="times faster than",
+             title=f"One prompt, bf16, {speed['heads']} heads, {speed['threads']} threads")
+    axes.set_xticks(ticks, [str(s) for s in ticks])
+    axes.set_yticks(FACTORS, [str(f) for f in FACTORS])
+    axes.set_xlim(right=ticks[-1] * 1.6)
+    axes.set_ylim(0.9, 1.3 * max(max(ratios.values()) for ratios in table.values()))
+    axes.minorticks_off()
     axes.legend(fontsize=8)
-    axes.grid(axis="y", alpha=0.3)
+    axes.grid(alpha=0.3)
 
 
 def draw_ratios(axes, rows):
@@ -106,17 +103,21 @@ def draw_ratios(axes, rows):
     others = [row for row in rows if row["contender"] != "ours"]
     cases = list(dict.fromkeys(row["case"] for row in others))
     names = list(dict.fromkeys(row["contender"] for row in others))
-    for name, color in zip(names, COLORS[1:]):
+    for name in names:
         mine = {row["case"]: row["times_slower_than_ours"] for row in others
                 if row["contender"] == name}
         order = names.index(name) - (len(names) - 1) / 2
         places = [i + order * 0.8 / len(names) for i, case in enumerate(cases) if case in mine]
-        bars = axes.barh(places, mine.values(), 0.8 / len(names), color=color, label=name)
+        bars = axes.barh(places, mine.values(), 0.8 / len(names), color=PEER_COLORS[name],
+                         label=name)
         axes.bar_label(bars, [f"{ratio:.1f}" for ratio in mine.values()], fontsize=7)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel=f"times slower than {OURS}", title="Batches, context, whole layer")
+    axes.set(xscale="log", xlabel="times faster than", title="Batches, context, whole layer")
+    axes.set_xticks(FACTORS, [str(f) for f in FACTORS])
+    axes.set_xlim(right=1.3 * max(row["times_slower_than_ours"] for row in others))
+    axes.minorticks_off()
     axes.legend(fontsize=8)
 
 
@@ -135,11 +136,10 @@ def main():
     panels = 3 if ratios else 2
     figure, axes = plt.subplots(1, panels, figsize=(6.5 * panels, 5))
     draw_fractions(axes[0], speed)
-    draw_contenders(axes[1], speed, peers)
+    draw_single_prompts(axes[1], speed, peers)
     if ratios:
         draw_ratios(axes[2], ratios)
-    note = "; torch and vLLM by the ratio measured in a run of their own" if peers else ""
-    figure.suptitle(speed["cpu"] + note, fontsize=9)
+    figure.suptitle(speed["cpu"], fontsize=9)
     figure.tight_layout()
     figure.savefig(arguments.output, dpi=110)
 
