@@ -68,3 +68,14 @@ const char *mla_shim_last_error(void) {
   const message_slot *slot = own_slot();
   return slot ? slot->text : "";
 }
+
+void *mla_shim_set_aside_last_error(void) {
+  message_slot *slot = own_slot();
+  return slot && pthread_setspecific(slot_key, NULL) == 0 ? slot : NULL;
+}
+
+void mla_shim_put_back_last_error(void *set_aside) {
+  message_slot *slot = own_slot();
+  if (slot == set_aside || !have_key || pthread_setspecific(slot_key, set_aside) != 0) return;
+  release_slot(slot);
+}

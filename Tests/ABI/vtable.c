@@ -16,6 +16,9 @@
 
 static int failures;
 
+/** Longer than what a thread has room for when its first message was a short one. */
+static char long_message[2000];
+
 static void report(const char *name, int good) {
   printf("%s vtable %s\n", good ? "ok" : "not ok", name);
   if (!good) {
@@ -27,7 +30,7 @@ static void report(const char *name, int good) {
 /** What the backend below is asked, and what it shall answer. */
 typedef struct context {
   int created, destroyed, context_destroyed, prepared, new_tokens, chunks;
-  int refuse_run, writes_fp8;
+  int refuse_run, writes_fp8, mutters;
   int32_t tokens;
   float output_scale;
 } context;
@@ -86,6 +89,7 @@ static mla_status run_new_tokens(void *opaque, void *instance, const mla_new_tok
     return MLA_ERROR_INTERNAL;
   }
   ++mine->new_tokens;
+  if (mine->mutters) mla_set_last_error_message(long_message);
   if (args->output_scale) {
     mine->output_scale = *args->output_scale;
     return args->out->dtype == MLA_DTYPE_FLOAT8_E4M3FN ? MLA_OK : MLA_ERROR_INTERNAL;
@@ -234,6 +238,20 @@ static int listed(const char *name, int32_t dtype, int32_t valid, const char *re
   return good;
 }
 
+/** A message stays valid until the thread's next failing call. */
+static int keeps_last_error(mla_backend *backend, context *mine) {
+  const char *message;
+  int good;
+  mla_set_last_error_message("what went wrong");
+  message = mla_last_error_message();
+  good = run_once(backend) == MLA_OK && listed("FROM_C", MLA_DTYPE_BFLOAT16, 0, "only fp32 here");
+  memset(long_message, 'x', sizeof(long_message) - 1);
+  mine->mutters = 1;
+  good = good && run_once(backend) == MLA_OK;
+  mine->mutters = 0;
+  return good && message == mla_last_error_message() && strcmp(message, "what went wrong") == 0;
+}
+
 static void life_of_a_member(void) {
   static context mine;
   const mla_backend_vtable table = table_of(&mine);
@@ -284,6 +302,7 @@ static void life_of_a_member(void) {
          run_once(backend) == MLA_ERROR_INTERNAL && mla_last_error_message()[0] != 0 &&
              strstr(mla_last_error_message(), "an old message") == NULL);
   mine.refuse_run = 0;
+  report("a success keeps the last error", keeps_last_error(backend, &mine));
   report("clone", mla_backend_clone(backend, &clone) == MLA_OK && mine.created == 2);
   report("a clone has no metadata", run_once(clone) == MLA_ERROR_INVALID_ARGUMENT);
   report("remove", mla_remove_backend("FROM_C") == MLA_OK);

@@ -87,10 +87,8 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   private static func check(_ name: String, _ function: String, _ call: () -> mla_status)
     throws(MLAError)
   {
-    LastError.set("")
-    let status = call()
+    let (said, status) = LastError.said(by: call)
     guard status != MLA_OK else { return }
-    let said = String(cString: LastError.cString)
     let known = (Int32(MLA_OK)...Int32(MLA_ERROR_INTERNAL)).contains(status)
     throw MLAError(
       known ? Int(status) : MLA_ERROR_INTERNAL,

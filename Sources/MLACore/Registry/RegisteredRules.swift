@@ -6,17 +6,15 @@ extension RegisteredBackend {
   func invalidReasons(_ config: SelectorConfig) -> [String] {
     guard let validate = vtable.validate else { return [] }
     // A failing validate is a reason, not the caller's error.
-    let earlierError = String(cString: LastError.cString)
-    LastError.set("")
-    defer { LastError.set(earlierError) }
     var reasons: [String] = []
-    let status = config.withCStruct { config in
-      withUnsafeMutablePointer(to: &reasons) { sink in
-        validate(vtable.context, config, appendReason, sink)
+    let (said, status) = LastError.said {
+      config.withCStruct { config in
+        withUnsafeMutablePointer(to: &reasons) { sink in
+          validate(vtable.context, config, appendReason, sink)
+        }
       }
     }
     if status != MLA_OK {
-      let said = String(cString: LastError.cString)
       reasons.append("validate failed: " + (said.isEmpty ? "status \(status)" : said))
     }
     return reasons
