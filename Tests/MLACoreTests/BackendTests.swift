@@ -144,6 +144,27 @@ final class BackendTests: XCTestCase {
     }
   }
 
+  /// A run takes the threads of its moment, whatever a plan was made for.
+  func testWorkspaceAtThePresentNumberOfThreads() throws {
+    var random = SplitMix64(seed: 11)
+    for name in backends {
+      let problem = BatchProblem(
+        .bfloat16, numHeads: 8, dims: (64, 64, 128), queryLengths: [700, 60],
+        keyLengths: [2200, 70], &random)
+      try HostSettings.setThreads(16)
+      let backend = try problem.makeBackend(name)
+      let most = try backend.workspaceSize()
+      try HostSettings.setThreads(1)
+      let size = Int(try backend.workspaceSize())
+      XCTAssertLessThan(Int64(size), most, name)
+      let memory = GuardedMemory(byteCount: size, flush: .end)
+      let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
+      XCTAssertEqual(
+        try problem.run(backend, workspace: workspace).out.bits, try problem.run(backend).out.bits,
+        name)
+    }
+  }
+
   func testCloneHasNoMetadataOfItsOwn() throws {
     var random = SplitMix64(seed: 6)
     let problem = BatchProblem(

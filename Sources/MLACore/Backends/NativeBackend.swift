@@ -31,14 +31,15 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   {
     try contract.check(metadata)
     guard contract.plansAhead else { return PreparedBatch(metadata) }
-    return PlannedBatch(metadata, shapes: distinctShapes) { schedule($0, isCausal: $1, $2) }
+    return PlannedBatch(metadata, shapes: distinctShapes, threads: HostSettings.threads) {
+      schedule($0, isCausal: $1, $2)
+    }
   }
 
   func runPrefillNewTokens(
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
-    try runNewTokens(
-      batch.metadata.queryStartLoc, planned: (batch as? PlannedBatch)?.newTokens, arguments)
+    try runNewTokens(batch.metadata.queryStartLoc, planned: plan(of: batch)?.newTokens, arguments)
   }
 
   private func runNewTokens(
@@ -60,7 +61,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     try contract.check(chunk)
     let kernel = table.pointee.kernel(for: arguments.q.type)
     let shape = kernel.shape(dims)
-    let planned = (batch as? PlannedBatch)?.schedule(of: chunk, shape)
+    let planned = plan(of: batch)?.schedule(of: chunk, shape)
     let schedule = planned ?? self.schedule(chunk.spans, isCausal: false, shape)
     try run(schedule, kernel, arguments)
   }
@@ -77,6 +78,12 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
       }
     }
     return bytes
+  }
+
+  /// nil where there is none, or none for as many threads as there are now.
+  private func plan(of batch: PreparedBatch) -> PlannedBatch? {
+    guard let plan = batch as? PlannedBatch, plan.threads == HostSettings.threads else { return nil }
+    return plan
   }
 
   private var dims: mla_kernel_dims { config.kernelDims }
@@ -120,15 +127,18 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
 
 /// The schedules of a batch, built once and shared by its layers and threads.
 private final class PlannedBatch: PreparedBatch, @unchecked Sendable {
+  /// That the schedules are for.
+  let threads: Int
   /// One for each shape that a kernel of the table has.
   let newTokens: [TileSchedule]
   /// Likewise, for each announced chunk.
   private let chunks: [[TileSchedule]]
 
   init(
-    _ metadata: PrefillMetadata, shapes: [TileShape],
+    _ metadata: PrefillMetadata, shapes: [TileShape], threads: Int,
     schedule: ([RequestSpan], Bool, TileShape) -> TileSchedule
   ) {
+    self.threads = threads
     newTokens = shapes.map { schedule(metadata.queryStartLoc.selfSpans, true, $0) }
     chunks = metadata.chunks.map { chunk in shapes.map { schedule(chunk.spans, false, $0) } }
     super.init(metadata)
