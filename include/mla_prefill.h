@@ -26,6 +26,10 @@
  *             its value and the rule that it broke. A call that fails has
  *             written nothing to its outputs. No call aborts, exits, prints or
  *             installs a signal handler.
+ * Callbacks.  What a caller hands in as a function returns, also where it fails: no
+ *             C++ exception and no longjmp() may leave it.
+ * Sizes.      A batch has at most 2^20 requests, 2^24 pairs of request and head,
+ *             and 2^44 elements of out.
  * Structs.    A struct that the caller fills begins with `struct_size`, set by
  *             the matching *_INIT macro to the size the caller was compiled
  *             with. Structs only ever grow at the end: a tail that an older

@@ -47,6 +47,10 @@ public final class BackendObject: @unchecked Sendable {
 
   public func prepareMetadata(_ raw: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
     let metadata = try PrefillMetadata(raw)
+    try BatchSize.check(
+      metadata.queryStartLoc, config, requestsField: "metadata.num_requests",
+      rowsField: "metadata.query_start_loc")
+    for (i, chunk) in metadata.chunks.enumerated() { try checkSize(chunk, "metadata.chunks[\(i)]") }
     guard let raw else { throw .null("metadata") }
     let prepared = try backend.prepareMetadata(metadata, raw)
     // What the old batch held goes after the lock: a run may be its last user.
@@ -87,6 +91,7 @@ public final class BackendObject: @unchecked Sendable {
     try checkReserved("args", raw.reserved)
     let batch = try preparedBatch()
     let chunk = try ContextChunk(raw.chunk, name: "chunk")
+    try checkSize(chunk, "chunk")
     let announced = batch.metadata.chunks.count
     guard chunk.index < announced else {
       throw .invalid(
@@ -114,6 +119,12 @@ public final class BackendObject: @unchecked Sendable {
 
   public func workspaceSize() throws(MLAError) -> Int64 {
     Int64(try backend.workspaceSize(preparedBatch()))
+  }
+
+  private func checkSize(_ chunk: ContextChunk, _ name: String) throws(MLAError) {
+    try BatchSize.check(
+      chunk.queryStartLoc, config, requestsField: "\(name).num_requests",
+      rowsField: "\(name).query_start_loc")
   }
 
   private func preparedBatch() throws(MLAError) -> PreparedBatch {

@@ -47,6 +47,7 @@ struct LayerPlan {
       absorbed = nil
     } else {
       let shape = config.absorbedShape(kernel)
+      try Self.checkSize(spans.absorbed, shape)
       let scratch = AbsorbedScratch(config, shape, kernel, projection)
       absorbed = Self.fit(config) { waveBytes, threads in
         let schedule = AbsorbedSchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
@@ -60,6 +61,18 @@ struct LayerPlan {
         "config.workspace_bound", config.workspaceBound ?? 0,
         "this batch needs \(bytes) bytes: \(SplitRule.longestRange) keys of a head must fit, or "
           + "in the absorbed form what a few tokens and a thread need")
+    }
+  }
+
+  /// Chunks of few tokens are a longer list than a request's tiles.
+  private static func checkSize(_ spans: [RequestSpan], _ shape: AbsorbedShape) throws(MLAError) {
+    let tokens = spans.reduce(0) { $0 + $1.queryCount }
+    let most =
+      BatchSize.mostPairs * AbsorbedSchedule.mostChunkTokens(numHeads: shape.numHeads)
+    guard tokens <= most else {
+      throw .invalid(
+        "query_start_loc", "\(tokens) new tokens",
+        "must be at most \(most) in the absorbed form with num_heads \(shape.numHeads)")
     }
   }
 

@@ -74,7 +74,7 @@ public final class MLALayer: Sendable {
     -> Int64
   {
     let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
-    let batch = try LayerBatch(raw)
+    let batch = try LayerBatch(raw, config.attention)
     switch path {
     case .fused(let split):
       return Int64(try LayerPlan(batch, config, split: split, table.pointer).bytes)

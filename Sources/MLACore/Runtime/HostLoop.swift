@@ -6,8 +6,9 @@ import Synchronization
 ///
 /// The indices that the host passes are not relied on: each call takes the next
 /// iteration, the caller takes what is left over, and the loop ends when all are
-/// done. A host that calls too often, too rarely or returns too soon then costs
-/// speed, not a wrong result.
+/// done. A host that calls too often, too rarely or returns before its calls do then
+/// costs speed, not a wrong result; one that still calls when the loop is over calls
+/// into freed memory.
 struct HostLoop: ~Copyable {
   private let body: UnsafePointer<WorkerPool.Body>
   private let count: Int

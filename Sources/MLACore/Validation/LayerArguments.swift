@@ -20,7 +20,7 @@ struct LayerArguments: Sendable {
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     try checkReserved("args", raw.reserved)
-    batch = try LayerBatch(raw)
+    batch = try LayerBatch(raw, config.attention)
     q = try TensorView(raw.q, name: "q", rank: 3)
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
     rope =

@@ -8,10 +8,12 @@ struct LayerBatch: Sendable {
   /// have new tokens, and at the end how many there are.
   let keyBegins: [Int]
 
-  init(_ raw: mla_layer_forward_args) throws(MLAError) {
+  init(_ raw: mla_layer_forward_args, _ config: BackendConfig) throws(MLAError) {
     queryStartLoc = try RowOffsets(
       raw.query_start_loc, requests: raw.num_requests, countField: "num_requests",
       field: "query_start_loc")
+    try BatchSize.check(
+      queryStartLoc, config, requestsField: "num_requests", rowsField: "query_start_loc")
     contextLens = try Self.contextLens(raw.context_lens, count: queryStartLoc.requestCount)
     var begins = [0]
     for (i, context) in contextLens.enumerated() {

@@ -77,6 +77,12 @@ struct Clone {
   mla_backend** place = &clone;
 };
 
+mla_backend* many_heads() {
+  static mla::backend* const made =
+      new mla::backend("FLASHINFER", test::Model{65536, 8, 4, 8, 16}.config());
+  return made->get();
+}
+
 struct Prepare {
   Prepare()
       : metadata(MLA_PREFILL_METADATA_INIT),
@@ -118,6 +124,21 @@ std::vector<Rule<Prepare>> prepare_rules() {
   });
   add("query_start_loc", [](Prepare& c, Random& random) {
     c.q_loc[2] = random.any_of<std::int32_t>({2, -1, 10, INT32_MAX, INT32_MIN});
+  });
+  // No list of their tasks would fit into memory.
+  add("num_requests", [](Prepare& c, Random&) {
+    c.backend = many_heads();
+    c.q_loc.assign(300, 0);
+    c.metadata.value.num_requests = 299;
+    c.metadata.value.query_start_loc = c.q_loc.data();
+  });
+  add("query_start_loc", [](Prepare& c, Random& random) {
+    c.backend = many_heads();
+    c.q_loc.back() = random.any_of({1 << 26, INT32_MAX});
+  });
+  add("chunks[0]", [](Prepare& c, Random& random) {
+    c.backend = many_heads();
+    c.chunk_q.back() = random.any_of({1 << 26, INT32_MAX});
   });
   add("num_chunks", [](Prepare& c, Random& random) {
     c.metadata.value.num_chunks = random.negative();

@@ -28,6 +28,12 @@ struct WorkspaceSize : Forward {
   std::int64_t* place = &bytes;
 };
 
+struct CreateManyHeads : LayerCreate {
+  CreateManyHeads() : LayerCreate({65536, 1, 1, 1, 1}, MLA_DTYPE_BFLOAT16) {
+    config.value.algorithm = MLA_LAYER_ALGORITHM_ABSORBED;
+  }
+};
+
 struct ConcatAndCache : LayerConcatAndCache {
   ConcatAndCache() : LayerConcatAndCache(model, width) { args.value.cache_scale = 0.5F; }
 };
@@ -181,6 +187,19 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
 
 std::vector<Function> layer_functions() {
   std::vector<Rule<WorkspaceSize>> workspace = batch_rules<WorkspaceSize>();
+  // No list of their tasks would fit into memory.
+  workspace.push_back({"num_requests", invalid, [](WorkspaceSize& c, Random&) {
+                         c.layer = created<CreateManyHeads>();
+                         c.query_start_loc.assign(300, 0);
+                         c.context_lens.assign(299, 0);
+                         c.args.value.num_requests = 299;
+                         c.args.value.query_start_loc = c.query_start_loc.data();
+                         c.args.value.context_lens = c.context_lens.data();
+                       }});
+  workspace.push_back({"query_start_loc", invalid, [](WorkspaceSize& c, Random& random) {
+                         c.layer = created<CreateManyHeads>();
+                         c.query_start_loc.back() = random.any_of({1 << 25, INT32_MAX});
+                       }});
   workspace.push_back(
       {"bytes", invalid, [](WorkspaceSize& c, Random&) { c.place = nullptr; }});
   return {function<Create>("mla_layer_create", create_rules()),
