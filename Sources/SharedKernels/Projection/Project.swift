@@ -66,73 +66,95 @@ func packWeights<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_rows_args)
 @inline(never)
 func project(_ args: UnsafePointer<mla_project_args>?) {
   let a = args.unsafelyUnwrapped.pointee
+  switch Int(a.out_format) {
+  case MLA_FORMAT_BFLOAT16: project(BFloat16Format.self, a)
+  case MLA_FORMAT_FLOAT16: project(Float16Format.self, a)
+  default: project(Float32Format.self, a)
+  }
+}
+
+@inline(__always)
+private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_args) {
   let chunks = TokenChunks(a.num_tokens)
-  var weight = 0
-  while weight < Int(a.num_weights) {
-    var vector = 0
-    while vector < chunks.vectors {
-      switch chunks.width(from: vector) {
-      case 3: projectPanel(Row3.self, a, weight: weight, vector: vector)
-      case 2: projectPanel(Row2.self, a, weight: weight, vector: vector)
-      default: projectPanel(Row1.self, a, weight: weight, vector: vector)
+  withProducts { products in
+    var weight = 0
+    while weight < Int(a.num_weights) {
+      var vector = 0
+      while vector < chunks.vectors {
+        let width = chunks.width(from: vector)
+        multiplyPanel(
+          a.tokens.unsafelyUnwrapped, a.weights.unsafelyUnwrapped,
+          steps: operandSteps(of: Int(a.row_dim)), weight: weight, vector: vector, width: width,
+          into: products)
+        writeProducts(Format.self, a, products, weight: weight, vector: vector, width: width)
+        vector += chunks.width
       }
-      vector += chunks.width
-    }
-    weight += lanes
-  }
-}
-
-/// `lanes` weights against a chunk of tokens.
-@inline(__always)
-private func projectPanel<Row: QueryRow>(
-  _: Row.Type, _ a: mla_project_args, weight: Int, vector: Int
-) {
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (Row.width + 2)) {
-    let products = $0.baseAddress.unsafelyUnwrapped
-    let steps = operandSteps(of: Int(a.row_dim))
-    multiplyPanel(
-      Row.self, a.tokens.unsafelyUnwrapped, a.weights.unsafelyUnwrapped, steps: steps,
-      weight: weight, vector: vector, into: products)
-    switch Int(a.out_format) {
-    case MLA_FORMAT_BFLOAT16:
-      writeProducts(Row.self, BFloat16Format.self, a, products, weight: weight, vector: vector)
-    case MLA_FORMAT_FLOAT16:
-      writeProducts(Row.self, Float16Format.self, a, products, weight: weight, vector: vector)
-    default:
-      writeProducts(Row.self, Float32Format.self, a, products, weight: weight, vector: vector)
+      weight += lanes
     }
   }
 }
 
-/// Products [lanes][width] of the `lanes` weights from `weight` on and the chunk
-/// of tokens that begins with `vector`.
+/// Room for products [lanes][vectorsPerPanel] of `lanes` weights and a chunk of tokens, and
+/// behind them for turning a square.
 @inline(__always)
-func multiplyPanel<Row: QueryRow>(
-  _: Row.Type, _ tokens: UnsafeRawPointer, _ weights: UnsafeRawPointer, steps: Int, weight: Int,
-  vector: Int, into products: UnsafeMutablePointer<FloatVector>
+func withProducts(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (vectorsPerPanel + 2)) {
+    body($0.baseAddress.unsafelyUnwrapped)
+  }
+}
+
+/// Products of the `lanes` weights from `weight` on and the `width` vectors of tokens from
+/// `vector` on, as `withProducts` has room for: what reads them does not depend on `width`.
+@inline(__always)
+func multiplyPanel(
+  _ tokens: UnsafeRawPointer, _ weights: UnsafeRawPointer, steps: Int, weight: Int, vector: Int,
+  width: Int, into products: UnsafeMutablePointer<FloatVector>
 ) {
   let columns = tokens.assumingMemoryBound(to: FloatVector.self) + vector * steps
   let panel = weights.assumingMemoryBound(to: Float.self) + weight * steps
+  switch width {
+  case 3: multiplyPanel(Row3.self, columns, panel, steps: steps, into: products)
+  case 2: multiplyPanel(Row2.self, columns, panel, steps: steps, into: products)
+  default: multiplyPanel(Row1.self, columns, panel, steps: steps, into: products)
+  }
+}
+
+/// One function for each width, whatever is done with the products: inlined, its copies
+/// would be most of a module's projection code.
+@inline(never)
+private func multiplyPanel<Row: QueryRow>(
+  _: Row.Type, _ columns: UnsafePointer<FloatVector>, _ panel: UnsafePointer<Float>, steps: Int,
+  into products: UnsafeMutablePointer<FloatVector>
+) {
+  let none = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
   var row = 0
+  while Row.width == 1 && row + rowsPerGroup < lanes {
+    var (sums, more) = (none, none)
+    accumulate(
+      &sums, &more, columns, stride: Row.width, panel + row * steps, pitch: rowsPerGroup * steps,
+      steps: steps)
+    sums.store(products + row * vectorsPerPanel, stride: vectorsPerPanel)
+    more.store(products + (row + rowsPerGroup) * vectorsPerPanel, stride: vectorsPerPanel)
+    row += 2 * rowsPerGroup
+  }
   while row < lanes {
-    var sums = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
+    var sums = none
     accumulate(&sums, columns, stride: Row.width, panel + row * steps, steps: steps)
-    sums.store(products + row * Row.width, stride: Row.width)
+    sums.store(products + row * vectorsPerPanel, stride: vectorsPerPanel)
     row += rowsPerGroup
   }
 }
 
-/// Turns products back into rows of tokens and writes them; behind the products
-/// is room for turning.
+/// Turns products back into rows of tokens and writes them.
 @inline(__always)
-private func writeProducts<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_project_args,
-  _ products: UnsafeMutablePointer<FloatVector>, weight: Int, vector: Int
+private func writeProducts<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_project_args, _ products: UnsafeMutablePointer<FloatVector>,
+  weight: Int, vector: Int, width: Int
 ) {
-  let square = products + lanes * Row.width
+  let square = products + lanes * vectorsPerPanel
   let rowBytes = Int(a.out_stride) * Format.bytes
-  for column in 0..<Row.width {
-    let turned = transpose(square, square + lanes) { products[$0 * Row.width + column] }
+  for column in 0..<width {
+    let turned = transpose(square, square + lanes) { products[$0 * vectorsPerPanel + column] }
     let first = (vector + column) * lanes
     let out = a.out.unsafelyUnwrapped + (first * rowBytes + weight * Format.bytes)
     let rows = min(lanes, Int(a.num_tokens) - first)

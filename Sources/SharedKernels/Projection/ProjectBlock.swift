@@ -9,67 +9,64 @@ import MLAShims
 /// are turned. Rounding is that of the way over rows in memory.
 @inline(__always)
 func projectBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_project_block_args) {
-  let chunks = TokenChunks(a.num_keys)
-  var vector = 0
-  while vector < chunks.vectors {
-    switch chunks.width(from: vector) {
-    case 3: projectChunk(Row3.self, Format.self, a, vector: vector)
-    case 2: projectChunk(Row2.self, Format.self, a, vector: vector)
-    default: projectChunk(Row1.self, Format.self, a, vector: vector)
+  withProducts { products in
+    let chunks = TokenChunks(a.num_keys)
+    var vector = 0
+    while vector < chunks.vectors {
+      projectChunk(
+        Format.self, a, products, vector: vector, width: chunks.width(from: vector))
+      vector += chunks.width
     }
-    vector += chunks.width
   }
 }
 
 /// All weights against a chunk of tokens, which stays in the L1 cache.
 @inline(__always)
-private func projectChunk<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_project_block_args, vector: Int
+private func projectChunk<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>,
+  vector: Int, width: Int
 ) {
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (Row.width + 2)) {
-    let products = $0.baseAddress.unsafelyUnwrapped
-    let steps = operandSteps(of: Int(a.row_dim))
-    let keyDim = operandSteps(a.dims) * elementsPerOperand
-    var dim = 0
-    while dim < keyDim {
-      if dim < Int(a.nope_dim) {
-        multiplyPanel(
-          Row.self, a.tokens.unsafelyUnwrapped, a.key_weights.unsafelyUnwrapped, steps: steps,
-          weight: dim, vector: vector, into: products)
-        clearPadding(Row.self, a, products, vector: vector)
-      }
-      if dim + lanes > Int(a.nope_dim) {
-        turnRope(Row.self, Format.self, a, products, dim: dim, vector: vector)
-      }
-      writeKeys(Row.self, Format.self, a, products, dim: dim, vector: vector)
-      dim += lanes
-    }
-    dim = 0
-    while dim < Int(a.dims.v_head_dim) {
+  let steps = operandSteps(of: Int(a.row_dim))
+  let keyDim = operandSteps(a.dims) * elementsPerOperand
+  var dim = 0
+  while dim < keyDim {
+    if dim < Int(a.nope_dim) {
       multiplyPanel(
-        Row.self, a.tokens.unsafelyUnwrapped, a.value_weights.unsafelyUnwrapped, steps: steps,
-        weight: dim, vector: vector, into: products)
-      clearPadding(Row.self, a, products, vector: vector)
-      writeValues(Row.self, Format.self, a, products, dim: dim, vector: vector)
-      dim += lanes
+        a.tokens.unsafelyUnwrapped, a.key_weights.unsafelyUnwrapped, steps: steps, weight: dim,
+        vector: vector, width: width, into: products)
+      clearPadding(a, products, vector: vector, width: width)
     }
+    if dim + lanes > Int(a.nope_dim) {
+      turnRope(Format.self, a, products, dim: dim, vector: vector, width: width)
+    }
+    writeKeys(Format.self, a, products, dim: dim, vector: vector, width: width)
+    dim += lanes
+  }
+  dim = 0
+  while dim < Int(a.dims.v_head_dim) {
+    multiplyPanel(
+      a.tokens.unsafelyUnwrapped, a.value_weights.unsafelyUnwrapped, steps: steps, weight: dim,
+      vector: vector, width: width, into: products)
+    clearPadding(a, products, vector: vector, width: width)
+    writeValues(Format.self, a, products, dim: dim, vector: vector, width: width)
+    dim += lanes
   }
 }
 
 /// Keys that do not exist are zero, even where a weight is infinite.
 @inline(__always)
-private func clearPadding<Row: QueryRow>(
-  _: Row.Type, _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>,
-  vector: Int
+private func clearPadding(
+  _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>, vector: Int,
+  width: Int
 ) {
-  let last = Row.width - 1
+  let last = width - 1
   let keys = Int(a.num_keys) - (vector + last) * lanes
   if keys >= lanes { return }
   let zero = FloatVector(repeating: 0)
   var key = zero
   for lane in 0..<lanes { key[lane] = Float(lane) }
   for row in 0..<lanes {
-    let p = products + (row * Row.width + last)
+    let p = products + (row * vectorsPerPanel + last)
     p.pointee = mla_select_ge(key, FloatVector(repeating: Float(keys)), zero, p.pointee)
   }
 }
@@ -77,61 +74,62 @@ private func clearPadding<Row: QueryRow>(
 /// The rope's part of the `lanes` dims of keys from `dim` on, turned to lie as
 /// products do; zeros behind it.
 @inline(__always)
-private func turnRope<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
-  _ products: UnsafeMutablePointer<FloatVector>, dim: Int, vector: Int
+private func turnRope<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>,
+  dim: Int, vector: Int, width: Int
 ) {
   let first = max(Int(a.nope_dim) - dim, 0)
   let bytesDone = max(dim - Int(a.nope_dim), 0) * Format.bytes
   let bytes = Int(a.dims.qk_head_dim - a.nope_dim) * Format.bytes - bytesDone
   let pitch = Int(a.rope_stride) * Format.bytes
-  let square = products + lanes * Row.width
-  for column in 0..<Row.width {
+  let square = products + lanes * vectorsPerPanel
+  for column in 0..<width {
     let key = (vector + column) * lanes
     let turned = transpose(square, square + lanes) { row in
       guard bytes > 0 && key + row < Int(a.num_keys) else { return FloatVector(repeating: 0) }
       return loadTail(
         Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
     }
-    for row in first..<lanes { products[row * Row.width + column] = turned[row - first] }
+    for row in first..<lanes { products[row * vectorsPerPanel + column] = turned[row - first] }
   }
 }
 
 @inline(__always)
-private func writeKeys<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
-  _ products: UnsafePointer<FloatVector>, dim: Int, vector: Int
+private func writeKeys<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_project_block_args, _ products: UnsafePointer<FloatVector>, dim: Int,
+  vector: Int, width: Int
 ) {
   let steps = operandSteps(a.dims)
   let keys = PackedBlock(a.packed.unsafelyUnwrapped, a.dims).keys
-  for column in 0..<Row.width {
+  for column in 0..<width {
     let panel = keys + ((vector + column) * lanes * steps + dim / elementsPerOperand * rowsPerGroup)
     for step in 0..<lanes / elementsPerOperand {
       let operand = operand(
-        Format.self, products + (step * elementsPerOperand * Row.width + column), pitch: Row.width)
+        Format.self, products + (step * elementsPerOperand * vectorsPerPanel + column),
+        pitch: vectorsPerPanel)
       scatter(operand, to: panel + step * rowsPerGroup, panelStride: steps)
     }
   }
 }
 
 @inline(__always)
-private func writeValues<Row: QueryRow, Format: ElementFormat>(
-  _: Row.Type, _: Format.Type, _ a: mla_project_block_args,
-  _ products: UnsafeMutablePointer<FloatVector>, dim: Int, vector: Int
+private func writeValues<Format: ElementFormat>(
+  _: Format.Type, _ a: mla_project_block_args, _ products: UnsafeMutablePointer<FloatVector>,
+  dim: Int, vector: Int, width: Int
 ) {
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
   let panels = ValuePanels(a.dims)
   let (panel, within) = panels.place(of: dim / lanes)
   let values = block.valuePanel(panel) + within * lanes
-  let width = panels.width(from: panel)
-  let square = products + lanes * Row.width
-  for column in 0..<Row.width {
-    let turned = transpose(square, square + lanes) { products[$0 * Row.width + column] }
+  let panelWidth = panels.width(from: panel)
+  let square = products + lanes * vectorsPerPanel
+  for column in 0..<width {
+    let turned = transpose(square, square + lanes) { products[$0 * vectorsPerPanel + column] }
     let first = (vector + column) * lanes / elementsPerOperand
     let steps = (Int(a.num_keys) + elementsPerOperand - 1) / elementsPerOperand - first
     for step in 0..<min(steps, lanes / elementsPerOperand) {
       mla_store_f32(
-        values + (first + step) * width * lanes,
+        values + (first + step) * panelWidth * lanes,
         operand(Format.self, turned + step * elementsPerOperand, pitch: 1))
     }
   }
