@@ -19,6 +19,18 @@ protocol TileOperands {
   static func probability(_ x: FloatVector) -> FloatVector
 }
 
+/// What holds of the dtypes that have several parts, and where nothing is lost in memory.
+extension TileOperands {
+  @inline(__always)
+  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
+    let half = lanes * Element.bytes
+    return joined(
+      part, loadTail(Element.self, p, bytes), loadTail(Element.self, p + half, bytes - half))
+  }
+  @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { v }
+  @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
+}
+
 extension TileOperands {
   /// A part of two vectors, side by side: `low` in the lower half.
   @inline(__always)
@@ -56,7 +68,6 @@ enum BFloat16Operands: TileOperands {
   static func elements(_: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
     loadTail(Float32Format.self, p, bytes)
   }
-  @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { v }
   @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { fastExp2(x) }
 }
 
@@ -66,15 +77,7 @@ enum Float16Operands: TileOperands {
   @inline(__always) static var parts: Int { 2 }
   @inline(__always) static var scoreProducts: Int { 4 }
   @inline(__always) static var valueProducts: Int { 3 }
-
-  @inline(__always)
-  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
-    joined(
-      part, loadTail(Float16Format.self, p, bytes),
-      loadTail(Float16Format.self, p + 32, bytes - 32))
-  }
   @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { mla_round_f16(v) }
-  @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
 }
 
 /// fp32: 24 bits in three numbers of 8, exactly from 2^-110 up to 2^128 (1 - 2^-9),
@@ -84,13 +87,4 @@ enum Float32Operands: TileOperands {
   @inline(__always) static var parts: Int { 3 }
   @inline(__always) static var scoreProducts: Int { 6 }
   @inline(__always) static var valueProducts: Int { 6 }
-
-  @inline(__always)
-  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
-    joined(
-      part, loadTail(Float32Format.self, p, bytes),
-      loadTail(Float32Format.self, p + 64, bytes - 64))
-  }
-  @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { v }
-  @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
 }
