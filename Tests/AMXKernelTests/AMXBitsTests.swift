@@ -1,3 +1,4 @@
+import Foundation
 import MLAKernelABI
 import MLAKernelsAMX
 import MLATestSupport
@@ -15,32 +16,64 @@ final class AMXBitsTests: XCTestCase {
       AttentionCase(qkDim: 256, vDim: 256, queries: 33, keys: 520, causalOffset: 487, deviation: 8),
       AttentionCase(qkDim: 33, vDim: 17, queries: 70, keys: 90, deviation: 0.1, format: .float32),
       AttentionCase(input: .float16, queries: 45, keys: 600, causalOffset: 555, deviation: 2),
+      AttentionCase(input: .float32, queries: 45, keys: 600, causalOffset: 555, deviation: 2),
+      AttentionCase(
+        input: .float32, qkDim: 33, vDim: 17, queries: 70, keys: 530, causalOffset: 460,
+        deviation: 60, format: .bfloat16),
     ]
     for (index, attention) in cases.enumerated() {
-      let tensors = AttentionTensors(attention)
-      let results = [nil, 32].map { tile in
-        let result = AMXKernel(attention.input).run(attention, tensors, tile: tile)
-        return digest(result.out.bits + result.lse.map(\.bitPattern))
+      let expected = Self.digest(attention)
+      for tile in [32, 37] {
+        XCTAssertEqual(Self.digest(attention, tile: tile), expected, "attention \(index), tiles of \(tile)")
       }
-      XCTAssertEqual(results[0], results[1], "attention \(index)")
-      print("bits attention \(index): \(results[0])")
+      // As after another request: the scratch memory holds what a call left in it.
+      XCTAssertEqual(
+        Self.digest(attention) { call in
+          call()
+          call()
+        }, expected, "attention \(index), twice")
+      print("bits attention \(index): \(expected)")
+    }
+  }
+
+  func testAttentionOnSeveralThreads() {
+    for input in ElementFormat.inputs {
+      let attention = AttentionCase(input: input, queries: 70, keys: 520, causalOffset: 450, deviation: 3)
+      let expected = Self.digest(attention)
+      DispatchQueue.concurrentPerform(iterations: 3) { thread in
+        XCTAssertEqual(
+          Self.digest(attention, tile: [256, 64, 32][thread]), expected, "\(input), thread \(thread)")
+      }
     }
   }
 
   func testProjection() {
     var table = mla_kernel_table()
     fillAMXKernels(&table)
-    for seed: UInt64 in 0..<3 {
-      var random = SplitMix64(seed: seed)
-      let problem = BlockProjection(table.bf16, table.bf16_projection, .bfloat16, &random)
-      let block = problem.fused()
-      XCTAssertEqual(digest(block), digest(problem.byWayOfRows()), "\(problem)")
-      print("bits projection \(seed): \(digest(block))")
+    for input in ElementFormat.inputs {
+      let kernels = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input)
+      for seed: UInt64 in 0..<3 {
+        var random = SplitMix64(seed: seed)
+        let problem = BlockProjection(
+          kernels.attention(of: table), kernels.projection(of: table), input, &random)
+        let block = problem.fused()
+        XCTAssertEqual(Self.digest(block), Self.digest(problem.byWayOfRows()), "\(problem)")
+        print("bits projection \(input.name) \(seed): \(Self.digest(block))")
+      }
     }
   }
 
+  /// Of outputs and lse, from tensors of the case's own.
+  private static func digest(
+    _ attention: AttentionCase, tile: Int? = nil, around: (() -> Void) -> Void = { $0() }
+  ) -> String {
+    let result = AMXKernel(attention.input).run(
+      attention, AttentionTensors(attention), tile: tile, around: around)
+    return digest(result.out.bits + result.lse.map(\.bitPattern))
+  }
+
   /// FNV-1a.
-  private func digest(_ elements: [some FixedWidthInteger]) -> String {
+  private static func digest(_ elements: [some FixedWidthInteger]) -> String {
     let hash = elements.reduce(0xcbf2_9ce4_8422_2325 as UInt64) {
       ($0 ^ UInt64(truncatingIfNeeded: $1)) &* 0x100_0000_01b3
     }
