@@ -144,6 +144,42 @@ void merge_empty_sides() {
   }
 }
 
+/// The distance of neighbours in e4m3 at a value.
+double float8_step(double value) {
+  return std::ldexp(1, std::max(std::ilogb(value), -6) - 3);
+}
+
+/// What is merged is rounded once, after it has been divided by the scale.
+void merge_into_fp8() {
+  const std::int64_t tokens = 70, heads = 2, dim = 33;
+  for (std::int32_t dtype : dtypes) {
+    std::mt19937 random(2);
+    test::Array prefix(dtype, {tokens, heads, dim}), suffix(dtype, {tokens, heads, dim}, 7),
+        out(MLA_DTYPE_FLOAT8_E4M3FN, {tokens, heads, dim}, 3);
+    test::Array prefix_lse(MLA_DTYPE_FLOAT32, {heads, tokens}),
+        suffix_lse(MLA_DTYPE_FLOAT32, {heads, tokens});
+    for (test::Array* input : {&prefix, &suffix, &prefix_lse, &suffix_lse}) input->fill(random);
+    const float scale = 0.03F;
+    mla_merge_args args = MLA_MERGE_ARGS_INIT;
+    args.output = &out.view();
+    args.prefix_output = &prefix.view();
+    args.prefix_lse = &prefix_lse.view();
+    args.suffix_output = &suffix.view();
+    args.suffix_lse = &suffix_lse.view();
+    args.prefill_tokens_with_context = 40;
+    args.output_scale = &scale;
+    mla::merge_attn_states(args);
+    out.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
+      const double p = i < 40 ? std::exp(prefix_lse.at(j, i)) : 0, s = std::exp(suffix_lse.at(j, i));
+      const double wanted =
+          (p * prefix.at(i, j, k) + s * suffix.at(i, j, k)) / (p + s) / static_cast<double>(scale);
+      EXPECT(std::fabs(out.at(i, j, k) - wanted) <= 0.501 * float8_step(wanted),
+             "%g instead of %g", out.at(i, j, k), wanted);
+    });
+    EXPECT(out.gaps_are_intact(), "dtype %d", dtype);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -154,6 +190,7 @@ int main(int argc, char** argv) {
       {"shapes empty batches", empty_batches},
       {"shapes TRTLLM_RAGGED refuses mixed requests", mixed_requests_are_refused},
       {"shapes merge with empty sides", merge_empty_sides},
+      {"shapes merge into fp8", merge_into_fp8},
   };
   for (const test::Model& model : models) {
     cases.push_back({"shapes " + std::to_string(model.nope) + "/" + std::to_string(model.rope) +

@@ -39,6 +39,12 @@ final class LongContextTests: XCTestCase {
         }
       }
       try check(step, [layers[0], free], format.name)
+      let exact = try step.run(free, quantizedBy: nil)
+      for layer in [layers[0], free] {
+        XCTAssertEqual(
+          try step.run(layer, quantizedBy: 0.01).out.bits, float8Bits(of: exact.out, times: 1 / 0.01),
+          format.name)
+      }
     }
   }
 
