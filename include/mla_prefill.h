@@ -745,7 +745,8 @@ struct mla_backend_vtable {
   int32_t (*supports_out)(void *context, void *instance);
   /** May be NULL: no. */
   int32_t (*supports_quant_output)(void *context, void *instance, int32_t dtype);
-  /** Bytes of workspace for the prepared batch; may be NULL: 0. */
+  /** Bytes of workspace for the prepared batch; may be NULL: 0. Below 0 it fails, best
+      after mla_set_last_error_message(), with MLA_ERROR_INTERNAL. */
   int64_t (*workspace_size)(void *context, void *instance);
 };
 

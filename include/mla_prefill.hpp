@@ -623,7 +623,8 @@ mla_backend_vtable vtable_of() noexcept {
 ///
 /// What these throw reaches the caller as a status and a message: an mla::error
 /// its own, std::bad_alloc out of memory, std::invalid_argument invalid
-/// argument, anything else internal.
+/// argument, anything else internal. What workspace_size() throws is internal
+/// always, and support that cannot be told counts as none.
 template <class T>
 void register_backend(const char* name, const char* class_path = nullptr) {
   const mla_backend_vtable table = detail::vtable_of<T>();

@@ -208,6 +208,8 @@ struct Failing {
   void run_prefill_context_chunk(const mla_context_chunk_args&) const {
     throw mla::error(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "no chunks, please");
   }
+  bool supports_quant_output(std::int32_t) const { throw std::runtime_error("who knows"); }
+  std::int64_t workspace_size() const { throw std::runtime_error("no idea how much"); }
 };
 
 void exceptions_become_statuses() {
@@ -228,6 +230,10 @@ void exceptions_become_statuses() {
   });
   expect_throws(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "no chunks, please",
                 [&] { chunk.run(backend); });
+  expect_throws(MLA_ERROR_INTERNAL, "no idea how much", [&] { (void)backend.workspace_size(); });
+  mla_set_last_error_message("what went wrong");
+  CHECK(!backend.supports_quant_output(MLA_DTYPE_FLOAT8_E4M3FN));
+  CHECK(std::strcmp(mla_last_error_message(), "what went wrong") == 0);
   mla::check(mla_remove_backend("FAILING"));
 }
 

@@ -61,19 +61,23 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   }
 
   func supportsOut() -> Bool {
-    vtable.supports_out.map { $0(vtable.context, instance) != 0 } ?? true
+    guard let supports = vtable.supports_out else { return true }
+    return LastError.said { supports(vtable.context, instance) != 0 }.result
   }
 
   func supportsQuantOutput(_ type: ElementType) -> Bool {
-    vtable.supports_quant_output.map { $0(vtable.context, instance, type.rawValue) != 0 } ?? false
+    guard let supports = vtable.supports_quant_output else { return false }
+    return LastError.said { supports(vtable.context, instance, type.rawValue) != 0 }.result
   }
 
   func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int {
-    guard let size = vtable.workspace_size?(vtable.context, instance) else { return 0 }
+    guard let ask = vtable.workspace_size else { return 0 }
+    let (said, size) = LastError.said { ask(vtable.context, instance) }
     guard size >= 0 else {
       throw MLAError(
-        MLA_ERROR_INTERNAL, "backend \(name): workspace_size returned \(size), must not be negative"
-      )
+        MLA_ERROR_INTERNAL,
+        said.isEmpty
+          ? "backend \(name): workspace_size returned \(size), must not be negative" : said)
     }
     return Int(size)
   }
