@@ -663,8 +663,8 @@ mla_status mla_supports_out(const mla_backend *backend, int32_t *supports);
     rounded once. */
 mla_status mla_supports_quant_output(const mla_backend *backend, int32_t dtype, int32_t *supports);
 
-/** Stores the bytes of workspace that any run of the prepared batch needs at
-    the present number of threads. */
+/** Stores the bytes of workspace that any run of the prepared batch, of its new
+    tokens or of an announced chunk, needs at the present number of threads. */
 mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
 
 /* ------------------------------------------------------------------------ */

@@ -134,10 +134,3 @@ public final class BackendObject: @unchecked Sendable {
     return prepared
   }
 }
-
-private func copyCString(_ text: String) -> UnsafePointer<CChar> {
-  let bytes = Array(text.utf8CString)
-  let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count)
-  copy.initialize(from: bytes, count: bytes.count)
-  return UnsafePointer(copy)
-}

@@ -2,7 +2,7 @@
 /// each distinct string. Not thread-safe by itself.
 final class CStringTable {
   // By bytes: Swift would take different spellings of one accent for equal.
-  private var strings: [[UInt8]: UnsafeMutablePointer<CChar>] = [:]
+  private var strings: [[UInt8]: UnsafePointer<CChar>] = [:]
 
   init() {}
 
@@ -10,13 +10,20 @@ final class CStringTable {
 
   func pointer(to text: String) -> UnsafePointer<CChar> {
     let bytes = Array(text.utf8)
-    if let known = strings[bytes] { return UnsafePointer(known) }
-    let copy = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count + 1)
-    for (index, byte) in bytes.enumerated() { copy[index] = CChar(bitPattern: byte) }
-    copy[bytes.count] = 0
+    if let known = strings[bytes] { return known }
+    let copy = copyCString(text)
     strings[bytes] = copy
-    return UnsafePointer(copy)
+    return copy
   }
+}
+
+/// NUL-terminated; whoever asks for it deallocates it.
+func copyCString(_ text: String) -> UnsafePointer<CChar> {
+  let bytes = text.utf8CString
+  let copy = UnsafeMutableBufferPointer<CChar>.allocate(capacity: bytes.count)
+  _ = copy.initialize(from: bytes)
+  // There is at least the NUL.
+  return UnsafePointer(copy.baseAddress.unsafelyUnwrapped)
 }
 
 /// Strings handed out for the life of the process: names and class paths, so

@@ -166,13 +166,8 @@ extension AbsorbedSchedule.Wave {
     partialRows += chunk.ranges * rows
   }
 
-  /// By binary search.
   fileprivate func chunk(ofTask index: Int) -> AbsorbedSchedule.Chunk {
-    var (low, high) = (0, chunks.count - 1)
-    while low < high {
-      let middle = (low + high + 1) / 2
-      if chunks[middle].firstTask <= index { low = middle } else { high = middle - 1 }
-    }
-    return chunks[low]
+    chunks[
+      firstNumber(in: chunks.indices) { chunks[$0].firstTask + chunks[$0].ranges > index }]
   }
 }

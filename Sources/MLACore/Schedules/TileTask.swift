@@ -170,16 +170,10 @@ extension TileSchedule {
 }
 
 extension TileSchedule.Wave {
-  /// The segment that a number belongs to, by binary search.
+  /// The segment that a number belongs to.
   fileprivate func segment(of index: Int, _ end: KeyPath<TileSchedule.Segment, Int>)
     -> TileSchedule.Segment
   {
-    var low = 0
-    var high = segments.count - 1
-    while low < high {
-      let middle = (low + high) / 2
-      if segments[middle][keyPath: end] <= index { low = middle + 1 } else { high = middle }
-    }
-    return segments[low]
+    segments[firstNumber(in: segments.indices) { segments[$0][keyPath: end] > index }]
   }
 }

@@ -50,11 +50,6 @@ struct LayerBatch: Sendable {
 
   /// The request that a key belongs to.
   func request(ofKey key: Int) -> Int {
-    var (low, high) = (0, contextLens.count - 1)
-    while low < high {
-      let middle = (low + high) / 2
-      if keyBegins[middle + 1] <= key { low = middle + 1 } else { high = middle }
-    }
-    return low
+    firstNumber(in: contextLens.indices) { keyBegins[$0 + 1] > key }
   }
 }

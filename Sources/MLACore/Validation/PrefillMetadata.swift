@@ -80,11 +80,6 @@ public struct ContextChunk: Sendable {
         keyBegin: cuSeqLens.begin(i), keyCount: cuSeqLens.count(i))
     }
   }
-
-  /// vLLM: all_rows_active.
-  var allRowsActive: Bool {
-    spans.allSatisfy { $0.queryCount > 0 && $0.keyCount > 0 }
-  }
 }
 
 /// [num_requests + 1] row offsets, from 0, never falling.

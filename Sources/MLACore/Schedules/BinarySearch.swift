@@ -1,0 +1,10 @@
+/// The first of some numbers that a rule holds for, if it holds for all behind that
+/// one and for the last.
+func firstNumber(in range: Range<Int>, where holds: (Int) -> Bool) -> Int {
+  var (low, high) = (range.lowerBound, range.upperBound - 1)
+  while low < high {
+    let middle = (low + high) / 2
+    if holds(middle) { high = middle } else { low = middle + 1 }
+  }
+  return low
+}
