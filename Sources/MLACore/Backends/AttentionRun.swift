@@ -149,19 +149,17 @@ struct AttentionRun<Keys: KeySource> {
 
   private func merge(_ task: CombineTask, _ room: Room) {
     let sum = partialOut(task.sum, room)
-    let size = task.groupSize
-    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 1 + size) { sides in
+    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 2) { sides in
       sides[0] = side(sum)
-      for first in stride(from: task.added.lowerBound, to: task.added.upperBound, by: size) {
-        let end = min(first + size, task.added.upperBound)
-        for index in first..<end { sides[1 + index - first] = side(partialOut(index, room)) }
+      for index in task.added {
+        sides[1] = side(partialOut(index, room))
         var args = mla_combine_args(
           num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
-          partials: sides.baseAddress, num_partials: Int64(1 + end - first),
+          partials: sides.baseAddress, num_partials: 2,
           format: Int32(MLA_FORMAT_FLOAT32), out_format: Int32(MLA_FORMAT_FLOAT32),
           out_multiplier: 1, out: UnsafeMutableRawPointer(sum), out_stride: dims.v_head_dim,
           lse: partialLSE(sum), lse_stride: 1)
-        if task.isLast, end == task.added.upperBound {
+        if task.isLast, index + 1 == task.added.upperBound {
           args.out_format = out.type.rawValue
           args.out_multiplier = outMultiplier
           args.out = out.row(task.queries.lowerBound, head: task.head)

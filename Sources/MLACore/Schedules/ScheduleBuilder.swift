@@ -20,26 +20,22 @@ struct ScheduleBuilder {
   func whole(_ span: RequestSpan) -> TileSchedule.Segment {
     let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
     let keysPerSplit = split.keysPerSplit(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-    return segment(
-      span, blocksPerSplit: keysPerSplit / shape.keyBlock,
-      isLong: span.keyCount > SplitRule.longestRange)
+    return segment(span, blocksPerSplit: keysPerSplit / shape.keyBlock)
   }
 
-  private func segment(_ span: RequestSpan, blocksPerSplit: Int, isLong: Bool)
-    -> TileSchedule.Segment
-  {
+  private func segment(_ span: RequestSpan, blocksPerSplit: Int) -> TileSchedule.Segment {
     let blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
     let splits = max(1, (blocks + blocksPerSplit - 1) / blocksPerSplit)
     return TileSchedule.Segment(
       span: span, heads: 0..<numHeads, splits: splits,
       blocksPerSplit: max(1, min(blocksPerSplit, blocks)), splitsPerTurn: splits,
-      isLong: isLong, tilesPerHead: (span.queryCount + shape.queryTile - 1) / shape.queryTile,
+      tilesPerHead: (span.queryCount + shape.queryTile - 1) / shape.queryTile,
       blocksPerHead: blocks, firstBlock: 0, firstTask: 0, firstTile: 0, firstPartial: 0)
   }
 
   mutating func add(_ segment: TileSchedule.Segment) {
     let blocks = segment.blocksPerHead
-    if blocks > blocksPerWave, segment.isLong { return addInTurns(segment) }
+    if blocks > blocksPerWave, segment.splits > 1 { return addInTurns(segment) }
     var head = segment.heads.lowerBound
     while head < segment.heads.upperBound {
       let room = blocks == 0 ? numHeads : (blocksPerWave - current.blockCount) / blocks
@@ -101,7 +97,7 @@ struct ScheduleBuilder {
         RequestSpan(
           queryBegin: span.queryBegin + begin, queryCount: end - begin, keyBegin: span.keyBegin,
           keyCount: max(0, span.keyCount - unseen)),
-        blocksPerSplit: segment.blocksPerSplit, isLong: true)
+        blocksPerSplit: segment.blocksPerSplit)
     }
   }
 
@@ -123,7 +119,7 @@ extension TileSchedule.Segment {
   ) -> TileSchedule.Segment {
     TileSchedule.Segment(
       span: span, heads: heads, splits: splits, blocksPerSplit: blocksPerSplit,
-      splitsPerTurn: splitsPerTurn, isLong: isLong, tilesPerHead: tilesPerHead,
+      splitsPerTurn: splitsPerTurn, tilesPerHead: tilesPerHead,
       blocksPerHead: blocksPerHead, firstBlock: wave.blockCount, firstTask: wave.taskCount,
       firstTile: wave.tileCount, firstPartial: wave.partialCount)
   }

@@ -64,9 +64,6 @@ public struct TileSchedule: Sendable {
     public let blocksPerSplit: Int
     /// Ranges that are in memory at a time.
     public let splitsPerTurn: Int
-    /// Whether partial results are added to a sum as they come, each by itself, and
-    /// not all of them at the end.
-    public let isLong: Bool
     public let tilesPerHead: Int
     public let blocksPerHead: Int
     /// Numbers of this segment's first block, task, tile and partial result in
@@ -80,11 +77,9 @@ public struct TileSchedule: Sendable {
     var blocksPerTurn: Int { min(splitsPerTurn * blocksPerSplit, blocksPerHead) }
     var blockCount: Int { heads.count * blocksPerTurn }
     var tileCount: Int { heads.count * tilesPerHead }
-    /// Of a long request the sum of the turns before, and one for each range of the
-    /// turn; the first turn's first range is the beginning of the sum.
-    var partialsPerTile: Int {
-      splits > 1 ? min(splits, isLong ? splitsPerTurn + 1 : splits) : 0
-    }
+    /// The sum of the turns before, and one for each range of the turn; the first
+    /// turn's first range is the beginning of the sum.
+    var partialsPerTile: Int { splits > 1 ? min(splits, splitsPerTurn + 1) : 0 }
     var partialCount: Int { tileCount * partialsPerTile }
     var endBlock: Int { firstBlock + blockCount }
     var endTask: Int { firstTask + taskCount(inTurn: 0) }

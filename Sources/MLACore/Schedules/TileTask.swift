@@ -26,16 +26,14 @@ struct AttendTask: Equatable {
   let partial: Int?
 }
 
-/// Partial results of a tile that are to be added, in their order, to the first one
-/// or the sum of those before; none where the tile has only one.
+/// Partial results of a tile that are to be added, in their order and each by itself,
+/// to the first one or the sum of those before; none where the tile has only one.
 struct CombineTask: Equatable {
   let head: Int
   let queries: Range<Int>
   /// Numbers of partial results.
   let sum: Int
   let added: Range<Int>
-  /// How many are added at once.
-  let groupSize: Int
   /// Whether the last of them makes the tile's result.
   let isLast: Bool
 }
@@ -119,8 +117,7 @@ extension TileSchedule {
       firstBlock: segment.firstBlock
         + (tile.head - segment.heads.lowerBound) * segment.blocksPerTurn
         - segment.blocks(inTurn: turn).lowerBound,
-      partial: tile.splits > 1
-        ? tile.firstPartial + (segment.isLong ? place + min(turn, 1) : split) : nil)
+      partial: tile.splits > 1 ? tile.firstPartial + place + min(turn, 1) : nil)
   }
 
   func combineTask(_ index: Int, in wave: Wave, turn: Int) -> CombineTask {
@@ -132,14 +129,11 @@ extension TileSchedule {
   func combineTask(_ index: Int, turn: Int, of segment: Segment) -> CombineTask {
     let tile = Tile(index, of: segment, self)
     // The first range of all is the beginning of the sum.
-    var added = segment.splits(inTurn: turn).clamped(to: 1..<max(1, tile.splits))
-    let isLast = added.upperBound == tile.splits
-    if !segment.isLong { added = turn == segment.turns - 1 ? 1..<tile.splits : 1..<1 }
+    let added = segment.splits(inTurn: turn).clamped(to: 1..<max(1, tile.splits))
     let first = tile.firstPartial + 1
     return CombineTask(
       head: tile.head, queries: tile.queries, sum: tile.firstPartial,
-      added: first..<first + added.count, groupSize: segment.isLong ? 1 : tile.splits,
-      isLast: isLast)
+      added: first..<first + added.count, isLast: added.upperBound == tile.splits)
   }
 
   /// One head's tile of queries.
