@@ -580,8 +580,10 @@ void mla_backend_destroy(mla_backend *backend);
 /** The registry name it was created by; "" for NULL. Valid while it lives. */
 const char *mla_backend_name(const mla_backend *backend);
 
-/** Hands in the batch; needed before any run. Runs under way on other threads
-    finish with the metadata they started with. */
+/** Hands in the batch; needed before any run. Once for all layers: what the first
+    run of the new tokens, or of an announced chunk, finds out about the batch serves
+    the others. Runs under way on other threads finish with the metadata they started
+    with. */
 mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
 
 /** Causal attention of a batch's new tokens to themselves. Tensors may have rows

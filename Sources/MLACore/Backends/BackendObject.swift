@@ -90,7 +90,7 @@ public final class BackendObject: @unchecked Sendable {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
     try checkReserved("args", raw.reserved)
     let batch = try preparedBatch()
-    let chunk = try ContextChunk(raw.chunk, name: "chunk")
+    let chunk = try ContextChunk(raw.chunk, name: "chunk", announced: batch.metadata.chunks)
     try checkSize(chunk, "chunk")
     let announced = batch.metadata.chunks.count
     guard chunk.index < announced else {

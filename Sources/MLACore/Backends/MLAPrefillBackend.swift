@@ -25,10 +25,15 @@ protocol MLAPrefillBackend: AnyObject, Sendable {
   func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int
 }
 
-/// A batch as a backend has prepared it; immutable, so that layers and threads
-/// share it.
-class PreparedBatch: @unchecked Sendable {
+/// A batch as a backend has prepared it. Layers and threads share it, and what has
+/// once been found out about its runs.
+final class PreparedBatch: Sendable {
   let metadata: PrefillMetadata
+  /// Of the library's own backends.
+  let plans: RunPlans
 
-  init(_ metadata: PrefillMetadata) { self.metadata = metadata }
+  init(_ metadata: PrefillMetadata) {
+    self.metadata = metadata
+    plans = RunPlans(chunks: metadata.chunks.count)
+  }
 }

@@ -14,7 +14,10 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     table = KernelTables.table(cappedAt: config.maxISA)
     guard contract.warmsUp else { return }
     try NativeWarmUp.run(config) { rows, arguments throws(MLAError) in
-      try runNewTokens(rows, planned: nil, arguments)
+      try run(
+        plan(
+          rows.selfSpans, isCausal: true, arguments.q.type, atMost: HostSettings.threads,
+          numHeads: arguments.q.shape[1]), arguments)
     }
   }
 
@@ -30,28 +33,15 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     throws(MLAError) -> PreparedBatch
   {
     try contract.check(metadata)
-    guard contract.plansAhead else { return PreparedBatch(metadata) }
-    return PlannedBatch(metadata, shapes: distinctShapes, threads: HostSettings.threads) {
-      schedule($0, isCausal: $1, $2)
-    }
+    let batch = PreparedBatch(metadata)
+    if contract.plansAhead { _ = plans(of: batch) }
+    return batch
   }
 
   func runPrefillNewTokens(
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
-    try runNewTokens(batch.metadata.queryStartLoc, planned: plan(of: batch)?.newTokens, arguments)
-  }
-
-  private func runNewTokens(
-    _ rows: RowOffsets, planned: [TileSchedule]?, _ arguments: RunArguments
-  ) throws(MLAError) {
-    let kernel = table.pointee.kernel(for: arguments.q.type)
-    let shape = kernel.shape(dims)
-    let schedule =
-      planned?.first { $0.shape == shape }
-      ?? schedule(
-        rows.selfSpans, isCausal: true, shape, numHeads: arguments.q.shape[1])
-    try run(schedule, kernel, arguments)
+    try run(planNewTokens(of: batch, arguments.q.type), arguments)
   }
 
   func runPrefillContextChunk(
@@ -59,99 +49,75 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     _ raw: UnsafePointer<mla_context_chunk_args>
   ) throws(MLAError) {
     try contract.check(chunk)
-    let kernel = table.pointee.kernel(for: arguments.q.type)
-    let shape = kernel.shape(dims)
-    let planned = plan(of: batch)?.schedule(of: chunk, shape)
-    let schedule = planned ?? self.schedule(chunk.spans, isCausal: false, shape)
-    try run(schedule, kernel, arguments)
+    let isAnnounced =
+      batch.metadata.chunks.indices.contains(chunk.index)
+      && batch.metadata.chunks[chunk.index] == chunk
+    let type = arguments.q.type
+    try run(
+      isAnnounced
+        ? plan(chunk, of: batch, type)
+        : plan(chunk.spans, isCausal: false, type, atMost: HostSettings.threads), arguments)
   }
 
   func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int {
-    var bytes = 0
-    for type in ElementType.allCases where type.isAttentionType {
-      let kernel = table.pointee.kernel(for: type)
-      let shape = kernel.shape(dims)
-      let newTokens = schedule(batch.metadata.queryStartLoc.selfSpans, isCausal: true, shape)
-      let chunks = batch.metadata.chunks.map { schedule($0.spans, isCausal: false, shape) }
-      for schedule in [newTokens] + chunks {
-        bytes = max(bytes, AttentionMemory(schedule, kernel, dims).bytes)
-      }
-    }
-    return bytes
+    plans(of: batch).map(\.memory.bytes).max() ?? 0
   }
 
-  /// nil where there is none, or none for as many threads as there are now.
-  private func plan(of batch: PreparedBatch) -> PlannedBatch? {
-    guard let plan = batch as? PlannedBatch, plan.threads == HostSettings.threads else { return nil }
-    return plan
+  // MARK: Plans
+
+  /// Of all runs that the batch announces.
+  private func plans(of batch: PreparedBatch) -> [RunPlan] {
+    ElementType.allCases.filter(\.isAttentionType).flatMap { type in
+      [planNewTokens(of: batch, type)]
+        + batch.metadata.chunks.map { plan($0, of: batch, type) }
+    }
   }
 
-  private var dims: mla_kernel_dims { config.kernelDims }
-
-  private var distinctShapes: [TileShape] {
-    var shapes: [TileShape] = []
-    for type in ElementType.allCases where type.isAttentionType {
-      let shape = table.pointee.kernel(for: type).shape(dims)
-      if !shapes.contains(shape) { shapes.append(shape) }
+  private func planNewTokens(of batch: PreparedBatch, _ type: ElementType) -> RunPlan {
+    batch.plans.plan(of: .newTokens, type) { threads in
+      plan(batch.metadata.queryStartLoc.selfSpans, isCausal: true, type, atMost: threads)
     }
-    return shapes
+  }
+
+  /// - Parameter chunk: as the batch announces it.
+  private func plan(_ chunk: ContextChunk, of batch: PreparedBatch, _ type: ElementType)
+    -> RunPlan
+  {
+    batch.plans.plan(of: .chunk(chunk.index), type) { threads in
+      plan(chunk.spans, isCausal: false, type, atMost: threads)
+    }
   }
 
   /// - Parameter numHeads: the configuration's, but for a warm-up.
-  private func schedule(
-    _ spans: [RequestSpan], isCausal: Bool, _ shape: TileShape, numHeads: Int? = nil
-  ) -> TileSchedule {
+  private func plan(
+    _ spans: [RequestSpan], isCausal: Bool, _ type: ElementType, atMost limit: Int,
+    numHeads: Int? = nil
+  ) -> RunPlan {
+    let kernel = table.pointee.kernel(for: type)
     let numHeads = numHeads ?? config.numHeads
-    let threads = TileCost.threads(
-      spans, numHeads: numHeads, isCausal: isCausal, atMost: HostSettings.threads)
-    return TileSchedule(
-      spans, numHeads: numHeads, isCausal: isCausal, shape: shape, split: contract.splitRule,
-      threads: threads, waveBytes: TileSchedule.waveBytes(threads: threads))
+    let threads = TileCost.threads(spans, numHeads: numHeads, isCausal: isCausal, atMost: limit)
+    let schedule = TileSchedule(
+      spans, numHeads: numHeads, isCausal: isCausal, shape: kernel.shape(dims),
+      split: contract.splitRule, threads: threads,
+      waveBytes: TileSchedule.waveBytes(threads: threads))
+    return RunPlan(
+      kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),
+      mostThreads: limit)
   }
 
-  private func run(
-    _ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ arguments: RunArguments
-  ) throws(MLAError) {
-    let memory = AttentionMemory(schedule, kernel, dims)
-    try memory.withStart(in: arguments.workspace) { start throws(MLAError) in
+  private func run(_ plan: RunPlan, _ arguments: RunArguments) throws(MLAError) {
+    try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
       AttentionRun(
-        schedule: schedule, kernel: kernel, combine: table.pointee.combine, dims: dims,
+        schedule: plan.schedule, kernel: plan.kernel, combine: table.pointee.combine, dims: dims,
         scale: Float(config.scale), q: arguments.q,
-        keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: kernel, dims: dims),
+        keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: plan.kernel, dims: dims),
         out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
-        lse: arguments.lse, memory: memory, start: start
+        lse: arguments.lse, memory: plan.memory, start: start
       ).execute()
     }
   }
-}
 
-/// The schedules of a batch, built once and shared by its layers and threads.
-private final class PlannedBatch: PreparedBatch, @unchecked Sendable {
-  /// That the schedules are for.
-  let threads: Int
-  /// One for each shape that a kernel of the table has.
-  let newTokens: [TileSchedule]
-  /// Likewise, for each announced chunk.
-  private let chunks: [[TileSchedule]]
-
-  init(
-    _ metadata: PrefillMetadata, shapes: [TileShape], threads: Int,
-    schedule: ([RequestSpan], Bool, TileShape) -> TileSchedule
-  ) {
-    self.threads = threads
-    newTokens = shapes.map { schedule(metadata.queryStartLoc.selfSpans, true, $0) }
-    chunks = metadata.chunks.map { chunk in shapes.map { schedule(chunk.spans, false, $0) } }
-    super.init(metadata)
-  }
-
-  /// nil for a chunk that was not announced as it is now.
-  func schedule(of chunk: ContextChunk, _ shape: TileShape) -> TileSchedule? {
-    guard chunks.indices.contains(chunk.index) else { return nil }
-    let announced = metadata.chunks[chunk.index]
-    guard announced.queryStartLoc == chunk.queryStartLoc, announced.cuSeqLens == chunk.cuSeqLens
-    else { return nil }
-    return chunks[chunk.index].first { $0.shape == shape }
-  }
+  private var dims: mla_kernel_dims { config.kernelDims }
 }
 
 extension mla_kernel_table {

@@ -4,7 +4,8 @@
 protocol NativeContract: Sendable {
   /// How requests are cut into tasks.
   var splitRule: SplitRule { get }
-  /// Whether runs share schedules that `prepareMetadata` has built.
+  /// Whether `prepareMetadata` makes the plans of all runs, and not each run its own
+  /// where none has before.
   var plansAhead: Bool { get }
   /// Whether creating an object makes a small run for its dimensions.
   var warmsUp: Bool { get }

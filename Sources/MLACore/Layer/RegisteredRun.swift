@@ -111,14 +111,10 @@ struct RegisteredRun {
 
 extension mla_tensor {
   fileprivate init(_ view: TensorView) {
-    func padded(_ values: [Int]) -> (Int64, Int64, Int64, Int64) {
-      let all = values.map { Int64($0) } + [0, 0]
-      return (all[0], all[1], all[2], all[3])
-    }
     self.init(
       struct_size: UInt32(MemoryLayout<mla_tensor>.size), dtype: view.type.rawValue,
       data: UnsafeMutableRawPointer(bitPattern: view.address),
       device_type: Int32(MLA_DEVICE_CPU), device_id: 0, ndim: Int32(view.shape.count), reserved: 0,
-      shape: padded(view.shape), strides: padded(view.strides))
+      shape: view.shape.padded, strides: view.strides.padded)
   }
 }

@@ -63,13 +63,13 @@ public enum ScratchArena {
   /// would miss.
   private static func takeIdle(_ bytes: Int) -> Block? {
     cache.withLock { cache in
-      let fits = cache.idle.indices.filter {
-        let size = cache.idle[$0].bytes
-        return size >= bytes && size / 2 <= bytes
+      var best: Int?
+      for index in cache.idle.indices {
+        let size = cache.idle[index].bytes
+        guard size >= bytes, size / 2 <= bytes else { continue }
+        if best.map({ size < cache.idle[$0].bytes }) ?? true { best = index }
       }
-      guard let best = fits.min(by: { cache.idle[$0].bytes < cache.idle[$1].bytes }) else {
-        return nil
-      }
+      guard let best else { return nil }
       cache.idleBytes -= cache.idle[best].bytes
       return cache.idle.remove(at: best)
     }
@@ -84,6 +84,7 @@ public enum ScratchArena {
         cache.idleBytes -= cache.idle[surplus].bytes
         surplus += 1
       }
+      if surplus == 0 { return [] }
       defer { cache.idle.removeFirst(surplus) }
       return Array(cache.idle.prefix(surplus))
     }

@@ -31,9 +31,9 @@ public struct TileShape: Equatable, Sendable {
   var partialFloats: Int { queryTile * (vHeadDim + 1) }
 }
 
-/// How the attention of a batch is cut into tasks: a pure value. The tasks of a
-/// request are the same for any number of threads and in any batch; who works on
-/// which of them, and when, is not.
+/// How the attention of a batch is cut into tasks: it never changes, so that runs
+/// share it. The tasks of a request are the same for any number of threads and in any
+/// batch; who works on which of them, and when, is not.
 ///
 /// The pairs of (request, head) are taken longest request first. As many as keep
 /// all threads busy to the end become units: a thread works on a unit alone, so
@@ -54,7 +54,7 @@ public struct TileShape: Equatable, Sendable {
 /// Within a wave pairs follow each other and a pair's longest tiles come first:
 /// threads that take tasks in order share packed keys while they are in cache,
 /// and what remains at the end is short.
-public struct TileSchedule: Sendable {
+public final class TileSchedule: Sendable {
   /// Some consecutive heads of one request.
   public struct Segment: Equatable, Sendable {
     public let span: RequestSpan

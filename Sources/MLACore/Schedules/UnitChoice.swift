@@ -22,6 +22,9 @@ struct UnitChoice {
   ) {
     var candidates: [TileSchedule.Segment] = []
     var costs: [Int] = []
+    let pairs = requests.reduce(0) { $0 + $1.heads.count }
+    candidates.reserveCapacity(pairs)
+    costs.reserveCapacity(pairs)
     for request in requests {
       let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
       let bytes =

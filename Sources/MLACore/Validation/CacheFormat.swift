@@ -62,10 +62,9 @@ enum DsMLASlot {
   /// - Parameter cache: [num_blocks, block_size, bytes].
   static func check(_ cache: TensorView) throws(MLAError) {
     try cache.requireType(.float8E4M3, "with MLA_CACHE_FORMAT_FP8_DS_MLA")
-    try cache.requireShape([
+    try cache.requireShape(
       (cache.shape[0], ""), (cache.shape[1], ""),
-      (bytes, "the bytes of a token in MLA_CACHE_FORMAT_FP8_DS_MLA"),
-    ])
+      (bytes, "the bytes of a token in MLA_CACHE_FORMAT_FP8_DS_MLA"))
     guard cache.strides[1].isMultiple(of: 2) else {
       throw .invalid(
         "\(cache.name).strides[1]", cache.strides[1],

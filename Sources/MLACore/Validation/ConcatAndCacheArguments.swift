@@ -51,14 +51,13 @@ public struct ConcatAndCacheArguments: Sendable {
     let tokens = (latents.shape[0], "the rows of kv_c_normed")
     switch cacheFormat {
     case .plain:
-      try rope?.requireShape([
+      try rope?.requireShape(
         tokens,
-        (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"),
-      ])
+        (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"))
     case .fp8DsMLA:
       try DsMLASlot.check(cache)
-      try latents.requireShape([tokens, (DsMLASlot.rank, "with MLA_CACHE_FORMAT_FP8_DS_MLA")])
-      try rope?.requireShape([tokens, (DsMLASlot.rope, "with MLA_CACHE_FORMAT_FP8_DS_MLA")])
+      try latents.requireShape(tokens, (DsMLASlot.rank, "with MLA_CACHE_FORMAT_FP8_DS_MLA"))
+      try rope?.requireShape(tokens, (DsMLASlot.rope, "with MLA_CACHE_FORMAT_FP8_DS_MLA"))
     }
     try cache.requireDistinctElements()
     for input in [latents, rope].compactMap({ $0 }) { try cache.requireNoOverlap(with: input) }

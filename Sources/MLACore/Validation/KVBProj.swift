@@ -41,14 +41,15 @@ struct WeightScales {
     let tensor = try TensorView(pointer, name: name, rank: isPerTensor ? 1 : 2)
     try tensor.requireType(.float32, "whatever kv_b_proj's")
     if isPerTensor {
-      try tensor.requireShape([(1, "but for [row blocks, column blocks]")])
+      try tensor.requireShape((1, "but for [row blocks, column blocks]"))
       (block, blocksPerRow) = ((max(1, weights.shape[0]), max(1, weights.shape[1])), 1)
     } else {
-      let counts = weights.shape.map { ($0 + Self.blockSize - 1) / Self.blockSize }
-      try tensor.requireShape([
+      let counts = weights.shape.indices.map {
+        (weights.shape[$0] + Self.blockSize - 1) / Self.blockSize
+      }
+      try tensor.requireShape(
         (counts[0], "the rows of kv_b_proj / \(Self.blockSize), rounded up"),
-        (counts[1], "the columns of kv_b_proj / \(Self.blockSize), rounded up"),
-      ])
+        (counts[1], "the columns of kv_b_proj / \(Self.blockSize), rounded up"))
       (block, blocksPerRow) = ((Self.blockSize, Self.blockSize), counts[1])
     }
     values = try Self.values(tensor)

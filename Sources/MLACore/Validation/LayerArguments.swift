@@ -53,9 +53,8 @@ struct LayerArguments: Sendable {
     case .plain(let type, _):
       try tensor.requireType(type, "the layer's cache_dtype")
       let width = config.attention.kvLoraRank + config.attention.qkRopeHeadDim
-      try tensor.requireShape([
-        (tensor.shape[0], ""), (tensor.shape[1], ""), (width, "kv_lora_rank + qk_rope_head_dim"),
-      ])
+      try tensor.requireShape(
+        (tensor.shape[0], ""), (tensor.shape[1], ""), (width, "kv_lora_rank + qk_rope_head_dim"))
     case .fp8DsMLA: try DsMLASlot.check(tensor)
     }
     guard tensor.shape[1] > 0 else {
@@ -67,15 +66,13 @@ struct LayerArguments: Sendable {
   private func checkTensors(_ config: LayerConfig) throws(MLAError) {
     let tokens = (q.shape[0], "the rows of q")
     let heads = (config.attention.numHeads, "the layer's num_heads")
-    try q.requireShape([
-      tokens, heads, (config.attention.qkHeadDim, "qk_nope_head_dim + qk_rope_head_dim"),
-    ])
-    try latents.requireShape([tokens, (config.attention.kvLoraRank, "the layer's kv_lora_rank")])
-    try rope?.requireShape([
-      tokens, (config.attention.qkRopeHeadDim, "the layer's qk_rope_head_dim"),
-    ])
-    try out.requireShape([tokens, heads, (config.attention.vHeadDim, "the layer's v_head_dim")])
-    try lse?.requireShape([heads, tokens])
+    try q.requireShape(
+      tokens, heads, (config.attention.qkHeadDim, "qk_nope_head_dim + qk_rope_head_dim"))
+    try latents.requireShape(tokens, (config.attention.kvLoraRank, "the layer's kv_lora_rank"))
+    try rope?.requireShape(
+      tokens, (config.attention.qkRopeHeadDim, "the layer's qk_rope_head_dim"))
+    try out.requireShape(tokens, heads, (config.attention.vHeadDim, "the layer's v_head_dim"))
+    try lse?.requireShape(heads, tokens)
     for tensor in [q, latents, rope].compactMap({ $0 }) {
       try tensor.requireType(config.type, "the layer's dtype")
     }

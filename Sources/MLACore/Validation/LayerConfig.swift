@@ -30,10 +30,9 @@ struct LayerConfig: Sendable {
       raw.backend == nil
       ? nil : try readString(raw.backend, field: "config.backend", maximumBytes: maximumNameBytes)
     let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
-    try weights.requireShape([
+    try weights.requireShape(
       (attention.numHeads * rowsPerHead, "num_heads * (qk_nope_head_dim + v_head_dim)"),
-      (attention.kvLoraRank, "kv_lora_rank"),
-    ])
+      (attention.kvLoraRank, "kv_lora_rank"))
     type = try Self.type(raw.dtype, "config.dtype", default: weights.type)
     guard type.isAttentionType else {
       throw .invalid("config.dtype", type.name, "must be fp32, fp16 or bf16")

@@ -60,10 +60,10 @@ public struct MergeArguments: Sendable {
     let heads = (output.shape[1], "the heads of output")
     let dim = (output.shape[2], "the head dimension of output")
     for tensor in [prefixOutput, suffixOutput] {
-      try tensor.requireShape([tokens, heads, dim])
+      try tensor.requireShape(tokens, heads, dim)
     }
     for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
-      try lse.requireShape([heads, tokens])
+      try lse.requireShape(heads, tokens)
     }
   }
 

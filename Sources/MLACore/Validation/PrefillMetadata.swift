@@ -42,14 +42,15 @@ public struct PrefillMetadata: Sendable {
           "\(name).struct_size", size, "must be \(stride) as in metadata.chunks[0]")
       }
       stride = size
-      chunks.append(chunk)
+      chunks.append(
+        ContextChunk(index: i, queryStartLoc: chunk.queryStartLoc, cuSeqLens: chunk.cuSeqLens))
     }
     return chunks
   }
 }
 
 /// One context chunk, checked and copied (vLLM: ContextChunk).
-public struct ContextChunk: Sendable {
+public struct ContextChunk: Equatable, Sendable {
   public let index: Int
   public let queryStartLoc: RowOffsets
   public let cuSeqLens: RowOffsets
@@ -60,17 +61,31 @@ public struct ContextChunk: Sendable {
     self.cuSeqLens = cuSeqLens
   }
 
-  public init(_ pointer: UnsafePointer<mla_context_chunk>?, name: String) throws(MLAError) {
+  /// - Parameter announced: the chunks of the metadata; one that is as it was then is
+  ///   neither checked nor copied again.
+  public init(
+    _ pointer: UnsafePointer<mla_context_chunk>?, name: String, announced: [ContextChunk] = []
+  ) throws(MLAError) {
     let raw = try readStruct(pointer, name: name, minimumSize: 32)
     try checkReserved(name, raw.reserved)
     try checkRange("\(name).index", raw.index, -1...maximumRequests)
-    index = Int(raw.index)
+    let index = Int(raw.index)
+    if announced.indices.contains(index), announced[index].isSame(as: raw) {
+      self = announced[index]
+      return
+    }
+    self.index = index
     queryStartLoc = try RowOffsets(
       raw.query_start_loc, requests: raw.num_requests, countField: "\(name).num_requests",
       field: "\(name).query_start_loc")
     cuSeqLens = try RowOffsets(
       raw.cu_seq_lens, requests: raw.num_requests, countField: "\(name).num_requests",
       field: "\(name).cu_seq_lens")
+  }
+
+  private func isSame(as raw: mla_context_chunk) -> Bool {
+    queryStartLoc.isSame(as: raw.query_start_loc, requests: raw.num_requests)
+      && cuSeqLens.isSame(as: raw.cu_seq_lens, requests: raw.num_requests)
   }
 
   var spans: [RequestSpan] {
@@ -113,6 +128,11 @@ public struct RowOffsets: Equatable, Sendable {
     var offsets: [Int32] = [0]
     for length in lengths { offsets.append(offsets[offsets.count - 1] + Int32(length)) }
     self.offsets = offsets
+  }
+
+  func isSame(as pointer: UnsafePointer<Int32>?, requests: Int32) -> Bool {
+    guard let pointer, Int(requests) == requestCount else { return false }
+    return offsets.elementsEqual(UnsafeBufferPointer(start: pointer, count: offsets.count))
   }
 
   /// As C reads them.

@@ -70,11 +70,11 @@ public struct RunArguments: Sendable {
     let qkDim = (config.qkHeadDim, "config's qk_nope_head_dim + qk_rope_head_dim")
     let vDim = (config.vHeadDim, "config.v_head_dim")
     let queries = (q.shape[0], "the rows of q")
-    try q.requireShape([queries, heads, qkDim])
-    try k.requireShape([(k.shape[0], ""), heads, qkDim])
-    try v.requireShape([(k.shape[0], "the rows of k"), heads, vDim])
-    try out.requireShape([queries, heads, vDim])
-    try lse?.requireShape([heads, queries])
+    try q.requireShape(queries, heads, qkDim)
+    try k.requireShape((k.shape[0], ""), heads, qkDim)
+    try v.requireShape((k.shape[0], "the rows of k"), heads, vDim)
+    try out.requireShape(queries, heads, vDim)
+    try lse?.requireShape(heads, queries)
   }
 
   private func checkRows(_ rows: RowOffsets, _ field: String, of tensor: TensorView)
@@ -88,11 +88,18 @@ public struct RunArguments: Sendable {
   }
 
   private func checkOverlaps() throws(MLAError) {
-    for output in [out, lse].compactMap({ $0 }) {
-      try output.requireDistinctElements()
-      for input in [q, k, v] { try output.requireNoOverlap(with: input) }
+    try checkOverlaps(of: out)
+    if let lse {
+      try checkOverlaps(of: lse)
+      try lse.requireNoOverlap(with: out)
     }
-    if let lse { try lse.requireNoOverlap(with: out) }
     try workspace?.requireNoOverlap(with: [q, k, v, out, lse].compactMap { $0 })
+  }
+
+  private func checkOverlaps(of output: TensorView) throws(MLAError) {
+    try output.requireDistinctElements()
+    try output.requireNoOverlap(with: q)
+    try output.requireNoOverlap(with: k)
+    try output.requireNoOverlap(with: v)
   }
 }

@@ -22,12 +22,14 @@ public func readStruct<Struct: BitwiseCopyable>(
       "byte \(offset) is set, but this library knows \(known) bytes only: it is older than its caller"
     )
   }
-  let copy = UnsafeMutableRawBufferPointer.allocate(
-    byteCount: known, alignment: MemoryLayout<Struct>.alignment)
-  defer { copy.deallocate() }
-  copy.initializeMemory(as: UInt8.self, repeating: 0)
-  copy.copyMemory(from: UnsafeRawBufferPointer(start: raw, count: min(size, known)))
-  return copy.load(as: Struct.self)
+  if size >= known { return pointer.pointee }
+  return withUnsafeTemporaryAllocation(
+    byteCount: known, alignment: MemoryLayout<Struct>.alignment
+  ) { copy in
+    copy.initializeMemory(as: UInt8.self, repeating: 0)
+    copy.copyMemory(from: UnsafeRawBufferPointer(start: raw, count: size))
+    return copy.load(as: Struct.self)
+  }
 }
 
 /// The `struct_size` of a caller's struct, once pointer and size are plausible.

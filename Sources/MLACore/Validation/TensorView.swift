@@ -5,19 +5,23 @@ import CMLAPrefill
 public struct TensorView: Sendable {
   public let name: String
   public let type: ElementType
-  public let shape: [Int]
+  public let shape: Extents
   /// In elements; 0 for dimensions of size 0 or 1, whatever the caller wrote.
-  public let strides: [Int]
+  public let strides: Extents
   /// First element; meaningless where the tensor is empty.
   public let address: UInt
 
   /// Addresses from the first element's first byte to the last one's last.
   public let bytes: Range<UInt>
 
-  public var isEmpty: Bool { shape.contains(0) }
+  public var isEmpty: Bool { Self.isEmpty(shape) }
+
+  private static func isEmpty(_ shape: Extents) -> Bool {
+    shape.indices.contains { shape[$0] == 0 }
+  }
 
   /// A view of the library's own memory.
-  init(name: String, type: ElementType, shape: [Int], strides: [Int], address: UInt) {
+  init(name: String, type: ElementType, shape: Extents, strides: Extents, address: UInt) {
     self.name = name
     self.type = type
     self.shape = shape
@@ -69,12 +73,11 @@ public struct TensorView: Sendable {
   }
 
   private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
-    -> ([Int], [Int])
+    -> (Extents, Extents)
   {
-    let sizes = [raw.shape.0, raw.shape.1, raw.shape.2, raw.shape.3]
-    let steps = [raw.strides.0, raw.strides.1, raw.strides.2, raw.strides.3]
-    var shape: [Int] = []
-    var strides: [Int] = []
+    let sizes = SIMD4(raw.shape.0, raw.shape.1, raw.shape.2, raw.shape.3)
+    let steps = SIMD4(raw.strides.0, raw.strides.1, raw.strides.2, raw.strides.3)
+    var (shape, strides) = (Extents(), Extents())
     for i in 0..<rank {
       guard sizes[i] >= 0, sizes[i] <= maximumDimension else {
         throw .invalid("\(name).shape[\(i)]", sizes[i], "must be 0 to \(maximumDimension)")
@@ -96,9 +99,9 @@ public struct TensorView: Sendable {
   }
 
   private static func extent(
-    _ name: String, _ type: ElementType, _ shape: [Int], _ strides: [Int], _ address: UInt
+    _ name: String, _ type: ElementType, _ shape: Extents, _ strides: Extents, _ address: UInt
   ) throws(MLAError) -> Range<UInt> {
-    if shape.contains(0) { return 0..<0 }
+    if isEmpty(shape) { return 0..<0 }
     guard address != 0 else { throw .null("\(name).data") }
     guard address % UInt(type.bytes) == 0 else {
       throw .invalid(
@@ -107,8 +110,8 @@ public struct TensorView: Sendable {
     }
     var last: UInt = 0
     var overflows = false
-    for (size, stride) in zip(shape, strides) {
-      let (step, a) = UInt(size - 1).multipliedReportingOverflow(by: UInt(stride))
+    for i in shape.indices {
+      let (step, a) = UInt(shape[i] - 1).multipliedReportingOverflow(by: UInt(strides[i]))
       let (sum, b) = last.addingReportingOverflow(step)
       overflows = overflows || a || b
       last = sum
@@ -129,10 +132,20 @@ public struct TensorView: Sendable {
 let maximumDimension = Int64(Int32.max)
 
 extension TensorView {
-  func requireShape(_ expected: [(size: Int, rule: String)]) throws(MLAError) {
-    for (i, dimension) in expected.enumerated() where shape[i] != dimension.size {
+  typealias SizeRule = (size: Int, rule: String)
+
+  func requireShape(_ first: SizeRule, _ second: SizeRule? = nil, _ third: SizeRule? = nil)
+    throws(MLAError)
+  {
+    try requireSize(first, ofDimension: 0)
+    if let second { try requireSize(second, ofDimension: 1) }
+    if let third { try requireSize(third, ofDimension: 2) }
+  }
+
+  private func requireSize(_ expected: SizeRule, ofDimension i: Int) throws(MLAError) {
+    guard shape[i] == expected.size else {
       throw .invalid(
-        "\(name).shape[\(i)]", shape[i], "must be \(dimension.size), \(dimension.rule)")
+        "\(name).shape[\(i)]", shape[i], "must be \(expected.size), \(expected.rule)")
     }
   }
 
@@ -152,16 +165,21 @@ extension TensorView {
   /// An output must not reach one element twice: two threads would write it.
   func requireDistinctElements() throws(MLAError) {
     if isEmpty { return }
-    var reach = 0
-    let byStride = zip(shape, strides).filter { $0.0 > 1 }.sorted { $0.1 < $1.1 }
-    for (size, stride) in byStride {
-      guard stride > reach else {
-        throw .invalid(
-          "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
-      }
-      // Both fit: the tensor's extent was computed without overflow.
-      reach += (size - 1) * stride
+    for i in shape.indices where shape[i] > 1 && strides[i] <= reach(below: i) {
+      throw .invalid(
+        "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
     }
+  }
+
+  /// How far dimensions go whose strides are below that one's, or the same and first.
+  private func reach(below dimension: Int) -> Int {
+    var reach = 0
+    for i in shape.indices
+    where shape[i] > 1 && (strides[i], i) < (strides[dimension], dimension) {
+      // It fits: the tensor's extent was computed without overflow.
+      reach += (shape[i] - 1) * strides[i]
+    }
+    return reach
   }
 
   func requireNoOverlap(with other: TensorView) throws(MLAError) {

@@ -1,0 +1,82 @@
+import MLAKernelABI
+import MLATestSupport
+import XCTest
+
+@testable import MLACore
+
+/// What a batch's runs share, and when they must not.
+final class RunPlanTests: XCTestCase {
+  override func tearDownWithError() throws {
+    try HostSettings.setThreads(0)
+  }
+
+  func testEachRunAndTypeHasOnePlan() throws {
+    let plans = RunPlans(chunks: 2)
+    var made = 0
+    func plan(_ run: RunPlans.Run, _ type: ElementType) -> RunPlan {
+      plans.plan(of: run, type) { threads in
+        made += 1
+        return emptyPlan(threads)
+      }
+    }
+    let runs: [RunPlans.Run] = [.newTokens, .chunk(0), .chunk(1)]
+    let types: [ElementType] = [.bfloat16, .float16, .float32]
+    let first = runs.map { run in types.map { plan(run, $0) } }
+    XCTAssertEqual(made, 9)
+    for (run, known) in zip(runs, first) {
+      for (type, known) in zip(types, known) { XCTAssertTrue(plan(run, type) === known) }
+    }
+    XCTAssertEqual(made, 9)
+    XCTAssertEqual(Set(first.flatMap { $0 }.map(ObjectIdentifier.init)).count, 9)
+  }
+
+  func testAnotherNumberOfThreadsIsAnotherPlan() throws {
+    let plans = RunPlans(chunks: 0)
+    func planned(for threads: Int32) throws -> RunPlan {
+      try HostSettings.setThreads(threads)
+      return plans.plan(of: .newTokens, .bfloat16) { self.emptyPlan($0) }
+    }
+    let first = try planned(for: 3)
+    XCTAssertEqual(first.mostThreads, 3)
+    XCTAssertTrue(try planned(for: 3) === first)
+    XCTAssertEqual(try planned(for: 5).mostThreads, 5)
+    XCTAssertEqual(try planned(for: 3).mostThreads, 3)
+  }
+
+  /// A chunk that was announced otherwise, of as many requests, of the same rows, or of
+  /// fewer: what is run is what comes with the run.
+  func testAnAnnouncedChunkMayComeOtherwise() throws {
+    var random = SplitMix64(seed: 10)
+    func problem(_ queries: [Int], _ keys: [Int]) -> BatchProblem {
+      BatchProblem(
+        .bfloat16, numHeads: 2, dims: (64, 32, 64), queryLengths: queries, keyLengths: keys,
+        &random)
+    }
+    let announced = problem([3, 70], [200, 90])
+    let others = [
+      problem([3, 70], [90, 200]), problem([70, 3], [200, 90]), problem([4, 80], [200, 91]),
+      problem([73], [290]),
+    ]
+    for name in BuiltInBackend.allCases.map(\.name) {
+      let backend = try announced.makeBackend(name)
+      let expected = try announced.run(backend)
+      for (index, other) in others.enumerated() {
+        let own = try other.run(other.makeBackend(name))
+        let result = try other.run(backend)
+        XCTAssertEqual(result.out.bits, own.out.bits, "\(name), \(index)")
+        XCTAssertEqual(result.lse.bits, own.lse.bits, "\(name), \(index)")
+      }
+      XCTAssertEqual(try announced.run(backend).out.bits, expected.out.bits, name)
+    }
+  }
+
+  private func emptyPlan(_ threads: Int) -> RunPlan {
+    let kernel = KernelTables.table(cappedAt: 0).pointee.bf16
+    let dims = mla_kernel_dims(qk_head_dim: 96, v_head_dim: 64)
+    let schedule = TileSchedule(
+      [], numHeads: 1, isCausal: true, shape: kernel.shape(dims), split: .never, threads: threads)
+    return RunPlan(
+      kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),
+      mostThreads: threads)
+  }
+}
