@@ -57,12 +57,3 @@ struct RowSource<Operands: TileOperands> {
     }
   }
 }
-
-/// Turns the 16 x 16 pairs of a tile in place; `spare` is one more tile.
-@inline(__always)
-func transposeTile(
-  _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
-) {
-  // Of its two passes the second one writes here.
-  _ = transpose(spare, tile) { tile[$0] }
-}

@@ -113,7 +113,7 @@ public final class TileSchedule: Sendable {
   }
 
   /// What one thread each works on, before the waves.
-  public let units: [Segment]
+  public let units: Units
   /// Units that a thread takes at a time.
   let unitGroups: [Range<Int>]
   public let waves: [Wave]

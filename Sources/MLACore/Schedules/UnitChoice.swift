@@ -5,7 +5,7 @@
 /// for, but as many threads as there are units may be idle at the end. Units are
 /// therefore as many, longest first, as finish soonest: that is simulated.
 struct UnitChoice {
-  private(set) var units: [TileSchedule.Segment] = []
+  private(set) var units = TileSchedule.Units()
   /// Neighbours among the units, for a thread to take together: their rows lie side by
   /// side, and it fetches the next one's while it works on one. Single units where
   /// these are long, or where a thread would have fewer than eight groups.
@@ -20,31 +20,18 @@ struct UnitChoice {
     _ requests: [TileSchedule.Segment], isCausal: Bool, shape: TileShape, threads: Int,
     headsPerUnit: Int, bytesPerUnit: Int
   ) {
-    var candidates: [TileSchedule.Segment] = []
-    var costs: [Int] = []
-    let pairs = requests.reduce(0) { $0 + $1.heads.count }
-    candidates.reserveCapacity(pairs)
-    costs.reserveCapacity(pairs)
     for request in requests {
       let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
       let bytes =
         head.blockCount * shape.packedBlockBytes + head.partialCount * shape.partialFloats * 4
       let heads = min(headsPerUnit, bytesPerUnit / max(1, bytes))
-      if heads < 1 {
-        rest.append(request)
-        continue
-      }
-      for first in stride(from: 0, to: request.heads.count, by: heads) {
-        let unit = request.narrowed(
-          to: first..<min(first + heads, request.heads.count), splitsPerTurn: 1)
-        candidates.append(unit)
-        costs.append(TileCost.of(unit, isCausal: isCausal))
-      }
+      if heads < 1 { rest.append(request) } else { units.append(request, headsPerUnit: heads) }
     }
+    let costs = units.map { TileCost.of($0, isCausal: isCausal) }
     let count = Self.soonestFinish(costs, threads: threads)
-    units = Array(candidates.prefix(count))
     groups = Self.groups(costs.prefix(count), threads: threads)
-    rest += candidates.dropFirst(count)
+    rest += units.dropFirst(count)
+    units.removeLast(units.count - count)
   }
 
   static func groups(_ costs: ArraySlice<Int>, threads: Int) -> [Range<Int>] {

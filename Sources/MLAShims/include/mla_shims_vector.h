@@ -79,6 +79,8 @@ MLA_INLINE const float *mla_after(const float *p, mla_f32v v) {
 
 // Asks for the cache line at `p`, which may lie outside of any memory.
 MLA_INLINE void mla_prefetch(const void *p) { __builtin_prefetch(p); }
+// The same, to be written.
+MLA_INLINE void mla_prefetch_for_write(const void *p) { __builtin_prefetch(p, 1); }
 
 // The larger of each lane; `b` where either is NaN.
 MLA_INLINE mla_f32v mla_max(mla_f32v a, mla_f32v b) {
@@ -131,24 +133,31 @@ MLA_INLINE mla_f32v mla_zip_high_pairs(mla_f32v a, mla_f32v b) {
   return MLA_IN_FOURS(a, b, 2, 3, MLA_LANES + 2, MLA_LANES + 3);
 }
 
-// Fours as a whole: the even ones of a, then those of b; the odd ones likewise.
+// Four lanes at `p`, the four `stride` bytes further on, and so forth.
+MLA_INLINE mla_f32v mla_load_fours(const void *p, int64_t stride) {
 #if MLA_LANES == 16
+  const char *four = (const char *)p;
+  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)four));
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + stride)), 1);
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + 2 * stride)), 2);
+  return (mla_f32v)_mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + 3 * stride)), 3);
+#elif MLA_LANES == 8
+  const float *next = (const float *)((const char *)p + stride);
+  return (mla_f32v)_mm256_loadu2_m128(next, (const float *)p);
+#else
+  (void)stride;
+  return mla_load_f32(p);
+#endif
+}
+
+#if MLA_LANES == 16
+// Fours as a whole: the even ones of a, then those of b; the odd ones likewise.
 MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) {
   return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
 }
 MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) {
   return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
-#elif MLA_LANES == 8
-MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
-}
-MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) {
-  return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-}
-#else
-MLA_INLINE mla_f32v mla_even_fours(mla_f32v a, mla_f32v b) { (void)b; return a; }
-MLA_INLINE mla_f32v mla_odd_fours(mla_f32v a, mla_f32v b) { (void)a; return b; }
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)

@@ -13,7 +13,7 @@ import MLAShims
 ///                                        of a query for each step
 ///     outputs    [queries][v_head_dim]   fp32, not yet divided by the sum
 ///     constants  [3][width]              of the queries, a lane each
-///     square     [2][lanes]              for turning
+///     square     [lanes]                 for turning
 struct TileScratch {
   /// Vectors of queries side by side.
   let width: Int
@@ -32,7 +32,7 @@ struct TileScratch {
     outputs = scores + keyBlock * width
     constants = outputs + width * lanes * ValuePanels(dims).vectors
     square = constants + 3 * width
-    end = square + 2 * lanes
+    end = square + lanes
   }
 }
 
@@ -95,6 +95,7 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
         Row.self, scratch.scores, keys: keys, paddedKeys: groups * rowsPerGroup,
         firstKey: visible.firstKey)
     }
+    if isFirst { fetchOutputs(a) }
     state.update(scratch.scores, keys: groups * rowsPerGroup).store(scratch.constants)
     accumulateOutputs(a, block, visible, isFirst: isFirst, scratch)
     isFirst = false
@@ -107,6 +108,25 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   }
   mla_set_vector_control(control)
   finishTile(state, a, scratch)
+}
+
+/// Asks for the rows that are to be written, while there is still work to do.
+@inline(__always)
+private func fetchOutputs(_ a: mla_attend_args) {
+  let rowBytes = Int(a.dims.v_head_dim) * formatBytes(a.out_format)
+  for query in 0..<Int(a.num_queries) {
+    let row = a.out.unsafelyUnwrapped + query * Int(a.out_stride) * formatBytes(a.out_format)
+    for offset in stride(from: 0, to: rowBytes, by: 64) { mla_prefetch_for_write(row + offset) }
+  }
+}
+
+@inline(__always)
+private func formatBytes(_ format: Int32) -> Int {
+  switch Int(format) {
+  case MLA_FORMAT_FLOAT32: 4
+  case MLA_FORMAT_FLOAT8_E4M3FN: 1
+  default: 2
+  }
 }
 
 /// Which of a block's keys which queries see.

@@ -141,15 +141,18 @@ func turnRows<Format: ElementFormat>(
     let offset = step * Format.bytes
     for row in 0..<lanes { mla_prefetch(ahead + row * rowStride + offset) }
     let isWhole = rows >= lanes && rowBytes - offset >= lanes * Format.bytes
-    let turned =
-      isWhole
-      ? transpose(square, square + lanes) { Format.load(source + $0 * rowStride + offset) }
-      : transpose(square, square + lanes) { row in
-        row < rows
-          ? loadTail(Format.self, source + row * rowStride + offset, rowBytes - offset)
+    var (part, stride) = (source + offset, rowStride)
+    // Elements that are no lanes yet, or that do not exist, are brought into a square.
+    if Format.bytes != 4 || !isWhole {
+      for row in 0..<lanes {
+        square[row] =
+          row < rows
+          ? loadTail(Format.self, part + row * rowStride, rowBytes - offset)
           : FloatVector(repeating: 0)
       }
-    for i in 0..<lanes { body(step + i, turned[i]) }
+      (part, stride) = (UnsafeRawPointer(square), lanes * 4)
+    }
+    turnSquare(part, stride: stride) { body(step + $0, $1) }
     step += lanes
   }
 }
@@ -189,10 +192,10 @@ func packKeys<Format: ElementFormat>(
     rows: a.num_keys, next: a.next_k, into: panels)
 }
 
-/// Two squares' worth of vectors on the stack.
+/// A square's worth of vectors on the stack.
 @inline(__always)
 func withSquare(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * lanes) {
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) {
     body($0.baseAddress.unsafelyUnwrapped)
   }
 }

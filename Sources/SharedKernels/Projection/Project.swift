@@ -95,10 +95,10 @@ private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_arg
 }
 
 /// Room for products [lanes][vectorsPerPanel] of `lanes` weights and a chunk of tokens, and
-/// behind them for turning a square.
+/// behind them for a square.
 @inline(__always)
 func withProducts(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (vectorsPerPanel + 2)) {
+  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (vectorsPerPanel + 1)) {
     body($0.baseAddress.unsafelyUnwrapped)
   }
 }
@@ -148,20 +148,17 @@ private func multiplyPanel<Row: QueryRow>(
 /// Turns products back into rows of tokens and writes them.
 @inline(__always)
 private func writeProducts<Format: ElementFormat>(
-  _: Format.Type, _ a: mla_project_args, _ products: UnsafeMutablePointer<FloatVector>,
+  _: Format.Type, _ a: mla_project_args, _ products: UnsafePointer<FloatVector>,
   weight: Int, vector: Int, width: Int
 ) {
-  let square = products + lanes * vectorsPerPanel
   let rowBytes = Int(a.out_stride) * Format.bytes
   for column in 0..<width {
-    let turned = transpose(square, square + lanes) { products[$0 * vectorsPerPanel + column] }
     let first = (vector + column) * lanes
     let out = a.out.unsafelyUnwrapped + (first * rowBytes + weight * Format.bytes)
     let rows = min(lanes, Int(a.num_tokens) - first)
-    var row = 0
-    while row < rows {
-      storeTail(Format.self, turned[row], out + row * rowBytes, Int(a.num_weights) - weight)
-      row += 1
+    turnSquare(products + column, stride: vectorsPerPanel * lanes * 4) { row, turned in
+      guard row < rows else { return }
+      storeTail(Format.self, turned, out + row * rowBytes, Int(a.num_weights) - weight)
     }
   }
 }

@@ -85,12 +85,15 @@ private func turnRope<Format: ElementFormat>(
   let square = products + lanes * vectorsPerPanel
   for column in 0..<width {
     let key = (vector + column) * lanes
-    let turned = transpose(square, square + lanes) { row in
-      guard bytes > 0 && key + row < Int(a.num_keys) else { return FloatVector(repeating: 0) }
-      return loadTail(
-        Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
+    for row in 0..<lanes {
+      square[row] =
+        bytes > 0 && key + row < Int(a.num_keys)
+        ? loadTail(Format.self, a.rope.unsafelyUnwrapped + ((key + row) * pitch + bytesDone), bytes)
+        : FloatVector(repeating: 0)
     }
-    for row in first..<lanes { products[row * vectorsPerPanel + column] = turned[row - first] }
+    turnSquare(square, stride: lanes * 4) { row, turned in
+      if first + row < lanes { products[(first + row) * vectorsPerPanel + column] = turned }
+    }
   }
 }
 
@@ -124,13 +127,13 @@ private func writeValues<Format: ElementFormat>(
   let panelWidth = panels.width(from: panel)
   let square = products + lanes * vectorsPerPanel
   for column in 0..<width {
-    let turned = transpose(square, square + lanes) { products[$0 * vectorsPerPanel + column] }
+    turnSquare(products + column, stride: vectorsPerPanel * lanes * 4) { square[$0] = $1 }
     let first = (vector + column) * lanes / elementsPerOperand
     let steps = (Int(a.num_keys) + elementsPerOperand - 1) / elementsPerOperand - first
     for step in 0..<min(steps, lanes / elementsPerOperand) {
       mla_store_f32(
         values + (first + step) * panelWidth * lanes,
-        operand(Format.self, turned + step * elementsPerOperand, pitch: 1))
+        operand(Format.self, square + step * elementsPerOperand, pitch: 1))
     }
   }
 }

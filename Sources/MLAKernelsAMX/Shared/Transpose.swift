@@ -1,1 +1,0 @@
-../../SharedKernels/Attention/Transpose.swift
