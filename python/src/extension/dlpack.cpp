@@ -42,15 +42,18 @@ bool is_true(const nb::object &value) {
   return truth != 0;
 }
 
-/// torch, if the tensor is one of its. Raises for what it refuses without the
-/// argument's name, and for what it exports without its sign.
-nb::object torch_of(nb::handle value, const char *name) {
-  const nb::object modules = nb::module_::import_("sys").attr("modules");
-  nb::object torch = nb::borrow(PyDict_GetItemString(modules.ptr(), "torch"));
+/// torch, if the value is one of its tensors.
+nb::object torch_of(nb::handle value) {
+  nb::object torch = nb::borrow(PyDict_GetItemString(PyImport_GetModuleDict(), "torch"));
   if (!torch.is_valid() || !nb::hasattr(torch, "Tensor")) return nb::object();
   const int is_torch = PyObject_IsInstance(value.ptr(), nb::getattr(torch, "Tensor").ptr());
   if (is_torch < 0) throw nb::python_error();
-  if (is_torch == 0) return nb::object();
+  return is_torch ? torch : nb::object();
+}
+
+/// Raises for what torch refuses without the argument's name, and for what it exports
+/// without its sign.
+void require_plain_numbers(nb::handle value, const char *name) {
   if (is_true(nb::getattr(value, "requires_grad"))) {
     raise(PyExc_ValueError,
           std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
@@ -59,12 +62,12 @@ nb::object torch_of(nb::handle value, const char *name) {
     raise(PyExc_ValueError,
           std::string(name) + ".is_neg() = True: its memory has the other sign, resolve_neg() it");
   }
-  return torch;
 }
 
 nb::object export_capsule(nb::handle value, const char *name) {
-  const nb::object torch = torch_of(value, name);
+  const nb::object torch = torch_of(value);
   if (torch.is_valid()) {
+    require_plain_numbers(value, name);
     // Ten times faster than its __dlpack__, and it has no read-only tensors to tell apart.
     return answer(name, [&] { return torch.attr("utils").attr("dlpack").attr("to_dlpack")(value); });
   }
@@ -81,6 +84,8 @@ nb::object export_capsule(nb::handle value, const char *name) {
 }
 
 }  // namespace
+
+bool is_torch_tensor(nb::handle value) { return torch_of(value).is_valid(); }
 
 DLPackBorrow::DLPackBorrow(nb::handle value, const char *name) {
   capsule_ = export_capsule(value, name);

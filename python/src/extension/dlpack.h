@@ -52,6 +52,8 @@ struct DLManagedTensorVersioned {
 
 constexpr std::uint64_t kDLReadOnly = 1;
 
+bool is_torch_tensor(nb::handle value);
+
 /// What an object's `__dlpack__` describes, for as long as the borrow lives. The
 /// capsule is kept, never consumed: its own destructor gives the memory back.
 class DLPackBorrow {

@@ -70,6 +70,9 @@ void TensorArgument::read(nb::handle value, const char *name) {
     read_host_tensor(value);
   } else if (read_buffer(value, name)) {
     return;
+  } else if (is_torch_tensor(value)) {
+    // Asking one for attributes that it lacks takes longer than all the rest.
+    read_dlpack(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
