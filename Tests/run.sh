@@ -104,8 +104,8 @@ max_isa() {
 }
 
 # The Swift tests that look at what the code computes: not at the machine itself,
-# which an emulated CPU contradicts, and not the long random searches, which have
-# run natively on every table.
+# which an emulated CPU contradicts, nor at how much memory is used, and not the long
+# random searches, which have run natively on every table.
 emulated_swift_tests() {
   .build-tests/release/MLAPrefillPackageTests.xctest --list-tests |
     grep -E "^(KernelTests|MLACoreTests)\." |
@@ -114,7 +114,7 @@ emulated_swift_tests() {
     grep -vE "/test(EveryBackendTableAndLongContext|EveryDimensionAgainstFloat64)" |
     grep -vE "/test(AgreesWithFloat64AndTheFusedPath|Float8IsTheFloat32Result|QuantizedOutput)" |
     grep -vE "/test(EveryCacheFormat|QuantizedWeightsOfEveryDimension|RoundingKeysIsWhatMovesLSE)" |
-    grep -vE "/testLongContexts" |
+    grep -vE "/test(LongContexts|WorkspaceAndBoundHold|SizesBeyondMemory)" |
     paste -sd,
 }
 
