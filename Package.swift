@@ -23,6 +23,10 @@ struct Family {
   let families = [Family(name: "Portable")]
 #endif
 
+// Swift's own hoisting out of loops is most of the time that kernels take to compile,
+// and changes nothing: LLVM hoists the same later.
+let kernelFlags = ["-Ounchecked", "-Xllvm", "-sil-disable-pass=loop-invariant-code-motion"]
+
 let package = Package(
   name: "MLAPrefill",
   products: [
@@ -111,6 +115,6 @@ let package = Package(
   .target(
     name: "MLAKernels\(family.name)",
     dependencies: ["MLAKernelABI", "MLAShims"],
-    swiftSettings: [.unsafeFlags(["-Ounchecked"] + family.flags.flatMap { ["-Xcc", $0] })]
+    swiftSettings: [.unsafeFlags(kernelFlags + family.flags.flatMap { ["-Xcc", $0] })]
   )
 }
