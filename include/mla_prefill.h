@@ -32,7 +32,7 @@
  *             and 2^44 elements of out.
  * Structs.    A struct that the caller fills begins with `struct_size`, set by
  *             the matching *_INIT macro to the size the caller was compiled
- *             with. Structs only ever grow at the end: a tail that an older
+ *             with; sizes that no header can have had are refused. Structs only ever grow at the end: a tail that an older
  *             caller lacks means the default (zero); a tail that this library
  *             does not know must be zero, and so must `reserved`.
  * Ownership.  Pointers handed in are borrowed for the duration of the call
@@ -47,6 +47,10 @@
  * Strides.    In elements, never bytes. The last dimension of every tensor must
  *             have stride 1; other strides are honoured without a copy and may
  *             not be negative.
+ * Overlap.    Where tensors must not overlap, no byte may belong to an element of
+ *             both; they may interleave, as columns of one buffer do. For views
+ *             of tens of thousands of rows whose strides have nothing to do with
+ *             each other, lying among each other counts as overlapping.
  * Alignment.  Tensor data must be aligned to its element size, nothing more.
  * NULL.       A pointer must not be NULL unless its comment says "may be NULL".
  * Device.     Every tensor carries its DLPack device and every run a stream.
@@ -587,7 +591,9 @@ const char *mla_backend_name(const mla_backend *backend);
 mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
 
 /** Causal attention of a batch's new tokens to themselves. Tensors may have rows
-    beyond the batch's last offset; they are neither read nor written.
+    beyond the batch's last offset; they are neither read nor written, but by
+    TRTLLM_RAGGED where no request has new tokens: then, as in vLLM, all rows of
+    out are 0 and of lse -inf.
 
     Scores and outputs are accumulated in fp32, of fp16 and fp32 inputs with all
     their bits, whichever kernels run. Instructions for bf16 and AMX tiles take
@@ -599,7 +605,7 @@ typedef struct mla_new_tokens_args {
   uint32_t reserved;
   /** [num_tokens, num_heads, qk_head_dim] of bf16, fp16 or fp32. */
   const mla_tensor *q;
-  /** The same shape and dtype as q. */
+  /** The same shape and dtype as q, rows beyond the batch included. */
   const mla_tensor *k;
   /** [num_tokens, num_heads, v_head_dim], dtype of q; may be a view into wider
       rows (vLLM's kv_nope). */

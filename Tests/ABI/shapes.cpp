@@ -104,6 +104,33 @@ void mixed_requests_are_refused() {
   test::fail("a batch of mixed requests was accepted");
 }
 
+/// As in vLLM, padding that no request has is answered where no request has anything.
+void rows_of_padding_alone() {
+  for (std::int32_t dtype : {MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT32}) {
+    const test::Model model;
+    const auto padded = test::Attention::new_tokens(model, dtype, {70}, 1, 3);
+    test::each_backend(model, [&](mla::backend& backend, const std::string& what) {
+      test::Attention step = padded;
+      backend.prepare_metadata(test::Offsets{0, 0, 0});
+      step.run_prepared(backend);
+      const bool answers = test::refuses_empty_requests(what);
+      if (!answers) {
+        EXPECT(step.out.bytes() == padded.out.bytes() && step.lse.bytes() == padded.lse.bytes(),
+               "%s: wrote to rows that are not the batch's", what.c_str());
+        return;
+      }
+      step.out.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
+        EXPECT(step.out.at(i, j, k) == 0, "%s: out is %g", what.c_str(), step.out.at(i, j, k));
+      });
+      step.lse.each([&](std::int64_t i, std::int64_t j, std::int64_t) {
+        EXPECT(step.lse.at(i, j) == -INFINITY, "%s: lse is %g", what.c_str(), step.lse.at(i, j));
+      });
+      EXPECT(step.out.gaps_are_intact() && step.lse.gaps_are_intact(), "%s: wrote between rows",
+             what.c_str());
+    });
+  }
+}
+
 void merge_empty_sides() {
   const std::int64_t tokens = 5, heads = 2, dim = 33;
   for (std::int32_t dtype : dtypes) {
@@ -189,6 +216,7 @@ int main(int argc, char** argv) {
       {"shapes lse may be NULL", lse_may_be_null},
       {"shapes empty batches", empty_batches},
       {"shapes TRTLLM_RAGGED refuses mixed requests", mixed_requests_are_refused},
+      {"shapes TRTLLM_RAGGED answers rows of padding alone", rows_of_padding_alone},
       {"shapes merge with empty sides", merge_empty_sides},
       {"shapes merge into fp8", merge_into_fp8},
   };

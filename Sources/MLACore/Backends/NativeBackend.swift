@@ -41,6 +41,9 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   func runPrefillNewTokens(
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
+    guard batch.metadata.queryStartLoc.rowCount > 0 || !contract.answersEmptyBatches else {
+      return KeylessResult.write(to: arguments.out, lse: arguments.lse)
+    }
     try run(planNewTokens(of: batch, arguments.q.type), arguments)
   }
 

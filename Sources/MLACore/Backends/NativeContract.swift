@@ -9,6 +9,9 @@ protocol NativeContract: Sendable {
   var plansAhead: Bool { get }
   /// Whether creating an object makes a small run for its dimensions.
   var warmsUp: Bool { get }
+  /// Whether a batch without new tokens still has a result: that of no keys, in every
+  /// row that there is.
+  var answersEmptyBatches: Bool { get }
   func check(_ metadata: PrefillMetadata) throws(MLAError)
   func check(_ chunk: ContextChunk) throws(MLAError)
 }
@@ -17,6 +20,7 @@ extension NativeContract {
   var splitRule: SplitRule { .never }
   var plansAhead: Bool { false }
   var warmsUp: Bool { false }
+  var answersEmptyBatches: Bool { false }
   func check(_ metadata: PrefillMetadata) throws(MLAError) {}
   func check(_ chunk: ContextChunk) throws(MLAError) {}
 }

@@ -2,8 +2,11 @@ import CMLAPrefill
 
 /// TRTLLM_RAGGED (vLLM: trtllm_ragged.TrtllmRaggedPrefillBackend): the tile
 /// schedule in a workspace that the caller owns, and vLLM's demands on a batch:
-/// a ragged kernel takes no empty row among active ones.
+/// a ragged kernel takes no empty row among active ones. Where all are empty, rows of
+/// padding are all there is, and no kernel runs that would leave them as they are.
 struct TrtllmRaggedContract: NativeContract {
+  var answersEmptyBatches: Bool { true }
+
   func check(_ metadata: PrefillMetadata) throws(MLAError) {
     let offsets = metadata.queryStartLoc
     guard offsets.requestCount > 0 else {

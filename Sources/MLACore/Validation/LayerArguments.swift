@@ -22,6 +22,7 @@ struct LayerArguments: Sendable {
     try checkReserved("args", raw.reserved)
     batch = try LayerBatch(raw, config.attention)
     q = try TensorView(raw.q, name: "q", rank: 3)
+    try q.requireType(config.type, "the layer's dtype")
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
     rope =
       raw.k_pe == nil && config.attention.qkRopeHeadDim == 0
@@ -73,7 +74,7 @@ struct LayerArguments: Sendable {
       tokens, (config.attention.qkRopeHeadDim, "the layer's qk_rope_head_dim"))
     try out.requireShape(tokens, heads, (config.attention.vHeadDim, "the layer's v_head_dim"))
     try lse?.requireShape(heads, tokens)
-    for tensor in [q, latents, rope].compactMap({ $0 }) {
+    for tensor in [latents, rope].compactMap({ $0 }) {
       try tensor.requireType(config.type, "the layer's dtype")
     }
     if outputScale == nil { try out.requireAttentionType() }

@@ -42,6 +42,8 @@ public struct RunArguments: Sendable {
     keysField: String, isContextChunk: Bool
   ) throws(MLAError) {
     q = try TensorView(raw.q, name: "q", rank: 3)
+    // First of all: what is wrong with q is often wrong with all of them.
+    try q.requireAttentionType()
     k = try TensorView(raw.k, name: "k", rank: 3)
     v = try TensorView(raw.v, name: "v", rank: 3)
     out = try TensorView(raw.out, name: "out", rank: 3)
@@ -51,27 +53,27 @@ public struct RunArguments: Sendable {
     try checkNoStream(raw.stream)
     outputScale = isContextChunk ? nil : try OutputScale(raw.outputScale, for: out)
     try checkTypes()
-    try checkShapes(config)
+    try checkShapes(config, keysAreOfQueries: !isContextChunk)
     try checkRows(queries, queriesField, of: q)
     try checkRows(keys, keysField, of: k)
     try checkOverlaps()
   }
 
   private func checkTypes() throws(MLAError) {
-    try q.requireAttentionType()
     try k.requireType(q.type, "as q")
     try v.requireType(q.type, "as q")
     if outputScale == nil { try out.requireAttentionType() }
     if let lse { try lse.requireType(.float32, "whatever q's") }
   }
 
-  private func checkShapes(_ config: BackendConfig) throws(MLAError) {
+  /// - Parameter keysAreOfQueries: whether k and v are of the same tokens as q.
+  private func checkShapes(_ config: BackendConfig, keysAreOfQueries: Bool) throws(MLAError) {
     let heads = (config.numHeads, "config.num_heads")
     let qkDim = (config.qkHeadDim, "config's qk_nope_head_dim + qk_rope_head_dim")
     let vDim = (config.vHeadDim, "config.v_head_dim")
     let queries = (q.shape[0], "the rows of q")
     try q.requireShape(queries, heads, qkDim)
-    try k.requireShape((k.shape[0], ""), heads, qkDim)
+    try k.requireShape(keysAreOfQueries ? queries : (k.shape[0], ""), heads, qkDim)
     try v.requireShape((k.shape[0], "the rows of k"), heads, vDim)
     try out.requireShape(queries, heads, vDim)
     try lse?.requireShape(heads, queries)

@@ -43,10 +43,14 @@ func checkedStructSize<Struct>(
       name, "\(raw)", "must be aligned to \(MemoryLayout<Struct>.alignment) bytes")
   }
   let size = Int(raw.load(as: UInt32.self))
-  guard size >= minimumSize, size <= maximumStructSize else {
+  let alignment = MemoryLayout<Struct>.alignment
+  // A field of one version and the next one's never share an aligned word: sizes of
+  // structs are multiples of their alignment, and no other size ends between fields.
+  guard size >= minimumSize, size <= maximumStructSize, size.isMultiple(of: alignment) else {
     throw .invalid(
       "\(name).struct_size", size,
-      "must be the size that the matching _INIT macro sets, \(minimumSize) to \(maximumStructSize)")
+      "must be the size that the matching _INIT macro sets, \(minimumSize) to "
+        + "\(maximumStructSize) and a multiple of \(alignment)")
   }
   return size
 }

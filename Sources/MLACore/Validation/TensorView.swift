@@ -119,8 +119,7 @@ public struct TensorView: Sendable {
     let (count, a) = last.addingReportingOverflow(1)
     let (length, b) = count.multipliedReportingOverflow(by: UInt(type.bytes))
     let (end, c) = address.addingReportingOverflow(length)
-    // Offsets are Int from here on; no memory lies above that anyway.
-    guard !overflows, !a, !b, !c, end <= UInt(Int.max) else {
+    guard !overflows, !a, !b, !c, end <= endOfMemory else {
       throw .invalid(
         "\(name).strides", "\(strides)", "with shape \(shape) they reach beyond the address space")
     }
@@ -130,6 +129,10 @@ public struct TensorView: Sendable {
 
 /// Far beyond memory for any useful tensor; keeps products of sizes in range.
 let maximumDimension = Int64(Int32.max)
+
+/// No memory of a process lies behind it, and sums of two addresses or offsets fit into
+/// an Int.
+let endOfMemory: UInt = 1 << 62
 
 extension TensorView {
   typealias SizeRule = (size: Int, rule: String)
@@ -164,29 +167,19 @@ extension TensorView {
 
   /// An output must not reach one element twice: two threads would write it.
   func requireDistinctElements() throws(MLAError) {
-    if isEmpty { return }
-    for i in shape.indices where shape[i] > 1 && strides[i] <= reach(below: i) {
+    guard !StridedBytes(self).repeatsBytes else {
       throw .invalid(
         "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
     }
   }
 
-  /// How far dimensions go whose strides are below that one's, or the same and first.
-  private func reach(below dimension: Int) -> Int {
-    var reach = 0
-    for i in shape.indices
-    where shape[i] > 1 && (strides[i], i) < (strides[dimension], dimension) {
-      // It fits: the tensor's extent was computed without overflow.
-      reach += (shape[i] - 1) * strides[i]
-    }
-    return reach
-  }
-
   func requireNoOverlap(with other: TensorView) throws(MLAError) {
-    guard bytes.isEmpty || other.bytes.isEmpty || !bytes.overlaps(other.bytes) else {
-      throw .invalid(
-        "\(name).data", "0x" + String(address, radix: 16), "must not overlap \(other.name)")
-    }
+    // Most tensors lie apart.
+    guard !bytes.isEmpty, !other.bytes.isEmpty, bytes.overlaps(other.bytes),
+      StridedBytes(self).sharesBytes(with: StridedBytes(other))
+    else { return }
+    throw .invalid(
+      "\(name).data", "0x" + String(address, radix: 16), "must not overlap \(other.name)")
   }
 }
 

@@ -12,7 +12,8 @@ public struct Workspace: @unchecked Sendable {
       guard size == 0 else { throw .invalid("workspace", "NULL", "workspace_size is \(size)") }
       return nil
     }
-    guard !UInt(bitPattern: pointer).addingReportingOverflow(UInt(size)).overflow else {
+    let (end, overflows) = UInt(bitPattern: pointer).addingReportingOverflow(UInt(size))
+    guard !overflows, end <= endOfMemory else {
       throw .invalid("workspace_size", size, "reaches beyond the address space")
     }
     guard size > 0 else { return nil }
@@ -22,9 +23,10 @@ public struct Workspace: @unchecked Sendable {
 
   func requireNoOverlap(with tensors: [TensorView]) throws(MLAError) {
     for tensor in tensors {
-      guard tensor.bytes.isEmpty || !tensor.bytes.overlaps(bytes) else {
-        throw .invalid("workspace", "\(start)", "must not overlap \(tensor.name)")
-      }
+      guard !tensor.bytes.isEmpty, tensor.bytes.overlaps(bytes),
+        StridedBytes(bytes).sharesBytes(with: StridedBytes(tensor))
+      else { continue }
+      throw .invalid("workspace", "\(start)", "must not overlap \(tensor.name)")
     }
   }
 }

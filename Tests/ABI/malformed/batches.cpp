@@ -148,7 +148,7 @@ std::vector<Rule<Prepare>> prepare_rules() {
     c.chunks[1].index = random.any_of<std::int32_t>({0, 2, -2, INT32_MAX, INT32_MIN});
   });
   add("chunks[0]",
-      [](Prepare& c, Random& random) { c.chunks[0].struct_size = wrong_size(random); });
+      [](Prepare& c, Random& random) { c.chunks[0].struct_size = wrong_size(c.chunks[0], random); });
   add("chunks[1]",
       [](Prepare& c, Random& random) { c.chunks[1].num_requests = random.negative(); });
   add("chunks[1]", [](Prepare& c, Random&) { c.chunks[1].query_start_loc = nullptr; });
@@ -246,7 +246,7 @@ std::vector<Rule<PlanGet>> plan_get_rules() {
            }},
           {"chunk", invalid, [](PlanGet& c, Random&) { c.pointer = nullptr; }},
           {"struct_size", invalid, [](PlanGet& c, Random& random) {
-             c.chunk.value.struct_size = wrong_size(random);
+             c.chunk.value.struct_size = wrong_size(c.chunk.value, random);
            }}};
 }
 

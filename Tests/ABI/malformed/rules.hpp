@@ -90,9 +90,15 @@ struct Padded {
   }
 };
 
-inline std::uint32_t wrong_size(Random& random) {
+/// Sizes that a struct has in no version of the header: too small, absurd, or such that
+/// they end inside a field.
+template <class Struct>
+std::uint32_t wrong_size(const Struct&, Random& random) {
+  const auto size = static_cast<std::int64_t>(sizeof(Struct));
+  const auto cut = static_cast<std::int64_t>(alignof(Struct)) - 1;
   return static_cast<std::uint32_t>(
-      random.any_of<std::int64_t>({0, 1, 3, 7, 5000, 1 << 20, UINT32_MAX}));
+      random.any_of<std::int64_t>({0, 1, 3, 7, 5000, 1 << 20, UINT32_MAX,
+                                   size - random.between(1, cut), size + random.between(1, cut)}));
 }
 
 /// Names that no member has.
@@ -117,7 +123,7 @@ void add_struct_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
                      if (pointer(call) != nullptr) pointer(call) = misaligned(&select(call).value);
                    }});
   rules.push_back({"struct_size", MLA_ERROR_INVALID_ARGUMENT, [=](Call& call, Random& random) {
-                     select(call).value.struct_size = wrong_size(random);
+                     select(call).value.struct_size = wrong_size(select(call).value, random);
                    }});
   rules.push_back({"struct_size", MLA_ERROR_INVALID_ARGUMENT,
                    [=](Call& call, Random& random) { select(call).grow(random); }});

@@ -140,6 +140,11 @@ std::vector<Rule<NewTokens>> new_tokens_rules() {
   add_output_scale_rules(rules, [](NewTokens& c) -> auto& { return c.tensors.out.view.value; },
                          [](NewTokens& c) -> auto& { return c.args.value.output_scale; },
                          [](NewTokens& c) -> auto& { return c.scale; });
+  // Keys of tokens that q does not have; two rows, which no other rule adds to q.
+  rules.push_back({"k.shape[0]", invalid,
+                   [](NewTokens& c, Random&) { c.tensors.k.view.value.shape[0] += 2; }});
+  rules.push_back({"v.shape[0]", invalid,
+                   [](NewTokens& c, Random&) { c.tensors.v.view.value.shape[0] += 2; }});
   return rules;
 }
 

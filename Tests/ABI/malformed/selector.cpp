@@ -171,7 +171,7 @@ std::vector<Function> selector_functions() {
            {"index", invalid, [](Row& c, Random& random) { c.index = out_of_range(random); }},
            {"info", invalid, [](Row& c, Random&) { c.pointer = nullptr; }},
            {"struct_size", invalid,
-            [](Row& c, Random& random) { c.info.value.struct_size = wrong_size(random); }}}),
+            [](Row& c, Random& random) { c.info.value.struct_size = wrong_size(c.info.value, random); }}}),
       function<Reason>(
           "mla_backend_list_reason",
           {{"list", invalid, [](Reason& c, Random&) { c.list = nullptr; }},
@@ -186,7 +186,7 @@ std::vector<Function> host_functions() {
               "mla_get_cpu_info",
               {{"info", invalid, [](CpuInfo& c, Random&) { c.pointer = nullptr; }},
                {"struct_size", invalid, [](CpuInfo& c, Random& random) {
-                  c.info.value.struct_size = wrong_size(random);
+                  c.info.value.struct_size = wrong_size(c.info.value, random);
                 }}}),
           function<Threads>("mla_set_num_threads",
                             {{"num_threads", invalid, [](Threads& c, Random& random) {
