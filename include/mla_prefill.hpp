@@ -129,6 +129,9 @@ class tensor : public mla_tensor {
     std::int64_t stride = 1;
     for (std::int32_t i = ndim - 1; i >= 0; --i) {
       strides[i] = stride;
+      if (shape[i] > 0 && stride > std::numeric_limits<std::int64_t>::max() / shape[i]) {
+        throw error(MLA_ERROR_INVALID_ARGUMENT, "tensor: has more elements than int64_t counts");
+      }
       stride *= shape[i];
     }
   }
@@ -491,7 +494,8 @@ mla_status guarded(Work&& work) noexcept {
     return MLA_OK;
   } catch (const error& failure) {
     mla_set_last_error_message(failure.what());
-    return failure.status();
+    // What throws has failed, whatever it says.
+    return failure.status() == MLA_OK ? MLA_ERROR_INTERNAL : failure.status();
   } catch (const std::bad_alloc& failure) {
     mla_set_last_error_message(failure.what());
     return MLA_ERROR_OUT_OF_MEMORY;

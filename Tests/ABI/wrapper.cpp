@@ -48,6 +48,8 @@ void tensors() {
   const mla::tensor strided(static_cast<const mla::bfloat16*>(nullptr), {0, 3, 2}, {8, 2, 1});
   CHECK(strided.dtype == MLA_DTYPE_BFLOAT16 && strided.strides[0] == 8);
   expect_throws(MLA_ERROR_INVALID_ARGUMENT, "narrow", [&] { (void)dense.narrow(0, 2, 5); });
+  expect_throws(MLA_ERROR_INVALID_ARGUMENT, "more elements",
+                [&] { (void)mla::tensor(values.data(), {1 << 20, std::int64_t{1} << 50}); });
   expect_throws(MLA_ERROR_INVALID_ARGUMENT, "dimensions",
                 [&] { (void)mla::tensor(values.data(), {1, 1, 1, 1, 1}); });
   expect_throws(MLA_ERROR_INVALID_ARGUMENT, "stride",
@@ -203,6 +205,7 @@ struct Failing {
   }
   void run_prefill_new_tokens(const mla_new_tokens_args& args) const {
     if (args.lse == nullptr) throw 7;
+    if (args.q->shape[0] == 5) throw mla::error(MLA_OK, "all is well");
     throw std::runtime_error("the run went wrong");
   }
   void run_prefill_context_chunk(const mla_context_chunk_args&) const {
@@ -228,6 +231,8 @@ void exceptions_become_statuses() {
     backend.run_prefill_new_tokens(fresh.q.view(), fresh.k.view(), fresh.v.view(),
                                    fresh.out.view());
   });
+  auto longer = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {5}, 1);
+  expect_throws(MLA_ERROR_INTERNAL, "all is well", [&] { longer.run(backend); });
   expect_throws(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "no chunks, please",
                 [&] { chunk.run(backend); });
   expect_throws(MLA_ERROR_INTERNAL, "no idea how much", [&] { (void)backend.workspace_size(); });
