@@ -10,13 +10,16 @@ same number of threads:
                    context without a mask, new tokens with one, merged by their lse
     vLLM AMX_MLA   what vLLM's attention backend of that name runs: queries absorbed,
                    its extend kernel over the latent cache, outputs projected; without
-                   AMX its operators take oneDNN's AVX-512 way
+                   AMX its operators take oneDNN's AVX-512 way, and where vLLM's build
+                   for this CPU lacks them it takes no part
 
 Needs torch, vLLM and mla_prefill in one environment: `make test-vllm` makes one.
 Speeds count the FLOPs of the up-projection and of causal attention per head.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import torch
 
@@ -25,6 +28,9 @@ from sides import (
     HEADS, NOPE, QK, RANK, ROPE, SCALE, V, print_header, print_rows, take_turns,
     use_threads_of_torch, write_json,
 )
+
+sys.path.append(str(Path(__file__).parents[1] / "vLLM"))
+import amx_operators  # noqa: E402
 
 BLOCK = 16
 # New tokens and tokens of context of one request.
@@ -129,10 +135,14 @@ def main():
           f"{torch.get_num_threads()} threads, seed = new tokens + 10000 * context")
     print_header()
     use_threads_of_torch()
+    contenders = {"ours": ours, "torch": torch_side, "vLLM AMX_MLA": amx_mla}
+    if missing := amx_operators.missing():
+        print(f"without vLLM AMX_MLA: vLLM's build for this CPU has no {missing}")
+        del contenders["vLLM AMX_MLA"]
     rows = []
     for new, context in CASES:
         problem = Problem(new, context)
-        runs = {"ours": ours(problem), "torch": torch_side(problem), "vLLM AMX_MLA": amx_mla(problem)}
+        runs = {name: make(problem) for name, make in contenders.items()}
         case = f"{new} on {context}" if context else f"S={new}"
         measured = take_turns(case, runs, problem.flops, arguments.rounds, arguments.seconds)
         print_rows(measured)

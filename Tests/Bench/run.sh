@@ -18,6 +18,7 @@ swift build -c release --product mla-bench 2>&1 | tail -1
 # Peers run in the environment that has them; it carries this library too.
 peers=()
 python=${VLLM_ENVIRONMENT:-.build-vllm}/bin/python
+. Tests/vLLM/capped.sh
 if "$python" -c 'import vllm, mla_prefill' 2>/dev/null; then
   "$python" Tests/Bench/peers.py --json "$results/peers.json"
   "$python" Tests/Bench/layer.py --json "$results/layer.json"

@@ -3,6 +3,8 @@
 #
 #   Tests/vLLM/run.sh [PYTEST-ARGUMENT...]     default: all tests
 #   Tests/vLLM/run.sh speed                    the speed table instead
+#
+# MLA_MAX_ISA=avx2 Tests/vLLM/run.sh: as on a host without AVX-512.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,6 +12,7 @@ cd "$(dirname "$0")/../.."
 unset PYTHONDONTWRITEBYTECODE
 unset PYTHONPATH PYTHONHOME LD_PRELOAD OMP_NUM_THREADS MLA_PREFILL_VLLM
 python=$(Tests/vLLM/environment.sh)/bin/python
+. Tests/vLLM/capped.sh
 
 if [ "${1:-}" = speed ]; then
   exec "$python" Tests/vLLM/speed.py

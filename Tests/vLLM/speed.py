@@ -2,7 +2,8 @@
 """Prefill inside the engine: the plug-in against what vLLM brings along.
 
 All engines live side by side and take turns, so that a neighbour's load meets each.
-Without AMX, vLLM's AMX_MLA operators run with AVX-512, as do the plug-in's kernels.
+Without AMX, vLLM's AMX_MLA operators run with AVX-512, as do the plug-in's kernels;
+where vLLM's build for this CPU lacks them, AMX_MLA is left out.
 """
 
 import os
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import amx_operators
 from engine import Engine
 from model import HEADS, LAYERS, VOCABULARY, write_model
 
@@ -30,9 +32,13 @@ AMX_MLA = {"mla_prefill layer": "plugin", "vLLM": "vllm"}
 def engines(model: Path, stack: ExitStack) -> dict[str, Engine]:
     """By a name in the table; the first is what the others are compared with."""
     wanted = {f"CPU_MLA, {name}": Engine(model, prefill) for name, prefill in CPU_MLA.items()}
+    missing = amx_operators.missing()
+    if missing:
+        print(f"without AMX_MLA: vLLM's build for this CPU has no {missing}")
     wanted |= {
         f"AMX_MLA, {name}": Engine(model, prefill, as_amx_host=True, block_size=32)
         for name, prefill in AMX_MLA.items()
+        if not missing
     }
     return {name: stack.enter_context(engine) for name, engine in wanted.items()}
 
