@@ -27,6 +27,16 @@ struct Family {
 // and changes nothing: LLVM hoists the same later.
 let kernelFlags = ["-Ounchecked", "-Xllvm", "-sil-disable-pass=loop-invariant-code-motion"]
 
+// What the Swift runtime gets in place of its own or the system's (MLAShims/swift_runtime.c).
+let replaced = [
+  // The names of Unicode's characters: half a megabyte that nothing here asks for.
+  "_swift_stdlib_getScalarName",
+  "environ",
+  // All that it locks with: metadata, caches, lazy globals, static variables.
+  "pthread_mutex_lock", "pthread_mutex_unlock", "__cxa_guard_acquire", "__cxa_guard_release",
+  "_ZN5swift14threading_impl9once_slowERNS0_6once_tEPFvPvES3_",
+]
+
 let package = Package(
   name: "MLAPrefill",
   products: [
@@ -58,11 +68,9 @@ let package = Package(
           "-use-ld=lld",
           "-Xlinker", "--version-script=\(root)/Sources/MLAPrefill/exports.map",
           "-Xlinker", "--gc-sections",
-          // The names of Unicode's characters: half a megabyte that nothing here asks for.
-          "-Xlinker", "--wrap=_swift_stdlib_getScalarName",
           "-Xlinker", "-soname=libmlaprefill.so.1",
           "-Xlinker", "-z", "-Xlinker", "nodelete",
-        ])
+        ] + replaced.flatMap { ["-Xlinker", "--wrap=\($0)"] })
       ]
     ),
   ] + families.map(kernels) + testTargets() + x86TestTargets()

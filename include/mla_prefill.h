@@ -25,7 +25,8 @@
  *             After any other value `mla_last_error_message()` names the field,
  *             its value and the rule that it broke. A call that fails has
  *             written nothing to its outputs. No call aborts, exits, prints or
- *             installs a signal handler.
+ *             installs a signal handler, and neither does loading the library. Of
+ *             the environment it reads MLA_* alone.
  * Callbacks.  What a caller hands in as a function returns, also where it fails: no
  *             C++ exception and no longjmp() may leave it.
  * Sizes.      A batch has at most 2^20 requests, 2^24 pairs of request and head,
@@ -44,6 +45,11 @@
  *             different outputs. mla_backend_destroy() must not race with
  *             another call on the same object. The last error belongs to the
  *             calling thread.
+ * Fork.       fork() waits a moment for the other threads' calls to be between two
+ *             steps. The child finds settings, registry and objects as they were and
+ *             may use all of them at once, with threads of its own. What other
+ *             threads had under way is not carried on there: an output is as far as
+ *             it came, the memory and the objects of those calls stay taken.
  * Strides.    In elements, never bytes. The last dimension of every tensor must
  *             have stride 1; other strides are honoured without a copy and may
  *             not be negative.

@@ -1,4 +1,5 @@
-// A mutex that survives fork().
+// A mutex that survives fork(). Those of the Swift runtime are of this kind, too: see
+// swift_runtime.c.
 //
 // A thread that enters any of these locks passes one gate of the process first,
 // and fork() closes the gate and waits until the others have left: whatever the
