@@ -103,7 +103,8 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
     c.kv_c_normed.view.value.shape[1] += random.any_of<std::int64_t>({-1, 1});
   });
   add("k_pe", [](ConcatAndCache& c, Random& random) {
-    c.k_pe.view.value.shape[1] += random.any_of<std::int64_t>({-1, 1});
+    const std::int64_t step = size_step("k_pe");
+    c.k_pe.view.value.shape[1] += random.any_of<std::int64_t>({-step, step});
   });
   add("k_pe", [](ConcatAndCache& c, Random&) { c.args.value.k_pe = nullptr; });
   add("cache_scale", [](ConcatAndCache& c, Random& random) {

@@ -45,6 +45,12 @@ inline std::int32_t wrong_dtype(Random& random) {
       {MLA_DTYPE_NONE, 5, 17, -1, INT32_MAX, INT32_MIN, random.between(5, INT32_MAX)}));
 }
 
+/// What a tensor's sizes are changed by: for those that are checked against each other
+/// alone powers of two of their own, so that no wrong sizes agree.
+inline std::int64_t size_step(const std::string& name) {
+  return name == "kv_cache" ? 4 : name == "k_pe" ? 2 : 1;
+}
+
 /// Whether offsets beside a tensor tell how many of its rows are used.
 enum class Rows { by_offsets, by_shape };
 
@@ -83,7 +89,9 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
     if (t.shape[dimension] < 1 || t.shape[dimension] > 100) return;  // broken already
     // More rows than the call uses are allowed where the offsets say which.
     const bool may_grow = rows == Rows::by_offsets && dimension == tokens_of(t);
-    t.shape[dimension] += may_grow ? -1 : random.any_of<std::int64_t>({-1, 1, 1 << 20});
+    const std::int64_t step = size_step(name);
+    t.shape[dimension] +=
+        may_grow ? -step : random.any_of<std::int64_t>({-step, step, (1 << 20) + step});
   });
   add(invalid, [](mla_tensor& t, Random& random) {
     t.strides[t.ndim == 2 ? 1 : 2] = random.any_of<std::int64_t>({0, 2, -1, INT64_MAX, INT64_MIN});
