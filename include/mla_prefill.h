@@ -557,7 +557,7 @@ typedef struct mla_backend_config {
   /** Set by MLA_BACKEND_CONFIG_INIT. */
   uint32_t struct_size;
   int32_t num_heads;
-  /** Multiplies the scores; finite. */
+  /** Multiplies the scores; 0, or of a size from 2^-126 to 2^127. */
   double scale;
   int32_t kv_lora_rank;
   int32_t qk_nope_head_dim;
@@ -840,7 +840,7 @@ typedef struct mla_layer_config {
   /** Set by MLA_LAYER_CONFIG_INIT. */
   uint32_t struct_size;
   int32_t num_heads;
-  /** Multiplies the scores; finite. */
+  /** Multiplies the scores; 0, or of a size from 2^-126 to 2^127. */
   double scale;
   /** At least 1. */
   int32_t kv_lora_rank;

@@ -32,8 +32,9 @@ public struct BackendConfig: Equatable, Sendable {
   public init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "config", minimumSize: 40)
     try checkRange("config.num_heads", raw.num_heads, 1...65536)
-    guard raw.scale.isFinite, abs(raw.scale) <= Double(Float.greatestFiniteMagnitude) else {
-      throw .invalid("config.scale", raw.scale, "must be finite in fp32")
+    // So that neither it nor its product with log2(e) leaves fp32's normal numbers.
+    guard raw.scale == 0 || (0x1p-126...0x1p127).contains(abs(raw.scale)) else {
+      throw .invalid("config.scale", raw.scale, "must be 0 or of a size from 2^-126 to 2^127")
     }
     try checkRange("config.kv_lora_rank", raw.kv_lora_rank, 0...65536)
     try checkRange("config.qk_nope_head_dim", raw.qk_nope_head_dim, 0...maximumHeadDim)
