@@ -50,6 +50,11 @@
  *             may use all of them at once, with threads of its own. What other
  *             threads had under way is not carried on there: an output is as far as
  *             it came, the memory and the objects of those calls stay taken.
+ * Arithmetic. The calling thread's rounding mode, flushing of subnormal numbers and
+ *             unmasked floating-point exceptions do not bear on results. They, and
+ *             the exceptions that it has noted, are after a call what they were
+ *             before, and callbacks find them so; what a callback changes of them
+ *             ends with it.
  * Strides.    In elements, never bytes. The last dimension of every tensor must
  *             have stride 1; other strides are honoured without a copy and may
  *             not be negative.

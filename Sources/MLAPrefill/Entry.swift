@@ -1,16 +1,18 @@
 import CMLAPrefill
 import MLACore
 
-/// What every entry does with its work: run it, keep the message of a failure
-/// for the calling thread, return the status.
+/// What every entry does with its work: run it in arithmetic of the library's own, keep
+/// the message of a failure for the calling thread, return the status.
 @inline(__always)
 func entry(_ work: () throws(MLAError) -> Void) -> mla_status {
-  do {
-    try work()
-    return mla_status(MLA_OK)
-  } catch {
-    LastError.set(error.message)
-    return error.status
+  Arithmetic.own {
+    do throws(MLAError) {
+      try work()
+      return mla_status(MLA_OK)
+    } catch {
+      LastError.set(error.message)
+      return error.status
+    }
   }
 }
 

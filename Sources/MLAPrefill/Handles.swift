@@ -15,5 +15,5 @@ func object<Object: AnyObject>(_ handle: OpaquePointer?, _ name: String) throws(
 /// Gives the reference back; NULL is nothing to give back.
 func release<Object: AnyObject>(_ handle: OpaquePointer?, _ type: Object.Type) {
   guard let handle else { return }
-  Unmanaged<Object>.fromOpaque(UnsafeRawPointer(handle)).release()
+  Arithmetic.own { Unmanaged<Object>.fromOpaque(UnsafeRawPointer(handle)).release() }
 }

@@ -11,7 +11,7 @@ public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla
 
 @_cdecl("mla_cpu_summary") @implementation
 public func mla_cpu_summary() -> UnsafePointer<CChar>! {
-  InternedStrings.pointer(to: Host.current.summary)
+  Arithmetic.own { InternedStrings.pointer(to: Host.current.summary) }
 }
 
 @_cdecl("mla_isa_name") @implementation
@@ -25,7 +25,9 @@ public func mla_set_num_threads(_ num_threads: Int32) -> mla_status {
 }
 
 @_cdecl("mla_get_num_threads") @implementation
-public func mla_get_num_threads() -> Int32 { Int32(clamping: HostSettings.threads) }
+public func mla_get_num_threads() -> Int32 {
+  Arithmetic.own { Int32(clamping: HostSettings.threads) }
+}
 
 @_cdecl("mla_set_parallel_for") @implementation
 public func mla_set_parallel_for(

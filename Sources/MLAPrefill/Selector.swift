@@ -22,7 +22,7 @@ public func mla_validate_configuration(
     guard let sink else { throw .null("sink") }
     let name = try readString(name, field: "name", maximumBytes: maximumNameBytes)
     for reason in try Selector.current().invalidReasons(name, SelectorConfig(config)) {
-      reason.withCString { sink(sink_context, $0) }
+      reason.withCString { reason in Arithmetic.callers { sink(sink_context, reason) } }
     }
   }
 }

@@ -6,7 +6,9 @@ public func mla_abi_version() -> UInt32 { UInt32(MLA_ABI_VERSION) }
 
 @_cdecl("mla_version") @implementation
 public func mla_version() -> UnsafePointer<CChar>! {
-  InternedStrings.pointer(to: "\(MLA_VERSION_MAJOR).\(MLA_VERSION_MINOR).\(MLA_VERSION_PATCH)")
+  Arithmetic.own {
+    InternedStrings.pointer(to: "\(MLA_VERSION_MAJOR).\(MLA_VERSION_MINOR).\(MLA_VERSION_PATCH)")
+  }
 }
 
 @_cdecl("mla_status_name") @implementation

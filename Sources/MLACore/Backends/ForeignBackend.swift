@@ -28,7 +28,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     self.instance = instance
   }
 
-  deinit { vtable.destroy?(vtable.context, instance) }
+  deinit { Arithmetic.callers { vtable.destroy?(vtable.context, instance) } }
 
   func clone() throws(MLAError) -> any MLAPrefillBackend {
     try ForeignBackend(registered, name: name, config: config)

@@ -18,7 +18,7 @@ public final class RegisteredBackend: @unchecked Sendable {
     backendName = checked.backendName
   }
 
-  deinit { vtable.destroy_context?(vtable.context) }
+  deinit { Arithmetic.callers { vtable.destroy_context?(vtable.context) } }
 }
 
 /// A vtable that has been checked and copied, but whose context is still the

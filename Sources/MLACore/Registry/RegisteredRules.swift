@@ -22,6 +22,8 @@ extension RegisteredBackend {
 }
 
 private func appendReason(_ sink: UnsafeMutableRawPointer?, _ reason: UnsafePointer<CChar>?) {
-  let text = reason.map { String(cString: $0) } ?? "no reason given"
-  sink?.assumingMemoryBound(to: [String].self).pointee.append(text)
+  Arithmetic.own {
+    let text = reason.map { String(cString: $0) } ?? "no reason given"
+    sink?.assumingMemoryBound(to: [String].self).pointee.append(text)
+  }
 }

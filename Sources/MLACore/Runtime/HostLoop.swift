@@ -24,7 +24,9 @@ struct HostLoop: ~Copyable {
       loop.deinitialize(count: 1)
       loop.deallocate()
     }
-    host.function(host.context, Int64(count), { loop, _ in HostLoop.runNext(loop) }, loop)
+    Arithmetic.callers {
+      host.function(host.context, Int64(count), { loop, _ in HostLoop.runNext(loop) }, loop)
+    }
     while loop.pointee.runNext() {}
     while loop.pointee.done.load(ordering: .acquiring) < count { sched_yield() }
   }

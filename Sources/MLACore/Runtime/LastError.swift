@@ -9,12 +9,13 @@ public enum LastError {
     mla_shim_set_last_error(message)
   }
 
-  /// What foreign code says while it runs, "" if nothing. The thread keeps the
-  /// message that it had: a call that succeeds in the end changes none.
+  /// Runs foreign code, in the caller's arithmetic: what it says meanwhile, "" if
+  /// nothing. The thread keeps the message that it had: a call that succeeds in the end
+  /// changes none.
   static func said<Result>(by call: () -> Result) -> (message: String, result: Result) {
     let earlier = mla_shim_set_aside_last_error()
     defer { mla_shim_put_back_last_error(earlier) }
-    let result = call()
+    let result = Arithmetic.callers(call)
     return (String(cString: cString), result)
   }
 

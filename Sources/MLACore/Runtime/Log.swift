@@ -27,6 +27,7 @@ public enum Log {
 
   private static func send(_ level: Int, _ message: () -> String) {
     guard let sink = sink.withLock({ $0 }) else { return }
-    sink.callback(sink.context, Int32(level), message())
+    let text = message()
+    Arithmetic.callers { sink.callback(sink.context, Int32(level), text) }
   }
 }

@@ -36,11 +36,12 @@ public enum ParallelLoop {
   }
 
   /// Other threads reach a closure through its address; it does not outlive the loop.
+  /// Their arithmetic is what they were created with, or their host's.
   private static func withPointer(
     to body: (Int) -> Void, _ use: (UnsafePointer<WorkerPool.Body>) -> Void
   ) {
     withoutActuallyEscaping(body) { body in
-      withUnsafePointer(to: body) { use($0) }
+      withUnsafePointer(to: { piece in Arithmetic.own { body(piece) } }) { use($0) }
     }
   }
 }

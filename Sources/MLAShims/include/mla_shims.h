@@ -8,6 +8,7 @@
 #define MLA_SHIMS_H
 
 #include "mla_shims_amx.h"
+#include "mla_shims_arithmetic.h"
 #include "mla_shims_last_error.h"
 #include "mla_shims_lock.h"
 #include "mla_shims_system.h"

@@ -1,0 +1,36 @@
+import MLAShims
+
+/// A thread's floating-point state. Results depend on none of it: all that computes
+/// runs in the library's own, the work of a call and each piece of a parallel loop,
+/// whoever's the thread. What the caller had is back afterwards, noted exceptions
+/// included, and while the caller's code runs.
+public enum Arithmetic {
+  /// Runs `body` rounding to nearest even, with subnormal numbers and without traps.
+  public static func own<Result, Failure: Error>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let thread = mla_shim_thread_arithmetic().unsafelyUnwrapped
+    if thread.pointee.is_inside != 0 { return try body() }
+    thread.pointee = mla_thread_arithmetic(callers: mla_shim_arithmetic(), is_inside: 1)
+    mla_shim_set_arithmetic(mla_shim_plain_arithmetic())
+    defer {
+      mla_shim_set_arithmetic(thread.pointee.callers)
+      thread.pointee.is_inside = 0
+    }
+    return try body()
+  }
+
+  /// Runs foreign code, which may call the library, as if the library were not there.
+  public static func callers<Result>(_ body: () -> Result) -> Result {
+    let thread = mla_shim_thread_arithmetic().unsafelyUnwrapped
+    let state = thread.pointee
+    if state.is_inside == 0 { return body() }
+    thread.pointee.is_inside = 0
+    mla_shim_set_arithmetic(state.callers)
+    defer {
+      thread.pointee = state
+      mla_shim_set_arithmetic(mla_shim_plain_arithmetic())
+    }
+    return body()
+  }
+}
