@@ -1,6 +1,7 @@
 #include "mla_shims_system.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,13 +38,20 @@ void mla_shim_thread_processors(mla_processor_set *set) {
 
 void mla_shim_process_processors(mla_processor_set *set) {
   mla_shim_thread_processors(set);
-  DIR *threads = opendir("/proc/self/task");
-  if (!threads) return;
-  for (struct dirent *entry; (entry = readdir(threads)) != NULL;) {
-    long thread = strtol(entry->d_name, NULL, 10);
-    if (thread > 0) add_processors_of(thread, set);
+  // Not opendir(), which allocates. On 64-bit systems the kernel's entries are libc's.
+  int threads = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (threads < 0) return;
+  _Alignas(struct dirent) char entries[4096];
+  long bytes;
+  while ((bytes = syscall(SYS_getdents64, threads, entries, sizeof entries)) > 0) {
+    for (const char *next = entries; next < entries + bytes;) {
+      const struct dirent *entry = (const struct dirent *)next;
+      next += entry->d_reclen;
+      long thread = strtol(entry->d_name, NULL, 10);
+      if (thread > 0) add_processors_of(thread, set);
+    }
   }
-  closedir(threads);
+  close(threads);
 }
 
 void mla_shim_set_thread_processors(const mla_processor_set *set) {
