@@ -10,8 +10,13 @@ typedef struct message_slot {
   char text[];
 } message_slot;
 
-// A key rather than a thread-local buffer: a message of any length fits, it is
-// freed when its thread ends, and a thread that never fails costs nothing.
+enum { longest_message = (1 << 20) - 1 };
+
+// A pointer rather than a buffer: a message of any length fits, and a thread that
+// never fails costs nothing. Initial-exec: see lock.c.
+static _Thread_local message_slot *own_slot __attribute__((tls_model("initial-exec")));
+
+// Frees a thread's slot when the thread ends.
 static pthread_key_t slot_key;
 static int have_key;
 
@@ -22,60 +27,62 @@ static void release_slot(void *slot) {
   if (slot != &no_memory) free(slot);
 }
 
+static void release_own_slot(void *slot) {
+  own_slot = NULL;
+  release_slot(slot);
+}
+
 // Not on first use: a forked child could find a once-flag that another thread
 // of its parent was about to set.
 __attribute__((constructor)) static void create_key(void) {
-  have_key = pthread_key_create(&slot_key, release_slot) == 0;
+  have_key = pthread_key_create(&slot_key, release_own_slot) == 0;
 }
 
-static message_slot *own_slot(void) {
-  return have_key ? pthread_getspecific(slot_key) : NULL;
+static int set_own_slot(message_slot *slot) {
+  if (!have_key || pthread_setspecific(slot_key, slot) != 0) return 0;
+  own_slot = slot;
+  return 1;
 }
 
 // The thread's slot, with at least `capacity` bytes if memory allows.
 static message_slot *own_slot_for(size_t capacity) {
-  message_slot *slot = own_slot();
-  if (!have_key || (slot && slot->capacity >= capacity)) return slot;
+  message_slot *slot = own_slot;
+  if (slot && slot->capacity >= capacity) return slot;
   size_t rounded = (capacity + 255) / 256 * 256;
   message_slot *larger = malloc(sizeof(message_slot) + rounded);
-  if (larger) {
+  if (larger && set_own_slot(larger)) {
     larger->capacity = rounded;
-  } else if (!slot) {
-    larger = &no_memory;
+    release_slot(slot);
   } else {
-    return slot;
+    free(larger);
+    // What the system cannot note for the thread's end is not the heap's.
+    if (!slot) own_slot = &no_memory;
   }
-  if (pthread_setspecific(slot_key, larger) != 0) {
-    release_slot(larger);
-    return slot;
-  }
-  release_slot(slot);
-  return larger;
+  return own_slot;
 }
 
 void mla_shim_set_last_error(const char *message) {
   if (!message) message = "";
-  size_t length = strlen(message);
-  if (length == 0 && !own_slot()) return;
+  size_t length = strnlen(message, longest_message);
+  if (length == 0 && !own_slot) return;
   message_slot *slot = own_slot_for(length + 1);
-  if (!slot || slot->capacity == 0) return;
+  if (slot->capacity == 0) return;
   if (length >= slot->capacity) length = slot->capacity - 1;
   memmove(slot->text, message, length);
   slot->text[length] = '\0';
 }
 
-const char *mla_shim_last_error(void) {
-  const message_slot *slot = own_slot();
-  return slot ? slot->text : "";
-}
+const char *mla_shim_last_error(void) { return own_slot ? own_slot->text : ""; }
 
 void *mla_shim_set_aside_last_error(void) {
-  message_slot *slot = own_slot();
-  return slot && pthread_setspecific(slot_key, NULL) == 0 ? slot : NULL;
+  message_slot *slot = own_slot;
+  if (!slot || !set_own_slot(NULL)) own_slot = NULL;
+  return slot;
 }
 
 void mla_shim_put_back_last_error(void *set_aside) {
-  message_slot *slot = own_slot();
-  if (slot == set_aside || !have_key || pthread_setspecific(slot_key, set_aside) != 0) return;
+  message_slot *slot = own_slot;
+  if (slot == set_aside) return;
+  if (!set_own_slot(set_aside)) own_slot = set_aside;
   release_slot(slot);
 }

@@ -2,8 +2,8 @@
 #ifndef MLA_SHIMS_LAST_ERROR_H
 #define MLA_SHIMS_LAST_ERROR_H
 
-// Copies; NULL means "". `message` may be what the getter returned. Where memory
-// is short the message is cut, or replaced by one that says so.
+// Copies at most a mebibyte; NULL means "". `message` may be what the getter returned.
+// Where memory is short the message is cut, or replaced by one that says so.
 void mla_shim_set_last_error(const char *message);
 
 // Valid until the thread sets another or ends; never NULL.
