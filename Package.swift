@@ -37,6 +37,14 @@ let replaced = [
   "_ZN5swift14threading_impl9once_slowERNS0_6once_tEPFvPvES3_",
 ]
 
+// What the library and the Swift runtime in it allocate memory with, and what in it would
+// end the process where memory is short; see Sources/MLAAllocation.
+let wrappedAllocation = [
+  "malloc", "calloc", "realloc", "posix_memalign", "malloc_usable_size", "free", "_Znwm",
+  "_ZnwmSt11align_val_t", "_ZdlPv", "_ZdlPvm", "_ZdlPvmSt11align_val_t", "swift_beginAccess",
+  "swift_endAccess",
+]
+
 let package = Package(
   name: "MLAPrefill",
   products: [
@@ -53,13 +61,16 @@ let package = Package(
     // Hidden: the dynamic library exports what its own header declares only.
     .target(name: "MLAShims", cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
     .target(
+      name: "MLAAllocation", dependencies: ["MLAShims"],
+      cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
+    .target(
       name: "MLACore",
       dependencies: ["CMLAPrefill", "MLAKernelABI", "MLAShims"]
         + families.map { .init(stringLiteral: "MLAKernels\($0.name)") }
     ),
     .target(
       name: "MLAPrefill",
-      dependencies: ["CMLAPrefill", "MLACore"],
+      dependencies: ["CMLAPrefill", "MLAAllocation", "MLACore"],
       exclude: ["exports.map"],
       linkerSettings: [
         .unsafeFlags([
@@ -70,7 +81,7 @@ let package = Package(
           "-Xlinker", "--gc-sections",
           "-Xlinker", "-soname=libmlaprefill.so.1",
           "-Xlinker", "-z", "-Xlinker", "nodelete",
-        ] + replaced.flatMap { ["-Xlinker", "--wrap=\($0)"] })
+        ] + (replaced + wrappedAllocation).flatMap { ["-Xlinker", "--wrap=\($0)"] })
       ]
     ),
   ] + families.map(kernels) + testTargets() + x86TestTargets()

@@ -11,7 +11,7 @@ public func mla_backend_create(
   entry { () throws(MLAError) in
     guard let backend else { throw .null("backend") }
     let name = try readString(name, field: "name", maximumBytes: maximumNameBytes)
-    backend.pointee = retainedHandle(try BackendObject(name: name, config: config))
+    backend.pointee = try retainedHandle(BackendObject(name: name, config: config))
   }
 }
 
@@ -21,7 +21,7 @@ public func mla_backend_clone(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let clone else { throw .null("clone") }
-    clone.pointee = retainedHandle(try object(backend).clone())
+    clone.pointee = try retainedHandle(object(backend).clone())
   }
 }
 

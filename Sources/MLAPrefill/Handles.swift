@@ -2,8 +2,10 @@ import MLACore
 
 // What C holds of an object: an opaque pointer that owns one reference.
 
-func retainedHandle(_ object: some AnyObject) -> OpaquePointer {
-  OpaquePointer(Unmanaged.passRetained(object).toOpaque())
+/// - Throws: where memory was short while it was made.
+func retainedHandle(_ object: some AnyObject) throws(MLAError) -> OpaquePointer {
+  try Shortage.check()
+  return OpaquePointer(Unmanaged.passRetained(object).toOpaque())
 }
 
 /// - Parameter name: what the caller calls it, for messages.

@@ -10,9 +10,9 @@ public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla
 }
 
 @_cdecl("mla_cpu_summary") @implementation
-public func mla_cpu_summary() -> UnsafePointer<CChar>! {
-  Arithmetic.own { InternedStrings.pointer(to: Host.current.summary) }
-}
+public func mla_cpu_summary() -> UnsafePointer<CChar>! { cpuSummary }
+
+private nonisolated(unsafe) let cpuSummary = copyCString(Host.current.summary)
 
 @_cdecl("mla_isa_name") @implementation
 public func mla_isa_name(_ isa: Int32) -> UnsafePointer<CChar>! {

@@ -36,7 +36,9 @@ public func mla_backend_path(
   entry { () throws(MLAError) in
     guard let class_path else { throw .null("class_path") }
     let path = try Registry.shared.member(memberName(name)).classPath()
-    class_path.pointee = path.map(InternedStrings.pointer(to:))
+    class_path.pointee = try path.map { path throws(MLAError) in
+      try InternedStrings.pointer(to: path)
+    }
   }
 }
 

@@ -9,7 +9,7 @@ public func mla_select_backend(
   entry { () throws(MLAError) in
     guard let name else { throw .null("name") }
     let chosen = try Selector.current().select(SelectorConfig(config))
-    name.pointee = InternedStrings.pointer(to: chosen)
+    name.pointee = try InternedStrings.pointer(to: chosen)
   }
 }
 
@@ -34,7 +34,7 @@ public func mla_backend_list_create(
   entry { () throws(MLAError) in
     guard let list else { throw .null("list") }
     let checked = config == nil ? nil : try SelectorConfig(config)
-    list.pointee = retainedHandle(BackendList(Selector.current(), checked))
+    list.pointee = try retainedHandle(BackendList(Selector.current(), checked))
   }
 }
 

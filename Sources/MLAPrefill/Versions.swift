@@ -5,11 +5,10 @@ import MLACore
 public func mla_abi_version() -> UInt32 { UInt32(MLA_ABI_VERSION) }
 
 @_cdecl("mla_version") @implementation
-public func mla_version() -> UnsafePointer<CChar>! {
-  Arithmetic.own {
-    InternedStrings.pointer(to: "\(MLA_VERSION_MAJOR).\(MLA_VERSION_MINOR).\(MLA_VERSION_PATCH)")
-  }
-}
+public func mla_version() -> UnsafePointer<CChar>! { version }
+
+private nonisolated(unsafe) let version = copyCString(
+  "\(MLA_VERSION_MAJOR).\(MLA_VERSION_MINOR).\(MLA_VERSION_PATCH)")
 
 @_cdecl("mla_status_name") @implementation
 public func mla_status_name(_ status: mla_status) -> UnsafePointer<CChar>! {

@@ -56,7 +56,7 @@ final class RegistryConcurrencyTests: XCTestCase {
     let found = (0..<4).map { _ in PointerBox() }
     onThreads(4) { thread in
       for text in 0..<100 {
-        found[thread].pointers.append(InternedStrings.pointer(to: "concurrent.\(text)"))
+        found[thread].pointers.append(try! InternedStrings.pointer(to: "concurrent.\(text)"))
       }
     }
     for box in found { XCTAssertEqual(box.pointers, found[0].pointers) }

@@ -37,10 +37,13 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch
   {
+    // Nothing may fail once the other side has the new batch.
+    let batch = PreparedBatch(metadata)
+    try Shortage.check()
     if let prepare = vtable.prepare_metadata {
       try Self.check(name, "prepare_metadata") { prepare(vtable.context, instance, raw) }
     }
-    return PreparedBatch(metadata)
+    return batch
   }
 
   func runPrefillNewTokens(

@@ -6,7 +6,9 @@ protocol MLAPrefillBackend: AnyObject, Sendable {
   /// An object of the same configuration, without metadata.
   func clone() throws(MLAError) -> any MLAPrefillBackend
 
-  /// Takes in a batch; what it returns is handed back in every run of it.
+  /// Takes in a batch; what it returns is kept, and handed back in every run of it.
+  ///
+  /// - Throws: also where memory was short: the batch before stays in place.
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch
 

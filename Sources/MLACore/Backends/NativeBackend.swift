@@ -35,6 +35,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     try contract.check(metadata)
     let batch = PreparedBatch(metadata)
     if contract.plansAhead { _ = plans(of: batch) }
+    try Shortage.check()
     return batch
   }
 

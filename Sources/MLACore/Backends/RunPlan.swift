@@ -41,6 +41,7 @@ final class RunPlans: Sendable {
     if let plan = made.withLock({ $0[place] }), plan.mostThreads == threads { return plan }
     // Runs that make the same plan at the same time waste one, and do not wait.
     let plan = make(threads)
+    if Shortage.isPresent { return plan }
     let displaced = made.withLock { made in
       let displaced = made[place]
       made[place] = plan

@@ -1,5 +1,6 @@
 import Glibc
 import MLAKernelABI
+import MLAShims
 
 /// kv_b_proj in a projection kernel's own layout: for each head the weights of
 /// its keys, then those of its values; where requests may be worked on in latent
@@ -26,8 +27,7 @@ final class LayerWeights: @unchecked Sendable {
       queriesOffset
       + (forQueries ? Int(kernel.packed_weights_bytes(rank, nope)) : 0)
     let (bytes, overflows) = headBytes.multipliedReportingOverflow(by: dims.numHeads)
-    var memory: UnsafeMutableRawPointer?
-    guard !overflows, posix_memalign(&memory, 4096, bytes) == 0, let memory else {
+    guard !overflows, let memory = mla_shim_try_allocate(4096, bytes) else {
       throw .outOfMemory("packed kv_b_proj", bytes: overflows ? .max : bytes)
     }
     start = memory

@@ -56,6 +56,7 @@ final class RegisteredLayer: Sendable {
       object = kept
     } else {
       object = try BackendObject(name: name, config: config.attention, .registered(backend))
+      try Shortage.check()
     }
     defer { idle.withLock { $0.append(object) } }
     return try body(object)

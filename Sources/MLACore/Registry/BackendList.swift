@@ -12,8 +12,8 @@ public final class BackendList: @unchecked Sendable {
   private let strings = CStringTable()
 
   /// - Parameter config: nil judges nothing and runs no foreign code.
-  public init(_ selector: Selector, _ config: SelectorConfig?) {
-    for member in selector.registry.snapshot() { rows.append(row(member, selector, config)) }
+  public init(_ selector: Selector, _ config: SelectorConfig?) throws(MLAError) {
+    for member in selector.registry.snapshot() { rows.append(try row(member, selector, config)) }
   }
 
   public var count: Int { rows.count }
@@ -29,21 +29,27 @@ public final class BackendList: @unchecked Sendable {
     return reasons[try checked(reason, field: "reason", count: reasons.count)]
   }
 
-  private func row(_ listed: Member, _ selector: Selector, _ config: SelectorConfig?) -> Row {
+  private func row(_ listed: Member, _ selector: Selector, _ config: SelectorConfig?)
+    throws(MLAError) -> Row
+  {
     let member = listed.resolved(ignoringOverride: config?.ignoresOverrides ?? false)
     let reasons = config.map { selector.reasonsOrError(member, $0) }
     var info = mla_backend_info()
     info.is_valid = reasons?.isEmpty == true ? 1 : 0
-    info.name = strings.pointer(to: member.name)
-    info.backend_name = strings.pointer(to: member.backendName)
+    info.name = try strings.pointer(to: member.name)
+    info.backend_name = try strings.pointer(to: member.backendName)
     // A member without a class has none to show; its reasons say so.
-    if let path = try? member.classPath() { info.class_path = strings.pointer(to: path) }
-    info.reasons = strings.pointer(to: (reasons ?? []).joined(separator: "; "))
+    if let path = try? member.classPath() { info.class_path = try strings.pointer(to: path) }
+    info.reasons = try strings.pointer(to: (reasons ?? []).joined(separator: "; "))
     info.num_reasons = Int32(clamping: reasons?.count ?? 0)
     info.is_overridden = listed.isOverridden ? 1 : 0
     info.is_dynamic = member.isDynamic ? 1 : 0
     info.is_runnable = (try? member.implementation()) == nil ? 0 : 1
-    return Row(info: info, reasons: (reasons ?? []).map { strings.pointer(to: $0) })
+    return Row(
+      info: info,
+      reasons: try (reasons ?? []).map { reason throws(MLAError) in
+        try strings.pointer(to: reason)
+      })
   }
 
   private func checked(_ index: Int32, field: String, count: Int) throws(MLAError) -> Int {

@@ -11,14 +11,20 @@ public final class RegisteredBackend: @unchecked Sendable {
   public let vtable: mla_backend_vtable
   /// What the backend calls itself, if it says so.
   public let backendName: String?
+  private var ownsContext = false
 
-  /// Takes over the context.
-  init(adopting checked: CheckedVTable) {
+  init(_ checked: CheckedVTable) {
     vtable = checked.vtable
     backendName = checked.backendName
   }
 
-  deinit { Arithmetic.callers { vtable.destroy_context?(vtable.context) } }
+  /// Takes over the context, when nothing can fail any more. Before anybody else
+  /// knows the object.
+  func adoptContext() { ownsContext = true }
+
+  deinit {
+    if ownsContext { Arithmetic.callers { vtable.destroy_context?(vtable.context) } }
+  }
 }
 
 /// A vtable that has been checked and copied, but whose context is still the

@@ -5,9 +5,9 @@ public struct Registration: Sendable {
   public let classPath: String?
   public let backend: RegisteredBackend?
 
-  init(adopting request: RegistrationRequest) {
+  init(_ request: RegistrationRequest) {
     classPath = request.classPath
-    backend = request.vtable.map { RegisteredBackend(adopting: $0) }
+    backend = request.vtable.map { RegisteredBackend($0) }
   }
 }
 

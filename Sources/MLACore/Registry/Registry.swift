@@ -2,13 +2,16 @@ import CMLAPrefill
 
 /// Which backends exist and what overrides them. Any thread, any time.
 ///
-/// What a change displaces is handed out of the lock before it is let go:
+/// A change makes a list of its own, and the one before is let go out of the lock:
 /// with it may go a context, whose destructor is foreign code.
 public final class Registry: Sendable {
   /// The process has one; tests make their own.
   public static let shared = Registry()
 
   private let members: Guarded<[Member]>
+
+  /// Far above any engine's; keeps what grows with it small.
+  public static let maximumDynamicMembers = 1024
 
   public init() {
     members = Guarded(
@@ -32,7 +35,8 @@ public final class Registry: Sendable {
 
   /// Adds a dynamic member. The context is adopted only if this succeeds.
   public func register(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
-    try members.withLock { members throws(MLAError) in
+    let registration = Registration(request)
+    try change(adopting: registration) { members throws(MLAError) in
       guard !members.contains(where: { $0.name == name }) else {
         let path = request.classPath ?? "your.module.YourClass"
         throw MLAError(
@@ -44,7 +48,11 @@ public final class Registry: Sendable {
         throw MLAError(
           MLA_ERROR_INVALID_ARGUMENT, "Invalid or reserved backend name: \(name)")
       }
-      members.append(Member(name: name, base: .dynamic(Registration(adopting: request))))
+      guard members.count(where: \.isDynamic) < Self.maximumDynamicMembers else {
+        throw .invalid(
+          "name", name, "no more than \(Self.maximumDynamicMembers) members can be added")
+      }
+      members.append(Member(name: name, base: .dynamic(registration)))
     }
     Log.info("Registered new MLA prefill backend: \(name) -> \(request.classPath ?? "a vtable")")
   }
@@ -55,35 +63,44 @@ public final class Registry: Sendable {
     guard request.vtable != nil || request.classPath?.isEmpty == false else {
       throw .invalid("registration.class_path", "\"\"", "must not be empty without a vtable")
     }
-    let displaced = try members.withLock { members throws(MLAError) -> Registration? in
-      let index = try Self.index(of: name, in: members)
-      let displaced = members[index].override
-      members[index].override = Registration(adopting: request)
-      return displaced
+    let registration = Registration(request)
+    try change(adopting: registration) { members throws(MLAError) in
+      members[try Self.index(of: name, in: members)].override = registration
     }
-    _ = consume displaced
   }
 
   public func clearOverride(_ name: String) throws(MLAError) {
-    let displaced = try members.withLock { members throws(MLAError) -> Registration? in
-      let index = try Self.index(of: name, in: members)
-      let displaced = members[index].override
-      members[index].override = nil
-      return displaced
+    try change { members throws(MLAError) in
+      members[try Self.index(of: name, in: members)].override = nil
     }
-    _ = consume displaced
   }
 
   /// Removes a dynamic member and its override.
   public func remove(_ name: String) throws(MLAError) {
-    let removed = try members.withLock { members throws(MLAError) -> Member in
+    try change { members throws(MLAError) in
       let index = try Self.index(of: name, in: members)
       guard members[index].isDynamic else {
         throw .invalid("name", name, "only members added by mla_register_backend can be removed")
       }
-      return members.remove(at: index)
+      members.remove(at: index)
     }
-    _ = consume removed
+  }
+
+  /// All of a change or, where it throws or memory is short, nothing of it. What it
+  /// displaces goes after the lock.
+  private func change(
+    adopting registration: Registration? = nil,
+    _ body: (inout [Member]) throws(MLAError) -> Void
+  ) throws(MLAError) {
+    let displaced = try members.withLock { members throws(MLAError) in
+      var changed = members
+      try body(&changed)
+      try Shortage.check()
+      registration?.backend?.adoptContext()
+      swap(&members, &changed)
+      return changed
+    }
+    _ = consume displaced
   }
 
   private static func index(of name: String, in members: [Member]) throws(MLAError) -> Int {

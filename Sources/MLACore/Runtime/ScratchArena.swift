@@ -1,4 +1,5 @@
 import Glibc
+import MLAShims
 
 /// Memory that runs use and give back. What is given back is kept for the next
 /// run, up to a bound: fresh memory costs a page fault every 4 KiB.
@@ -95,10 +96,8 @@ public enum ScratchArena {
     // The system may promise more than there is, and kill who comes to use it.
     guard bytes <= machineBytes else { return nil }
     let isLarge = bytes >= 4 * hugePageBytes
-    var base: UnsafeMutableRawPointer?
-    guard posix_memalign(&base, isLarge ? hugePageBytes : pageBytes, bytes) == 0, let base else {
-      return nil
-    }
+    let alignment = isLarge ? hugePageBytes : pageBytes
+    guard let base = mla_shim_try_allocate(alignment, bytes) else { return nil }
     if isLarge { madvise(base, bytes, MADV_HUGEPAGE) }
     return Block(base: base, bytes: bytes)
   }

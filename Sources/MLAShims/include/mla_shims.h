@@ -11,6 +11,7 @@
 #include "mla_shims_arithmetic.h"
 #include "mla_shims_last_error.h"
 #include "mla_shims_lock.h"
+#include "mla_shims_memory.h"
 #include "mla_shims_system.h"
 #include "mla_shims_vector.h"
 
