@@ -1,0 +1,132 @@
+// The whole layer.
+//
+// SPDX-License-Identifier: Apache-2.0
+#include "call.hpp"
+
+namespace allocation {
+namespace {
+
+constexpr std::int64_t tokens = 70, blocks = 60, block_size = 16, table_width = 30, slot_bytes = 656;
+const std::int32_t query_start_loc[] = {0, 64, 70}, context_lens[] = {90, 400};
+
+/// A kind of layer: what its cache holds and how it works.
+struct Kind {
+  const char* name;
+  std::int32_t cache_dtype, cache_format, algorithm;
+  const char* backend;
+  bool quantized_weights;
+};
+
+struct Layer {
+  explicit Layer(const Kind& of_kind)
+      : kind(of_kind),
+        model{2, 64, 64, 64, 512},
+        weights(kind.quantized_weights ? MLA_DTYPE_FLOAT8_E4M3FN : MLA_DTYPE_BFLOAT16,
+                {model.heads * (model.nope + model.v), model.rank}),
+        scales(MLA_DTYPE_FLOAT32, {2, 4}),
+        q(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.qk()}),
+        latents(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
+        k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
+        cache(kind.cache_dtype, {blocks, block_size, slot_width()}),
+        out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
+        lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}) {
+    std::mt19937 random(1);
+    for (test::Array* input : {&weights, &q, &latents, &k_pe}) input->fill(random, 0.2);
+    scales.each([&](std::int64_t i, std::int64_t j, std::int64_t) { scales.set(i, j, 0, 0.5); });
+    std::memset(cache.view().data, 0, cache.bytes().size());
+    for (std::int32_t i = 0; i < 2 * table_width; ++i) block_table.push_back(i * 7 % blocks);
+    for (std::int64_t i = 0; i < tokens; ++i) slots.push_back(i % 5 == 4 ? -1 : i * 11 % 64);
+    describe();
+    mla::check(mla_layer_create(&config, &layer));
+    mla::check(mla_concat_and_cache_mla(&concat));
+  }
+  Layer(const Layer&) = delete;
+  ~Layer() { mla_layer_destroy(layer); }
+
+  bool is_plain() const { return kind.cache_format == MLA_CACHE_FORMAT_PLAIN; }
+  std::int64_t slot_width() const { return is_plain() ? model.rank + model.rope : slot_bytes; }
+
+  void describe() {
+    const float scale = is_plain() && kind.cache_dtype == MLA_DTYPE_FLOAT8_E4M3FN ? 0.5F : 0.0F;
+    config.num_heads = model.heads;
+    config.scale = 0.1;
+    config.kv_lora_rank = model.rank;
+    config.qk_nope_head_dim = model.nope;
+    config.qk_rope_head_dim = model.rope;
+    config.v_head_dim = model.v;
+    config.dtype = MLA_DTYPE_BFLOAT16;
+    config.backend = kind.backend;
+    config.kv_b_proj = &weights.view();
+    if (kind.quantized_weights) config.weight_scales = &scales.view();
+    config.cache_dtype = kind.cache_dtype;
+    config.cache_scale = scale;
+    config.cache_format = kind.cache_format;
+    config.algorithm = kind.algorithm;
+    forward.num_requests = 2;
+    forward.query_start_loc = query_start_loc;
+    forward.context_lens = context_lens;
+    forward.q = &q.view();
+    forward.kv_c_normed = concat.kv_c_normed = &latents.view();
+    forward.k_pe = concat.k_pe = &k_pe.view();
+    forward.kv_cache = concat.kv_cache = &cache.view();
+    forward.block_table = block_table.data();
+    forward.block_table_stride = forward.max_blocks = table_width;
+    forward.out = &out.view();
+    forward.lse = &lse.view();
+    concat.slot_mapping = slots.data();
+    concat.num_slots = tokens;
+    concat.cache_scale = scale;
+    concat.cache_format = kind.cache_format;
+  }
+
+  Kind kind;
+  test::Model model;
+  test::Array weights, scales, q, latents, k_pe, cache, out, lse;
+  test::Offsets block_table;
+  std::vector<std::int64_t> slots;
+  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
+  mla_layer_forward_args forward = MLA_LAYER_FORWARD_ARGS_INIT;
+  mla_concat_and_cache_args concat = MLA_CONCAT_AND_CACHE_ARGS_INIT;
+  mla_layer *layer = nullptr, *made = nullptr;
+  std::int64_t bytes = 0;
+};
+
+}  // namespace
+
+std::vector<Call> layer_calls() {
+  const Kind kinds[] = {
+      {"plain", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_UP_PROJECTED,
+       "CPU", false},
+      {"fp8", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_ABSORBED,
+       "FLASHINFER", true},
+      {"fp8_ds_mla", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_FP8_DS_MLA,
+       MLA_LAYER_ALGORITHM_AUTO, nullptr, false},
+      {"registered", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
+       "CUSTOM", false}};
+  std::vector<Call> calls;
+  for (const Kind& kind : kinds) {
+    auto& layer = kept<Layer>(kind);
+    auto add = [&](const char* function, std::function<mla_status()> call,
+                   std::vector<Output> outputs) {
+      Call made;
+      made.name = std::string(kind.name) + " " + function;
+      made.call = std::move(call);
+      made.outputs = std::move(outputs);
+      calls.push_back(made);
+    };
+    add("mla_layer_create", [&] { return mla_layer_create(&layer.config, &layer.made); },
+        {handle_of(layer.made)});
+    calls.back().undo = [&] { mla_layer_destroy(layer.made); };
+    add("mla_layer_workspace_size",
+        [&] { return mla_layer_workspace_size(layer.layer, &layer.forward, &layer.bytes); },
+        {value_of(layer.bytes)});
+    add("mla_layer_forward", [&] { return mla_layer_forward(layer.layer, &layer.forward); },
+        {elements_of(layer.out), elements_of(layer.lse)});
+    // Last: it leaves the cache poisoned.
+    add("mla_concat_and_cache_mla", [&] { return mla_concat_and_cache_mla(&layer.concat); },
+        {elements_of(layer.cache)});
+  }
+  return calls;
+}
+
+}  // namespace allocation

@@ -1,0 +1,214 @@
+// Memory that cannot be had: each allocation of each call fails in turn, alone and with
+// all after it. No call ends the process; one that fails has written nothing and kept
+// nothing, and the next is served.
+//
+//   allocation_failures [NAME]
+//
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "allocation/call.hpp"
+#include "failing_allocations.hpp"
+
+namespace {
+
+using allocation::Call;
+
+/// Calls with all the memory that there is; what it wrote.
+std::vector<std::uint8_t> succeed(const Call& call) {
+  call.poison();
+  const mla_status status = call.call();
+  EXPECT(status == call.status, "with memory: %s, %s", mla_status_name(status),
+         mla_last_error_message());
+  CHECK(call.holds(status));
+  std::vector<std::uint8_t> written = call.written();
+  if (status == MLA_OK) call.undo();
+  return written;
+}
+
+void fail_one(const Call& call, long nth, bool onwards, const std::vector<std::uint8_t>& expected) {
+  call.poison();
+  failing::start(nth, onwards);
+  const mla_status status = call.call();
+  failing::stop();
+  const bool is_short = status == MLA_ERROR_OUT_OF_MEMORY;
+  EXPECT(is_short || status == call.status, "allocation %ld: %s, %s", nth,
+         mla_status_name(status), mla_last_error_message());
+  EXPECT(status == MLA_OK ? call.written() == expected : call.is_untouched(),
+         "allocation %ld: %s, outputs are wrong", nth, mla_status_name(status));
+  EXPECT(call.holds(status), "allocation %ld: %s, not as it was", nth, mla_status_name(status));
+  EXPECT(!is_short || mla_last_error_message()[0] != 0, "allocation %ld: no message", nth);
+  if (status == MLA_OK) call.undo();
+}
+
+/// Fails each allocation of a call in turn.
+void fail_each(const Call& call) {
+  const std::vector<std::uint8_t> expected = succeed(call);
+  fail_one(call, 1, true, expected);
+  CHECK(succeed(call) == expected);
+  const long blocks = failing::live_blocks();
+  call.poison();
+  failing::start(0, false);
+  const mla_status status = call.call();
+  const long allocations = failing::stop();
+  if (status == MLA_OK) call.undo();
+  for (long nth = 1; nth <= allocations; ++nth) {
+    for (const bool onwards : {false, true}) {
+      fail_one(call, nth, onwards, expected);
+      CHECK(succeed(call) == expected);
+    }
+  }
+  EXPECT(failing::live_blocks() <= blocks, "%ld blocks are left", failing::live_blocks() - blocks);
+}
+
+/// Were a piece of what the library has in store for such calls lost in each, there
+/// would soon be nothing left.
+void fail_for_long(const Call& call, int rounds) {
+  const std::vector<std::uint8_t> expected = succeed(call);
+  for (int i = 0; i < rounds; ++i) fail_one(call, 1 + i % 3, true, expected);
+  CHECK(succeed(call) == expected);
+}
+
+/// Runs `body` in a child process.
+template <class Body>
+void in_child(Body body) {
+  const pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    alarm(60);
+    try {
+      body();
+    } catch (const std::exception& failure) {
+      std::fprintf(stderr, "%s\n", failure.what());
+      _exit(1);
+    }
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with %d", status);
+}
+
+/// The calls that a process may begin with, one after the other; how many succeeded.
+int use_first(test::Attention& tokens, const mla_selector_config& wanted) {
+  const mla_backend_config config = tokens.model.config();
+  mla_cpu_info info = MLA_CPU_INFO_INIT;
+  mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
+  mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
+  mla_backend_list* list = nullptr;
+  mla_backend* backend = nullptr;
+  const char* name = nullptr;
+  metadata.num_requests = static_cast<std::int32_t>(tokens.q_loc.size() - 1);
+  metadata.query_start_loc = tokens.q_loc.data();
+  args.q = &tokens.q.view();
+  args.k = &tokens.k.view();
+  args.v = &tokens.v.view();
+  args.out = &tokens.out.view();
+  args.lse = &tokens.lse.view();
+  int succeeded = 0;
+  const auto note = [&](mla_status status) {
+    EXPECT(status == MLA_OK || status == MLA_ERROR_OUT_OF_MEMORY, "%s: %s",
+           mla_status_name(status), mla_last_error_message());
+    succeeded += status == MLA_OK;
+    return status == MLA_OK;
+  };
+  note(mla_get_cpu_info(&info));
+  note(mla_set_num_threads(4));
+  note(mla_select_backend(&wanted, &name));
+  note(mla_backend_list_create(&wanted, &list));
+  mla_backend_list_destroy(list);
+  if (note(mla_backend_create("FLASHINFER", &config, &backend)) &&
+      note(mla_prepare_metadata(backend, &metadata))) {
+    note(mla_run_prefill_new_tokens(backend, &args));
+  }
+  mla_backend_destroy(backend);
+  return succeeded;
+}
+
+/// In fresh processes: nothing of the library, the Swift runtime or the pool of threads
+/// has been made.
+void first_use() {
+  const test::Model model{3, 64, 32, 64, 64};
+  auto tokens = test::Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {90, 1, 60}, 1);
+  const mla_selector_config wanted = model.selector();
+  int in_pipe[2];
+  CHECK(pipe(in_pipe) == 0);
+  in_child([&] {
+    failing::start(0, false);
+    use_first(tokens, wanted);
+    const long allocations = failing::stop();
+    CHECK(write(in_pipe[1], &allocations, sizeof(allocations)) == sizeof(allocations));
+  });
+  long allocations = 0;
+  CHECK(read(in_pipe[0], &allocations, sizeof(allocations)) == sizeof(allocations));
+  CHECK(allocations > 100);
+#if defined(__SANITIZE_ADDRESS__)
+  const long step = 7;
+#else
+  const long step = 1;
+#endif
+  for (const bool onwards : {false, true}) {
+    for (long nth = 1; nth <= allocations; nth += step) {
+      in_child([&] {
+        failing::start(nth, onwards);
+        use_first(tokens, wanted);
+        failing::stop();
+        CHECK(use_first(tokens, wanted) == 7);
+        test::expect_close(tokens, test::reference_of(tokens), "after the failure");
+      });
+    }
+  }
+}
+
+/// A forked child makes threads of its own.
+void threads_that_are_made(const Call& run) {
+  const std::vector<std::uint8_t> expected = succeed(run);
+  for (long nth = 1; nth <= 40; ++nth) {
+    for (const bool onwards : {false, true}) {
+      in_child([&] {
+        fail_one(run, nth, onwards, expected);
+        CHECK(succeed(run) == expected);
+      });
+    }
+  }
+}
+
+const Call& find(const std::vector<Call>& calls, const std::string& name) {
+  for (const Call& call : calls) {
+    if (call.name == name) return call;
+  }
+  test::fail("no call %s", name.c_str());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Before the library is used here.
+  int failures = test::run(argc, argv, {{"allocation failures: first use", first_use}});
+  std::vector<test::Case> cases;
+  const auto add = [&](const std::vector<Call>& calls, int rounds) {
+    for (const Call& call : calls) {
+      const std::string name = "allocation failures: " + call.name;
+      cases.push_back({name, [call] { fail_each(call); }});
+      cases.push_back({name + ", for long", [call, rounds] { fail_for_long(call, rounds); }});
+    }
+  };
+  add(allocation::host_calls(), 3000);
+  add(allocation::registry_calls(), 3000);
+  add(allocation::selector_calls(), 3000);
+  failures += test::run(argc, argv, cases);
+  static allocation::Delegate delegate;
+  mla::check(mla_override_backend("CUSTOM", &delegate.registration));
+  for (const std::int32_t threads : {1, 4}) {
+    mla::check(mla_set_num_threads(threads));
+    cases.clear();
+    const std::vector<Call> backends = allocation::backend_calls();
+    add(backends, 300);
+    add(allocation::layer_calls(), 300);
+    const Call& run = find(backends, "CPU mla_run_prefill_new_tokens");
+    cases.push_back({"allocation failures: threads that are made", [&] { threads_that_are_made(run); }});
+    failures += test::run(argc, argv, cases);
+  }
+  return failures == 0 ? 0 : 1;
+}
