@@ -116,15 +116,32 @@ def test_empty_batch():
     assert out.shape == (0, 2, 16) and lse.shape == (2, 0)
 
 
-def test_unknown_keywords_of_other_versions():
+#: Options of other libraries and slips of the pen: ignored, they would change nothing.
+UNKNOWN = {
+    "causal": False,
+    "softmax_scale": 5.0,
+    "window_size": (1, 0),
+    "sliding_window": 4,
+    "logits_soft_cap": 30.0,
+    "sinks": None,
+    "ouput": None,
+    "num_kv_head": 1,
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_keywords_are_refused(name):
     problem = Problem([3])
-    backend = type(backend_for(problem))(**problem.arguments, vllm_config=None, layer_name="x")
-    backend.prepare_metadata(PrefillMetadata(query_start_loc=[0, 3]))
-    problem.check(
-        backend.run_prefill_new_tokens(
-            q=problem.q, k=problem.k, v=problem.v, return_softmax_lse=False, later=1
-        )
-    )
+    backend, unknown = backend_for(problem), {name: UNKNOWN[name]}
+    chunk = ContextChunk(query_start_loc=problem.queries, cu_seq_lens=problem.keys)
+    tensors = {"q": problem.q, "k": problem.k, "v": problem.v}
+    for call in (
+        lambda: type(backend)(**problem.arguments, **unknown),
+        lambda: backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, **unknown),
+        lambda: backend.run_prefill_context_chunk(chunk, **tensors, **unknown),
+    ):
+        with pytest.raises(TypeError, match=rf"'{name}'"):
+            call()
 
 
 def test_clone_has_no_metadata():

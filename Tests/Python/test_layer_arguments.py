@@ -78,7 +78,7 @@ def test_read_only_and_overlapping_out_are_named():
         (np.zeros((1, 3), np.int32), ValueError),
         ([[0, 1, 2]], ValueError),
         ([[0, 1, 2], [1 << 40]], ValueError),
-        (np.array([[0, 1, 2], [0, 1, 1 << 40]]), ValueError),
+        (np.array([[0, 1, 1 << 40], [2, 0, 0]]), ValueError),
         # Blocks that are needed.
         ([[0, 1], [2]], ValueError),
         ([[0, 1, 2], []], ValueError),

@@ -101,6 +101,21 @@ def test_views_as_an_engine_has_them():
     assert (rows[:7] == 7).all()
 
 
+def test_results_are_where_q_is():
+    """Whatever torch's default device and type are."""
+    problem = LayerProblem([7, 3], [12, 0])
+    arguments, layer = arguments_of(problem), layer_for(problem)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            out = layer.forward(**arguments)
+            quantized = layer.forward(**arguments, output_scale=torch.tensor(0.5, device="cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    problem.check(out.numpy())
+    assert out.dtype == torch.float32 and quantized.device.type == "cpu"
+
+
 def test_a_gradient_is_named():
     problem = LayerProblem([3], [0])
     weights = tensor(problem.kv_b_proj).requires_grad_()

@@ -15,6 +15,7 @@ from mla_prefill import (
     _core,
     backends,
     register_mla_prefill_backend,
+    remove_mla_prefill_backend,
 )
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 from mla_prefill.flash_attn import FlashAttnPrefillBackend
@@ -127,6 +128,63 @@ def test_members_that_others_register_and_remove():
     assert "ELSEWHERE" not in MLAPrefillBackendEnum.__members__
     assert not hasattr(MLAPrefillBackendEnum, "ELSEWHERE")
     MLAPrefillBackendEnum.register("ELSEWHERE", PATH)
+
+
+def test_removed_names_are_free_again():
+    for value in (PATH, "other.Class", PATH):
+        member = MLAPrefillBackendEnum.register("AGAIN", value)
+        assert MLAPrefillBackendEnum["AGAIN"] is member and member.value == value
+        assert [member.name for member in MLAPrefillBackendEnum][8:] == ["AGAIN"]
+        remove_mla_prefill_backend(member if value == PATH else "AGAIN")
+        # Not looked at in between.
+    assert "AGAIN" not in MLAPrefillBackendEnum.__members__ and len(MLAPrefillBackendEnum) == 8
+
+
+def test_what_cannot_be_removed():
+    with pytest.raises(ValueError, match="CPU"):
+        remove_mla_prefill_backend(MLAPrefillBackendEnum.CPU)
+    with pytest.raises(ValueError, match="GONE"):
+        remove_mla_prefill_backend("GONE")
+
+
+def test_removed_class_serves_its_objects():
+    @register_mla_prefill_backend("SHORT")
+    class Short(CPUSDPAMLAPrefillBackend):
+        pass
+
+    backend = MLAPrefillBackendEnum.SHORT.get_class()(**Problem([3]).arguments)
+    remove_mla_prefill_backend("SHORT")
+    with pytest.raises(ValueError, match="Unknown MLA prefill backend: 'SHORT'"):
+        MLAPrefillBackendEnum["SHORT"]
+    backend.prepare_metadata(PrefillMetadata(query_start_loc=[0, 3]))
+    problem = Problem([3])
+    problem.check(backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, False))
+
+
+@pytest.mark.parametrize("text", ["N\0L", "CPU\0", "\0", "\ud800"])
+def test_names_that_c_would_cut(text):
+    members = MLAPrefillBackendEnum
+    for call in (
+        lambda: register_mla_prefill_backend(text, PATH),
+        lambda: register_mla_prefill_backend("MINE", text),
+        lambda: members.register(text, PATH),
+        lambda: members.register("MINE", text),
+        lambda: members[text],
+        lambda: remove_mla_prefill_backend(text),
+        lambda: mla_prefill.get_mla_prefill_backend(mla_prefill.MLAPrefillConfig(backend=text)),
+        lambda: _core.Backend(text, **Problem([3]).arguments, ignore_override=False),
+    ):
+        with pytest.raises(ValueError, match="NUL inside|UTF-8 lacks"):
+            call()
+    assert len(members) == 8
+    # What a class calls itself stays in its own language.
+    with pytest.raises(ValueError, match="backend_name"):
+
+        @register_mla_prefill_backend(members.CUSTOM)
+        class Named(Plain):
+            @staticmethod
+            def get_name():
+                return text
 
 
 def test_override_that_derives_from_what_it_overrides():

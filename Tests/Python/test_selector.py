@@ -70,6 +70,15 @@ def test_explicit(choice, monkeypatch):
     assert get_mla_prefill_backend(MLAPrefillConfig(backend="auto")) is AUTOMATIC
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["FLASH_ATTN", "NO", "", MLAPrefillBackendEnum.FLASHINFER, {"backend": "FLASHINFER"}, 3, []],
+)
+def test_what_is_no_configuration(wrong):
+    with pytest.raises(TypeError, match="^vllm_config: must be an MLAPrefillConfig"):
+        get_mla_prefill_backend(wrong)
+
+
 def test_explicit_that_does_not_fit():
     with pytest.raises(
         ValueError,

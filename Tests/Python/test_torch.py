@@ -125,6 +125,43 @@ def test_wrong_tensors_are_named(name, change, error):
         backend_for(problem).run_prefill_new_tokens(**tensors, return_softmax_lse=True)
 
 
+@pytest.mark.parametrize("with_out", [False, True])
+def test_results_are_where_q_is(with_out):
+    """Whatever torch's default device and type are."""
+    problem = Problem([7, 3], context=[5, 6])
+    q, k, v = tensors_of(problem)
+    new = Problem([7, 3])
+    new_tensors = tensors_of(new)
+    optional = {"out": torch.empty(10, 2, 16)} if with_out else {}
+    chunk = ContextChunk(query_start_loc=problem.queries, cu_seq_lens=problem.keys)
+    backend = backend_for(problem)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            part = backend.run_prefill_context_chunk(chunk, q, k, v, **optional)
+            problem.check(*(tensor.numpy().copy() for tensor in part))
+            out, lse = backend.run_prefill_new_tokens(*new_tensors, True, **optional)
+            quantized = backend.run_prefill_new_tokens(*new_tensors, False, output_scale=0.5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    new.check(out.numpy(), lse.numpy())
+    assert out.dtype == lse.dtype == torch.float32 and quantized.device.type == "cpu"
+
+
+def test_python_backends_have_offsets_on_the_cpu():
+    register_mla_prefill_backend("MEAN")(Mean)
+    backend = _core.Backend("MEAN", **Problem([6]).arguments, ignore_override=False)
+    q, k, v = tensors_of(Problem([6]))
+    out, lse = torch.empty(6, 2, 16), torch.empty(2, 6)
+    with torch.device("meta"):
+        backend.prepare_metadata([0, 6], [(0, [0, 6], [0, 6])])
+        metadata = Mean.prepared
+    assert metadata.query_start_loc.tolist() == [0, 6]
+    (chunk,) = metadata.chunked_context.chunks
+    assert chunk.cu_seq_lens.tolist() == [0, 6] and chunk.seq_lens.tolist() == [6]
+    backend.run_prefill_new_tokens(q, k, v, out, lse, None)
+
+
 def test_types_of_torch():
     backend = CPUSDPAMLAPrefillBackend
     assert all(kind in backend.supported_dtypes for kind in TYPES.values())
@@ -184,6 +221,10 @@ class Mean(MLAPrefillBackend):
 
     def supports_out(self):
         return True
+
+    def prepare_metadata(self, prefill_metadata):
+        super().prepare_metadata(prefill_metadata)
+        type(self).prepared = prefill_metadata
 
     def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, out=None, output_scale=None):
         self.seen.append((type(q), q.dtype, type(self._prefill_metadata.query_start_loc)))

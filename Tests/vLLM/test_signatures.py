@@ -69,7 +69,7 @@ def close(ours, reference):
     torch.testing.assert_close(ours.float(), reference.float(), atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("extra", [{}, {"out": None, "output_scale": None}, {"layer_name": "x"}])
+@pytest.mark.parametrize("extra", [{}, {"out": None, "output_scale": None}])
 def test_new_tokens(backends, extra):
     ours, reference = backends
     q, k, v = tensors(QUERIES[-1])
@@ -101,7 +101,6 @@ def test_out(backends):
         pytest.param({}, {}, id="0.28"),
         pytest.param({"all_rows_active": False}, {}, id="0.30"),
         pytest.param({"all_rows_active": False}, {"out": None}, id="0.33"),
-        pytest.param({}, {"layer_name": "x", "calibration_armed": False}, id="later"),
     ],
 )
 def test_context_chunk(backends, fields, extra):

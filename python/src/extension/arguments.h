@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include "calls.h"
 
 namespace mla_python {
+
+/// A parameter that takes whatever it is handed: the call judges it, by its name.
+inline auto anything(const char *name) { return nb::arg(name).none(); }
 
 /// The name of its type, for messages.
 std::string kind_of(nb::handle value);
@@ -16,9 +19,33 @@ std::string kind_of(nb::handle value);
 std::int32_t int32_argument(nb::handle value, const char *name);
 std::int64_t int64_argument(nb::handle value, const char *name);
 
+/// ValueError unless it fits.
+template <class Out>
+Out narrowed(std::int64_t value, const std::string &name) {
+  const Out result = static_cast<Out>(value);
+  if (result != value) {
+    raise(PyExc_ValueError, name + " = " + std::to_string(value) + ": must fit " +
+                                std::to_string(8 * sizeof(Out)) + " bits");
+  }
+  return result;
+}
+
 /// TypeError unless `value` is a number; 1-element tensors are numbers.
 double float_argument(nb::handle value, const char *name);
 float float32_argument(nb::handle value, const char *name);
+
+/// TypeError unless `value` is a bool, Python's or another library's, or 0 or 1.
+bool flag_argument(nb::handle value, const char *name);
+
+/// A text that C code gets whole: TypeError unless `value` is one, ValueError with a
+/// NUL inside and for what UTF-8 cannot spell.
+std::string text_argument(nb::handle value, const char *name);
+
+/// The same; nothing for None.
+using Text = std::optional<std::string>;
+Text optional_text_argument(nb::handle value, const char *name);
+
+inline const char *pointer_or_null(const Text &text) { return text ? text->c_str() : nullptr; }
 
 /// A number that the library reads by its address.
 class FloatArgument {
@@ -34,43 +61,7 @@ class FloatArgument {
   float value_;
 };
 
-/// Row offsets, lengths: a 1-d tensor or sequence of integers, copied.
-/// TypeError for anything else, ValueError for what does not fit 32 bits.
-std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name);
-
-/// The same of 64 bits: slots.
-std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name);
-
-/// A NULL pointer for an empty vector: the library refuses it where it must not be empty.
-template <class T>
-const T *pointer_or_null(const std::vector<T> &values) {
-  return values.empty() ? nullptr : values.data();
-}
-
-/// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
-/// place and int64 copied, or a sequence of sequences, shorter ones filled with -1.
-class TableArgument {
- public:
-  /// None makes an absent one: data() is NULL. TypeError, or ValueError for what
-  /// does not fit 32 bits and for less than `min_rows` rows.
-  TableArgument(nb::handle value, const char *name, std::int64_t min_rows);
-  TableArgument(const TableArgument &) = delete;
-  TableArgument &operator=(const TableArgument &) = delete;
-
-  const std::int32_t *data() const { return data_; }
-  std::int64_t row_stride() const { return row_stride_; }
-  std::int32_t columns() const { return columns_; }
-
- private:
-  void read_dlpack(nb::handle value, const char *name);
-  void read_sequence(nb::handle value, const char *name);
-
-  const std::int32_t *data_ = nullptr;
-  std::int64_t rows_ = 0;
-  std::int64_t row_stride_ = 0;
-  std::int32_t columns_ = 0;
-  nb::object owner_;
-  std::vector<std::int32_t> copy_;
-};
+/// `integer`, `flag`, `text` (value, name): the same for the package's Python code.
+void bind_arguments(nb::module_ &module);
 
 }  // namespace mla_python

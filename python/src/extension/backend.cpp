@@ -1,11 +1,10 @@
 #include "backend.h"
 
-#include <nanobind/stl/string.h>
-
 #include <string>
 #include <vector>
 
 #include "arguments.h"
+#include "integers.h"
 #include "tensor_argument.h"
 
 namespace mla_python {
@@ -15,16 +14,17 @@ namespace {
 /// A context chunk as Python hands it in: (index, query_start_loc, cu_seq_lens).
 class ChunkArgument {
  public:
-  ChunkArgument(nb::handle index, nb::handle query_start_loc, nb::handle cu_seq_lens)
-      : query_start_loc_(int32_array_argument(query_start_loc, "chunk.query_start_loc")),
-        cu_seq_lens_(int32_array_argument(cu_seq_lens, "chunk.cu_seq_lens")) {
+  ChunkArgument(const std::string &name, nb::handle index, nb::handle query_start_loc,
+                nb::handle cu_seq_lens)
+      : query_start_loc_(offsets_argument(query_start_loc, (name + ".query_start_loc").c_str())),
+        cu_seq_lens_(int32_array_argument(cu_seq_lens, (name + ".cu_seq_lens").c_str())) {
     if (query_start_loc_.size() != cu_seq_lens_.size()) {
-      raise(PyExc_ValueError, "chunk.cu_seq_lens: has " + std::to_string(cu_seq_lens_.size()) +
+      raise(PyExc_ValueError, name + ".cu_seq_lens: has " + std::to_string(cu_seq_lens_.size()) +
                                   " entries, must have the " +
-                                  std::to_string(query_start_loc_.size()) +
-                                  " of chunk.query_start_loc");
+                                  std::to_string(query_start_loc_.size()) + " of " + name +
+                                  ".query_start_loc");
     }
-    chunk_.index = int32_argument(index, "chunk.index");
+    chunk_.index = int32_argument(index, (name + ".index").c_str());
     chunk_.num_requests = static_cast<std::int32_t>(query_start_loc_.size()) - 1;
   }
 
@@ -45,9 +45,10 @@ class ChunkArgument {
 /// A backend object of the library's; the Python object owns it.
 class Backend {
  public:
-  Backend(const std::string &name, nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
+  Backend(nb::handle name, nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
           nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
           bool ignore_override) {
+    const std::string text = text_argument(name, "name");
     mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
     config.num_heads = int32_argument(num_heads, "num_heads");
     config.scale = float_argument(scale, "scale");
@@ -56,7 +57,7 @@ class Backend {
     config.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
     config.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
     config.ignore_override = ignore_override ? 1 : 0;
-    call_library([&] { return mla_backend_create(name.c_str(), &config, &backend_); });
+    call_library([&] { return mla_backend_create(text.c_str(), &config, &backend_); });
   }
   Backend(const Backend &) = delete;
   Backend &operator=(const Backend &) = delete;
@@ -66,10 +67,13 @@ class Backend {
   }
 
   void prepare_metadata(nb::handle query_start_loc, nb::list chunks) {
-    const auto offsets = int32_array_argument(query_start_loc, "query_start_loc");
+    const auto offsets = offsets_argument(query_start_loc, "query_start_loc");
     std::vector<ChunkArgument> arguments;
     arguments.reserve(chunks.size());
-    for (nb::handle item : chunks) arguments.emplace_back(item[0], item[1], item[2]);
+    for (nb::handle item : chunks) {
+      const std::string name = "chunks[" + std::to_string(arguments.size()) + "]";
+      arguments.emplace_back(name, item[0], item[1], item[2]);
+    }
     std::vector<mla_context_chunk> views;
     views.reserve(arguments.size());
     for (const ChunkArgument &argument : arguments) views.push_back(argument.get());
@@ -85,7 +89,8 @@ class Backend {
   void run_prefill_new_tokens(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
                               nb::handle lse, nb::handle output_scale) const {
     const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
+    const TensorArgument out_view(out, "out", role::output);
+    const TensorArgument lse_view(lse, "lse", role::float32_output);
     const FloatArgument scale(output_scale, "output_scale");
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
     args.q = q_view.pointer();
@@ -100,10 +105,11 @@ class Backend {
   void run_prefill_context_chunk(nb::handle index, nb::handle query_start_loc,
                                  nb::handle cu_seq_lens, nb::handle q, nb::handle k, nb::handle v,
                                  nb::handle out, nb::handle lse) const {
-    const ChunkArgument argument(index, query_start_loc, cu_seq_lens);
+    const ChunkArgument argument("chunk", index, query_start_loc, cu_seq_lens);
     const mla_context_chunk chunk = argument.get();
     const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
+    const TensorArgument out_view(out, "out", role::output);
+    const TensorArgument lse_view(lse, "lse", role::float32_output);
     mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
     args.chunk = &chunk;
     args.q = q_view.pointer();
@@ -142,19 +148,19 @@ class Backend {
 
 void bind_backend(nb::module_ &module) {
   nb::class_<Backend>(module, "Backend", "A backend object of the library's.")
-      .def(nb::init<const std::string &, nb::handle, nb::handle, nb::handle, nb::handle,
-                    nb::handle, nb::handle, bool>(),
-           nb::arg("name"), nb::kw_only(), nb::arg("num_heads"), nb::arg("scale"),
-           nb::arg("kv_lora_rank"), nb::arg("qk_nope_head_dim"), nb::arg("qk_rope_head_dim"),
-           nb::arg("v_head_dim"), nb::arg("ignore_override"))
-      .def("prepare_metadata", &Backend::prepare_metadata, nb::arg("query_start_loc"),
+      .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
+                    nb::handle, bool>(),
+           anything("name"), nb::kw_only(), anything("num_heads"), anything("scale"),
+           anything("kv_lora_rank"), anything("qk_nope_head_dim"), anything("qk_rope_head_dim"),
+           anything("v_head_dim"), nb::arg("ignore_override"))
+      .def("prepare_metadata", &Backend::prepare_metadata, anything("query_start_loc"),
            nb::arg("chunks"))
-      .def("run_prefill_new_tokens", &Backend::run_prefill_new_tokens, nb::arg("q").none(),
-           nb::arg("k").none(), nb::arg("v").none(), nb::arg("out").none(), nb::arg("lse").none(),
-           nb::arg("output_scale").none())
-      .def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, nb::arg("index"),
-           nb::arg("query_start_loc").none(), nb::arg("cu_seq_lens").none(), nb::arg("q").none(),
-           nb::arg("k").none(), nb::arg("v").none(), nb::arg("out").none(), nb::arg("lse").none())
+      .def("run_prefill_new_tokens", &Backend::run_prefill_new_tokens, anything("q"),
+           anything("k"), anything("v"), anything("out"), anything("lse"),
+           anything("output_scale"))
+      .def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, anything("index"),
+           anything("query_start_loc"), anything("cu_seq_lens"), anything("q"), anything("k"),
+           anything("v"), anything("out"), anything("lse"))
       .def("supports_out", &Backend::supports_out)
       .def("supports_quant_output", &Backend::supports_quant_output, nb::arg("dtype"))
       .def("workspace_size", &Backend::workspace_size)

@@ -64,11 +64,11 @@ void require_plain_numbers(nb::handle value, const char *name) {
   }
 }
 
-nb::object export_capsule(nb::handle value, const char *name) {
-  const nb::object torch = torch_of(value);
+nb::object export_capsule(nb::handle value, const nb::object &torch, const char *name) {
   if (torch.is_valid()) {
     require_plain_numbers(value, name);
-    // Ten times faster than its __dlpack__, and it has no read-only tensors to tell apart.
+    // Ten times faster than its __dlpack__; the capsule is an old one, but torch has no
+    // read-only tensors to tell apart.
     return answer(name, [&] { return torch.attr("utils").attr("dlpack").attr("to_dlpack")(value); });
   }
   require_cpu_device(value, name);
@@ -88,7 +88,8 @@ nb::object export_capsule(nb::handle value, const char *name) {
 bool is_torch_tensor(nb::handle value) { return torch_of(value).is_valid(); }
 
 DLPackBorrow::DLPackBorrow(nb::handle value, const char *name) {
-  capsule_ = export_capsule(value, name);
+  const nb::object torch = torch_of(value);
+  capsule_ = export_capsule(value, torch, name);
   PyObject *capsule = capsule_.ptr();
   if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
     const auto *managed = static_cast<const DLManagedTensorVersioned *>(
@@ -97,8 +98,9 @@ DLPackBorrow::DLPackBorrow(nb::handle value, const char *name) {
       raise(PyExc_ValueError, std::string(name) + ": its DLPack version is too new");
     }
     tensor_ = &managed->dl_tensor;
-    is_read_only_ = (managed->flags & kDLReadOnly) != 0;
+    writing_ = managed->flags & kDLReadOnly ? Writing::forbidden : Writing::allowed;
   } else if (PyCapsule_IsValid(capsule, "dltensor")) {
+    if (torch.is_valid()) writing_ = Writing::allowed;
     tensor_ = &static_cast<const DLManagedTensor *>(PyCapsule_GetPointer(capsule, "dltensor"))
                    ->dl_tensor;
   } else {

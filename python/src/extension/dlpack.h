@@ -54,6 +54,9 @@ constexpr std::uint64_t kDLReadOnly = 1;
 
 bool is_torch_tensor(nb::handle value);
 
+/// What a tensor's producer says of its memory.
+enum class Writing { allowed, forbidden, unknown };
+
 /// What an object's `__dlpack__` describes, for as long as the borrow lives. The
 /// capsule is kept, never consumed: its own destructor gives the memory back.
 class DLPackBorrow {
@@ -63,13 +66,14 @@ class DLPackBorrow {
   DLPackBorrow(nb::handle value, const char *name);
 
   const DLTensor &tensor() const { return *tensor_; }
-  bool is_read_only() const { return is_read_only_; }
+  /// Unknown of capsules from before version 1: to JAX, whose are, all are read-only.
+  Writing writing() const { return writing_; }
   nb::object capsule() const { return capsule_; }
 
  private:
   nb::object capsule_;
   const DLTensor *tensor_ = nullptr;
-  bool is_read_only_ = false;
+  Writing writing_ = Writing::unknown;
 };
 
 }  // namespace mla_python

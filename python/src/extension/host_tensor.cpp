@@ -124,7 +124,8 @@ std::int32_t dtype_of_name(const std::string &name) {
 std::int64_t dtype_bytes(std::int32_t dtype) { return row_of(dtype).dlpack.bits / 8; }
 
 void bind_host_tensor(nb::module_ &module) {
-  module.def("dtype_of_name", &dtype_of_name, nb::arg("name"));
+  module.def("dtype_of_name", [](nb::str name) { return dtype_of_name(text_of(name)); },
+             nb::arg("name"));
   module.def("dtype_name", &dtype_name, nb::arg("dtype"));
   nb::class_<HostTensor>(module, "HostTensor",
                          "A tensor in host memory: DLPack and NumPy's array interface over it.")

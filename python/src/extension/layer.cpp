@@ -1,13 +1,11 @@
 #include "layer.h"
 
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-
-#include <optional>
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "arguments.h"
+#include "integers.h"
 #include "tensor_argument.h"
 
 namespace mla_python {
@@ -18,12 +16,8 @@ namespace {
 class BatchArgument {
  public:
   BatchArgument(nb::handle query_start_loc, nb::handle context_lens)
-      : query_start_loc_(int32_array_argument(query_start_loc, "query_start_loc")),
+      : query_start_loc_(offsets_argument(query_start_loc, "query_start_loc")),
         has_context_lens_(!context_lens.is_none()) {
-    if (query_start_loc_.empty()) {
-      raise(PyExc_ValueError, "query_start_loc: is empty, must have one entry for each request and "
-                              "one for the end");
-    }
     if (has_context_lens_) context_lens_ = int32_array_argument(context_lens, "context_lens");
     if (has_context_lens_ && context_lens_.size() + 1 != query_start_loc_.size()) {
       raise(PyExc_ValueError, "context_lens: has " + std::to_string(context_lens_.size()) +
@@ -32,12 +26,19 @@ class BatchArgument {
     }
   }
 
-  std::int64_t num_requests() const {
-    return static_cast<std::int64_t>(query_start_loc_.size()) - 1;
+  /// How many blocks of the cache each request's context takes; 0 without a block size.
+  std::vector<std::int64_t> blocks(std::int64_t block_size) const {
+    std::vector<std::int64_t> counts(query_start_loc_.size() - 1, 0);
+    if (block_size < 1) return counts;
+    for (std::size_t request = 0; request < context_lens_.size(); ++request) {
+      const std::int64_t tokens = std::max(context_lens_[request], 0);
+      counts[request] = tokens / block_size + (tokens % block_size != 0);
+    }
+    return counts;
   }
 
   void fill(mla_layer_forward_args &args) const {
-    args.num_requests = static_cast<std::int32_t>(num_requests());
+    args.num_requests = static_cast<std::int32_t>(query_start_loc_.size() - 1);
     args.query_start_loc = query_start_loc_.data();
     args.context_lens = has_context_lens_ ? pointer_or_null(context_lens_) : nullptr;
   }
@@ -53,11 +54,12 @@ class Layer {
  public:
   Layer(nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
         nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
-        nb::handle kv_b_proj, const std::optional<std::string> &backend, std::int32_t dtype,
+        nb::handle kv_b_proj, nb::handle backend, std::int32_t dtype,
         std::int32_t cache_dtype, nb::handle cache_scale, nb::handle workspace_bound,
         std::int32_t algorithm, std::int32_t cache_format, nb::handle weight_scales) {
-    const TensorArgument weights(kv_b_proj, "kv_b_proj");
-    const TensorArgument scales(weight_scales, "weight_scales");
+    const TensorArgument weights(kv_b_proj, "kv_b_proj", role::weights);
+    const TensorArgument scales(weight_scales, "weight_scales", role::weight_scales);
+    const Text backend_name = optional_text_argument(backend, "backend");
     mla_layer_config config = MLA_LAYER_CONFIG_INIT;
     config.num_heads = int32_argument(num_heads, "num_heads");
     config.scale = float_argument(scale, "scale");
@@ -66,7 +68,7 @@ class Layer {
     config.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
     config.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
     config.dtype = dtype;
-    config.backend = backend ? backend->c_str() : nullptr;
+    config.backend = pointer_or_null(backend_name);
     config.kv_b_proj = weights.pointer();
     config.cache_dtype = cache_dtype;
     config.cache_scale = float32_argument(cache_scale, "cache_scale");
@@ -87,18 +89,22 @@ class Layer {
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
                nb::handle out, nb::handle lse, nb::handle output_scale) const {
     const BatchArgument batch(query_start_loc, context_lens);
-    const TableArgument table(block_table, "block_table", batch.num_requests());
     const TensorArgument q_view(q, "q"), latents_view(kv_c_normed, "kv_c_normed");
     const TensorArgument rope_view(k_pe, "k_pe");
-    const TensorArgument cache_view(kv_cache, "kv_cache", Access::read, Bytes::fp8);
-    const TensorArgument out_view(out, "out", Access::write), lse_view(lse, "lse", Access::write);
+    TensorArgument cache_view(kv_cache, "kv_cache", role::cache);
+    cache_view.drop_heads();
+    const mla_tensor *cache = cache_view.pointer();
+    const std::int64_t block_size = cache && cache->ndim == 3 ? cache->shape[1] : 0;
+    const TableArgument table(block_table, "block_table", batch.blocks(block_size));
+    const TensorArgument out_view(out, "out", role::output);
+    const TensorArgument lse_view(lse, "lse", role::float32_output);
     const FloatArgument scale(output_scale, "output_scale");
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     batch.fill(args);
     args.q = q_view.pointer();
     args.kv_c_normed = latents_view.pointer();
     args.k_pe = rope_view.pointer();
-    args.kv_cache = cache_view.pointer();
+    args.kv_cache = cache;
     args.block_table = table.data();
     args.block_table_stride = table.row_stride();
     args.max_blocks = table.columns();
@@ -125,7 +131,8 @@ void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv
                           nb::handle slot_mapping, nb::handle cache_scale,
                           std::int32_t cache_format) {
   const TensorArgument latents_view(kv_c_normed, "kv_c_normed"), rope_view(k_pe, "k_pe");
-  const TensorArgument cache_view(kv_cache, "kv_cache", Access::write, Bytes::fp8);
+  TensorArgument cache_view(kv_cache, "kv_cache", role::filled_cache);
+  cache_view.drop_heads();
   const auto slots = int64_array_argument(slot_mapping, "slot_mapping");
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.cache_scale = float32_argument(cache_scale, "cache_scale");
@@ -143,24 +150,22 @@ void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv
 void bind_layer(nb::module_ &module) {
   nb::class_<Layer>(module, "Layer", "A layer of the library's.")
       .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                    nb::handle, const std::optional<std::string> &, std::int32_t, std::int32_t,
-                    nb::handle, nb::handle, std::int32_t, std::int32_t, nb::handle>(),
-           nb::kw_only(), nb::arg("num_heads").none(), nb::arg("scale").none(),
-           nb::arg("kv_lora_rank").none(), nb::arg("qk_nope_head_dim").none(),
-           nb::arg("qk_rope_head_dim").none(), nb::arg("v_head_dim").none(),
-           nb::arg("kv_b_proj").none(), nb::arg("backend").none(), nb::arg("dtype"),
-           nb::arg("cache_dtype"), nb::arg("cache_scale"), nb::arg("workspace_bound"),
-           nb::arg("algorithm"), nb::arg("cache_format"), nb::arg("weight_scales").none())
-      .def("forward", &Layer::forward, nb::kw_only(), nb::arg("q").none(),
-           nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
-           nb::arg("block_table").none(), nb::arg("query_start_loc").none(),
-           nb::arg("context_lens").none(), nb::arg("out").none(), nb::arg("lse").none(),
-           nb::arg("output_scale").none())
-      .def("workspace_size", &Layer::workspace_size, nb::kw_only(),
-           nb::arg("query_start_loc").none(), nb::arg("context_lens").none());
+                    nb::handle, nb::handle, std::int32_t, std::int32_t, nb::handle, nb::handle,
+                    std::int32_t, std::int32_t, nb::handle>(),
+           nb::kw_only(), anything("num_heads"), anything("scale"), anything("kv_lora_rank"),
+           anything("qk_nope_head_dim"), anything("qk_rope_head_dim"), anything("v_head_dim"),
+           anything("kv_b_proj"), anything("backend"), nb::arg("dtype"), nb::arg("cache_dtype"),
+           anything("cache_scale"), anything("workspace_bound"), nb::arg("algorithm"),
+           nb::arg("cache_format"), anything("weight_scales"))
+      .def("forward", &Layer::forward, nb::kw_only(), anything("q"), anything("kv_c_normed"),
+           anything("k_pe"), anything("kv_cache"), anything("block_table"),
+           anything("query_start_loc"), anything("context_lens"), anything("out"),
+           anything("lse"), anything("output_scale"))
+      .def("workspace_size", &Layer::workspace_size, nb::kw_only(), anything("query_start_loc"),
+           anything("context_lens"));
   module.def("concat_and_cache_mla", &concat_and_cache_mla, nb::kw_only(),
-             nb::arg("kv_c_normed").none(), nb::arg("k_pe").none(), nb::arg("kv_cache").none(),
-             nb::arg("slot_mapping").none(), nb::arg("cache_scale"), nb::arg("cache_format"));
+             anything("kv_c_normed"), anything("k_pe"), anything("kv_cache"),
+             anything("slot_mapping"), anything("cache_scale"), nb::arg("cache_format"));
 }
 
 }  // namespace mla_python

@@ -10,12 +10,12 @@ namespace {
 void merge_attn_states(nb::handle output, nb::handle prefix_output, nb::handle prefix_lse,
                        nb::handle suffix_output, nb::handle suffix_lse, nb::handle output_lse,
                        nb::handle prefill_tokens_with_context, nb::handle output_scale) {
-  const TensorArgument output_view(output, "output", Access::write);
-  const TensorArgument output_lse_view(output_lse, "output_lse", Access::write);
+  const TensorArgument output_view(output, "output", role::output);
+  const TensorArgument output_lse_view(output_lse, "output_lse", role::float32_output);
   const TensorArgument prefix_output_view(prefix_output, "prefix_output");
-  const TensorArgument prefix_lse_view(prefix_lse, "prefix_lse");
+  const TensorArgument prefix_lse_view(prefix_lse, "prefix_lse", role::float32_input);
   const TensorArgument suffix_output_view(suffix_output, "suffix_output");
-  const TensorArgument suffix_lse_view(suffix_lse, "suffix_lse");
+  const TensorArgument suffix_lse_view(suffix_lse, "suffix_lse", role::float32_input);
   const FloatArgument scale(output_scale, "output_scale");
   mla_merge_args args = MLA_MERGE_ARGS_INIT;
   args.output = output_view.pointer();
@@ -35,11 +35,11 @@ void merge_attn_states(nb::handle output, nb::handle prefix_output, nb::handle p
 }  // namespace
 
 void bind_merge(nb::module_ &module) {
-  module.def("merge_attn_states", &merge_attn_states, nb::arg("output").none(),
-             nb::arg("prefix_output").none(), nb::arg("prefix_lse").none(),
-             nb::arg("suffix_output").none(), nb::arg("suffix_lse").none(),
-             nb::arg("output_lse").none(), nb::arg("prefill_tokens_with_context").none(),
-             nb::arg("output_scale").none());
+  module.def("merge_attn_states", &merge_attn_states, anything("output"),
+             anything("prefix_output"), anything("prefix_lse"),
+             anything("suffix_output"), anything("suffix_lse"),
+             anything("output_lse"), anything("prefill_tokens_with_context"),
+             anything("output_scale"));
 }
 
 }  // namespace mla_python

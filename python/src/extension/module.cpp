@@ -2,6 +2,7 @@
 // it is the interface.
 #include <string>
 
+#include "arguments.h"
 #include "backend.h"
 #include "calls.h"
 #include "host.h"
@@ -31,6 +32,7 @@ NB_MODULE(_core, module) {
   // Backends that C code still holds at exit are no leak of Python's.
   nb::set_leak_warnings(false);
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&interpreter_is_ending));
+  bind_arguments(module);
   bind_host(module);
   bind_host_tensor(module);
   bind_tensor_argument(module);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "integers.h"
 
 namespace mla_python {
 
@@ -70,9 +71,9 @@ nb::list plan_context_chunks(nb::handle context_lens, nb::handle row_budget, nb:
 }  // namespace
 
 void bind_plan(nb::module_ &module) {
-  module.def("plan_context_chunks", &plan_context_chunks, nb::arg("context_lens"),
-             nb::arg("row_budget"), nb::arg("block_size"), nb::arg("query_start_loc").none(),
-             nb::arg("max_context_chunk"));
+  module.def("plan_context_chunks", &plan_context_chunks, anything("context_lens"),
+             anything("row_budget"), anything("block_size"), anything("query_start_loc"),
+             anything("max_context_chunk"));
 }
 
 }  // namespace mla_python

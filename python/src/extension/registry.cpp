@@ -1,12 +1,7 @@
 #include "registry.h"
 
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-
 #include <memory>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -16,26 +11,22 @@ namespace mla_python {
 
 namespace {
 
-using Text = std::optional<std::string>;
-
-const char *pointer_or_null(const Text &text) { return text ? text->c_str() : nullptr; }
-
 /// What a backend must serve: mla_selector_config with the string it points to.
 class SelectorConfig {
  public:
   SelectorConfig(std::int32_t dtype, nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim,
-                 nb::handle v_head_dim, std::int32_t platform, nb::handle capability_major,
-                 nb::handle capability_minor, bool batch_invariant, bool ignore_overrides,
-                 Text backend)
-      : backend_(std::move(backend)) {
+                 nb::handle v_head_dim, nb::handle platform, nb::handle capability_major,
+                 nb::handle capability_minor, nb::handle batch_invariant, bool ignore_overrides,
+                 nb::handle backend)
+      : backend_(optional_text_argument(backend, "backend")) {
     config_.dtype = dtype;
     config_.qk_nope_head_dim = int32_argument(qk_nope_head_dim, "qk_nope_head_dim");
     config_.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
     config_.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
-    config_.platform = platform;
+    config_.platform = int32_argument(platform, "platform");
     config_.capability_major = int32_argument(capability_major, "device_capability.major");
     config_.capability_minor = int32_argument(capability_minor, "device_capability.minor");
-    config_.batch_invariant = batch_invariant ? 1 : 0;
+    config_.batch_invariant = flag_argument(batch_invariant, "batch_invariant") ? 1 : 0;
     config_.ignore_overrides = ignore_overrides ? 1 : 0;
   }
 
@@ -52,8 +43,11 @@ class SelectorConfig {
 
 using Register = mla_status (*)(const char *, const mla_backend_registration *);
 
-void register_with(Register function, const std::string &name, const Text &class_path,
-                   nb::handle adapter, const Text &backend_name) {
+void register_with(Register function, nb::handle name_text, nb::handle class_path_text,
+                   nb::handle adapter, nb::handle backend_name_text) {
+  const std::string name = text_argument(name_text, "name");
+  const Text class_path = optional_text_argument(class_path_text, "class_path");
+  const Text backend_name = optional_text_argument(backend_name_text, "backend_name");
   mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
   registration.class_path = pointer_or_null(class_path);
   if (adapter.is_none()) {
@@ -70,17 +64,39 @@ void register_with(Register function, const std::string &name, const Text &class
   }
 }
 
+void bind_registration(nb::module_ &module, const char *name, Register function) {
+  module.def(
+      name,
+      [function](nb::handle member, nb::handle class_path, nb::handle adapter,
+                 nb::handle backend_name) {
+        register_with(function, member, class_path, adapter, backend_name);
+      },
+      anything("name"), anything("class_path"), anything("adapter"), anything("backend_name"));
+}
+
+void bind_by_name(nb::module_ &module, const char *name, mla_status (*function)(const char *)) {
+  module.def(
+      name,
+      [function](nb::handle member) {
+        const std::string text = text_argument(member, "name");
+        call_library([&] { return function(text.c_str()); });
+      },
+      anything("name"));
+}
+
 nb::object text_or_none(const char *text) {
   return text ? nb::object(text_of(text)) : nb::none();
 }
 
-nb::object backend_path(const std::string &name) {
+nb::object backend_path(nb::handle name_text) {
+  const std::string name = text_argument(name_text, "name");
   const char *path = nullptr;
   call_library([&] { return mla_backend_path(name.c_str(), &path); });
   return text_or_none(path);
 }
 
-bool is_overridden(const std::string &name) {
+bool is_overridden(nb::handle name_text) {
+  const std::string name = text_argument(name_text, "name");
   std::int32_t overridden = 0;
   call_library([&] { return mla_backend_is_overridden(name.c_str(), &overridden); });
   return overridden != 0;
@@ -118,7 +134,8 @@ nb::list backends(const SelectorConfig *config) {
   return rows;
 }
 
-nb::list validate(const std::string &name, const SelectorConfig &config) {
+nb::list validate(nb::handle name_text, const SelectorConfig &config) {
+  const std::string name = text_argument(name_text, "name");
   const mla_selector_config raw = config.get();
   std::vector<std::string> reasons;
   LibraryCall call;
@@ -149,38 +166,20 @@ nb::str select(const SelectorConfig &config) {
 
 void bind_registry(nb::module_ &module) {
   nb::class_<SelectorConfig>(module, "SelectorConfig", "What a backend must serve.")
-      .def(nb::init<std::int32_t, nb::handle, nb::handle, nb::handle, std::int32_t, nb::handle,
-                    nb::handle, bool, bool, Text>(),
-           nb::kw_only(), nb::arg("dtype"), nb::arg("qk_nope_head_dim"),
-           nb::arg("qk_rope_head_dim"), nb::arg("v_head_dim"), nb::arg("platform"),
-           nb::arg("capability_major"), nb::arg("capability_minor"), nb::arg("batch_invariant"),
-           nb::arg("ignore_overrides"), nb::arg("backend").none());
-  module.def(
-      "register_backend",
-      [](const std::string &name, const Text &class_path, nb::handle adapter,
-         const Text &backend_name) {
-        register_with(mla_register_backend, name, class_path, adapter, backend_name);
-      },
-      nb::arg("name"), nb::arg("class_path").none(), nb::arg("adapter").none(),
-      nb::arg("backend_name").none());
-  module.def(
-      "override_backend",
-      [](const std::string &name, const Text &class_path, nb::handle adapter,
-         const Text &backend_name) {
-        register_with(mla_override_backend, name, class_path, adapter, backend_name);
-      },
-      nb::arg("name"), nb::arg("class_path").none(), nb::arg("adapter").none(),
-      nb::arg("backend_name").none());
-  module.def("clear_override", [](const std::string &name) {
-    call_library([&] { return mla_clear_override(name.c_str()); });
-  }, nb::arg("name"));
-  module.def("remove_backend", [](const std::string &name) {
-    call_library([&] { return mla_remove_backend(name.c_str()); });
-  }, nb::arg("name"));
-  module.def("backend_path", &backend_path, nb::arg("name"));
-  module.def("is_overridden", &is_overridden, nb::arg("name"));
+      .def(nb::init<std::int32_t, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
+                    nb::handle, nb::handle, bool, nb::handle>(),
+           nb::kw_only(), nb::arg("dtype"), anything("qk_nope_head_dim"),
+           anything("qk_rope_head_dim"), anything("v_head_dim"), anything("platform"),
+           anything("capability_major"), anything("capability_minor"),
+           anything("batch_invariant"), nb::arg("ignore_overrides"), anything("backend"));
+  bind_registration(module, "register_backend", mla_register_backend);
+  bind_registration(module, "override_backend", mla_override_backend);
+  bind_by_name(module, "clear_override", mla_clear_override);
+  bind_by_name(module, "remove_backend", mla_remove_backend);
+  module.def("backend_path", &backend_path, anything("name"));
+  module.def("is_overridden", &is_overridden, anything("name"));
   module.def("backends", &backends, nb::arg("config").none());
-  module.def("validate", &validate, nb::arg("name"), nb::arg("config"));
+  module.def("validate", &validate, anything("name"), nb::arg("config"));
   module.def("select", &select, nb::arg("config"));
 }
 

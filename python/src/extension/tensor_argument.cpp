@@ -13,6 +13,8 @@ namespace mla_python {
 
 namespace {
 
+constexpr const char *malformed = ": its description of itself is malformed";
+
 std::string dlpack_dtype_name(const DLDataType &type) {
   if (type.lanes == 1) {
     const std::string bits = std::to_string(type.bits);
@@ -33,8 +35,10 @@ std::int32_t described_dimensions(std::int64_t ndim) {
   return static_cast<std::int32_t>(ndim < MLA_MAX_NDIM ? ndim : MLA_MAX_NDIM);
 }
 
-std::int64_t element_stride(std::int64_t bytes, std::int64_t element, const char *name) {
-  if (bytes % element != 0) {
+/// Where there is but one element, NumPy's stride may be anything.
+std::int64_t element_stride(std::int64_t bytes, std::int64_t element, std::int64_t size,
+                            const char *name) {
+  if (size > 1 && bytes % element != 0) {
     raise(PyExc_ValueError, std::string(name) + ".strides: " + std::to_string(bytes) +
                                 " bytes are no multiple of an element's " +
                                 std::to_string(element));
@@ -42,31 +46,49 @@ std::int64_t element_stride(std::int64_t bytes, std::int64_t element, const char
   return bytes / element;
 }
 
+bool is_number(nb::handle value) {
+  return PyFloat_Check(value.ptr()) || (PyLong_Check(value.ptr()) && !PyBool_Check(value.ptr()));
+}
+
 }  // namespace
 
-TensorArgument::TensorArgument(nb::handle value, const char *name, Access access, Bytes bytes)
-    : bytes_(bytes) {
+TensorArgument::TensorArgument(nb::handle value, const char *name, const Role &role)
+    : role_(role) {
   if (value.is_none()) return;
   is_present_ = true;
   try {
     read(value, name);
   } catch (nb::cast_error &) {
-    raise(PyExc_TypeError, std::string(name) + ": its description of itself is malformed");
+    raise(PyExc_TypeError, std::string(name) + malformed);
+  } catch (nb::python_error &error) {
+    // A part that its __array_interface__ lacks.
+    if (!error.matches(PyExc_LookupError) && !error.matches(PyExc_AttributeError)) throw;
+    const std::string text = std::string(name) + malformed;
+    nb::raise_from(error, PyExc_TypeError, "%s", text.c_str());
   }
-  if (access == Access::write && is_read_only_) {
-    raise(PyExc_ValueError, std::string(name) + ": is read-only, must be writable");
+  if (role.takes_number && view_.ndim == 0) {
+    view_.ndim = 1;
+    view_.shape[0] = view_.strides[0] = 1;
   }
+  if (!role.is_output || writing_ == Writing::allowed) return;
+  raise(PyExc_ValueError, std::string(name) +
+                              (writing_ == Writing::forbidden
+                                   ? ": is read-only, must be writable"
+                                   : ": may be immutable, its DLPack of before version 1 cannot "
+                                     "tell; must be writable, as torch's and numpy's tensors are"));
 }
 
-bool HeldBuffer::hold(nb::handle value) {
-  if (!PyObject_CheckBuffer(value.ptr())) return false;
-  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) == 0) return true;
-  PyErr_Clear();
-  return false;
+void TensorArgument::drop_heads() {
+  if (!is_present_ || view_.ndim != 4 || view_.shape[2] != 1) return;
+  view_.ndim = 3;
+  view_.shape[2] = view_.shape[3];
+  view_.strides[2] = view_.strides[3];
 }
 
 void TensorArgument::read(nb::handle value, const char *name) {
-  if (nb::isinstance<HostTensor>(value)) {
+  if (role_.takes_number && is_number(value)) {
+    read_number(value, name);
+  } else if (nb::isinstance<HostTensor>(value)) {
     read_host_tensor(value);
   } else if (read_buffer(value, name)) {
     return;
@@ -78,16 +100,23 @@ void TensorArgument::read(nb::handle value, const char *name) {
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
     read_dlpack(value, name);
   } else {
-    raise(PyExc_TypeError,
-          std::string(name) + ": must be a tensor (torch, numpy or any with __dlpack__), not " +
-              kind_of(value));
+    raise(PyExc_TypeError, std::string(name) + ": must be " +
+                               (role_.takes_number ? "a number or " : "") +
+                               "a tensor (torch's, numpy's or any with __dlpack__), not " +
+                               kind_of(value));
   }
+}
+
+void TensorArgument::read_number(nb::handle value, const char *name) {
+  number_ = float32_argument(value, name);
+  view_.dtype = MLA_DTYPE_FLOAT32;
+  view_.data = &number_;
 }
 
 void TensorArgument::read_host_tensor(nb::handle value) {
   const HostTensor &tensor = nb::cast<HostTensor &>(value);
   view_ = tensor.view();
-  is_read_only_ = tensor.is_read_only();
+  writing_ = tensor.is_read_only() ? Writing::forbidden : Writing::allowed;
   owner_ = nb::borrow(value);
 }
 
@@ -104,11 +133,12 @@ bool TensorArgument::read_buffer(nb::handle value, const char *name) {
     return false;
   }
   view_.data = buffer.buf;
-  is_read_only_ = buffer.readonly != 0;
+  writing_ = buffer.readonly ? Writing::forbidden : Writing::allowed;
   view_.ndim = buffer.ndim;
   for (std::int32_t i = 0; i < described_dimensions(buffer.ndim); ++i) {
     view_.shape[i] = buffer.shape[i];
-    view_.strides[i] = element_stride(buffer.strides[i], buffer.itemsize, name);
+    view_.strides[i] =
+        element_stride(buffer.strides[i], buffer.itemsize, buffer.shape[i], name);
   }
   return true;
 }
@@ -123,19 +153,20 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   set_dtype(dtype, name);
   const nb::tuple data = nb::cast<nb::tuple>(interface["data"]);
   view_.data = reinterpret_cast<void *>(nb::cast<std::uintptr_t>(data[0]));
-  is_read_only_ = nb::cast<bool>(data[1]);
+  writing_ = nb::cast<bool>(data[1]) ? Writing::forbidden : Writing::allowed;
   const nb::tuple shape = nb::cast<nb::tuple>(interface["shape"]);
-  const nb::object strides = interface["strides"];
+  const nb::object strides =
+      interface.contains("strides") ? nb::object(interface["strides"]) : nb::none();
   const std::int64_t element = dtype_bytes(view_.dtype);
   std::int64_t dense = 1;
   view_.ndim = static_cast<std::int32_t>(shape.size());
   for (std::int32_t i = described_dimensions(view_.ndim) - 1; i >= 0; --i) {
-    view_.shape[i] = nb::cast<std::int64_t>(shape[static_cast<std::size_t>(i)]);
-    view_.strides[i] =
-        strides.is_none()
-            ? dense
-            : element_stride(nb::cast<std::int64_t>(strides[static_cast<std::size_t>(i)]), element,
-                             name);
+    const auto place = static_cast<std::size_t>(i);
+    view_.shape[i] = nb::cast<std::int64_t>(shape[place]);
+    view_.strides[i] = strides.is_none()
+                           ? dense
+                           : element_stride(nb::cast<std::int64_t>(strides[place]), element,
+                                            view_.shape[i], name);
     dense *= view_.shape[i];
   }
   owner_ = nb::borrow(value);
@@ -146,7 +177,7 @@ void TensorArgument::read_dlpack(nb::handle value, const char *name) {
   const DLTensor &tensor = borrow.tensor();
   set_dtype(dlpack_dtype_name(tensor.dtype), name);
   view_.data = static_cast<char *>(tensor.data) + tensor.byte_offset;
-  is_read_only_ = borrow.is_read_only();
+  writing_ = borrow.writing();
   view_.ndim = tensor.ndim;
   std::int64_t dense = 1;
   for (std::int32_t i = described_dimensions(tensor.ndim) - 1; i >= 0; --i) {
@@ -158,20 +189,19 @@ void TensorArgument::read_dlpack(nb::handle value, const char *name) {
 }
 
 void TensorArgument::set_dtype(const std::string &dtype, const char *name) {
-  const bool is_fp8_of_bytes = bytes_ == Bytes::fp8 && dtype == "uint8";
+  const bool is_fp8_of_bytes = role_.takes_uint8 && dtype == "uint8";
   view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of_name(dtype);
   if (view_.dtype == MLA_DTYPE_NONE) {
-    raise(PyExc_TypeError, std::string(name) + ".dtype = " + dtype +
-                               ": must be float32, float16, bfloat16 or float8_e4m3fn");
+    raise(PyExc_TypeError, std::string(name) + ".dtype = " + dtype + ": must be " + role_.types);
   }
 }
 
 namespace {
 
-nb::tuple describe(nb::handle value, const std::string &name) {
-  const TensorArgument argument(value, name.c_str());
+nb::tuple describe(nb::handle value, const char *name) {
+  const TensorArgument argument(value, name);
   if (!argument.pointer()) {
-    raise(PyExc_TypeError, name + ": must be a tensor, not None");
+    raise(PyExc_TypeError, std::string(name) + ": must be a tensor, not None");
   }
   const mla_tensor &view = *argument.pointer();
   nb::list shape;
@@ -182,7 +212,7 @@ nb::tuple describe(nb::handle value, const std::string &name) {
 }  // namespace
 
 void bind_tensor_argument(nb::module_ &module) {
-  module.def("describe", &describe, nb::arg("tensor").none(), nb::arg("name"));
+  module.def("describe", &describe, anything("tensor"), nb::arg("name"));
 }
 
 }  // namespace mla_python

@@ -3,46 +3,58 @@
 
 #include <string>
 
-#include "calls.h"
+#include "dlpack.h"
+#include "held_buffer.h"
 
 namespace mla_python {
 
-enum class Access { read, write };
-
-/// What uint8 is taken for: caches of fp8 are often kept as bytes.
-enum class Bytes { refused, fp8 };
-
-/// A buffer, given back with the object that holds it.
-class HeldBuffer {
- public:
-  HeldBuffer() = default;
-  HeldBuffer(const HeldBuffer &) = delete;
-  HeldBuffer &operator=(const HeldBuffer &) = delete;
-  ~HeldBuffer() {
-    if (buffer_.obj) PyBuffer_Release(&buffer_);
-  }
-
-  /// False where the object has no strided buffer.
-  bool hold(nb::handle value);
-  const Py_buffer &operator*() const { return buffer_; }
-
- private:
-  /// `obj` is NULL while nothing is held.
-  Py_buffer buffer_{};
+/// What an argument is for.
+struct Role {
+  /// An output's producer must say that its memory may be written.
+  bool is_output;
+  /// Caches of fp8 are often kept as bytes.
+  bool takes_uint8;
+  /// A Python number or a 0-d tensor is taken for [1].
+  bool takes_number;
+  /// For messages: the types that the library takes there.
+  const char *types;
 };
+
+namespace role {
+
+constexpr Role input{false, false, false, "float32, float16 or bfloat16"};
+constexpr Role output{true, false, false,
+                      "float32, float16, bfloat16 or, with an output_scale, float8_e4m3fn"};
+constexpr Role float32_input{false, false, false, "float32"};
+constexpr Role float32_output{true, false, false, "float32"};
+constexpr Role weights{false, false, false,
+                       "float32, float16, bfloat16 or, with weight_scales, float8_e4m3fn"};
+constexpr Role weight_scales{false, false, true, "float32"};
+constexpr const char *cache_types =
+    "float32, float16, bfloat16, float8_e4m3fn or, for the latter, uint8";
+constexpr Role cache{false, true, false, cache_types};
+constexpr Role filled_cache{true, true, false, cache_types};
+
+}  // namespace role
 
 /// A view of the object's own memory, which it keeps alive.
 class TensorArgument {
  public:
   /// None makes an absent one: pointer() is NULL. Raises TypeError or ValueError
   /// that begin with `name`; shapes are the library's to judge.
-  TensorArgument(nb::handle value, const char *name, Access access = Access::read,
-                 Bytes bytes = Bytes::refused);
+  TensorArgument(nb::handle value, const char *name, const Role &role = role::input);
+  TensorArgument(const TensorArgument &) = delete;
+  TensorArgument &operator=(const TensorArgument &) = delete;
 
   const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
+  /// [blocks, block_size, 1, width], as caches with a dimension for heads are, becomes
+  /// [blocks, block_size, width].
+  void drop_heads();
+
  private:
   void read(nb::handle value, const char *name);
+  void read_number(nb::handle value, const char *name);
   void read_host_tensor(nb::handle value);
   bool read_buffer(nb::handle value, const char *name);
   void read_array_interface(nb::handle value, const char *name);
@@ -52,9 +64,10 @@ class TensorArgument {
   mla_tensor view_ = MLA_TENSOR_INIT;
   nb::object owner_;
   HeldBuffer buffer_;
-  Bytes bytes_;
+  Role role_;
+  float number_ = 0;
   bool is_present_ = false;
-  bool is_read_only_ = false;
+  Writing writing_ = Writing::allowed;
 };
 
 /// `describe(tensor, name)`: shape and type's name of what a run would read.

@@ -35,6 +35,7 @@ from mla_prefill.registry import (
     MLAPrefillBackendEnum,
     backends,
     register_mla_prefill_backend,
+    remove_mla_prefill_backend,
 )
 from mla_prefill.selector import get_mla_prefill_backend
 
@@ -61,6 +62,7 @@ __all__ = [
     "merge_attn_states",
     "plan_context_chunks",
     "register_mla_prefill_backend",
+    "remove_mla_prefill_backend",
     "set_num_threads",
     "use_openmp_threads",
 ]

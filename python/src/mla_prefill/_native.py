@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType, dtype_code, with_dtype
 from mla_prefill.base import MLAPrefillBackend
-from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, library_config
+from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, library_config, part
 from mla_prefill.metadata import announced_chunks, chunk_by_index
 
 #: vLLM: GroupShape.PER_TENSOR.
@@ -48,13 +48,18 @@ class NativePrefillBackend(MLAPrefillBackend):
         dtype: Any = "bfloat16",
         mla_dimensions: MLADimensions = _ANY_DIMENSIONS,
         device_capability: Any = None,
-        selector_config: MLAPrefillSelectorConfig | None = None,
     ) -> list[str]:
-        config = selector_config or MLAPrefillSelectorConfig(dtype, mla_dimensions)
-        return _core.validate(
-            cls.member_name,
-            library_config(config, device_capability, ignore_overrides=cls.is_own_implementation),
+        config = MLAPrefillSelectorConfig(dtype, mla_dimensions)
+        return cls._reasons_against(config, device_capability)
+
+    @classmethod
+    def _reasons_against(
+        cls, selector_config: MLAPrefillSelectorConfig, device_capability: Any
+    ) -> list[str]:
+        config = library_config(
+            selector_config, device_capability, ignore_overrides=cls.is_own_implementation
         )
+        return _core.validate(cls.member_name, config)
 
     @classmethod
     def supports_compute_capability(cls, device_capability: Any) -> bool:
@@ -85,7 +90,7 @@ class NativePrefillBackend(MLAPrefillBackend):
     ) -> list[str]:
         if cls._answers_itself():
             return super().validate_configuration(device_capability, selector_config)
-        reasons = cls._reasons(device_capability=device_capability, selector_config=selector_config)
+        reasons = cls._reasons_against(selector_config, device_capability)
         return [with_dtype(reason, selector_config.dtype) for reason in reasons]
 
     @classmethod
@@ -106,9 +111,8 @@ class NativePrefillBackend(MLAPrefillBackend):
         qk_rope_head_dim: int,
         v_head_dim: int,
         vllm_config: Any = None,
-        **_unknown: Any,
     ) -> None:
-        """As the base class; keywords of other versions of vLLM are ignored.
+        """As the base class.
 
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it.
@@ -160,7 +164,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         Raises:
             TypeError, ValueError: the text names the field.
         """
-        query_start_loc = getattr(prefill_metadata, "query_start_loc", None)
+        query_start_loc = part(prefill_metadata, "query_start_loc", "prefill_metadata")
         chunks = announced_chunks(prefill_metadata)
         self._backend.prepare_metadata(query_start_loc, chunks)
         super().prepare_metadata(prefill_metadata)
@@ -174,7 +178,6 @@ class NativePrefillBackend(MLAPrefillBackend):
         return_softmax_lse: bool,
         out: Any = None,
         output_scale: Any = None,
-        **_unknown: Any,
     ) -> Any:
         """Causal attention of the batch's new tokens to themselves.
 
@@ -195,11 +198,12 @@ class NativePrefillBackend(MLAPrefillBackend):
         Raises:
             TypeError, ValueError: the text names the argument.
         """
+        with_lse = _core.flag(return_softmax_lse, "return_softmax_lse")
         dtype = None if output_scale is None else _tensors.QUANTIZED
-        result, lse = self._outputs(q, out, return_softmax_lse, dtype)
+        result, lse = self._outputs(q, out, with_lse, dtype)
         self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale)
         result = _tensors.finished(q, result) if out is None else out
-        return (result, _tensors.finished(q, lse)) if return_softmax_lse else result
+        return (result, _tensors.finished(q, lse)) if with_lse else result
 
     def run_prefill_context_chunk(
         self,
@@ -210,7 +214,6 @@ class NativePrefillBackend(MLAPrefillBackend):
         out: Any = None,
         *,
         chunk_idx: int | None = None,
-        **_unknown: Any,
     ) -> tuple[Any, Any]:
         """Attention, not masked, of some requests' new tokens to a chunk of their context.
 
@@ -226,18 +229,20 @@ class NativePrefillBackend(MLAPrefillBackend):
         Raises:
             TypeError, ValueError: the text names the argument.
         """
-        index, query_start_loc, cu_seq_lens = self._chunk_fields(
-            chunk if chunk_idx is None else chunk_idx
-        )
+        index, query_start_loc, cu_seq_lens = self._chunk_fields(chunk, chunk_idx)
         result, lse = self._outputs(q, out, True)
         self._backend.run_prefill_context_chunk(
             index, query_start_loc, cu_seq_lens, q, k, v, result, lse
         )
         return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
 
-    def _chunk_fields(self, chunk: Any) -> tuple[int, Any, Any]:
-        if isinstance(chunk, int):
-            return chunk_by_index(getattr(self, "_prefill_metadata", None), chunk)
+    def _chunk_fields(self, chunk: Any, chunk_idx: Any) -> tuple[int, Any, Any]:
+        if chunk is not None and chunk_idx is not None:
+            raise TypeError("chunk_idx: must not be given beside a chunk")
+        name, number = ("chunk", chunk) if chunk_idx is None else ("chunk_idx", chunk_idx)
+        if chunk_idx is not None or hasattr(type(chunk), "__index__"):
+            number = _core.integer(number, name)
+            return chunk_by_index(getattr(self, "_prefill_metadata", None), number)
         index = getattr(chunk, "index", -1)
         if not isinstance(index, int) or index >= self._num_announced:
             index = -1

@@ -23,7 +23,9 @@ def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(like, torch.Tensor):
-        return torch.empty(shape, dtype=getattr(torch, dtype) if dtype else like.dtype)
+        # Whatever the default device and type are.
+        kind = getattr(torch, dtype) if dtype else like.dtype
+        return torch.empty(shape, dtype=kind, device=like.device)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(like, numpy.ndarray):
         if dtype == QUANTIZED:
@@ -82,7 +84,7 @@ def offsets(values: list[int], library: str | None) -> Any:
         return values
     if library == "torch":
         torch = import_module("torch")
-        return torch.tensor(values, dtype=torch.int32)
+        return torch.tensor(values, dtype=torch.int32, device="cpu")
     return import_module("numpy").array(values, "int32")
 
 

@@ -85,7 +85,13 @@ class MLAPrefillConfig:
     def library_config(self) -> "_core.SelectorConfig":
         """The same for the library."""
         choice = self.backend
-        name = choice if choice is None or isinstance(choice, str) else choice.name
+        # vLLM's own members serve as well.
+        name = choice if isinstance(choice, str) else getattr(choice, "name", None)
+        if name is None and choice is not None:
+            raise TypeError(
+                "backend: must be a member of MLAPrefillBackendEnum, its name or None, not "
+                + type(choice).__name__
+            )
         return library_config(self.selector_config(), self.device_capability, backend=name)
 
 
@@ -101,24 +107,36 @@ def library_config(
     Args:
         device_capability: ``(major, minor)``, by name or by place; None: not known.
     """
-    dimensions = config.mla_dimensions
+    dimensions = part(config, "mla_dimensions", "selector_config")
+    sizes = {
+        name: part(dimensions, name, "mla_dimensions")
+        for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    }
     major, minor = _capability(device_capability)
     # vLLM's own configurations have no platform.
-    platform = getattr(config, "platform", Platform.AUTO)
+    platform = _core.integer(getattr(config, "platform", Platform.AUTO), "platform")
     if platform == Platform.AUTO and major >= 0:
         platform = gpu_platform()
     return _core.SelectorConfig(
-        dtype=dtype_code(config.dtype),
-        qk_nope_head_dim=dimensions.qk_nope_head_dim,
-        qk_rope_head_dim=dimensions.qk_rope_head_dim,
-        v_head_dim=dimensions.v_head_dim,
-        platform=int(platform),
+        dtype=dtype_code(part(config, "dtype", "selector_config")),
+        **sizes,
+        platform=platform,
         capability_major=major,
         capability_minor=minor,
-        batch_invariant=bool(getattr(config, "batch_invariant", False)),
+        batch_invariant=getattr(config, "batch_invariant", False),
         ignore_overrides=ignore_overrides,
         backend=backend,
     )
+
+
+def part(whole: Any, name: str, whole_name: str) -> Any:
+    """An attribute that an argument must have."""
+    try:
+        return getattr(whole, name)
+    except AttributeError:
+        raise TypeError(
+            f"{whole_name}: must have {name}, a {type(whole).__name__} has none"
+        ) from None
 
 
 def gpu_platform() -> Platform:
@@ -131,6 +149,15 @@ def _capability(device_capability: Any) -> tuple[int, int]:
     if device_capability is None:
         return -1, -1
     if hasattr(device_capability, "major"):
-        return device_capability.major, device_capability.minor
-    major, minor = device_capability
+        pair = device_capability.major, part(device_capability, "minor", "device_capability")
+    elif isinstance(device_capability, (tuple, list)) and len(device_capability) == 2:
+        pair = device_capability
+    else:
+        raise TypeError(
+            "device_capability: must be (major, minor) or None, not "
+            + type(device_capability).__name__
+        )
+    major, minor = (_core.integer(number, "device_capability") for number in pair)
+    if major < 0 or minor < 0:
+        raise ValueError(f"device_capability = ({major}, {minor}): must not be negative")
     return major, minor

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from mla_prefill import _core
+from mla_prefill.configuration import part
 
 
 @dataclass(kw_only=True)
@@ -113,14 +114,21 @@ def announced_chunks(prefill_metadata: Any) -> list[tuple[int, Any, Any]]:
     if context is None:
         return []
     chunks = getattr(context, "chunks", None)
-    if chunks is None:
+    if chunks is None and hasattr(context, "cu_seq_lens"):
         return [
             chunk_by_index(prefill_metadata, index) for index in range(len(context.cu_seq_lens))
         ]
-    return [
-        (getattr(chunk, "index", index), chunk.query_start_loc, chunk.cu_seq_lens)
-        for index, chunk in enumerate(chunks)
-    ]
+    if not isinstance(chunks, Sequence) or isinstance(chunks, str):
+        raise TypeError(
+            f"chunked_context.chunks: must be a sequence of chunks, not {type(chunks).__name__}"
+        )
+    return [_announced(chunk, index) for index, chunk in enumerate(chunks)]
+
+
+def _announced(chunk: Any, index: int) -> tuple[int, Any, Any]:
+    name = f"chunked_context.chunks[{index}]"
+    offsets = part(chunk, "query_start_loc", name), part(chunk, "cu_seq_lens", name)
+    return (getattr(chunk, "index", index), *offsets)
 
 
 def chunk_by_index(prefill_metadata: Any, index: int) -> tuple[int, Any, Any]:

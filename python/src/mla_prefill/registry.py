@@ -43,6 +43,9 @@ class _MLAPrefillBackendEnumMeta(EnumMeta):
                 cls._add_(name, row["class_path"] or f"{_REGISTERED}.{name}")
 
     def _add_(cls, name: str, value: str) -> Any:
+        # One of that name has been removed since, by whatever language.
+        if name in cls._member_map_:
+            cls._forget_(name)
         member: Any = object.__new__(cls)  # type: ignore[arg-type]
         member._name_ = name
         member._value_ = value
@@ -125,7 +128,7 @@ class MLAPrefillBackendEnum(Enum, metaclass=_MLAPrefillBackendEnumMeta):
         Raises:
             ValueError: the name exists already, or it is invalid or reserved.
         """
-        if value:
+        if _core.text(value, "value"):
             _hand_over(_core.register_backend, name, value, BackendAdapter(value))
         else:
             _core.register_backend(name, "", None, None)
@@ -195,16 +198,18 @@ def register_mla_prefill_backend(
         A decorator for the class; with ``class_path`` one that does nothing.
 
     Raises:
+        TypeError: an argument of another type; the text names it.
         ValueError: a name that exists already, or is invalid or reserved.
     """
-    member = (
-        MLAPrefillBackendEnum.register(backend, class_path or "")
-        if isinstance(backend, str)
-        else backend
-    )
-    name: str = member.name
+    if class_path is not None:
+        _core.text(class_path, "class_path")
+    name = _name(backend)
+    if isinstance(backend, str):
+        MLAPrefillBackendEnum.register(name, class_path or "")
 
     def decorator(cls: Class) -> Class:
+        if not isinstance(cls, type):
+            raise TypeError(f"cls: must be a class, not {type(cls).__name__}")
         path = f"{cls.__module__}.{cls.__qualname__}"
         _hand_over(_core.override_backend, name, path, BackendAdapter(cls), _name_of(cls))
         return cls
@@ -213,6 +218,32 @@ def register_mla_prefill_backend(
         return decorator
     _hand_over(_core.override_backend, name, class_path, BackendAdapter(class_path))
     return lambda cls: cls
+
+
+def remove_mla_prefill_backend(backend: MLAPrefillBackendEnum | str) -> None:
+    """Removes a member that was registered by a new name; the name is free again.
+
+    Objects that exist already live on.
+
+    Args:
+        backend: the member or its name.
+
+    Raises:
+        TypeError: an argument of another type; the text names it.
+        ValueError: there is no such member, or it is one of the library's own.
+    """
+    _core.remove_backend(_name(backend))
+
+
+def _name(backend: Any) -> str:
+    if isinstance(backend, MLAPrefillBackendEnum):
+        return backend.name
+    if not isinstance(backend, str):
+        raise TypeError(
+            "backend: must be a member of MLAPrefillBackendEnum or a name, not "
+            + type(backend).__name__
+        )
+    return _core.text(backend, "backend")
 
 
 class BackendInfo(NamedTuple):
@@ -234,7 +265,10 @@ class BackendInfo(NamedTuple):
 
 def backends(config: MLAPrefillConfig | None = None) -> list[BackendInfo]:
     """All backends of the process, in order of definition, judged by ``config``."""
-    rows = _core.backends((config or MLAPrefillConfig()).library_config())
+    config = MLAPrefillConfig() if config is None else config
+    if not isinstance(config, MLAPrefillConfig):
+        raise TypeError(f"config: must be an MLAPrefillConfig, not {type(config).__name__}")
+    rows = _core.backends(config.library_config())
     return [BackendInfo(**{**row, "class_path": _path_or_none(row["name"])}) for row in rows]
 
 

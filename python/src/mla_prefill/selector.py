@@ -3,8 +3,6 @@
 
 import os
 import sys
-from functools import cache
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 from mla_prefill import _core
@@ -14,6 +12,7 @@ from mla_prefill.configuration import (
     MLAPrefillSelectorConfig,
     Platform,
     gpu_platform,
+    part,
 )
 from mla_prefill.registry import MLAPrefillBackendEnum
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 #: vLLM has these names here as well.
 __all__ = ["MLAPrefillConfig", "MLAPrefillSelectorConfig", "Platform", "get_mla_prefill_backend"]
+
+#: What tells a vLLM config from other objects.
+_VLLM_PARTS = ("model_config", "attention_config", "device_config")
 
 
 def get_mla_prefill_backend(vllm_config: Any) -> "type[MLAPrefillBackend]":
@@ -32,6 +34,7 @@ def get_mla_prefill_backend(vllm_config: Any) -> "type[MLAPrefillBackend]":
             is known.
 
     Raises:
+        TypeError: none of these, or a field of another type; the text names it.
         ValueError: the explicit choice does not fit, or nothing does; vLLM's text.
     """
     config = vllm_config if isinstance(vllm_config, MLAPrefillConfig) else _from_vllm(vllm_config)
@@ -41,9 +44,7 @@ def get_mla_prefill_backend(vllm_config: Any) -> "type[MLAPrefillBackend]":
         error.args = tuple(with_dtype(str(text), config.dtype) for text in error.args)
         raise
     member = MLAPrefillBackendEnum[name]
-    backend_class = _checked_class(member, config)
-    _log_choice(member.name)
-    return backend_class
+    return _checked_class(member, config)
 
 
 def _checked_class(
@@ -68,18 +69,27 @@ def _checked_class(
 
 
 def _from_vllm(vllm_config: Any) -> MLAPrefillConfig:
+    if vllm_config is not None and not any(hasattr(vllm_config, name) for name in _VLLM_PARTS):
+        raise TypeError(
+            "vllm_config: must be an MLAPrefillConfig, a vLLM config or None, not "
+            + type(vllm_config).__name__
+        )
     model_config = getattr(vllm_config, "model_config", None)
     platform, capability = _device_of(vllm_config)
     attention_config = getattr(vllm_config, "attention_config", None)
     dimensions = {}
     if model_config is not None:
-        model = model_config.hf_text_config
+        model = part(model_config, "hf_text_config", "vllm_config.model_config")
         dimensions = {
-            name: index(getattr(model, name, 0))
+            name: getattr(model, name, 0)
             for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         }
     return MLAPrefillConfig(
-        dtype=_default_dtype() if model_config is None else model_config.dtype,
+        dtype=(
+            _default_dtype()
+            if model_config is None
+            else part(model_config, "dtype", "vllm_config.model_config")
+        ),
         backend=getattr(attention_config, "mla_prefill_backend", None),
         platform=platform,
         device_capability=capability,
@@ -100,10 +110,3 @@ def _device_of(vllm_config: Any) -> tuple[Platform, tuple[int, int] | None]:
         return Platform.AUTO, None
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     return gpu_platform(), capability
-
-
-@cache
-def _log_choice(name: str) -> None:
-    from logging import getLogger
-
-    getLogger("mla_prefill").info("Using %s MLA prefill backend.", name)

@@ -1,0 +1,227 @@
+#include "integers.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "arguments.h"
+#include "dlpack.h"
+
+namespace mla_python {
+
+namespace {
+
+constexpr const char *wanted_elements = ": must hold int32 or int64";
+
+std::string element_name(const char *name, std::size_t index) {
+  return std::string(name) + "[" + std::to_string(index) + "]";
+}
+
+/// Whether a buffer's format is a signed integer's of this machine.
+bool is_signed_integer(const char *format) {
+  if (!format) return false;
+  if (std::strchr("@=<", *format) && *format) ++format;
+  return *format && std::strchr("ilqn", *format) && format[1] == 0;
+}
+
+void require_sequence(nb::handle value, const char *name) {
+  if (PyUnicode_Check(value.ptr()) || PyBytes_Check(value.ptr()) ||
+      PyByteArray_Check(value.ptr()) || !PySequence_Check(value.ptr())) {
+    raise(PyExc_TypeError,
+          std::string(name) + ": must be a tensor or sequence of integers, not " + kind_of(value));
+  }
+}
+
+/// Calls `take(item, index)` with each.
+template <class Take>
+void for_each_item(nb::handle value, const char *name, Take take) {
+  require_sequence(value, name);
+  std::size_t index = 0;
+  for (nb::handle item : nb::iter(value)) take(item, index++);
+}
+
+template <class Out>
+std::vector<Out> array_argument(nb::handle value, const char *name) {
+  std::vector<Out> values;
+  IntegerTensor tensor;
+  if (tensor.borrow(value, name)) {
+    tensor.require_dimensions(1, name, "a list of numbers");
+    values.reserve(static_cast<std::size_t>(tensor.size(0)));
+    for (std::int64_t i = 0; i < tensor.size(0); ++i) {
+      const std::int64_t element = tensor.at(i);
+      const Out narrow = static_cast<Out>(element);
+      if (narrow != element) narrowed<Out>(element, element_name(name, static_cast<std::size_t>(i)));
+      values.push_back(narrow);
+    }
+    return values;
+  }
+  for_each_item(value, name, [&](nb::handle item, std::size_t index) {
+    const std::string item_name = element_name(name, index);
+    values.push_back(narrowed<Out>(int64_argument(item, item_name.c_str()), item_name));
+  });
+  return values;
+}
+
+}  // namespace
+
+bool IntegerTensor::borrow(nb::handle value, const char *name) {
+  // First: NumPy before 2.1 exports nothing that is read-only by DLPack.
+  if (borrow_buffer(value)) return true;
+  if (!nb::hasattr(value, "__dlpack__")) return false;
+  // What has both has told its type already.
+  if (buffer_.is_held()) raise(PyExc_TypeError, std::string(name) + wanted_elements);
+  borrow_dlpack(value, name);
+  return true;
+}
+
+bool IntegerTensor::borrow_buffer(nb::handle value) {
+  if (!buffer_.hold(value) || !is_signed_integer(buffer_->format)) return false;
+  if (buffer_->itemsize != 4 && buffer_->itemsize != 8) return false;
+  data_ = static_cast<const char *>(buffer_->buf);
+  element_bytes_ = static_cast<int>(buffer_->itemsize);
+  dimensions_ = buffer_->ndim;
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(dimensions_, 2); ++i) {
+    shape_[i] = buffer_->shape[i];
+    strides_[i] = buffer_->strides[i];
+  }
+  return true;
+}
+
+void IntegerTensor::borrow_dlpack(nb::handle value, const char *name) {
+  const DLPackBorrow borrow(value, name);
+  const DLTensor &tensor = borrow.tensor();
+  const DLDataType &type = tensor.dtype;
+  if (type.code != kDLInt || type.lanes != 1 || (type.bits != 32 && type.bits != 64)) {
+    raise(PyExc_TypeError, std::string(name) + wanted_elements);
+  }
+  capsule_ = borrow.capsule();
+  data_ = static_cast<const char *>(tensor.data) + tensor.byte_offset;
+  element_bytes_ = type.bits / 8;
+  dimensions_ = tensor.ndim;
+  std::int64_t dense = 1;
+  for (std::int64_t i = std::min<std::int64_t>(dimensions_, 2) - 1; i >= 0; --i) {
+    shape_[i] = tensor.shape[i];
+    strides_[i] = (tensor.strides ? tensor.strides[i] : dense) * element_bytes_;
+    dense *= tensor.shape[i];
+  }
+}
+
+void IntegerTensor::require_dimensions(int dimensions, const char *name,
+                                       const char *meaning) const {
+  if (dimensions_ != dimensions) {
+    raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(dimensions_) +
+                                ": must be " + std::to_string(dimensions) + ", " + meaning);
+  }
+}
+
+std::int64_t IntegerTensor::at(std::int64_t row, std::int64_t column) const {
+  const char *element = data_ + row * strides_[0] + column * strides_[1];
+  if (is_int32()) {
+    std::int32_t value;
+    std::memcpy(&value, element, sizeof value);
+    return value;
+  }
+  std::int64_t value;
+  std::memcpy(&value, element, sizeof value);
+  return value;
+}
+
+std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name) {
+  return array_argument<std::int32_t>(value, name);
+}
+
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name) {
+  return array_argument<std::int64_t>(value, name);
+}
+
+std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name) {
+  std::vector<std::int32_t> offsets = int32_array_argument(value, name);
+  if (offsets.empty()) {
+    raise(PyExc_ValueError, std::string(name) + ": is empty, must have one entry for each "
+                                                "request and one for the end");
+  }
+  return offsets;
+}
+
+namespace {
+
+/// Block `column` of request `row`; -1, which is no block's, where a number that does not
+/// fit is none that is read.
+std::int32_t block_number(std::int64_t value, const char *name, std::size_t row,
+                          std::int64_t column, const std::vector<std::int64_t> &counts) {
+  const std::int32_t narrow = static_cast<std::int32_t>(value);
+  if (narrow == value) return narrow;
+  if (row >= counts.size() || column >= counts[row]) return -1;
+  const std::string row_name = element_name(name, row);
+  return narrowed<std::int32_t>(
+      value, element_name(row_name.c_str(), static_cast<std::size_t>(column)));
+}
+
+}  // namespace
+
+TableArgument::TableArgument(nb::handle value, const char *name,
+                             const std::vector<std::int64_t> &counts) {
+  if (value.is_none()) return;
+  if (tensor_.borrow(value, name)) {
+    read_tensor(name, counts);
+  } else {
+    read_sequence(value, name, counts);
+  }
+  if (data_ || copy_.empty()) return;
+  data_ = copy_.data();
+  row_stride_ = columns_;
+}
+
+void TableArgument::require_rows(std::int64_t rows, const char *name, std::size_t requests) {
+  if (rows >= static_cast<std::int64_t>(requests)) return;
+  raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
+                              " rows, must have one for each of the " + std::to_string(requests) +
+                              " requests");
+}
+
+bool TableArgument::is_read_in_place() const {
+  constexpr std::int64_t element = sizeof(std::int32_t);
+  const bool is_aligned = reinterpret_cast<std::uintptr_t>(tensor_.data()) % element == 0;
+  return tensor_.is_int32() && is_aligned && (columns_ < 2 || tensor_.stride(1) == element) &&
+         tensor_.stride(0) % element == 0 && tensor_.stride(0) >= columns_ * element;
+}
+
+void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t> &counts) {
+  tensor_.require_dimensions(2, name, "a row for each request");
+  require_rows(tensor_.size(0), name, counts.size());
+  columns_ = narrowed<std::int32_t>(tensor_.size(1), std::string(name) + ".shape[1]");
+  if (is_read_in_place()) {
+    data_ = reinterpret_cast<const std::int32_t *>(tensor_.data());
+    row_stride_ = tensor_.stride(0) / static_cast<std::int64_t>(sizeof *data_);
+    return;
+  }
+  copy_.reserve(counts.size() * static_cast<std::size_t>(columns_));
+  for (std::size_t row = 0; row < counts.size(); ++row) {
+    for (std::int64_t column = 0; column < columns_; ++column) {
+      const std::int64_t value = tensor_.at(static_cast<std::int64_t>(row), column);
+      copy_.push_back(block_number(value, name, row, column, counts));
+    }
+  }
+}
+
+void TableArgument::read_sequence(nb::handle value, const char *name,
+                                  const std::vector<std::int64_t> &counts) {
+  std::vector<std::vector<std::int64_t>> rows;
+  std::size_t longest = 0;
+  for_each_item(value, name, [&](nb::handle item, std::size_t index) {
+    rows.push_back(int64_array_argument(item, element_name(name, index).c_str()));
+    longest = std::max(longest, rows.back().size());
+  });
+  require_rows(static_cast<std::int64_t>(rows.size()), name, counts.size());
+  columns_ = narrowed<std::int32_t>(static_cast<std::int64_t>(longest), name);
+  copy_.reserve(counts.size() * longest);
+  for (std::size_t row = 0; row < counts.size(); ++row) {
+    for (std::size_t column = 0; column < longest; ++column) {
+      const std::int64_t number = column < rows[row].size() ? rows[row][column] : -1;
+      copy_.push_back(
+          block_number(number, name, row, static_cast<std::int64_t>(column), counts));
+    }
+  }
+}
+
+}  // namespace mla_python

@@ -1,0 +1,90 @@
+// Integers of the caller's that no run writes: row offsets, lengths, slots, block tables.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "held_buffer.h"
+
+namespace mla_python {
+
+/// A tensor of int32 or int64, borrowed.
+class IntegerTensor {
+ public:
+  IntegerTensor() = default;
+
+  /// False where `value` is no tensor. TypeError for other elements, ValueError for
+  /// other devices.
+  bool borrow(nb::handle value, const char *name);
+
+  /// ValueError unless it has so many dimensions, at most two.
+  void require_dimensions(int dimensions, const char *name, const char *meaning) const;
+
+  std::int64_t size(int dimension) const { return shape_[dimension]; }
+  /// In bytes.
+  std::int64_t stride(int dimension) const { return strides_[dimension]; }
+  const char *data() const { return data_; }
+  bool is_int32() const { return element_bytes_ == 4; }
+
+  /// An element of a tensor of one or two dimensions.
+  std::int64_t at(std::int64_t row, std::int64_t column = 0) const;
+
+ private:
+  bool borrow_buffer(nb::handle value);
+  void borrow_dlpack(nb::handle value, const char *name);
+
+  HeldBuffer buffer_;
+  nb::object capsule_;
+  const char *data_ = nullptr;
+  int element_bytes_ = 0;
+  std::int64_t dimensions_ = 0;
+  std::int64_t shape_[2] = {0, 0};
+  std::int64_t strides_[2] = {0, 0};
+};
+
+/// Row offsets, lengths: a 1-d tensor or sequence of integers, copied.
+/// TypeError for anything else, ValueError for what does not fit 32 bits.
+std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name);
+
+/// The same of 64 bits: slots.
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name);
+
+/// The same of 32 bits for a batch's row offsets: ValueError where there is none.
+std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name);
+
+/// A NULL pointer for an empty vector: the library refuses it where it must not be empty.
+template <class T>
+const T *pointer_or_null(const std::vector<T> &values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+/// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
+/// place and int64 copied, or a sequence of sequences, shorter ones filled with -1.
+class TableArgument {
+ public:
+  /// None makes an absent one: data() is NULL. TypeError, or ValueError for less rows
+  /// than `counts` has, one for each request, and for what does not fit 32 bits among
+  /// the `counts[i]` first of row i: others are not read, they may hold anything.
+  TableArgument(nb::handle value, const char *name, const std::vector<std::int64_t> &counts);
+  TableArgument(const TableArgument &) = delete;
+  TableArgument &operator=(const TableArgument &) = delete;
+
+  const std::int32_t *data() const { return data_; }
+  std::int64_t row_stride() const { return row_stride_; }
+  std::int32_t columns() const { return columns_; }
+
+ private:
+  void read_tensor(const char *name, const std::vector<std::int64_t> &counts);
+  void read_sequence(nb::handle value, const char *name, const std::vector<std::int64_t> &counts);
+  static void require_rows(std::int64_t rows, const char *name, std::size_t requests);
+  bool is_read_in_place() const;
+
+  const std::int32_t *data_ = nullptr;
+  std::int64_t row_stride_ = 0;
+  std::int32_t columns_ = 0;
+  IntegerTensor tensor_;
+  std::vector<std::int32_t> copy_;
+};
+
+}  // namespace mla_python
