@@ -889,9 +889,10 @@ typedef struct mla_layer_config {
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;
   /** What an fp8_e4m3 kv_b_proj is multiplied by when it is copied: fp32, [1] for
-      all of it or [rows / 128, kv_lora_rank / 128], both rounded up, for blocks of
-      128 x 128 of its elements, heads or no heads (DeepSeek: weight_scale_inv).
-      All finite and above 0. NULL for any other kv_b_proj. */
+      all of it, [rows] or [rows, 1] for each of its rows, or [rows / 128,
+      kv_lora_rank / 128], both rounded up, for blocks of 128 x 128 of its elements,
+      heads or no heads (DeepSeek: weight_scale_inv). All finite and above 0. NULL
+      for any other kv_b_proj. */
   const mla_tensor *weight_scales;
 } mla_layer_config;
 

@@ -139,8 +139,13 @@ final class LayerInputTests: XCTestCase {
     for row in 0..<9 { for column in 0..<2 { blocks[row, 0, column] = 0.5 } }
     check("config.weight_scales.shape[0] = 8: must be 9", of: model) { $0.shape.0 = 8 }
     check("config.weight_scales.shape[1] = 3: must be 2", of: model) { $0.shape.1 = 3 }
-    check("config.weight_scales.shape[0] = 9: must be 1", of: model) {
-      ($0.ndim, $0.strides.0) = (1, 1)
+    for count in [0, 9, 1151, 1153] as [Int64] {
+      check("config.weight_scales.shape[0] = \(count): must be 1, or 1152", of: model) {
+        ($0.ndim, $0.shape.0, $0.strides.0) = (1, count, 1)
+      }
+      check("config.weight_scales.shape[\(count == 9 ? 1 : 0)] = ", of: model) {
+        ($0.shape.0, $0.shape.1) = (count, 1)
+      }
     }
     check("config.weight_scales.ndim = 3: must be 2", of: model) { $0.ndim = 3 }
     check("config.weight_scales.dtype = MLA_DTYPE_BFLOAT16", of: model) { $0.dtype = 3 }

@@ -23,7 +23,7 @@ struct LayerModel: @unchecked Sendable {
   var scale: Double
   /// [heads * (nope + v), rank].
   let weights: PoisonedTensor
-  /// Of fp8 weights: one for blocks of 128 x 128, or for all of them.
+  /// Of fp8 weights: one for blocks of 128 x 128, for rows, or for all of them.
   var weightScales: PoisonedTensor?
 
   var qkDim: Int { nope + rope }
@@ -44,7 +44,7 @@ struct LayerModel: @unchecked Sendable {
       return
     }
     weights.fillNormal(&random, deviation: 60)
-    let blocks = random.chance(0.3) ? (1, 1) : (weights.rows.blocks, rank.blocks)
+    let blocks = [(1, 1), (weights.rows, 1), (weights.rows.blocks, rank.blocks)][random.int(0...2)]
     let scales = PoisonedTensor(
       .float32, rows: blocks.0, dim: blocks.1, rowGap: random.int(0...3))
     for i in 0..<blocks.0 {
@@ -88,21 +88,23 @@ struct LayerModel: @unchecked Sendable {
     }
   }
 
-  /// [1] for a scale that stands for itself.
+  /// One dimension for a scale that stands for itself and for those of rows that lie dense.
   private func scalesView(_ scales: PoisonedTensor) -> mla_tensor {
     var tensor = view(scales)
-    if scales.rows * scales.dim == 1 { tensor.ndim = 1 }
+    let areOfRows = scales.rows == weights.rows && scales.rowStride == 1
+    if scales.rows * scales.dim == 1 || areOfRows { tensor.ndim = 1 }
     return tensor
   }
 
   /// The weights as they are meant, [heads * (nope + v), rank].
   private var dequantizedWeights: [Double] {
     guard let weightScales else { return weights.values }
-    let isPerTensor = weightScales.rows * weightScales.dim == 1
+    let blockRows =
+      weightScales.rows == 1 ? weights.rows : weightScales.rows == weights.rows ? 1 : 128
+    let blockColumns = weightScales.dim == 1 ? rank : 128
     return (0..<weights.rows).flatMap { row in
       (0..<rank).map { d in
-        let scale = isPerTensor ? weightScales[0, 0, 0] : weightScales[row / 128, 0, d / 128]
-        return weights[row, 0, d] * scale
+        weights[row, 0, d] * weightScales[row / blockRows, 0, d / blockColumns]
       }
     }
   }

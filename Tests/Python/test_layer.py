@@ -88,6 +88,23 @@ def test_cache_types(dtype, cache_dtype):
     np.testing.assert_array_equal(filled.view(np.uint8), problem.kv_cache.view(np.uint8))
 
 
+def test_caches_with_a_dimension_of_one_head():
+    problem = LayerProblem([9, 4], [30, 13])
+    whole = problem.kv_cache[:, :, None]
+    assert whole.ndim == 4
+    problem.check(layer_for(problem).forward(**{**problem.tensors, "kv_cache": whole}))
+    filled = np.zeros_like(whole)
+    for rows, slots in zip(problem.cached, problem.slots, strict=True):
+        concat_and_cache_mla(rows[:, : problem.rank], rows[:, problem.rank :], filled, slots)
+        expected, stored = (t.reshape(-1, t.shape[-1])[slots] for t in (whole, filled))
+        np.testing.assert_array_equal(stored, expected)
+    for wrong in (problem.kv_cache[:, None], np.repeat(whole, 2, 2)):
+        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 3"):
+            layer_for(problem).forward(**{**problem.tensors, "kv_cache": wrong})
+        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 3"):
+            concat_and_cache_mla(problem.kv_c_normed, problem.k_pe, wrong, [0])
+
+
 def test_unwanted_slots_stay():
     problem = LayerProblem([5], [3])
     cache = np.full((2, 4, problem.rank + problem.rope), 7, np.float32)
@@ -108,20 +125,25 @@ def test_algorithms(dtype, algorithm):
     problem.check(out, lse)
 
 
-@pytest.mark.parametrize("shape", [(1,), (3, 2)], ids=["one scale", "scales of blocks"])
+@pytest.mark.parametrize("shape", [(), (1,), (264,), (264, 1), (3, 2)], ids=str)
 def test_fp8_weights(shape):
+    """One scale, scales of rows, scales of blocks."""
     # Neither dimension is a multiple of a block's.
     problem = LayerProblem([9, 4], [30, 0], heads=6, rank=150, nope=24, value=20)
-    scales = np.random.default_rng(0).uniform(1e-3, 2e-3, shape).astype(np.float32)
+    scales = np.asarray(np.random.default_rng(0).uniform(1e-3, 2e-3, shape), np.float32)
     weights = np.clip(problem.kv_b_proj * 500, -448, 448).astype(FP8)
-    spread = scales.reshape(-1, scales.shape[-1]).repeat(128, 0).repeat(128, 1)
-    problem.kv_b_proj = weights.astype(np.float32) * (
-        spread[:264, :150] if len(shape) == 2 else scales
-    )
-    layer = MLAPrefillLayer(
-        **problem.dimensions, kv_b_proj=weights, weight_scales=scales, dtype="float32"
-    )
-    problem.check(layer.forward(**problem.tensors))
+    spread = scales.reshape(264, 1) if scales.size == 264 else scales
+    if shape == (3, 2):
+        spread = scales.repeat(128, 0).repeat(128, 1)[:264, :150]
+    problem.kv_b_proj = weights.astype(np.float32) * spread
+    read_only = scales.copy()
+    read_only.flags.writeable = False
+    kinds = [scales, read_only, *([scales[()], float(scales), np.float64(scales)] if shape == () else [])]
+    for kind in kinds:
+        layer = MLAPrefillLayer(
+            **problem.dimensions, kv_b_proj=weights, weight_scales=kind, dtype="float32"
+        )
+        problem.check(layer.forward(**problem.tensors))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -141,7 +163,8 @@ def test_fp8_ds_mla(dtype):
         assert relative(problem.kv_cache[slots, :512], rows[:, :512].astype(np.float64)) < 0.04
         assert relative(problem.kv_cache[slots, 512:], rows[:, 512:].astype(np.float64)) < 4e-3
     layer = layer_for(problem, cache_format="fp8_ds_mla")
-    for stored in (cache, cache.view(FP8)):
+    # With a dimension of one head, too, as some readers have it.
+    for stored in (cache, cache.view(FP8), cache[:, :, None]):
         problem.check(layer.forward(**{**problem.tensors, "kv_cache": stored}))
 
 

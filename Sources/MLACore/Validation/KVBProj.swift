@@ -24,7 +24,8 @@ struct KVBProj {
   }
 }
 
-/// What quantized weights are multiplied by: one scale for each block of them.
+/// What quantized weights are multiplied by: one scale for each block of them, which
+/// may be a row or the whole.
 struct WeightScales {
   /// [blocks of rows, blocks of columns].
   let values: [Float]
@@ -37,20 +38,22 @@ struct WeightScales {
 
   init(_ pointer: UnsafePointer<mla_tensor>?, of weights: TensorView) throws(MLAError) {
     let name = "config.weight_scales"
-    let isPerTensor = try readStruct(pointer, name: name, minimumSize: 96).ndim == 1
-    let tensor = try TensorView(pointer, name: name, rank: isPerTensor ? 1 : 2)
+    let rank = try readStruct(pointer, name: name, minimumSize: 96).ndim == 1 ? 1 : 2
+    let tensor = try TensorView(pointer, name: name, rank: rank)
     try tensor.requireType(.float32, "whatever kv_b_proj's")
-    if isPerTensor {
-      try tensor.requireShape((1, "but for [row blocks, column blocks]"))
-      (block, blocksPerRow) = ((max(1, weights.shape[0]), max(1, weights.shape[1])), 1)
+    let (rows, columns) = (max(1, weights.shape[0]), max(1, weights.shape[1]))
+    if tensor.shape[0] == rows, rank == 1 || tensor.shape[1] == 1, rows > 1 {
+      (block, blocksPerRow) = ((1, columns), 1)
+    } else if rank == 1 {
+      try tensor.requireShape((1, "or \(rows), one for each row of kv_b_proj"))
+      (block, blocksPerRow) = ((rows, columns), 1)
     } else {
-      let counts = weights.shape.indices.map {
-        (weights.shape[$0] + Self.blockSize - 1) / Self.blockSize
-      }
+      let size = Self.blockSize
+      let counts = ((rows + size - 1) / size, (columns + size - 1) / size)
       try tensor.requireShape(
-        (counts[0], "the rows of kv_b_proj / \(Self.blockSize), rounded up"),
-        (counts[1], "the columns of kv_b_proj / \(Self.blockSize), rounded up"))
-      (block, blocksPerRow) = ((Self.blockSize, Self.blockSize), counts[1])
+        (counts.0, "the rows of kv_b_proj / \(size), rounded up, or \(rows) with one column"),
+        (counts.1, "the columns of kv_b_proj / \(size), rounded up"))
+      (block, blocksPerRow) = ((size, size), counts.1)
     }
     values = try Self.values(tensor)
   }

@@ -58,7 +58,8 @@ class MLAPrefillLayer:
             workspace_bound: most bytes that a forward call uses beside its tensors;
                 None: as much as is fastest. Bits do not depend on it, but where a
                 registered backend computes.
-            weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: ``[1]``, or
+            weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: a number or
+                ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its rows, or
                 ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
             cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
                 512 latents of fp8 and 64 values of k_pe as bf16.
@@ -111,18 +112,21 @@ class MLAPrefillLayer:
                 where that dimension is 0.
             kv_cache: ``[num_blocks, block_size, kv_lora_rank + qk_rope_head_dim]`` of
                 ``cache_dtype``, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may
-                come as uint8. None where nobody has context.
+                come as uint8, and a dimension for one head may stand before the last. None
+                where nobody has context.
             block_table: ``[requests, max_blocks]``: token t of request i lies in block
                 ``block_table[i, t // block_size]``. A tensor of int32, read in place, or of
                 int64, or a list of lists that need not be equally long; more rows than
-                requests are ignored. None where nobody has context.
+                requests and entries beyond a context are ignored. None where nobody has
+                context.
             query_start_loc: ``[requests + 1]`` row offsets of the new tokens, from 0, a
                 tensor or sequence of integers. None: all rows are one request's.
             context_lens: ``[requests]`` tokens in the cache, likewise; None: nobody has
                 context.
             out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into, or
                 of fp8 with an ``output_scale``; may be strided; None: a new tensor of q's
-                kind and type, or of fp8.
+                kind, device and type, or of fp8. It and ``lse`` must be known to be writable:
+                JAX's arrays are not.
             lse: ``[num_heads, tokens]`` float32 to write the log-sum-exp into, natural
                 logarithm; None: it is not wanted.
             output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
@@ -182,7 +186,8 @@ def concat_and_cache_mla(
             ``kv_c_normed``.
         kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
             fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may come as
-            uint8.
+            uint8, and a dimension for one head may stand before the last. Its memory must
+            be known to be writable: JAX's arrays are not.
         slot_mapping: a tensor or sequence of integers: token i goes to block
             ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
             it is -1; of tokens with the same slot the last has it. May be shorter than
