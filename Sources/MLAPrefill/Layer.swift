@@ -38,7 +38,7 @@ public func mla_layer_forward(
 public func mla_concat_and_cache_mla(_ args: UnsafePointer<mla_concat_and_cache_args>?)
   -> mla_status
 {
-  entry { () throws(MLAError) in ConcatAndCache.run(try ConcatAndCacheArguments(args)) }
+  entry { () throws(MLAError) in try ConcatAndCache.run(ConcatAndCacheArguments(args)) }
 }
 
 private func object(_ layer: OpaquePointer?) throws(MLAError) -> MLALayer {

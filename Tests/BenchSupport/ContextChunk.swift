@@ -26,7 +26,7 @@ public struct ContextChunk {
       library, name: name, dimensions: dimensions, format: kernelCase.format, maxISA: kernelCase.isa)
     let starts = (queries: [0, Int32(queries)], keys: [0, Int32(keys)])
     try backend.prepare(queryStarts: starts.queries)
-    let packed = PreparedKeys(kernelCase, dimensions, chunk)
+    let packed = try PreparedKeys(kernelCase, dimensions, chunk)
     let flops = 2 * Double(queries * keys * (dimensions.qk + dimensions.v) * dimensions.heads)
     var (whole, prepared): ([Double], [Double]) = ([], [])
     var expected: [Double] = []
@@ -84,7 +84,7 @@ private final class PreparedKeys {
   private let partials: UnsafeMutablePointer<Float>
   private let scratch: UnsafeMutableRawPointer
 
-  init(_ kernelCase: KernelCase, _ d: MLADimensions, _ chunk: ChunkTensors) {
+  init(_ kernelCase: KernelCase, _ d: MLADimensions, _ chunk: ChunkTensors) throws {
     let table = KernelTables.table(cappedAt: kernelCase.isa).pointee
     kernel = kernelCase.attention(of: table)
     combine = table.combine
@@ -94,14 +94,14 @@ private final class PreparedKeys {
     blockBytes = Int(kernel.packed_block_bytes(dims))
     let (queries, keys) = (chunk.q.rows, chunk.k.rows)
     headBytes = (keys + block - 1) / block * blockBytes
-    let schedule = TileSchedule(
+    let schedule = try TileSchedule(
       [RequestSpan(queryBegin: 0, queryCount: queries, keyBegin: 0, keyCount: keys)],
       numHeads: d.heads, isCausal: false,
       shape: TileShape(
         queryTile: Int(kernel.query_tile), keyBlock: block, packedBlockBytes: blockBytes,
         vHeadDim: d.v),
       split: .byCost(numHeads: d.heads), threads: 1)
-    let segments = schedule.units + schedule.waves.flatMap(\.segments)
+    let segments = schedule.units + schedule.waves.map { $0.segment(0) }
     keysPerRange = segments[0].blocksPerSplit * block
     packed = .allocate(byteCount: d.heads * headBytes, alignment: 4096)
     partials = .allocate(capacity: segments[0].splits * queries * (d.v + 1))

@@ -11,17 +11,17 @@ final class AbsorbedScheduleTests: XCTestCase {
       numHeads: numHeads, keyDim: 40, kvLoraRank: 32, elementBytes: 2, keysPerPack: keysPerPack)
   }
 
-  func testEachTokenMeetsEachKeyOnce() {
+  func testEachTokenMeetsEachKeyOnce() throws {
     var random = SplitMix64(seed: 71)
     for round in 0..<60 {
       let spans = randomSpans(&random)
-      let schedule = AbsorbedSchedule(
+      let schedule = try AbsorbedSchedule(
         spans, shape: shape(random.pick([1, 3, 16, 128, 300])),
         waveBytes: random.pick([1, 1 << 18, 1 << 22]))
       var seen: [Int: [Range<Int>]] = [:]
-      for wave in schedule.waves {
+      for wave in try waves(schedule) {
         for index in 0..<wave.taskCount {
-          let task = schedule.task(index, in: wave)
+          let task = wave.task(index)
           XCTAssertFalse(task.keys.isEmpty)
           XCTAssertEqual(task.keys.lowerBound % schedule.shape.keysPerPack, 0)
           for (i, token) in task.chunk.tokens.enumerated() {
@@ -44,12 +44,12 @@ final class AbsorbedScheduleTests: XCTestCase {
     }
   }
 
-  func testPlacesOfAWaveDoNotOverlap() {
+  func testPlacesOfAWaveDoNotOverlap() throws {
     var random = SplitMix64(seed: 72)
     for _ in 0..<30 {
-      let schedule = AbsorbedSchedule(
+      let schedule = try AbsorbedSchedule(
         randomSpans(&random), shape: shape(5), waveBytes: random.pick([1 << 16, 1 << 24]))
-      for wave in schedule.waves {
+      for wave in try waves(schedule) {
         var (tokens, partials) = (0, 0)
         for chunk in wave.chunks {
           XCTAssertEqual(chunk.firstToken, tokens)
@@ -72,27 +72,27 @@ final class AbsorbedScheduleTests: XCTestCase {
   }
 
   /// A batch and a bound change where a chunk's work lies, never how it is cut.
-  func testCutsDependOnTheRequestAlone() {
+  func testCutsDependOnTheRequestAlone() throws {
     let long = RequestSpan(queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000)
     let other = RequestSpan(queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000)
-    func cuts(_ schedule: AbsorbedSchedule) -> [[Int]] {
-      schedule.waves.flatMap(\.chunks).filter { $0.keyBegin == 0 }.map {
+    func cuts(_ schedule: AbsorbedSchedule) throws -> [[Int]] {
+      try waves(schedule).flatMap(\.chunks).filter { $0.keyBegin == 0 }.map {
         [$0.tokens.lowerBound, $0.tokens.upperBound, $0.sharedKeys, $0.keysPerRange, $0.ranges]
       }
     }
-    let alone = cuts(AbsorbedSchedule([long], shape: shape(16), waveBytes: 1 << 30))
+    let alone = try cuts(AbsorbedSchedule([long], shape: shape(16), waveBytes: 1 << 30))
     XCTAssertEqual(alone.count, 3)
     XCTAssertEqual(
-      cuts(AbsorbedSchedule([other, long], shape: shape(16), waveBytes: 1)), alone)
+      try cuts(AbsorbedSchedule([other, long], shape: shape(16), waveBytes: 1)), alone)
   }
 
   /// A single token's context becomes enough tasks for a large host, and a batch
   /// of decoding requests none that others would wait for.
-  func testDecodingStepsAreBalanced() {
-    let one = AbsorbedSchedule(
+  func testDecodingStepsAreBalanced() throws {
+    let one = try AbsorbedSchedule(
       [RequestSpan(queryBegin: 0, queryCount: 1, keyBegin: 0, keyCount: 8193)], shape: shape(16),
       waveBytes: 1 << 24)
-    XCTAssertGreaterThanOrEqual(one.waves[0].taskCount, 32)
+    XCTAssertGreaterThanOrEqual(try waves(one)[0].taskCount, 32)
     var random = SplitMix64(seed: 73)
     var keys = 0
     let batch = (0..<64).map { i in
@@ -100,24 +100,40 @@ final class AbsorbedScheduleTests: XCTestCase {
       defer { keys += count }
       return RequestSpan(queryBegin: i, queryCount: 1, keyBegin: keys, keyCount: count)
     }
-    let schedule = AbsorbedSchedule(batch, shape: shape(16), waveBytes: 1 << 30)
-    let sizes = (0..<schedule.waves[0].taskCount).map {
-      schedule.task($0, in: schedule.waves[0]).keys.count
-    }
+    let schedule = try AbsorbedSchedule(batch, shape: shape(16), waveBytes: 1 << 30)
+    let wave = try waves(schedule)[0]
+    let sizes = (0..<wave.taskCount).map { wave.task($0).keys.count }
     XCTAssertEqual(sizes.reduce(0, +), keys)
     XCTAssertLessThanOrEqual(sizes.max() ?? 0, keys / 256)
   }
 
-  func testMemoryIsBounded() {
+  func testMemoryIsBounded() throws {
     let shape = shape(16)
     for keyCount in [100, 8192, 1 << 20] {
       let span = RequestSpan(queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: keyCount)
-      let schedule = AbsorbedSchedule([span], shape: shape, waveBytes: 1)
+      let schedule = try AbsorbedSchedule([span], shape: shape, waveBytes: 1)
       // No more than the latents, or one range each.
       let oneRange = 256 * shape.partialFloats * 4
-      XCTAssertLessThanOrEqual(schedule.partialBytes, keyCount * shape.partialFloats + oneRange)
-      XCTAssertEqual(schedule.waves.count, 4)
+      let rows = try waves(schedule).map(\.partialRows).max() ?? 0
+      XCTAssertLessThanOrEqual(
+        rows * shape.partialFloats * 4, keyCount * shape.partialFloats + oneRange)
+      XCTAssertEqual(try waves(schedule).count, 4)
     }
+  }
+
+  /// All of them, each with lists of its own.
+  private func waves(_ schedule: AbsorbedSchedule) throws -> [AbsorbedSchedule.Wave] {
+    var waves: [AbsorbedSchedule.Wave] = []
+    var next = try AbsorbedSchedule.Waves(schedule)
+    while let wave = next.next() {
+      XCTAssertLessThanOrEqual(
+        wave.tokenCount * schedule.shape.queryBytes
+          + wave.partialRows * schedule.shape.partialFloats * 4, schedule.waveBytes)
+      XCTAssertLessThanOrEqual(
+        max(wave.taskCount, wave.groups.count * schedule.shape.numHeads), schedule.mostTasks)
+      waves.append(try wave.copy())
+    }
+    return waves
   }
 
   private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {
@@ -129,5 +145,16 @@ final class AbsorbedScheduleTests: XCTestCase {
       return RequestSpan(
         queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
     }
+  }
+}
+
+extension AbsorbedSchedule.Wave {
+  fileprivate func copy() throws -> Self {
+    var copy = self
+    copy.chunks = try FixedArray(
+      copying: UnsafeBufferPointer(start: chunks.pointer, count: chunks.count), for: "chunks")
+    copy.groups = try FixedArray(
+      copying: UnsafeBufferPointer(start: groups.pointer, count: groups.count), for: "groups")
+    return copy
   }
 }

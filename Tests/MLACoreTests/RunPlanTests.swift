@@ -11,30 +11,32 @@ final class RunPlanTests: XCTestCase {
   }
 
   func testEachRunAndTypeHasOnePlan() throws {
-    let plans = RunPlans(chunks: 2)
+    let plans = try RunPlans(chunks: 2)
     var made = 0
-    func plan(_ run: RunPlans.Run, _ type: ElementType) -> RunPlan {
-      plans.plan(of: run, type) { threads in
+    func plan(_ run: RunPlans.Run, _ type: ElementType) throws -> RunPlan {
+      try plans.plan(of: run, type) { threads throws(MLAError) in
         made += 1
-        return emptyPlan(threads)
+        return try emptyPlan(threads)
       }
     }
     let runs: [RunPlans.Run] = [.newTokens, .chunk(0), .chunk(1)]
     let types: [ElementType] = [.bfloat16, .float16, .float32]
-    let first = runs.map { run in types.map { plan(run, $0) } }
+    let first = try runs.map { run in try types.map { try plan(run, $0) } }
     XCTAssertEqual(made, 9)
     for (run, known) in zip(runs, first) {
-      for (type, known) in zip(types, known) { XCTAssertTrue(plan(run, type) === known) }
+      for (type, known) in zip(types, known) { XCTAssertTrue(try plan(run, type) === known) }
     }
     XCTAssertEqual(made, 9)
     XCTAssertEqual(Set(first.flatMap { $0 }.map(ObjectIdentifier.init)).count, 9)
   }
 
   func testAnotherNumberOfThreadsIsAnotherPlan() throws {
-    let plans = RunPlans(chunks: 0)
+    let plans = try RunPlans(chunks: 0)
     func planned(for threads: Int32) throws -> RunPlan {
       try HostSettings.setThreads(threads)
-      return plans.plan(of: .newTokens, .bfloat16) { self.emptyPlan($0) }
+      return try plans.plan(of: .newTokens, .bfloat16) { threads throws(MLAError) in
+        try self.emptyPlan(threads)
+      }
     }
     let first = try planned(for: 3)
     XCTAssertEqual(first.mostThreads, 3)
@@ -70,10 +72,10 @@ final class RunPlanTests: XCTestCase {
     }
   }
 
-  private func emptyPlan(_ threads: Int) -> RunPlan {
+  private func emptyPlan(_ threads: Int) throws(MLAError) -> RunPlan {
     let kernel = KernelTables.table(cappedAt: 0).pointee.bf16
     let dims = mla_kernel_dims(qk_head_dim: 96, v_head_dim: 64)
-    let schedule = TileSchedule(
+    let schedule = try TileSchedule(
       [], numHeads: 1, isCausal: true, shape: kernel.shape(dims), split: .never, threads: threads)
     return RunPlan(
       kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),

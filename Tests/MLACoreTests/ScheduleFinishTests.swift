@@ -11,31 +11,31 @@ final class ScheduleFinishTests: XCTestCase {
     queryTile: 48, keyBlock: 64, packedBlockBytes: 40960, vHeadDim: 128)
   private let threadCounts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
 
-  func testSinglePrompts() {
+  func testSinglePrompts() throws {
     for length in [512, 1024, 2048, 4096, 8192, 32768] {
-      check("S=\(length)", [(length, length)], isCausal: true)
+      try check("S=\(length)", [(length, length)], isCausal: true)
     }
   }
 
-  func testBatches() {
-    check("8 x 128", Array(repeating: (128, 128), count: 8), isCausal: true)
-    check("64 x 16", Array(repeating: (16, 16), count: 64), isCausal: true)
-    check("mixed", [16, 4096, 300, 1, 77, 2048, 900, 64].map { ($0, $0) }, isCausal: true)
-    check("one long", [(6000, 6000)] + Array(repeating: (40, 40), count: 30), isCausal: true)
+  func testBatches() throws {
+    try check("8 x 128", Array(repeating: (128, 128), count: 8), isCausal: true)
+    try check("64 x 16", Array(repeating: (16, 16), count: 64), isCausal: true)
+    try check("mixed", [16, 4096, 300, 1, 77, 2048, 900, 64].map { ($0, $0) }, isCausal: true)
+    try check("one long", [(6000, 6000)] + Array(repeating: (40, 40), count: 30), isCausal: true)
   }
 
-  func testFewQueriesOnLongContexts() {
-    check("128 on 8064", [(128, 8064)], isCausal: false)
-    check("1 on 8192", [(1, 8192)], isCausal: false)
-    check("4 x 32 on 4096", Array(repeating: (32, 4096), count: 4), isCausal: false)
+  func testFewQueriesOnLongContexts() throws {
+    try check("128 on 8064", [(128, 8064)], isCausal: false)
+    try check("1 on 8192", [(1, 8192)], isCausal: false)
+    try check("4 x 32 on 4096", Array(repeating: (32, 4096), count: 4), isCausal: false)
   }
 
   func testUnitsFillTheirThreads() {
     let equal = Array(repeating: 1000, count: 16)
-    XCTAssertEqual([1, 2, 3, 5, 16, 17, 128].map { UnitChoice.soonestFinish(equal, threads: $0) },
+    XCTAssertEqual([1, 2, 3, 5, 16, 17, 128].map { soonestFinish(equal, threads: $0) },
       [16, 16, 15, 15, 16, 16, 0])
-    XCTAssertEqual(UnitChoice.soonestFinish([900, 10, 10, 10], threads: 2), 0)
-    XCTAssertEqual(UnitChoice.soonestFinish([], threads: 2), 0)
+    XCTAssertEqual(soonestFinish([900, 10, 10, 10], threads: 2), 0)
+    XCTAssertEqual(soonestFinish([], threads: 2), 0)
   }
 
   /// The heap against a search for the thread that is free first.
@@ -51,6 +51,26 @@ final class ScheduleFinishTests: XCTestCase {
         plain[0] += cost
         XCTAssertEqual(finishes.last, plain.max())
       }
+    }
+  }
+
+  /// Many tasks of one cost, whatever came before, as one after the other.
+  func testTasksOfOneCostAreHandedOutTogether() {
+    var random = SplitMix64(seed: 6)
+    for round in 0..<300 {
+      let threads = random.int(1...9)
+      var (together, singly) = (ThreadFinishes(threads), ThreadFinishes(threads))
+      var costs: [Int] = []
+      for _ in 0..<random.int(1...6) {
+        let cost = random.pick([0, 1, random.int(1...50), random.int(1...20_000)])
+        let count = random.pick([0, 1, random.int(0...30), random.int(100...600)])
+        costs += Array(repeating: cost, count: count)
+        together.add(cost, count: count)
+        for _ in 0..<count { singly.add(cost) }
+        XCTAssertEqual(together.last, singly.last, "round \(round)")
+      }
+      costs.sort(by: >)
+      _ = soonestFinish(costs, threads: threads)
     }
   }
 
@@ -70,12 +90,12 @@ final class ScheduleFinishTests: XCTestCase {
     XCTAssertEqual(threads([longest, longest], isCausal: false), 64, "no number overflows")
   }
 
-  func testNeighboursAreTakenTogether() {
+  func testNeighboursAreTakenTogether() throws {
     var random = SplitMix64(seed: 5)
     for _ in 0..<200 {
       let costs = (0..<random.int(0...60)).map { _ in random.int(0...40_000) }
       let threads = random.int(1...9)
-      let groups = UnitChoice.groups(costs[...], threads: threads)
+      let groups = try groups(costs, threads: threads)
       XCTAssertEqual(groups.flatMap { Array($0) }, Array(costs.indices))
       let least = min(TileCost.leastPerGroup, costs.reduce(0, +) / (8 * threads))
       for group in groups {
@@ -87,11 +107,36 @@ final class ScheduleFinishTests: XCTestCase {
       }
     }
     let short = Array(repeating: 936, count: 1024)
-    XCTAssertEqual(UnitChoice.groups(short[...], threads: 2).first, 0..<18)
+    XCTAssertEqual(try groups(short, threads: 2).first, 0..<18)
+  }
+
+  /// The same, whether equal costs are told one by one or together.
+  private func groups(_ costs: [Int], threads: Int) throws -> [Range<Int>] {
+    let groups = Array(try UnitGroups(singly(costs), threads: threads))
+    XCTAssertEqual(Array(try UnitGroups(together(costs), threads: threads)), groups)
+    return groups
+  }
+
+  private func soonestFinish(_ costs: [Int], threads: Int) -> Int {
+    let count = UnitChoice.soonestFinish(singly(costs), threads: threads)
+    XCTAssertEqual(UnitChoice.soonestFinish(together(costs), threads: threads), count)
+    return count
+  }
+
+  private func singly(_ costs: [Int]) -> [CostRun] { costs.map { CostRun(cost: $0, count: 1) } }
+
+  private func together(_ costs: [Int]) -> [CostRun] {
+    costs.reduce(into: []) { runs, cost in
+      if let last = runs.last, last.cost == cost {
+        runs[runs.count - 1] = CostRun(cost: cost, count: last.count + 1)
+      } else {
+        runs.append(CostRun(cost: cost, count: 1))
+      }
+    }
   }
 
   /// At least 0.9 of the threads' time is work wherever each has ten tasks.
-  private func check(_ name: String, _ requests: [(Int, Int)], isCausal: Bool) {
+  private func check(_ name: String, _ requests: [(Int, Int)], isCausal: Bool) throws {
     var (queries, keys) = (0, 0)
     let spans = requests.map { (queryCount, keyCount) in
       defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
@@ -101,7 +146,7 @@ final class ScheduleFinishTests: XCTestCase {
     // Unsplit, few queries on a long context are few tasks.
     for split in [SplitRule.byCost(numHeads: 16), .fixedRanges] + (isCausal ? [.never] : []) {
       for threads in threadCounts {
-        let schedule = TileSchedule(
+        let schedule = try TileSchedule(
           spans, numHeads: 16, isCausal: isCausal, shape: shape, split: split, threads: threads,
           waveBytes: TileSchedule.waveBytes(threads: threads))
         let run = SimulatedRun(schedule, threads: threads)

@@ -14,7 +14,7 @@ final class TileScheduleTests: XCTestCase {
       let spans = randomSpans(&random)
       let isCausal = random.chance(0.5)
       let headsPerTask = random.int(1...4)
-      let schedule = TileSchedule(
+      let schedule = try TileSchedule(
         spans, numHeads: 3, isCausal: isCausal, shape: shape,
         split: random.pick([.never, .fixedRanges, .byCost(numHeads: 3)]),
         threads: random.pick([1, 2, 7]), headsPerUnit: headsPerTask,
@@ -47,28 +47,28 @@ final class TileScheduleTests: XCTestCase {
     XCTAssertGreaterThan(min(units, waves, turns), 50, "all ways of working are met")
   }
 
-  func testMemoryHasABoundWhateverTheLength() {
-    func bytes(_ length: Int) -> Int {
+  func testMemoryHasABoundWhateverTheLength() throws {
+    func bytes(_ length: Int) throws -> Int {
       let span = RequestSpan(queryBegin: 0, queryCount: length, keyBegin: 0, keyCount: length)
-      return [1, 2, 16].map { threads in
-        let schedule = TileSchedule(
+      return try [1, 2, 16].map { threads in
+        let schedule = try TileSchedule(
           [span], numHeads: 16, isCausal: true, shape: shape, split: .never, threads: threads)
         return max(
           schedule.bytesPerWave + schedule.partialBytesPerWave,
           threads * (schedule.bytesPerUnit + schedule.partialBytesPerUnit))
       }.max() ?? 0
     }
-    XCTAssertLessThanOrEqual(bytes(8192), TileSchedule.smallestWaveBytes)
-    XCTAssertLessThanOrEqual(bytes(1 << 20), 5 * TileSchedule.smallestWaveBytes)
+    XCTAssertLessThanOrEqual(try bytes(8192), TileSchedule.smallestWaveBytes)
+    XCTAssertLessThanOrEqual(try bytes(1 << 20), 5 * TileSchedule.smallestWaveBytes)
   }
 
-  func testSplitsDependOnTheRequestAlone() {
+  func testSplitsDependOnTheRequestAlone() throws {
     let long = RequestSpan(queryBegin: 0, queryCount: 10, keyBegin: 0, keyCount: 9000)
     let other = RequestSpan(queryBegin: 10, queryCount: 500, keyBegin: 9000, keyCount: 20000)
     var splits: Set<Int> = []
     for spans in [[long], [other, long]] {
       for threads in [1, 2, 64] {
-        let schedule = TileSchedule(
+        let schedule = try TileSchedule(
           spans, numHeads: 2, isCausal: false, shape: shape, split: .fixedRanges, threads: threads)
         let segments = schedule.units + schedule.waves.flatMap(\.segments)
         for segment in segments where segment.span == long {
@@ -80,16 +80,16 @@ final class TileScheduleTests: XCTestCase {
     XCTAssertEqual(splits.count, 1)
   }
 
-  func testLongestFirstAndLongestTileFirst() {
+  func testLongestFirstAndLongestTileFirst() throws {
     let short = RequestSpan(queryBegin: 0, queryCount: 50, keyBegin: 0, keyCount: 50)
     let long = RequestSpan(queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300)
-    let shared = TileSchedule(
+    let shared = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 8)
     XCTAssertEqual(shared.waves[0].segments.map(\.span), [long, short])
     let first = shared.attendTask(0, in: shared.waves[0], turn: 0)
     XCTAssertEqual(first?.queries, 338..<350)
     XCTAssertEqual(first?.causalOffset, 288)
-    let alone = TileSchedule(
+    let alone = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 1)
     XCTAssertEqual(alone.units.map(\.span), [long, short])
   }

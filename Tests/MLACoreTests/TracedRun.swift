@@ -36,7 +36,7 @@ struct TracedRun {
     for wave in schedule.waves {
       for turn in 0..<wave.turns {
         packed = [:]
-        schedule.packTasks(in: wave, turn: turn, headsPerTask: headsPerTask).forEach { pack($0) }
+        schedule.packTasks(in: wave, turn: turn).forEach { pack($0) }
         for task in 0..<wave.taskCount(inTurn: turn) {
           attend(schedule.attendTask(task, in: wave, turn: turn))
         }
@@ -92,4 +92,14 @@ struct TracedRun {
     XCTAssertLessThan(packed.keys.max() ?? -1, blockCount)
     XCTAssertLessThan(partials.keys.max() ?? -1, partialCount)
   }
+}
+
+extension TileSchedule {
+  func packTasks(in wave: Wave, turn: Int) -> [PackTask] {
+    (0..<wave.packCount(inTurn: turn)).map { packTask($0, in: wave, turn: turn) }
+  }
+}
+
+extension TileSchedule.Wave {
+  var segments: [TileSchedule.Segment] { (0..<segmentCount).map(segment) }
 }

@@ -22,7 +22,7 @@ struct AttentionMemory {
     _ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims,
     packScratchBytes: Int = 0
   ) {
-    let mostTasks = schedule.waves.map { max($0.blockCount, $0.taskCount) }.max() ?? 0
+    let mostTasks = max(schedule.waves.most.block, schedule.waves.most.task)
     let workers = max(1, min(schedule.threads, max(mostTasks, schedule.unitGroups.count)))
     unitBytes = schedule.bytesPerUnit
     unitPartialBytes = schedule.partialBytesPerUnit

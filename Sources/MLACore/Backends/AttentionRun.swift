@@ -2,8 +2,6 @@ import MLAKernelABI
 
 /// Where a run's keys and values come from.
 protocol KeySource {
-  /// Most heads that a task packs for.
-  static var headsPerTask: Int { get }
   /// Packs one task's blocks.
   ///
   /// - Parameters:
@@ -42,11 +40,13 @@ struct AttentionRun<Keys: KeySource> {
   func execute() {
     parallel(schedule.unitGroups.count) { group, worker in
       let units = schedule.unitGroups[group]
-      for unit in units {
-        work(
-          on: schedule.units[unit],
-          before: unit + 1 < units.upperBound ? schedule.units[unit + 1] : nil, worker: worker)
+      var unit = schedule.units[units.lowerBound]
+      for following in units.dropFirst() {
+        let next = schedule.units[following]
+        work(on: unit, before: next, worker: worker)
+        unit = next
       }
+      work(on: unit, before: nil, worker: worker)
     }
     let room = Room(packed: start, partials: start + memory.partialsOffset)
     for wave in schedule.waves {
@@ -55,9 +55,8 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   private func work(on wave: TileSchedule.Wave, _ turn: Int, _ room: Room) {
-    let packTasks = schedule.packTasks(in: wave, turn: turn, headsPerTask: Keys.headsPerTask)
-    parallel(packTasks.count) { task, worker in
-      pack(packTasks[task], before: nil, room, worker: worker)
+    parallel(wave.packCount(inTurn: turn)) { task, worker in
+      pack(schedule.packTask(task, in: wave, turn: turn), before: nil, room, worker: worker)
     }
     parallel(wave.taskCount(inTurn: turn)) { task, worker in
       attend(schedule.attendTask(task, in: wave, turn: turn), before: nil, room, worker: worker)

@@ -38,7 +38,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     throws(MLAError) -> PreparedBatch
   {
     // Nothing may fail once the other side has the new batch.
-    let batch = PreparedBatch(metadata)
+    let batch = try PreparedBatch(metadata)
     try Shortage.check()
     if let prepare = vtable.prepare_metadata {
       try Self.check(name, "prepare_metadata") { prepare(vtable.context, instance, raw) }

@@ -34,8 +34,13 @@ final class PreparedBatch: Sendable {
   /// Of the library's own backends.
   let plans: RunPlans
 
-  init(_ metadata: PrefillMetadata) {
+  init(_ metadata: PrefillMetadata) throws(MLAError) {
     self.metadata = metadata
-    plans = RunPlans(chunks: metadata.chunks.count)
+    plans = try RunPlans(chunks: metadata.chunks.count)
+  }
+
+  /// All that the batch announces.
+  var runs: some Sequence<RunPlans.Run> {
+    (-1..<metadata.chunks.count).lazy.map { $0 < 0 ? .newTokens : .chunk($0) }
   }
 }

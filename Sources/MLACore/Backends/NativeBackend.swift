@@ -7,6 +7,8 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   private let contract: any NativeContract
   private let config: BackendConfig
   private let table: UnsafePointer<mla_kernel_table>
+  /// Of the run before, which the next batch's will be like: what to plan ahead for.
+  private let lastType = Guarded(ElementType.bfloat16)
 
   init(contract: any NativeContract, config: BackendConfig) throws(MLAError) {
     self.contract = contract
@@ -33,8 +35,11 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     throws(MLAError) -> PreparedBatch
   {
     try contract.check(metadata)
-    let batch = PreparedBatch(metadata)
-    if contract.plansAhead { _ = plans(of: batch) }
+    let batch = try PreparedBatch(metadata)
+    if contract.plansAhead {
+      let type = lastType.withLock { $0 }
+      for run in batch.runs { _ = try plan(run, of: batch, type) }
+    }
     try Shortage.check()
     return batch
   }
@@ -45,7 +50,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     guard batch.metadata.queryStartLoc.rowCount > 0 || !contract.answersEmptyBatches else {
       return KeylessResult.write(to: arguments.out, lse: arguments.lse)
     }
-    try run(planNewTokens(of: batch, arguments.q.type), arguments)
+    try run(plan(.newTokens, of: batch, arguments.q.type), arguments)
   }
 
   func runPrefillContextChunk(
@@ -59,48 +64,60 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     let type = arguments.q.type
     try run(
       isAnnounced
-        ? plan(chunk, of: batch, type)
+        ? plan(.chunk(chunk.index), of: batch, type)
         : plan(chunk.spans, isCausal: false, type, atMost: HostSettings.threads), arguments)
   }
 
   func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int {
-    plans(of: batch).map(\.memory.bytes).max() ?? 0
+    var most = 0
+    for type in ElementType.allCases where type.isAttentionType {
+      for run in batch.runs {
+        // Nobody says which dtype will be run: what is planned here is not kept.
+        let threads = HostSettings.threads
+        let plan =
+          if let known = batch.plans.known(run, type, threads: threads) {
+            known
+          } else {
+            try makePlan(run, of: batch, type, atMost: threads)
+          }
+        most = max(most, plan.memory.bytes)
+      }
+    }
+    return most
   }
 
   // MARK: Plans
 
-  /// Of all runs that the batch announces.
-  private func plans(of batch: PreparedBatch) -> [RunPlan] {
-    ElementType.allCases.filter(\.isAttentionType).flatMap { type in
-      [planNewTokens(of: batch, type)]
-        + batch.metadata.chunks.map { plan($0, of: batch, type) }
-    }
-  }
-
-  private func planNewTokens(of batch: PreparedBatch, _ type: ElementType) -> RunPlan {
-    batch.plans.plan(of: .newTokens, type) { threads in
-      plan(batch.metadata.queryStartLoc.selfSpans, isCausal: true, type, atMost: threads)
-    }
-  }
-
-  /// - Parameter chunk: as the batch announces it.
-  private func plan(_ chunk: ContextChunk, of batch: PreparedBatch, _ type: ElementType)
-    -> RunPlan
+  private func plan(_ run: RunPlans.Run, of batch: PreparedBatch, _ type: ElementType)
+    throws(MLAError) -> RunPlan
   {
-    batch.plans.plan(of: .chunk(chunk.index), type) { threads in
-      plan(chunk.spans, isCausal: false, type, atMost: threads)
+    if contract.plansAhead { lastType.withLock { $0 = type } }
+    return try batch.plans.plan(of: run, type) { threads throws(MLAError) in
+      try makePlan(run, of: batch, type, atMost: threads)
+    }
+  }
+
+  private func makePlan(
+    _ run: RunPlans.Run, of batch: PreparedBatch, _ type: ElementType, atMost limit: Int
+  ) throws(MLAError) -> RunPlan {
+    switch run {
+    case .newTokens:
+      try plan(
+        batch.metadata.queryStartLoc.selfSpans, isCausal: true, type, atMost: limit)
+    case .chunk(let index):
+      try plan(batch.metadata.chunks[index].spans, isCausal: false, type, atMost: limit)
     }
   }
 
   /// - Parameter numHeads: the configuration's, but for a warm-up.
   private func plan(
-    _ spans: [RequestSpan], isCausal: Bool, _ type: ElementType, atMost limit: Int,
+    _ spans: RequestSpans, isCausal: Bool, _ type: ElementType, atMost limit: Int,
     numHeads: Int? = nil
-  ) -> RunPlan {
+  ) throws(MLAError) -> RunPlan {
     let kernel = table.pointee.kernel(for: type)
     let numHeads = numHeads ?? config.numHeads
     let threads = TileCost.threads(spans, numHeads: numHeads, isCausal: isCausal, atMost: limit)
-    let schedule = TileSchedule(
+    let schedule = try TileSchedule(
       spans, numHeads: numHeads, isCausal: isCausal, shape: kernel.shape(dims),
       split: contract.splitRule, threads: threads,
       waveBytes: TileSchedule.waveBytes(threads: threads))

@@ -27,7 +27,7 @@ enum NativeWarmUp {
         v: tensor("v", config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
         out: tensor("out", config.vHeadDim, at: inputBytes, isOutput: true),
         workspace: nil)
-      try run(RowOffsets(lengths: [tokens]), arguments)
+      try run(RowOffsets(lengths: CollectionOfOne(tokens)), arguments)
     }
   }
 }

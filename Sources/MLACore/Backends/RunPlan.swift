@@ -29,26 +29,43 @@ final class RunPlans: Sendable {
     case chunk(Int)
   }
 
-  /// A place for each dtype of each run.
-  private let made: Guarded<[RunPlan?]>
+  /// A place for each dtype of each run. It owns what it holds.
+  private let made: Guarded<FixedArray<Unmanaged<RunPlan>?>>
 
-  init(chunks: Int) {
-    made = Guarded(Array(repeating: nil, count: (1 + chunks) * Self.typeCount))
+  init(chunks: Int) throws(MLAError) {
+    made = Guarded(
+      try FixedArray(
+        repeating: nil, count: (1 + chunks) * Self.typeCount, for: "plans of a batch's runs"))
   }
 
-  func plan(of run: Run, _ type: ElementType, _ make: (_ mostThreads: Int) -> RunPlan) -> RunPlan {
-    let (place, threads) = (Self.place(run, type), HostSettings.threads)
-    if let plan = made.withLock({ $0[place] }), plan.mostThreads == threads { return plan }
+  deinit {
+    made.withLock { made in
+      for plan in made { plan?.release() }
+    }
+  }
+
+  func plan(
+    of run: Run, _ type: ElementType, _ make: (_ mostThreads: Int) throws(MLAError) -> RunPlan
+  ) throws(MLAError) -> RunPlan {
+    let threads = HostSettings.threads
+    if let plan = known(run, type, threads: threads) { return plan }
     // Runs that make the same plan at the same time waste one, and do not wait.
-    let plan = make(threads)
+    let plan = try make(threads)
     if Shortage.isPresent { return plan }
+    let place = Self.place(run, type)
     let displaced = made.withLock { made in
       let displaced = made[place]
-      made[place] = plan
+      made[place] = Unmanaged.passRetained(plan)
       return displaced
     }
-    _ = consume displaced
+    displaced?.release()
     return plan
+  }
+
+  /// One that has been made for that number of threads.
+  func known(_ run: Run, _ type: ElementType, threads: Int) -> RunPlan? {
+    let plan = made.withLock { $0[Self.place(run, type)]?.takeUnretainedValue() }
+    return plan?.mostThreads == threads ? plan : nil
   }
 
   private static let typeCount = ElementType.allCases.count

@@ -7,9 +7,6 @@ struct TensorKeys: KeySource {
   let kernel: mla_attention_kernel
   let dims: mla_kernel_dims
 
-  /// Each head has rows of its own: nothing to share.
-  static var headsPerTask: Int { 1 }
-
   func pack(
     _ task: PackTask, before next: RowPlace?, into block: (Int) -> UnsafeMutableRawPointer,
     scratch: UnsafeMutableRawPointer

@@ -14,12 +14,20 @@ struct TrtllmRaggedContract: NativeContract {
         "metadata.num_requests", 0,
         "TRTLLM ragged prefill requires a non-empty 1D query-length tensor")
     }
-    let lengths = (0..<offsets.requestCount).map(offsets.count)
-    if lengths.contains(0), lengths.contains(where: { $0 > 0 }) {
+    let requests = 0..<offsets.requestCount
+    if requests.contains(where: { offsets.count($0) == 0 }), offsets.rowCount > 0 {
+      let lengths = description(offsets)
       throw .invalid(
         "metadata.query_start_loc", "query lengths \(lengths)",
         "TRTLLM ragged prefill contains mixed active and empty query rows: query_lens=\(lengths)")
     }
+  }
+
+  /// As vLLM writes a list, cut where nobody would read on.
+  private func description(_ offsets: RowOffsets) -> String {
+    let shown = (0..<min(offsets.requestCount, 64)).map { String(offsets.count($0)) }
+    let rest = offsets.requestCount > shown.count ? ["..."] : []
+    return "[" + (shown + rest).joined(separator: ", ") + "]"
   }
 
   func check(_ chunk: ContextChunk) throws(MLAError) {

@@ -4,18 +4,21 @@ import MLAKernelABI
 ///
 ///     queries   [token][head][latent | rope]  a wave's, of the layer's dtype
 ///     partials  fp32, for each chunk and range: out [token][head][latent],
-///               then lse [token][head]
+///               then lse [token][head]; behind the wave's queries
 ///     scratch   one per worker, see `AbsorbedScratch`
 struct AbsorbedMemory {
-  let partialsOffset: Int
   let scratch: WorkerScratch
 
   /// - Parameter threads: most workers.
   init(_ schedule: AbsorbedSchedule, scratchBytes: Int, threads: Int) {
-    partialsOffset = alignedUp(schedule.queryBytes)
     scratch = WorkerScratch(
       workers: max(1, min(threads, schedule.mostTasks)), bytes: scratchBytes,
-      at: partialsOffset + alignedUp(schedule.partialBytes))
+      at: alignedUp(schedule.waveBytes) + memoryAlignment)
+  }
+
+  /// Where a wave's partial results begin.
+  func partialsOffset(_ wave: AbsorbedSchedule.Wave, _ shape: AbsorbedShape) -> Int {
+    alignedUp(wave.tokenCount * shape.queryBytes)
   }
 
   var bytes: Int { scratch.end + memoryAlignment }

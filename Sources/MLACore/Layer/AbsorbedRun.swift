@@ -11,15 +11,36 @@ struct AbsorbedRun {
   let keys: LatentKeys
   let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
   let start: UnsafeMutableRawPointer
+  /// Taken before anything is written.
+  let waves: AbsorbedSchedule.Waves
+  /// Of the wave that is worked on.
+  private var partials: UnsafeMutablePointer<Float>
+
+  init(
+    _ plan: LayerPlan.Absorbed, _ keys: LatentKeys,
+    combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?,
+    waves: AbsorbedSchedule.Waves, start: UnsafeMutableRawPointer
+  ) {
+    (schedule, memory, scratch) = (plan.schedule, plan.memory, plan.scratch)
+    (self.keys, self.combine, self.waves, self.start) = (keys, combine, waves, start)
+    partials = start.assumingMemoryBound(to: Float.self)
+  }
 
   func execute() {
-    for wave in schedule.waves {
-      forEachGroupAndHead(of: wave, absorb)
-      parallel(wave.taskCount) { task, worker in
-        attend(schedule.task(task, in: wave), scratch: scratch(of: worker))
-      }
-      forEachGroupAndHead(of: wave, finish)
+    var (waves, run) = (waves, self)
+    while let wave = waves.next() {
+      run.partials = (start + memory.partialsOffset(wave, schedule.shape))
+        .assumingMemoryBound(to: Float.self)
+      run.work(on: wave)
     }
+  }
+
+  private func work(on wave: AbsorbedSchedule.Wave) {
+    forEachGroupAndHead(of: wave, absorb)
+    parallel(wave.taskCount) { task, worker in
+      attend(wave.task(task), scratch: scratch(of: worker))
+    }
+    forEachGroupAndHead(of: wave, finish)
   }
 
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
@@ -28,7 +49,7 @@ struct AbsorbedRun {
 
   private func forEachGroupAndHead(
     of wave: AbsorbedSchedule.Wave,
-    _ body: (ArraySlice<AbsorbedSchedule.Chunk>, _ head: Int, UnsafeMutableRawPointer) -> Void
+    _ body: (Slice<FixedArray<AbsorbedSchedule.Chunk>>, _ head: Int, UnsafeMutableRawPointer) -> Void
   ) {
     parallel(wave.groups.count * config.attention.numHeads) { task, worker in
       // Groups follow each other while a head's weights are in cache.
@@ -40,7 +61,7 @@ struct AbsorbedRun {
   // MARK: Queries to the latents
 
   private func absorb(
-    _ chunks: ArraySlice<AbsorbedSchedule.Chunk>, head: Int, scratch rows: UnsafeMutableRawPointer
+    _ chunks: Slice<FixedArray<AbsorbedSchedule.Chunk>>, head: Int, scratch rows: UnsafeMutableRawPointer
   ) {
     let (q, elementBytes) = (source.arguments.q, config.type.bytes)
     let out = queries(chunks[chunks.startIndex].firstToken, head: head)
@@ -188,7 +209,7 @@ struct AbsorbedRun {
   // MARK: Results to values
 
   private func finish(
-    _ chunks: ArraySlice<AbsorbedSchedule.Chunk>, head: Int, scratch rows: UnsafeMutableRawPointer
+    _ chunks: Slice<FixedArray<AbsorbedSchedule.Chunk>>, head: Int, scratch rows: UnsafeMutableRawPointer
   ) {
     var count = 0
     for chunk in chunks {
@@ -245,9 +266,7 @@ struct AbsorbedRun {
     init(_ run: AbsorbedRun, _ chunk: AbsorbedSchedule.Chunk, range: Int) {
       let rows = chunk.tokens.count * run.config.attention.numHeads
       let first = chunk.firstPartial + range * rows
-      out =
-        (run.start + run.memory.partialsOffset).assumingMemoryBound(to: Float.self)
-        + first * run.schedule.shape.partialFloats
+      out = run.partials + first * run.schedule.shape.partialFloats
       lse = out + rows * run.rank
     }
   }

@@ -3,7 +3,7 @@ import MLAKernelABI
 /// Puts tokens' latents and rotary keys side by side into a paged cache (vLLM:
 /// concat_and_cache_mla).
 public enum ConcatAndCache {
-  public static func run(_ a: ConcatAndCacheArguments) {
+  public static func run(_ a: ConcatAndCacheArguments) throws(MLAError) {
     let writer = SlotWriter(a)
     func write(_ tokens: Range<Int>) {
       for token in tokens where a.slots[token] >= 0 {
@@ -13,7 +13,7 @@ public enum ConcatAndCache {
       }
     }
     // In order the last token of a slot has it; two at a time would leave a mixture.
-    if SlotRuns(a.slots).meetAgain { return write(a.slots.indices) }
+    if try SlotRuns(a.slots).meetAgain() { return write(a.slots.indices) }
     ParallelLoop.runRows(a.slots.count) { tokens, _ in write(tokens) }
   }
 }

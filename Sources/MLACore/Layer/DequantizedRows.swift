@@ -17,17 +17,15 @@ extension KVBProj {
       convert?(&args)
     }
     guard let scales else { return copy(rows, times: nil, group: 0) }
-    scales.values.withUnsafeBufferPointer { values in
-      // Blocks are counted over all rows: a head's may begin and end within one.
-      var row = rows.lowerBound
-      while row < rows.upperBound {
-        let block = row / scales.block.rows
-        let end = min((block + 1) * scales.block.rows, rows.upperBound)
-        copy(
-          row..<end, times: values.baseAddress.map { $0 + block * scales.blocksPerRow },
-          group: scales.block.columns)
-        row = end
-      }
+    // Blocks are counted over all rows: a head's may begin and end within one.
+    var row = rows.lowerBound
+    while row < rows.upperBound {
+      let block = row / scales.block.rows
+      let end = min((block + 1) * scales.block.rows, rows.upperBound)
+      copy(
+        row..<end, times: scales.values.pointer + block * scales.blocksPerRow,
+        group: scales.block.columns)
+      row = end
     }
   }
 }

@@ -21,7 +21,7 @@ struct LatentGather {
   func gather(_ keys: Range<Int>, latents: Rows, rope: Rows) {
     let batch = arguments.batch
     let request = batch.request(ofKey: keys.lowerBound)
-    let (begin, context) = (batch.keyBegins[request], batch.contextLens[request])
+    let (begin, context) = (batch.keyBegins[request], batch.contextLen(request))
     let positions = keys.lowerBound - begin..<keys.upperBound - begin
     if let cache = arguments.cache {
       cache.forEachRun(positions.clamped(to: 0..<context), of: request) { first, run in

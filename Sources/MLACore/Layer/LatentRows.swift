@@ -14,21 +14,49 @@ struct RowTask {
   let heads: Range<Int>
 }
 
-extension LatentKeys {
-  func rowTasks(_ spans: [RowSpan]) -> [RowTask] {
-    let (rows, numHeads) = (Int(attention.key_block), config.attention.numHeads)
-    return spans.flatMap { span in
-      stride(from: 0, to: span.keys.count, by: rows).flatMap { first in
-        let keys = span.keys.dropFirst(first).prefix(rows)
-        return stride(from: 0, to: numHeads, by: Self.headsPerTask).map { head in
-          RowTask(
-            span: RowSpan(keys: keys, row: span.row + first),
-            heads: head..<min(head + Self.headsPerTask, numHeads))
-        }
-      }
+/// What is to be done for some spans.
+struct RowTasks {
+  /// A span of keys, and the blocks of those before it.
+  private struct Place {
+    let span: RowSpan
+    let firstBlock: Int
+  }
+
+  private var places: FixedArray<Place>
+  private var blocks = 0
+  private let keysPerTask: Int
+  private let numHeads: Int
+
+  /// - Parameter spans: those without keys have no tasks.
+  init(_ spans: some Collection<RowSpan>, keysPerTask: Int, numHeads: Int) throws(MLAError) {
+    self.keysPerTask = keysPerTask
+    self.numHeads = numHeads
+    places = try FixedArray(capacity: spans.count, for: "rows of a registered backend's run")
+    for span in spans where !span.keys.isEmpty {
+      places.append(Place(span: span, firstBlock: blocks))
+      blocks += (span.keys.count + keysPerTask - 1) / keysPerTask
     }
   }
 
+  var count: Int { blocks * headGroups }
+
+  private var headGroups: Int {
+    (numHeads + LatentKeys.headsPerTask - 1) / LatentKeys.headsPerTask
+  }
+
+  subscript(index: Int) -> RowTask {
+    let (block, group) = index.quotientAndRemainder(dividingBy: headGroups)
+    let place = places[lastNumber(in: places.indices) { places[$0].firstBlock <= block }]
+    let first = (block - place.firstBlock) * keysPerTask
+    let head = group * LatentKeys.headsPerTask
+    return RowTask(
+      span: RowSpan(
+        keys: place.span.keys.dropFirst(first).prefix(keysPerTask), row: place.span.row + first),
+      heads: head..<min(head + LatentKeys.headsPerTask, numHeads))
+  }
+}
+
+extension LatentKeys {
   /// Writes keys and values as rows of tensors [rows, heads, dim], for a backend
   /// that wants them whole.
   func write(

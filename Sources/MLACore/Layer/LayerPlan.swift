@@ -27,17 +27,17 @@ struct LayerPlan {
   ) throws(MLAError) {
     let kernel = table.pointee.kernel(for: config.type)
     let projection = table.pointee.projection(for: config.type)
-    let spans = FormedSpans(batch, config, kernel)
+    let spans = try FormedSpans(batch, config, kernel)
     if spans.upProjected.isEmpty {
       upProjected = nil
     } else {
       let dims = config.attention.kernelDims
       let packScratch = LatentScratch(config, kernel, projection).bytes
-      upProjected = Self.fit(config) { waveBytes, threads in
-        let schedule = TileSchedule(
-          spans.upProjected, numHeads: config.attention.numHeads, isCausal: true,
-          shape: kernel.shape(dims), split: split, threads: threads,
-          headsPerUnit: LatentKeys.headsPerTask, waveBytes: waveBytes)
+      let requests = try TileRequests(
+        spans.upProjected, numHeads: config.attention.numHeads, isCausal: true,
+        shape: kernel.shape(dims), split: split, headsPerPack: LatentKeys.headsPerTask)
+      upProjected = try Self.fit(config) { waveBytes, threads throws(MLAError) in
+        let schedule = try TileSchedule(requests, threads: threads, waveBytes: waveBytes)
         let memory = AttentionMemory(schedule, kernel, dims, packScratchBytes: packScratch)
         let plan = UpProjected(schedule: schedule, memory: memory)
         return (plan, memory.bytes, memory.partialsOffset)
@@ -47,13 +47,12 @@ struct LayerPlan {
       absorbed = nil
     } else {
       let shape = config.absorbedShape(kernel)
-      try Self.checkSize(spans.absorbed, shape)
       let scratch = AbsorbedScratch(config, shape, kernel, projection)
-      absorbed = Self.fit(config) { waveBytes, threads in
-        let schedule = AbsorbedSchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
+      absorbed = try Self.fit(config) { waveBytes, threads throws(MLAError) in
+        let schedule = try AbsorbedSchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
         let memory = AbsorbedMemory(schedule, scratchBytes: scratch.bytes, threads: threads)
         let plan = Absorbed(schedule: schedule, memory: memory, scratch: scratch)
-        return (plan, memory.bytes, schedule.queryBytes + schedule.partialBytes)
+        return (plan, memory.bytes, schedule.waveBytes)
       }
     }
     guard bytes <= config.workspaceBound ?? .max else {
@@ -64,28 +63,18 @@ struct LayerPlan {
     }
   }
 
-  /// Chunks of few tokens are a longer list than a request's tiles.
-  private static func checkSize(_ spans: [RequestSpan], _ shape: AbsorbedShape) throws(MLAError) {
-    let tokens = spans.reduce(0) { $0 + $1.queryCount }
-    let most =
-      BatchSize.mostPairs * AbsorbedSchedule.mostChunkTokens(numHeads: shape.numHeads)
-    guard tokens <= most else {
-      throw .invalid(
-        "query_start_loc", "\(tokens) new tokens",
-        "must be at most \(most) in the absorbed form with num_heads \(shape.numHeads)")
-    }
-  }
-
   /// A plan within the bound, or the smallest. Smaller waves first, fewer threads
   /// only where that is not enough: neither bears on bits.
   private static func fit<Plan>(
     _ config: LayerConfig,
-    _ make: (_ waveBytes: Int, _ threads: Int) -> (plan: Plan, bytes: Int, largestWave: Int)
-  ) -> Plan {
+    _ make: (_ waveBytes: Int, _ threads: Int) throws(MLAError) -> (
+      plan: Plan, bytes: Int, largestWave: Int
+    )
+  ) throws(MLAError) -> Plan {
     var threads = HostSettings.threads
     var waveBytes = TileSchedule.waveBytes(threads: threads)
     while true {
-      let (plan, bytes, largestWave) = make(waveBytes, threads)
+      let (plan, bytes, largestWave) = try make(waveBytes, threads)
       let excess = bytes - (config.workspaceBound ?? .max)
       if excess <= 0 || (waveBytes == smallestWave && threads == 1) { return plan }
       if waveBytes > smallestWave {
@@ -106,15 +95,29 @@ private let smallestWave = 1
 /// A batch's requests by the form that they take; those without new tokens have
 /// no work.
 private struct FormedSpans {
-  var upProjected: [RequestSpan] = []
-  var absorbed: [RequestSpan] = []
+  private(set) var upProjected: FixedArray<RequestSpan>
+  private(set) var absorbed: FixedArray<RequestSpan>
 
-  init(_ batch: LayerBatch, _ config: LayerConfig, _ kernel: mla_attention_kernel) {
+  init(_ batch: LayerBatch, _ config: LayerConfig, _ kernel: mla_attention_kernel)
+    throws(MLAError)
+  {
     let cost = FormCost.of(kernel, config.type)
-    for (span, contextLen) in zip(batch.spans, batch.contextLens) where span.queryCount > 0 {
-      switch config.form(newTokens: span.queryCount, contextLen: contextLen, cost) {
-      case .upProjected: upProjected.append(span)
-      case .absorbed: absorbed.append(span)
+    func form(_ request: Int) -> LayerForm? {
+      let newTokens = batch.queryStartLoc.count(request)
+      return newTokens == 0
+        ? nil
+        : config.form(newTokens: newTokens, contextLen: batch.contextLen(request), cost)
+    }
+    func count(_ wanted: LayerForm) -> Int {
+      batch.requests.reduce(0) { $0 + (form($1) == wanted ? 1 : 0) }
+    }
+    upProjected = try FixedArray(capacity: count(.upProjected), for: "requests of a batch")
+    absorbed = try FixedArray(capacity: count(.absorbed), for: "requests of a batch")
+    for request in batch.requests {
+      switch form(request) {
+      case .upProjected: upProjected.append(batch.span(request))
+      case .absorbed: absorbed.append(batch.span(request))
+      case nil: break
       }
     }
   }

@@ -50,6 +50,9 @@ public final class MLALayer: Sendable {
   {
     let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
     let combine = table.pointer.pointee.combine
+    let waves = try plan.absorbed.map { part throws(MLAError) in
+      try AbsorbedSchedule.Waves(part.schedule)
+    }
     try withMemory(
       of: plan.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
     ) { start in
@@ -61,11 +64,8 @@ public final class MLALayer: Sendable {
           lse: arguments.lse, memory: part.memory, start: start
         ).execute()
       }
-      if let part = plan.absorbed {
-        AbsorbedRun(
-          schedule: part.schedule, memory: part.memory, scratch: part.scratch, keys: keys,
-          combine: combine, start: start
-        ).execute()
+      if let part = plan.absorbed, let waves {
+        AbsorbedRun(part, keys, combine: combine, waves: waves, start: start).execute()
       }
     }
   }

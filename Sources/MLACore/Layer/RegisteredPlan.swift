@@ -5,8 +5,6 @@ import MLAKernelABI
 /// bound of memory if there is one.
 struct RegisteredPlan {
   let memory: RegisteredMemory
-  let newTokens: [RowSpan]
-  let chunks: [Chunk]
   /// Of the requests that have new tokens; the backend sees no others.
   let queryStartLoc: RowOffsets
   /// Whether one run writes what the caller wants.
@@ -17,10 +15,13 @@ struct RegisteredPlan {
     /// Rows of the batch's q.
     let tokens: Range<Int>
     let raw: mla_context_chunk
-    let keys: [RowSpan]
     let rows: Int
+    fileprivate let planned: mla_context_plan_chunk
   }
 
+  private let batch: LayerBatch
+  /// Numbers of those that have new tokens.
+  private let requests: FixedArray<Int>
   /// Owns what the chunks' pointers point to.
   private let table: ContextPlanTable
 
@@ -65,26 +66,24 @@ struct RegisteredPlan {
     _ kernels: UnsafePointer<mla_kernel_table>, for backend: BackendObject, rowBudget: Int,
     threads: Int
   ) throws(MLAError) {
-    let requests = batch.contextLens.indices.filter { batch.queryStartLoc.count($0) > 0 }
-    queryStartLoc = RowOffsets(lengths: requests.map(batch.queryStartLoc.count))
-    newTokens = requests.map { i in
-      let first = batch.keyBegins[i] + batch.contextLens[i]
-      return RowSpan(keys: first..<batch.keyBegins[i + 1], row: batch.queryStartLoc.begin(i))
-    }
-    table = ContextPlanTable(
-      try Self.plan(requests.map { batch.contextLens[$0] }, queryStartLoc, rowBudget))
-    var chunks: [Chunk] = []
+    self.batch = batch
+    requests = try Self.requests(batch)
+    queryStartLoc = try RowOffsets(lengths: requests.lazy.map(batch.queryStartLoc.count))
+    table = try ContextPlanTable(Self.plan(requests, batch, queryStartLoc, rowBudget))
+    var announced = try FixedArray<mla_context_chunk>(
+      capacity: table.count, for: "context chunks")
+    var mostRows = queryStartLoc.rowCount
     for index in 0..<table.count {
-      chunks.append(Chunk(try table.chunk(at: Int32(index)), of: requests, batch))
+      let chunk = Chunk(try table.chunk(at: Int32(index)))
+      announced.append(chunk.raw)
+      mostRows = max(mostRows, chunk.rows)
     }
-    self.chunks = chunks
-    try Self.prepare(backend, queryStartLoc, chunks)
+    try Self.prepare(backend, queryStartLoc, announced)
     let writesFloat8 = try backend.supportsQuantOutput(ElementType.float8E4M3.rawValue)
-    isOneRun = chunks.isEmpty && (!quantizes || writesFloat8)
-    let rows = max(queryStartLoc.rowCount, chunks.map(\.rows).max() ?? 0)
+    isOneRun = table.count == 0 && (!quantizes || writesFloat8)
     memory = RegisteredMemory(
-      config, rows: rows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
-      workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, rows)),
+      config, rows: mostRows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
+      workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, mostRows)),
       scratchBytes: LatentScratch(
         config, kernels.pointee.kernel(for: config.type),
         kernels.pointee.projection(for: config.type)
@@ -100,17 +99,30 @@ struct RegisteredPlan {
     }
   }
 
+  private static func requests(_ batch: LayerBatch) throws(MLAError) -> FixedArray<Int> {
+    func isActive(_ request: Int) -> Bool { batch.queryStartLoc.count(request) > 0 }
+    var requests = try FixedArray<Int>(
+      capacity: batch.requests.reduce(0) { $0 + (isActive($1) ? 1 : 0) },
+      for: "requests of a batch")
+    for request in batch.requests where isActive(request) { requests.append(request) }
+    return requests
+  }
+
   private static func plan(
-    _ contextLens: [Int], _ queryStartLoc: RowOffsets, _ rowBudget: Int
+    _ requests: FixedArray<Int>, _ batch: LayerBatch, _ queryStartLoc: RowOffsets,
+    _ rowBudget: Int
   ) throws(MLAError) -> ContextChunkPlan {
+    var contextLens = try FixedArray<Int32>(
+      capacity: requests.count, for: "context_lens of a batch")
+    for request in requests { contextLens.append(Int32(batch.contextLen(request))) }
     do {
       return try ContextChunkPlan(
         ContextPlanRequest(
-          contextLens: contextLens.map { Int32($0) }, queryStartLoc: queryStartLoc,
-          rowBudget: rowBudget, blockSize: splitRows))
-    } catch {
+          contextLens: contextLens, queryStartLoc: queryStartLoc, rowBudget: rowBudget,
+          blockSize: splitRows))
+    } catch where error.status == MLA_ERROR_INVALID_ARGUMENT {
       throw .invalid(
-        "context_lens", "\(contextLens.reduce(0, +)) tokens",
+        "context_lens", "\(contextLens.reduce(0) { $0 + Int($1) }) tokens",
         "must fit into 2^20 chunks of \(rowBudget)")
     }
   }
@@ -124,39 +136,54 @@ struct RegisteredPlan {
   }
 
   private static func prepare(
-    _ backend: BackendObject, _ queryStartLoc: RowOffsets, _ chunks: [Chunk]
+    _ backend: BackendObject, _ queryStartLoc: RowOffsets,
+    _ announced: FixedArray<mla_context_chunk>
   ) throws(MLAError) {
-    let announced = chunks.map(\.raw)
-    try queryStartLoc.withPointer { offsets throws(MLAError) in
-      try announced.withUnsafeBufferPointer { announced throws(MLAError) in
-        var metadata = mla_prefill_metadata(
-          struct_size: UInt32(MemoryLayout<mla_prefill_metadata>.size),
-          num_requests: Int32(queryStartLoc.requestCount), query_start_loc: offsets,
-          chunks: announced.baseAddress, num_chunks: Int32(announced.count), reserved: 0)
-        try backend.prepareMetadata(&metadata)
-      }
+    var metadata = mla_prefill_metadata(
+      struct_size: UInt32(MemoryLayout<mla_prefill_metadata>.size),
+      num_requests: Int32(queryStartLoc.requestCount), query_start_loc: queryStartLoc.pointer,
+      chunks: announced.isEmpty ? nil : announced.pointer, num_chunks: Int32(announced.count),
+      reserved: 0)
+    defer { withExtendedLifetime((queryStartLoc, announced)) {} }
+    try backend.prepareMetadata(&metadata)
+  }
+}
+
+extension RegisteredPlan {
+  var chunkCount: Int { table.count }
+
+  func chunk(_ index: Int) throws(MLAError) -> Chunk { Chunk(try table.chunk(at: Int32(index))) }
+
+  var newTokens: some Collection<RowSpan> {
+    requests.lazy.map { request in
+      let first = batch.keyBegins[request] + batch.contextLen(request)
+      return RowSpan(
+        keys: first..<batch.keyBegins[request + 1], row: batch.queryStartLoc.begin(request))
+    }
+  }
+
+  /// Where a chunk's keys come from.
+  func keys(of chunk: Chunk) -> some Collection<RowSpan> {
+    let planned = chunk.planned
+    return (0..<Int(chunk.raw.num_requests)).lazy.map { i in
+      let request = requests[Int(planned.request_begin) + i]
+      let first = batch.keyBegins[request] + Int(planned.starts[i])
+      return RowSpan(
+        keys: first..<first + Int(planned.seq_lens[i]), row: Int(planned.cu_seq_lens[i]))
     }
   }
 }
 
 extension RegisteredPlan.Chunk {
-  /// - Parameter requests: numbers of the plan's requests in the batch.
-  fileprivate init(
-    _ chunk: mla_context_plan_chunk, of requests: [Int], _ batch: LayerBatch
-  ) {
-    let count = Int(chunk.request_end - chunk.request_begin)
+  fileprivate init(_ chunk: mla_context_plan_chunk) {
+    let count = chunk.request_end - chunk.request_begin
     tokens = Int(chunk.token_begin)..<Int(chunk.token_end)
     raw = mla_context_chunk(
       struct_size: UInt32(MemoryLayout<mla_context_chunk>.size), index: chunk.index,
-      num_requests: Int32(count), reserved: 0, query_start_loc: chunk.query_start_loc,
+      num_requests: count, reserved: 0, query_start_loc: chunk.query_start_loc,
       cu_seq_lens: chunk.cu_seq_lens)
-    rows = Int(chunk.cu_seq_lens[count])
-    keys = (0..<count).map { i in
-      let request = requests[Int(chunk.request_begin) + i]
-      let first = batch.keyBegins[request] + Int(chunk.starts[i])
-      return RowSpan(
-        keys: first..<first + Int(chunk.seq_lens[i]), row: Int(chunk.cu_seq_lens[i]))
-    }
+    rows = Int(chunk.cu_seq_lens[Int(count)])
+    planned = chunk
   }
 }
 

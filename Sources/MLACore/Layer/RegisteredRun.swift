@@ -16,7 +16,7 @@ struct RegisteredRun {
   let start: UnsafeMutableRawPointer
 
   func execute() throws(MLAError) {
-    writeRows(plan.newTokens, tokens)
+    try writeRows(plan.newTokens, tokens)
     let (out, lse) = (
       arguments.out.narrowed(0, to: 0..<tokens), arguments.lse?.narrowed(1, to: 0..<tokens)
     )
@@ -25,15 +25,17 @@ struct RegisteredRun {
     let part = plan.memory.part(start, tokens)
     try runNewTokens(part.out, merged.lse, nil)
     convert(part.out, merged.out)
-    for chunk in plan.chunks { try run(chunk, into: merged) }
+    for index in 0..<plan.chunkCount { try run(plan.chunk(index), into: merged) }
     convert(merged.out, out, times: arguments.outMultiplier)
     if let lse { copy(merged.lse, to: lse) }
   }
 
   private var tokens: Int { plan.queryStartLoc.rowCount }
 
-  private func writeRows(_ spans: [RowSpan], _ rows: Int) {
-    let tasks = keys.rowTasks(spans)
+  private func writeRows(_ spans: some Collection<RowSpan>, _ rows: Int) throws(MLAError) {
+    let tasks = try RowTasks(
+      spans, keysPerTask: Int(keys.attention.key_block),
+      numHeads: keys.config.attention.numHeads)
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
     let scratch = plan.memory.scratch
     ParallelLoop.runTasks(tasks.count, workers: scratch.workers, keys.attention) { task, worker in
@@ -60,7 +62,7 @@ struct RegisteredRun {
   private func run(
     _ chunk: RegisteredPlan.Chunk, into merged: (out: TensorView, lse: TensorView)
   ) throws(MLAError) {
-    writeRows(chunk.keys, chunk.rows)
+    try writeRows(plan.keys(of: chunk), chunk.rows)
     let part = plan.memory.part(start, chunk.tokens.count)
     let q = arguments.q.narrowed(0, to: chunk.tokens)
     try withRunTensors(q, rows: chunk.rows, part.out, part.lse) { tensors throws(MLAError) in

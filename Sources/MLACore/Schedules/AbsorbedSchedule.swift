@@ -24,7 +24,8 @@ struct AbsorbedShape: Equatable, Sendable {
 ///
 /// A request's new tokens are cut into chunks, a chunk's keys into ranges. The
 /// chunks are gathered into waves whose queries and partial results fit into a
-/// bounded memory. A wave runs in three phases, each a parallel loop:
+/// bounded memory, each when its turn comes: a schedule holds requests, however many
+/// tokens these have. A wave runs in three phases, each a parallel loop:
 ///
 ///     absorb   queries of a group of chunks and a head, projected to the latents
 ///     attend   one chunk to one range of its keys, which the task packs itself
@@ -43,19 +44,9 @@ struct AbsorbedSchedule: Sendable {
     let keysPerRange: Int
     let ranges: Int
     /// Tokens, tasks and rows of partial results before this chunk's in its wave.
-    let firstToken: Int
-    let firstTask: Int
-    let firstPartial: Int
-  }
-
-  struct Wave: Equatable, Sendable {
-    var chunks: [Chunk] = []
-    /// Neighbouring chunks whose tokens are projected together.
-    var groups: [Range<Int>] = []
-    var tokenCount = 0
-    var taskCount = 0
-    /// Rows of partial results, one for each token, head and range.
-    var partialRows = 0
+    var firstToken = 0
+    var firstTask = 0
+    var firstPartial = 0
   }
 
   /// A chunk and a range of its shared keys, counted from the request's first.
@@ -67,73 +58,107 @@ struct AbsorbedSchedule: Sendable {
     let isLast: Bool
   }
 
-  let waves: [Wave]
+  /// Longest first.
+  let spans: FixedArray<RequestSpan>
   let shape: AbsorbedShape
-
-  var queryBytes: Int { (waves.map(\.tokenCount).max() ?? 0) * shape.queryBytes }
-  var partialBytes: Int { (waves.map(\.partialRows).max() ?? 0) * shape.partialFloats * 4 }
-  var mostTasks: Int {
-    waves.map { max($0.taskCount, $0.groups.count * shape.numHeads) }.max() ?? 0
-  }
+  /// What no wave's queries and partial results exceed.
+  let waveBytes: Int
+  /// No wave has more.
+  let mostTasks: Int
+  let mostChunks: Int
 
   /// Most tokens that a group has, and so a chunk.
   static let groupTokens = 64
 
   /// - Parameter waveBytes: queries and partial results that a wave should not
-  ///   exceed; a single chunk that does has a wave of its own.
-  init(_ spans: [RequestSpan], shape: AbsorbedShape, waveBytes: Int) {
+  ///   exceed; a single chunk may.
+  init(_ spans: some Collection<RequestSpan>, shape: AbsorbedShape, waveBytes: Int)
+    throws(MLAError)
+  {
     self.shape = shape
-    var waves: [Wave] = []
-    var bytes = Int.max
-    let longestFirst = spans.sorted {
-      ($0.keyCount, $1.queryBegin) > ($1.keyCount, $0.queryBegin)
-    }
+    var longestFirst = try FixedArray<RequestSpan>(
+      capacity: spans.count, for: "a schedule's requests")
+    for span in spans { longestFirst.append(span) }
+    longestFirst.sort { ($0.keyCount, $1.queryBegin) > ($1.keyCount, $0.queryBegin) }
+    self.spans = longestFirst
+    var (largest, total, chunks, tasks, tokens) = (0, 0, 0, 0, 0)
     for span in longestFirst {
-      for chunk in Self.cut(span, shape) {
-        let rows = chunk.tokens.count * shape.numHeads
-        let added =
-          chunk.tokens.count * shape.queryBytes + chunk.ranges * rows * shape.partialFloats * 4
-        if waves.isEmpty || bytes > waveBytes - added {
-          waves.append(Wave())
-          bytes = 0
-        }
-        waves[waves.count - 1].append(chunk, rows: rows)
-        bytes += added
-      }
+      let size = Size(span, shape)
+      largest = max(largest, size.largestChunk)
+      total = saturatingSum(total, size.bytes)
+      chunks += size.chunks
+      tasks += size.chunks * size.mostRanges
+      tokens += span.queryCount
     }
-    self.waves = waves
+    self.waveBytes = min(total, max(waveBytes, largest))
+    // Two groups that follow each other have more than `groupTokens` together.
+    let groups = 2 * tokens / Self.groupTokens + 1
+    mostTasks = max(tasks, groups * shape.numHeads)
+    mostChunks = min(chunks, Self.mostChunksPerWave)
   }
 
-  func task(_ index: Int, in wave: Wave) -> Task {
-    let chunk = wave.chunk(ofTask: index)
-    let range = index - chunk.firstTask
-    let begin = range * chunk.keysPerRange
-    return Task(
-      chunk: chunk, range: range,
-      keys: begin..<min(begin + chunk.keysPerRange, chunk.sharedKeys),
-      isLast: range == chunk.ranges - 1)
+  /// Far more than keep any number of threads busy.
+  private static let mostChunksPerWave = 4096
+
+  /// What a request's chunks may have and take.
+  private struct Size {
+    let chunks: Int
+    let mostRanges: Int
+    let largestChunk: Int
+    let bytes: Int
+
+    init(_ span: RequestSpan, _ shape: AbsorbedShape) {
+      chunks = AbsorbedSchedule.chunkCount(span, shape)
+      if chunks <= Self.mostToLookAt {
+        var (ranges, largest, sum) = (0, 0, 0)
+        for index in 0..<chunks {
+          let chunk = AbsorbedSchedule.chunk(index, of: chunks, span, shape)
+          let bytes = chunk.bytes(shape)
+          (ranges, largest, sum) = (max(ranges, chunk.ranges), max(largest, bytes), sum + bytes)
+        }
+        (mostRanges, largestChunk, bytes) = (ranges, largest, sum)
+      } else {
+        // One more than are wanted for what division leaves: a range has no fewer keys
+        // than there are ranges.
+        mostRanges = AbsorbedSchedule.wantedRanges(chunks) + 1
+        let tokens = (span.queryCount + chunks - 1) / chunks
+        largestChunk = shape.bytes(tokens: tokens, ranges: mostRanges)
+        bytes = saturatingProduct(largestChunk, chunks)
+      }
+    }
+
+    /// Of more, only what they have at most is found out.
+    private static let mostToLookAt = 64
+  }
+}
+
+extension AbsorbedSchedule {
+  static func chunkCount(_ span: RequestSpan, _ shape: AbsorbedShape) -> Int {
+    let mostTokens = mostChunkTokens(numHeads: shape.numHeads)
+    return (span.queryCount + mostTokens - 1) / mostTokens
   }
 
   /// Chunks of equal size; ranges long enough that partial results take less
   /// memory than the latents that they are made of.
-  private static func cut(_ span: RequestSpan, _ shape: AbsorbedShape) -> [Chunk] {
-    let mostTokens = mostChunkTokens(numHeads: shape.numHeads)
-    let count = (span.queryCount + mostTokens - 1) / mostTokens
+  static func chunk(_ index: Int, of count: Int, _ span: RequestSpan, _ shape: AbsorbedShape)
+    -> Chunk
+  {
     let context = span.keyCount - span.queryCount
-    return (0..<count).map { i in
-      let first = span.queryCount * i / count
-      let tokens = first..<span.queryCount * (i + 1) / count
-      let sharedKeys = context + first + 1
-      let wanted = (SplitRule.nominalTasks + count - 1) / count
-      let shortest = max(keysPerRow * tokens.count * shape.numHeads, sharedKeys / wanted)
-      let packs = max(1, (shortest + shape.keysPerPack - 1) / shape.keysPerPack)
-      let keysPerRange = packs * shape.keysPerPack
-      return Chunk(
-        tokens: span.queryBegin + tokens.lowerBound..<span.queryBegin + tokens.upperBound,
-        keyBegin: span.keyBegin, sharedKeys: sharedKeys, keysPerRange: keysPerRange,
-        ranges: (sharedKeys + keysPerRange - 1) / keysPerRange, firstToken: 0, firstTask: 0,
-        firstPartial: 0)
-    }
+    let first = span.queryCount * index / count
+    let tokens = first..<span.queryCount * (index + 1) / count
+    let sharedKeys = context + first + 1
+    let shortest = max(
+      keysPerRow * tokens.count * shape.numHeads, sharedKeys / wantedRanges(count))
+    let packs = max(1, (shortest + shape.keysPerPack - 1) / shape.keysPerPack)
+    let keysPerRange = packs * shape.keysPerPack
+    return Chunk(
+      tokens: span.queryBegin + tokens.lowerBound..<span.queryBegin + tokens.upperBound,
+      keyBegin: span.keyBegin, sharedKeys: sharedKeys, keysPerRange: keysPerRange,
+      ranges: (sharedKeys + keysPerRange - 1) / keysPerRange)
+  }
+
+  private static func wantedRanges(_ chunks: Int) -> Int {
+    (SplitRule.nominalTasks + chunks - 1) / chunks
   }
 
   static func mostChunkTokens(numHeads: Int) -> Int {
@@ -146,28 +171,13 @@ struct AbsorbedSchedule: Sendable {
   private static let keysPerRow = 4
 }
 
-extension AbsorbedSchedule.Wave {
-  fileprivate mutating func append(_ chunk: AbsorbedSchedule.Chunk, rows: Int) {
-    if let last = groups.last,
-      tokenCount + chunk.tokens.count - chunks[last.lowerBound].firstToken
-        <= AbsorbedSchedule.groupTokens
-    {
-      groups[groups.count - 1] = last.lowerBound..<last.upperBound + 1
-    } else {
-      groups.append(chunks.count..<chunks.count + 1)
-    }
-    chunks.append(
-      AbsorbedSchedule.Chunk(
-        tokens: chunk.tokens, keyBegin: chunk.keyBegin, sharedKeys: chunk.sharedKeys,
-        keysPerRange: chunk.keysPerRange, ranges: chunk.ranges, firstToken: tokenCount,
-        firstTask: taskCount, firstPartial: partialRows))
-    tokenCount += chunk.tokens.count
-    taskCount += chunk.ranges
-    partialRows += chunk.ranges * rows
-  }
+extension AbsorbedSchedule.Chunk {
+  /// Queries and partial results.
+  func bytes(_ shape: AbsorbedShape) -> Int { shape.bytes(tokens: tokens.count, ranges: ranges) }
+}
 
-  fileprivate func chunk(ofTask index: Int) -> AbsorbedSchedule.Chunk {
-    chunks[
-      firstNumber(in: chunks.indices) { chunks[$0].firstTask + chunks[$0].ranges > index }]
+extension AbsorbedShape {
+  fileprivate func bytes(tokens: Int, ranges: Int) -> Int {
+    tokens * (queryBytes + ranges * numHeads * partialFloats * 4)
   }
 }

@@ -20,33 +20,36 @@ public struct ContextChunkPlan: Sendable {
     public var isContinuation: Bool { firstStart > 0 }
   }
 
-  public private(set) var chunks: [Chunk] = []
+  public let chunks: FixedArray<Chunk>
   public let request: ContextPlanRequest
 
   public init(_ request: ContextPlanRequest) throws(MLAError) {
     self.request = request
-    var packer = ContextPacker(request)
-    while let chunk = packer.next() {
-      guard chunks.count < maximumChunks else {
+    var counter = ContextPacker(request)
+    var count = 0
+    while counter.next() != nil {
+      guard count < maximumChunks else {
         throw .invalid(
           "args.row_budget", request.rowBudget,
           "too small for these context_lens: there would be more than \(maximumChunks) chunks")
       }
-      chunks.append(chunk)
+      count += 1
     }
+    var chunks = try FixedArray<Chunk>(capacity: count, for: "chunks of a context plan")
+    var packer = ContextPacker(request)
+    while let chunk = packer.next() { chunks.append(chunk) }
+    self.chunks = chunks
   }
 
-  /// First context row of each request of a chunk.
-  public func starts(_ chunk: Chunk) -> [Int32] {
-    [chunk.firstStart] + Array(repeating: 0, count: chunk.requests.count - 1)
+  /// First context row of a chunk's request.
+  func start(_ request: Int, in chunk: Chunk) -> Int32 {
+    request == chunk.requests.lowerBound ? chunk.firstStart : 0
   }
 
-  /// Context rows of each request of a chunk.
-  public func lengths(_ chunk: Chunk) -> [Int32] {
-    var lengths = Array(request.contextLens[chunk.requests])
-    lengths[0] -= chunk.firstStart
-    lengths[lengths.count - 1] = chunk.lastLength
-    return lengths
+  /// Context rows of a chunk's request.
+  func length(_ request: Int, in chunk: Chunk) -> Int32 {
+    request == chunk.requests.upperBound - 1
+      ? chunk.lastLength : self.request.contextLens[request] - start(request, in: chunk)
   }
 }
 

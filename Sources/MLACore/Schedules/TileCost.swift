@@ -18,23 +18,20 @@ enum TileCost {
   /// nobody has fetched the first one's rows ahead: 25 us.
   static let leastPerGroup = 16_000
 
-  static func of(_ segment: TileSchedule.Segment, isCausal: Bool) -> Int {
-    segment.heads.count * ofHead(segment.span, isCausal: isCausal)
-  }
-
-  private static func ofHead(_ span: RequestSpan, isCausal: Bool) -> Int {
+  /// Of one head of a request.
+  static func ofHead(_ span: RequestSpan, isCausal: Bool) -> Int {
     let (queries, keys) = (span.queryCount, span.keyCount)
     let unseen = isCausal ? queries * (queries - 1) / 2 : 0
     let pairs = max(0, queries * keys - unseen)
-    // A plan's numbers may be as large as int32 is; the sum over a batch must be none
-    // that overflows.
-    return min(pairs + key * keys + query * queries, 1 << 36)
+    // A percentage of the sum over 2^24 pairs of request and head must not overflow;
+    // which of two such numbers is larger, nobody needs to know.
+    return min(pairs + key * keys + query * queries, 1 << 32)
   }
 
   /// How many of the threads a batch has work for.
-  static func threads(_ spans: [RequestSpan], numHeads: Int, isCausal: Bool, atMost limit: Int)
-    -> Int
-  {
+  static func threads(
+    _ spans: some Sequence<RequestSpan>, numHeads: Int, isCausal: Bool, atMost limit: Int
+  ) -> Int {
     var cost = 0
     for span in spans where span.queryCount > 0 {
       cost += numHeads * ofHead(span, isCausal: isCausal)

@@ -66,12 +66,10 @@ public final class TileSchedule: Sendable {
     public let splitsPerTurn: Int
     public let tilesPerHead: Int
     public let blocksPerHead: Int
-    /// Numbers of this segment's first block, task, tile and partial result in
-    /// its wave.
-    public let firstBlock: Int
-    public let firstTask: Int
-    public let firstTile: Int
-    public let firstPartial: Int
+    /// Most heads that are packed for at a time.
+    public let headsPerPack: Int
+    /// Where this segment's begin in its wave.
+    public let first: Numbers
 
     var turns: Int { (splits + splitsPerTurn - 1) / splitsPerTurn }
     var blocksPerTurn: Int { min(splitsPerTurn * blocksPerSplit, blocksPerHead) }
@@ -81,10 +79,14 @@ public final class TileSchedule: Sendable {
     /// turn's first range is the beginning of the sum.
     var partialsPerTile: Int { splits > 1 ? min(splits, splitsPerTurn + 1) : 0 }
     var partialCount: Int { tileCount * partialsPerTile }
-    var endBlock: Int { firstBlock + blockCount }
-    var endTask: Int { firstTask + taskCount(inTurn: 0) }
-    var endTile: Int { firstTile + tileCount }
-    var endPartial: Int { firstPartial + partialCount }
+
+    /// Where those of the next segment begin.
+    var end: Numbers {
+      Numbers(
+        block: first.block + blockCount, pack: first.pack + packCount(inTurn: 0),
+        task: first.task + taskCount(inTurn: 0), tile: first.tile + tileCount,
+        partial: first.partial + partialCount)
+    }
 
     func splits(inTurn turn: Int) -> Range<Int> {
       turn * splitsPerTurn..<min((turn + 1) * splitsPerTurn, splits)
@@ -96,27 +98,28 @@ public final class TileSchedule: Sendable {
     }
 
     func taskCount(inTurn turn: Int) -> Int { tileCount * splits(inTurn: turn).count }
+
+    func packCount(inTurn turn: Int) -> Int {
+      (heads.count + headsPerPack - 1) / headsPerPack * blocks(inTurn: turn).count
+    }
   }
 
-  public struct Wave: Equatable, Sendable {
-    public internal(set) var segments: [Segment] = []
-    /// More than 1 in a wave of a single segment only.
-    public var turns: Int { segments.last?.turns ?? 0 }
-    public var blockCount: Int { segments.last?.endBlock ?? 0 }
-    /// Of the first turn; none has more.
-    public var taskCount: Int { segments.last?.endTask ?? 0 }
-    func taskCount(inTurn turn: Int) -> Int {
-      turn == 0 ? taskCount : segments.last?.taskCount(inTurn: turn) ?? 0
-    }
-    public var tileCount: Int { segments.last?.endTile ?? 0 }
-    public var partialCount: Int { segments.last?.endPartial ?? 0 }
+  /// What is counted through a wave.
+  public struct Numbers: Equatable, Sendable {
+    /// Packed blocks.
+    public var block = 0
+    public var pack = 0
+    public var task = 0
+    public var tile = 0
+    /// Partial results.
+    public var partial = 0
   }
 
   /// What one thread each works on, before the waves.
   public let units: Units
   /// Units that a thread takes at a time.
-  let unitGroups: [Range<Int>]
-  public let waves: [Wave]
+  let unitGroups: UnitGroups
+  public let waves: Waves
   public let shape: TileShape
   /// A request's last query sees all of its keys, the one before all but the
   /// last, and so on.
@@ -125,16 +128,12 @@ public final class TileSchedule: Sendable {
   let threads: Int
 
   /// Bytes for the packed keys of the largest wave.
-  var bytesPerWave: Int { (waves.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
+  var bytesPerWave: Int { waves.most.block * shape.packedBlockBytes }
   /// Bytes for the partial results of the wave that has most of them.
-  var partialBytesPerWave: Int {
-    (waves.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
-  }
+  var partialBytesPerWave: Int { waves.most.partial * shape.partialFloats * 4 }
   /// Likewise, of the largest unit.
-  var bytesPerUnit: Int { (units.map(\.blockCount).max() ?? 0) * shape.packedBlockBytes }
-  var partialBytesPerUnit: Int {
-    (units.map(\.partialCount).max() ?? 0) * shape.partialFloats * 4
-  }
+  var bytesPerUnit: Int { units.most.block * shape.packedBlockBytes }
+  var partialBytesPerUnit: Int { units.most.partial * shape.partialFloats * 4 }
 
   /// - Parameters:
   ///   - threads: how many will share the work, at most.
@@ -142,24 +141,28 @@ public final class TileSchedule: Sendable {
   ///     serve several heads.
   ///   - waveBytes: packed keys that a wave, or the units in work at a time,
   ///     should not exceed; a single pair's key range that does has a wave of its own.
-  public init(
-    _ spans: [RequestSpan], numHeads: Int, isCausal: Bool, shape: TileShape, split: SplitRule,
-    threads: Int, headsPerUnit: Int = 1, waveBytes: Int = TileSchedule.smallestWaveBytes
-  ) {
-    self.shape = shape
-    self.isCausal = isCausal
+  public convenience init(
+    _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, isCausal: Bool,
+    shape: TileShape, split: SplitRule, threads: Int, headsPerUnit: Int = 1,
+    waveBytes: Int = TileSchedule.smallestWaveBytes
+  ) throws(MLAError) {
+    try self.init(
+      TileRequests(
+        spans, numHeads: numHeads, isCausal: isCausal, shape: shape, split: split,
+        headsPerPack: headsPerUnit), threads: threads, waveBytes: waveBytes)
+  }
+
+  init(_ requests: TileRequests, threads: Int, waveBytes: Int) throws(MLAError) {
+    shape = requests.shape
+    isCausal = requests.isCausal
     self.threads = threads
-    var builder = ScheduleBuilder(
-      shape: shape, split: split, numHeads: numHeads, isCausal: isCausal,
-      blocksPerWave: max(1, waveBytes / shape.packedBlockBytes))
-    let requests = Self.longestFirst(spans).map(builder.whole)
-    let choice = UnitChoice(
-      requests, isCausal: isCausal, shape: shape, threads: threads, headsPerUnit: headsPerUnit,
-      bytesPerUnit: builder.blocksPerWave * shape.packedBlockBytes / max(1, threads))
+    let blocksPerWave = max(1, waveBytes / shape.packedBlockBytes)
+    let choice = try UnitChoice(
+      requests, threads: threads,
+      bytesPerUnit: blocksPerWave * shape.packedBlockBytes / max(1, threads))
     units = choice.units
     unitGroups = choice.groups
-    for rest in choice.rest { builder.add(rest) }
-    waves = builder.finish()
+    waves = try WaveBuilder.waves(requests, blocksPerWave: blocksPerWave, of: choice.forEachRest)
   }
 
   /// Packed keys of a wave that gives each thread dozens of tiles of a long
@@ -168,16 +171,31 @@ public final class TileSchedule: Sendable {
   public static func waveBytes(threads: Int) -> Int { max(smallestWaveBytes, threads * (2 << 20)) }
 
   public static let smallestWaveBytes = 16 << 20
+}
 
-  /// Requests without queries have no work; equal ones keep their order.
-  private static func longestFirst(_ spans: [RequestSpan]) -> [RequestSpan] {
-    spans.filter { $0.queryCount > 0 }
-      .enumerated()
-      .sorted { a, b in
-        let (x, y) = (a.element, b.element)
-        let (workX, workY) = (x.queryCount * x.keyCount, y.queryCount * y.keyCount)
-        return workX != workY ? workX > workY : a.offset < b.offset
-      }
-      .map(\.element)
+extension TileSchedule.Segment {
+  init(
+    _ span: RequestSpan, heads: Range<Int>, blocksPerSplit: Int, headsPerPack: Int,
+    _ shape: TileShape
+  ) {
+    let blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
+    let splits = max(1, (blocks + blocksPerSplit - 1) / blocksPerSplit)
+    self.init(
+      span: span, heads: heads, splits: splits,
+      blocksPerSplit: max(1, min(blocksPerSplit, blocks)), splitsPerTurn: splits,
+      tilesPerHead: (span.queryCount + shape.queryTile - 1) / shape.queryTile,
+      blocksPerHead: blocks, headsPerPack: headsPerPack, first: .init())
+  }
+
+  /// Some of the heads.
+  ///
+  /// - Parameter first: what a wave holds already.
+  func narrowed(
+    to heads: Range<Int>, splitsPerTurn: Int, behind first: TileSchedule.Numbers = .init()
+  ) -> TileSchedule.Segment {
+    TileSchedule.Segment(
+      span: span, heads: heads, splits: splits, blocksPerSplit: blocksPerSplit,
+      splitsPerTurn: splitsPerTurn, tilesPerHead: tilesPerHead,
+      blocksPerHead: blocksPerHead, headsPerPack: headsPerPack, first: first)
   }
 }

@@ -42,27 +42,18 @@ struct CombineTask: Equatable {
 let unmasked = Int.max / 2
 
 extension TileSchedule {
-  /// What is to be packed before a wave's turn can be worked on.
-  ///
-  /// - Parameter headsPerTask: most heads of a task, for keys that are dear to
-  ///   fetch and serve several heads.
-  func packTasks(in wave: Wave, turn: Int, headsPerTask: Int = 1) -> [PackTask] {
-    var tasks: [PackTask] = []
-    for segment in wave.segments {
-      for first in stride(from: 0, to: segment.heads.count, by: headsPerTask) {
-        let heads = first..<min(first + headsPerTask, segment.heads.count)
-        let blocks = segment.blocks(inTurn: turn)
-        for block in blocks {
-          tasks.append(
-            packTask(
-              segment, heads, block,
-              firstBlock: segment.firstBlock + first * segment.blocksPerTurn
-                + (block - blocks.lowerBound),
-              blockStride: segment.blocksPerTurn))
-        }
-      }
-    }
-    return tasks
+  /// Some of what is to be packed before a wave's turn can be worked on.
+  func packTask(_ index: Int, in wave: Wave, turn: Int) -> PackTask {
+    let segment = wave.segment(of: index, \.pack)
+    let blocks = segment.blocks(inTurn: turn)
+    let (group, place) = (index - segment.first.pack).quotientAndRemainder(
+      dividingBy: blocks.count)
+    let first = group * segment.headsPerPack
+    return packTask(
+      segment, first..<min(first + segment.headsPerPack, segment.heads.count),
+      blocks.lowerBound + place,
+      firstBlock: segment.first.block + first * segment.blocksPerTurn + place,
+      blockStride: segment.blocksPerTurn)
   }
 
   /// A unit's packing, for all of its heads; blocks are numbered within the key
@@ -88,8 +79,8 @@ extension TileSchedule {
 
   /// nil for a tile that sees nothing of the range.
   func attendTask(_ index: Int, in wave: Wave, turn: Int) -> AttendTask? {
-    let segment = wave.segment(of: index, \.endTask)
-    let (tile, split) = (index - segment.firstTask)
+    let segment = wave.segment(of: index, \.task)
+    let (tile, split) = (index - segment.first.task)
       .quotientAndRemainder(dividingBy: segment.splits(inTurn: turn).count)
     return attendTask(tile, split, turn: turn, segment)
   }
@@ -114,15 +105,15 @@ extension TileSchedule {
       head: tile.head, queries: tile.queries,
       keys: keyBegin..<min(keyBegin + keysPerSplit, segment.span.keyCount),
       causalOffset: tile.causalOffset,
-      firstBlock: segment.firstBlock
+      firstBlock: segment.first.block
         + (tile.head - segment.heads.lowerBound) * segment.blocksPerTurn
         - segment.blocks(inTurn: turn).lowerBound,
       partial: tile.splits > 1 ? tile.firstPartial + place + min(turn, 1) : nil)
   }
 
   func combineTask(_ index: Int, in wave: Wave, turn: Int) -> CombineTask {
-    let segment = wave.segment(of: index, \.endTile)
-    return combineTask(index - segment.firstTile, turn: turn, of: segment)
+    let segment = wave.segment(of: index, \.tile)
+    return combineTask(index - segment.first.tile, turn: turn, of: segment)
   }
 
   /// - Parameter index: the tile's place in the segment.
@@ -158,16 +149,7 @@ extension TileSchedule {
       let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
       let seen = schedule.isCausal ? span.keyCount - (span.queryCount - end) : span.keyCount
       splits = max(1, (seen + keysPerSplit - 1) / keysPerSplit)
-      firstPartial = segment.firstPartial + index * segment.partialsPerTile
+      firstPartial = segment.first.partial + index * segment.partialsPerTile
     }
-  }
-}
-
-extension TileSchedule.Wave {
-  /// The segment that a number belongs to.
-  fileprivate func segment(of index: Int, _ end: KeyPath<TileSchedule.Segment, Int>)
-    -> TileSchedule.Segment
-  {
-    segments[firstNumber(in: segments.indices) { segments[$0][keyPath: end] > index }]
   }
 }

@@ -5,60 +5,79 @@
 /// for, but as many threads as there are units may be idle at the end. Units are
 /// therefore as many, longest first, as finish soonest: that is simulated.
 struct UnitChoice {
-  private(set) var units = TileSchedule.Units()
-  /// Neighbours among the units, for a thread to take together: their rows lie side by
-  /// side, and it fetches the next one's while it works on one. Single units where
-  /// these are long, or where a thread would have fewer than eight groups.
-  private(set) var groups: [Range<Int>] = []
-  /// Segments, or the last heads of them.
-  private(set) var rest: [TileSchedule.Segment] = []
+  let units: TileSchedule.Units
+  let groups: UnitGroups
+  private let requests: TileRequests
+  /// Of all requests that may be units.
+  private let runs: FixedArray<TileSchedule.Units.Run>
+  private let bytesPerUnit: Int
 
-  /// - Parameters:
-  ///   - requests: all heads of each, longest first.
-  ///   - bytesPerUnit: most packed blocks and partial results that a thread may keep.
-  init(
-    _ requests: [TileSchedule.Segment], isCausal: Bool, shape: TileShape, threads: Int,
-    headsPerUnit: Int, bytesPerUnit: Int
-  ) {
-    for request in requests {
-      let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
-      let bytes =
-        head.blockCount * shape.packedBlockBytes + head.partialCount * shape.partialFloats * 4
-      let heads = min(headsPerUnit, bytesPerUnit / max(1, bytes))
-      if heads < 1 { rest.append(request) } else { units.append(request, headsPerUnit: heads) }
+  /// - Parameter bytesPerUnit: most packed blocks and partial results that a thread
+  ///   may keep.
+  init(_ requests: TileRequests, threads: Int, bytesPerUnit: Int) throws(MLAError) {
+    self.requests = requests
+    self.bytesPerUnit = bytesPerUnit
+    let segments = requests.segments
+    var runs = try FixedArray<TileSchedule.Units.Run>(
+      capacity: segments.count, for: "a schedule's units")
+    var count = 0
+    for request in segments.indices {
+      let heads = Self.headsPerUnit(segments[request], requests.shape, bytesPerUnit)
+      if heads < 1 { continue }
+      runs.append(.init(request: request, firstUnit: count, headsPerUnit: heads))
+      count += (requests.numHeads + heads - 1) / heads
     }
-    let costs = units.map { TileCost.of($0, isCausal: isCausal) }
-    let count = Self.soonestFinish(costs, threads: threads)
-    groups = Self.groups(costs.prefix(count), threads: threads)
-    rest += units.dropFirst(count)
-    units.removeLast(units.count - count)
+    self.runs = runs
+    let soonest = Self.soonestFinish(UnitCosts(requests, runs, count: count), threads: threads)
+    units = TileSchedule.Units(segments, runs, count: soonest)
+    groups = try UnitGroups(UnitCosts(requests, runs, count: soonest), threads: threads)
   }
 
-  static func groups(_ costs: ArraySlice<Int>, threads: Int) -> [Range<Int>] {
-    let least = min(TileCost.leastPerGroup, costs.reduce(0, +) / (8 * max(1, threads)))
-    var groups: [Range<Int>] = []
-    var (begin, cost) = (0, 0)
-    for (unit, unitCost) in costs.enumerated() {
-      cost += unitCost
-      if cost >= least || unit + 1 == costs.count {
-        groups.append(begin..<unit + 1)
-        (begin, cost) = (unit + 1, 0)
-      }
+  /// 0: a thread has no room for any.
+  private static func headsPerUnit(
+    _ request: TileSchedule.Segment, _ shape: TileShape, _ bytesPerUnit: Int
+  ) -> Int {
+    let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
+    let bytes =
+      head.blockCount * shape.packedBlockBytes + head.partialCount * shape.partialFloats * 4
+    return min(request.headsPerPack, bytesPerUnit / max(1, bytes))
+  }
+
+  /// Calls `body` for the heads of each request that are in no unit, those that are
+  /// too long for any first.
+  func forEachRest(_ body: (_ request: Int, _ heads: Range<Int>) -> Void) {
+    let segments = requests.segments
+    for request in segments.indices
+    where Self.headsPerUnit(segments[request], requests.shape, bytesPerUnit) < 1 {
+      body(request, 0..<requests.numHeads)
     }
-    return groups
+    for run in runs {
+      let first = min(max(0, units.count - run.firstUnit) * run.headsPerUnit, requests.numHeads)
+      if first < requests.numHeads { body(run.request, first..<requests.numHeads) }
+    }
   }
 
   /// How many of the first units to hand out one by one, if all threads share
   /// the rest evenly, though at a higher cost.
-  static func soonestFinish(_ costs: [Int], threads: Int) -> Int {
+  static func soonestFinish(_ costs: some Sequence<CostRun>, threads: Int) -> Int {
     var finishes = ThreadFinishes(threads)
-    var left = costs.reduce(0, +)
+    var left = costs.reduce(0) { $0 + $1.cost * $1.count }
     var soonest = (finish: left * sharedCostPercent / threads, count: 0)
-    for (index, cost) in costs.enumerated() {
-      finishes.add(cost)
-      left -= cost
-      let finish = finishes.last * 100 + left * sharedCostPercent / threads
-      if finish <= soonest.finish { soonest = (finish, index + 1) }
+    var count = 0
+    for run in costs {
+      // One more for each thread finishes no later, as it takes more from what is shared
+      // than it adds to any thread: no count is the best that has as many alike behind it.
+      let alike = max(0, run.count - threads)
+      finishes.add(run.cost, count: alike)
+      left -= alike * run.cost
+      count += alike
+      for _ in alike..<run.count {
+        finishes.add(run.cost)
+        left -= run.cost
+        count += 1
+        let finish = finishes.last * 100 + left * sharedCostPercent / threads
+        if finish <= soonest.finish { soonest = (finish, count) }
+      }
     }
     return soonest.count
   }
@@ -67,27 +86,58 @@ struct UnitChoice {
   private static let sharedCostPercent = 115
 }
 
-/// When each of some threads that take tasks in order will be done.
-struct ThreadFinishes {
-  /// A heap: no entry is above the two at twice its place, plus one and two.
-  private var finishes: [Int]
-  private(set) var last = 0
+/// What units cost, one request's after the other's.
+private struct UnitCosts: Sequence {
+  private let requests: TileRequests
+  private let runs: FixedArray<TileSchedule.Units.Run>
+  /// Of the first units.
+  private let count: Int
 
-  init(_ threads: Int) { finishes = Array(repeating: 0, count: max(1, threads)) }
+  init(_ requests: TileRequests, _ runs: FixedArray<TileSchedule.Units.Run>, count: Int) {
+    self.requests = requests
+    self.runs = runs
+    self.count = count
+  }
 
-  /// The next task goes to the thread that is free first.
-  mutating func add(_ cost: Int) {
-    let finish = finishes[0] + cost
-    last = max(last, finish)
-    var place = 0
-    while true {
-      var child = 2 * place + 1
-      guard child < finishes.count else { break }
-      if child + 1 < finishes.count, finishes[child + 1] < finishes[child] { child += 1 }
-      guard finishes[child] < finish else { break }
-      finishes[place] = finishes[child]
-      place = child
+  func makeIterator() -> Iterator { Iterator(costs: self) }
+
+  struct Iterator: IteratorProtocol {
+    fileprivate let costs: UnitCosts
+    private var run = 0
+    private var unit = 0
+
+    fileprivate init(costs: UnitCosts) { self.costs = costs }
+
+    /// Units of as many heads as they may have, of requests of one length together; or
+    /// what is left of a request's heads.
+    mutating func next() -> CostRun? {
+      guard unit < costs.count else { return nil }
+      if unit == fullEnd {
+        let heads = costs.requests.numHeads % costs.runs[run].headsPerUnit
+        let cost = headCost * heads
+        unit += 1
+        run += 1
+        return CostRun(cost: cost, count: 1)
+      }
+      let (cost, first) = (fullCost, unit)
+      while unit < costs.count, unit < fullEnd, fullCost == cost {
+        unit = Swift.min(fullEnd, costs.count)
+        guard costs.requests.numHeads.isMultiple(of: costs.runs[run].headsPerUnit) else { break }
+        run += 1
+      }
+      return CostRun(cost: cost, count: unit - first)
     }
-    finishes[place] = finish
+
+    /// Behind the request's units of as many heads as they may have.
+    private var fullEnd: Int {
+      costs.runs[run].firstUnit + costs.requests.numHeads / costs.runs[run].headsPerUnit
+    }
+
+    private var fullCost: Int { headCost * costs.runs[run].headsPerUnit }
+
+    private var headCost: Int {
+      TileCost.ofHead(
+        costs.requests.segments[costs.runs[run].request].span, isCausal: costs.requests.isCausal)
+    }
   }
 }

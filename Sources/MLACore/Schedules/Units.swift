@@ -1,37 +1,54 @@
 extension TileSchedule {
-  /// Segments for one thread each. What those of a request have in common is kept once:
-  /// thousands of short ones then lie in few cache lines, beside tensors that pass
-  /// through.
+  /// Segments for one thread each: for each request as many as it has heads, a few
+  /// heads at a time.
   public struct Units: RandomAccessCollection, Sendable {
-    private struct Place {
-      let request: Int32
-      let firstHead: Int32
-      let headCount: Int32
+    struct Run {
+      let request: Int
+      let firstUnit: Int
+      let headsPerUnit: Int
     }
 
-    private var requests: [Segment] = []
-    private var places: [Place] = []
+    private let requests: FixedArray<Segment>
+    private let runs: FixedArray<Run>
+    public let endIndex: Int
+    /// The largest numbers that any of them has.
+    let most: Numbers
+
+    /// - Parameter count: units there are; those of the last runs may be more.
+    init(_ requests: FixedArray<Segment>, _ runs: FixedArray<Run>, count: Int) {
+      self.requests = requests
+      self.runs = runs
+      endIndex = count
+      var most = Numbers()
+      for run in runs {
+        guard run.firstUnit < count else { break }
+        let end = Self.unit(run.firstUnit, of: run, requests).end
+        most = most.largest(end)
+      }
+      self.most = most
+    }
 
     public var startIndex: Int { 0 }
-    public var endIndex: Int { places.count }
 
     public subscript(unit: Int) -> Segment {
-      let place = places[unit]
-      let first = Int(place.firstHead)
-      return requests[Int(place.request)]
-        .narrowed(to: first..<first + Int(place.headCount), splitsPerTurn: 1)
+      Self.unit(
+        unit, of: runs[lastNumber(in: runs.indices) { runs[$0].firstUnit <= unit }], requests)
     }
 
-    mutating func append(_ request: Segment, headsPerUnit: Int) {
-      for first in stride(from: request.heads.lowerBound, to: request.heads.upperBound, by: headsPerUnit)
-      {
-        let heads = Swift.min(headsPerUnit, request.heads.upperBound - first)
-        places.append(
-          Place(request: Int32(requests.count), firstHead: Int32(first), headCount: Int32(heads)))
-      }
-      requests.append(request)
+    private static func unit(_ unit: Int, of run: Run, _ requests: FixedArray<Segment>) -> Segment {
+      let request = requests[run.request]
+      let first = (unit - run.firstUnit) * run.headsPerUnit
+      return request.narrowed(
+        to: first..<Swift.min(first + run.headsPerUnit, request.heads.upperBound),
+        splitsPerTurn: 1)
     }
+  }
+}
 
-    mutating func removeLast(_ count: Int) { places.removeLast(count) }
+extension TileSchedule.Numbers {
+  func largest(_ other: Self) -> Self {
+    Self(
+      block: max(block, other.block), pack: max(pack, other.pack), task: max(task, other.task),
+      tile: max(tile, other.tile), partial: max(partial, other.partial))
   }
 }

@@ -7,7 +7,7 @@ public struct ConcatAndCacheArguments: Sendable {
   let rope: TensorView?
   let cache: TensorView
   /// A place for each token, -1 for none.
-  let slots: [Int64]
+  let slots: FixedArray<Int64>
   let cacheFormat: CacheFormat
 
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
@@ -28,14 +28,16 @@ public struct ConcatAndCacheArguments: Sendable {
 
   private static func slots(
     _ raw: mla_concat_and_cache_args, tokens: Int, of cache: TensorView
-  ) throws(MLAError) -> [Int64] {
+  ) throws(MLAError) -> FixedArray<Int64> {
     guard raw.num_slots >= 0, raw.num_slots <= Int64(tokens) else {
       throw .invalid(
         "num_slots", raw.num_slots, "must be 0 to the \(tokens) rows of kv_c_normed")
     }
-    if raw.num_slots == 0 { return [] }
+    if raw.num_slots == 0 { return FixedArray() }
     guard let pointer = raw.slot_mapping else { throw .null("slot_mapping") }
-    let slots = Array(UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)))
+    // Copied, then checked: what the caller does to its own meanwhile changes nothing.
+    let slots = try FixedArray(
+      copying: UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)), for: "slot_mapping")
     // Both are at most Int32.max.
     let places = Int64(cache.shape[0] * cache.shape[1])
     if let i = slots.firstIndex(where: { $0 < -1 || $0 >= places }) {

@@ -3,7 +3,7 @@ import CMLAPrefill
 /// What is to be packed into chunks, checked.
 public struct ContextPlanRequest: Sendable {
   /// Cached tokens of each request.
-  public var contextLens: [Int32]
+  public var contextLens: FixedArray<Int32>
   /// Row offsets of the new tokens, if the caller gave them.
   public var queryStartLoc: RowOffsets?
   /// Most context rows in a chunk, at least `blockSize`.
@@ -14,7 +14,7 @@ public struct ContextPlanRequest: Sendable {
   public var maximumPiece: Int32
 
   init(
-    contextLens: [Int32], queryStartLoc: RowOffsets, rowBudget: Int, blockSize: Int
+    contextLens: FixedArray<Int32>, queryStartLoc: RowOffsets, rowBudget: Int, blockSize: Int
   ) {
     self.contextLens = contextLens
     self.queryStartLoc = queryStartLoc
@@ -53,11 +53,12 @@ public struct ContextPlanRequest: Sendable {
   }
 
   private static func lengths(_ pointer: UnsafePointer<Int32>?, count: Int) throws(MLAError)
-    -> [Int32]
+    -> FixedArray<Int32>
   {
-    guard count > 0 else { return [] }
+    guard count > 0 else { return FixedArray() }
     guard let pointer else { throw .null("args.context_lens") }
-    let lengths = Array(UnsafeBufferPointer(start: pointer, count: count))
+    let lengths = try FixedArray(
+      copying: UnsafeBufferPointer(start: pointer, count: count), for: "context_lens of a batch")
     if let index = lengths.firstIndex(where: { $0 < 0 }) {
       throw .invalid("args.context_lens[\(index)]", lengths[index], "must not be negative")
     }

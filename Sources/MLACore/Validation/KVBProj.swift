@@ -28,7 +28,7 @@ struct KVBProj {
 /// may be a row or the whole.
 struct WeightScales {
   /// [blocks of rows, blocks of columns].
-  let values: [Float]
+  let values: FixedArray<Float>
   /// Rows and columns of a block.
   let block: (rows: Int, columns: Int)
   let blocksPerRow: Int
@@ -58,11 +58,13 @@ struct WeightScales {
     values = try Self.values(tensor)
   }
 
-  private static func values(_ tensor: TensorView) throws(MLAError) -> [Float] {
+  private static func values(_ tensor: TensorView) throws(MLAError) -> FixedArray<Float> {
     let first = UnsafePointer<Float>(bitPattern: tensor.address)
-    var values: [Float] = []
+    let columns = tensor.shape.count == 2 ? tensor.shape[1] : 1
+    var values = try FixedArray<Float>(
+      capacity: tensor.shape[0] * columns, for: "weight_scales")
     for row in 0..<tensor.shape[0] {
-      for column in 0..<(tensor.shape.count == 2 ? tensor.shape[1] : 1) {
+      for column in 0..<columns {
         // There is an element, so there is a first one.
         let scale = first.unsafelyUnwrapped[row * tensor.strides[0] + column]
         guard scale.isFinite, scale > 0 else {

@@ -34,7 +34,7 @@ struct LayerArguments: Sendable {
     try checkNoStream(raw.stream)
     let cacheTensor = try Self.cacheTensor(raw, config, batch)
     cache =
-      if let cacheTensor, batch.contextLens.indices.contains(where: batch.readsContext) {
+      if let cacheTensor, batch.readsContext {
         try PagedCache(cacheTensor, raw, batch)
       } else {
         nil
@@ -47,8 +47,7 @@ struct LayerArguments: Sendable {
   private static func cacheTensor(
     _ raw: mla_layer_forward_args, _ config: LayerConfig, _ batch: LayerBatch
   ) throws(MLAError) -> TensorView? {
-    guard raw.kv_cache != nil || batch.contextLens.indices.contains(where: batch.readsContext)
-    else { return nil }
+    guard raw.kv_cache != nil || batch.readsContext else { return nil }
     let tensor = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
     switch config.cacheFormat {
     case .plain(let type, _):

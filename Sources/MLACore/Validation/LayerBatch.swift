@@ -3,10 +3,10 @@ import CMLAPrefill
 /// The lengths of a batch for a layer: context in the cache, then new tokens.
 struct LayerBatch: Sendable {
   let queryStartLoc: RowOffsets
-  let contextLens: [Int]
+  private let contexts: FixedArray<Int32>
   /// Number of each request's first key among the keys of all requests that
   /// have new tokens, and at the end how many there are.
-  let keyBegins: [Int]
+  let keyBegins: FixedArray<Int>
 
   init(_ raw: mla_layer_forward_args, _ config: BackendConfig) throws(MLAError) {
     queryStartLoc = try RowOffsets(
@@ -14,42 +14,52 @@ struct LayerBatch: Sendable {
       field: "query_start_loc")
     try BatchSize.check(
       queryStartLoc, config, requestsField: "num_requests", rowsField: "query_start_loc")
-    contextLens = try Self.contextLens(raw.context_lens, count: queryStartLoc.requestCount)
-    var begins = [0]
-    for (i, context) in contextLens.enumerated() {
+    contexts = try Self.contextLens(raw.context_lens, count: queryStartLoc.requestCount)
+    var begins = try FixedArray<Int>(
+      capacity: queryStartLoc.requestCount + 1, for: "keys of a batch")
+    begins.append(0)
+    for i in 0..<queryStartLoc.requestCount {
       let new = queryStartLoc.count(i)
+      let context = contexts.isEmpty ? 0 : Int(contexts[i])
       begins.append(begins[i] + (new == 0 ? 0 : context + new))
     }
     keyBegins = begins
   }
 
+  /// Empty where nobody has any.
   private static func contextLens(_ pointer: UnsafePointer<Int32>?, count: Int) throws(MLAError)
-    -> [Int]
+    -> FixedArray<Int32>
   {
-    guard let pointer else { return [Int](repeating: 0, count: count) }
-    let lengths = UnsafeBufferPointer(start: pointer, count: count).map(Int.init)
+    guard let pointer else { return FixedArray() }
+    let lengths = try FixedArray(
+      copying: UnsafeBufferPointer(start: pointer, count: count), for: "context_lens of a batch")
     if let i = lengths.firstIndex(where: { $0 < 0 }) {
       throw .invalid("context_lens[\(i)]", lengths[i], "must not be negative")
     }
     return lengths
   }
 
+  var requests: Range<Int> { 0..<queryStartLoc.requestCount }
+
+  func contextLen(_ request: Int) -> Int { contexts.isEmpty ? 0 : Int(contexts[request]) }
+
   /// Requests without new tokens have no keys to look at.
-  var spans: [RequestSpan] {
-    contextLens.indices.map { i in
-      RequestSpan(
-        queryBegin: queryStartLoc.begin(i), queryCount: queryStartLoc.count(i),
-        keyBegin: keyBegins[i], keyCount: keyBegins[i + 1] - keyBegins[i])
-    }
+  func span(_ request: Int) -> RequestSpan {
+    RequestSpan(
+      queryBegin: queryStartLoc.begin(request), queryCount: queryStartLoc.count(request),
+      keyBegin: keyBegins[request], keyCount: keyBegins[request + 1] - keyBegins[request])
   }
+
+  /// Whether any request's context is looked at.
+  var readsContext: Bool { requests.contains(where: readsContext) }
 
   /// Whether a request's context is looked at.
   func readsContext(_ request: Int) -> Bool {
-    contextLens[request] > 0 && queryStartLoc.count(request) > 0
+    contextLen(request) > 0 && queryStartLoc.count(request) > 0
   }
 
   /// The request that a key belongs to.
   func request(ofKey key: Int) -> Int {
-    firstNumber(in: contextLens.indices) { keyBegins[$0 + 1] > key }
+    firstNumber(in: requests) { keyBegins[$0 + 1] > key }
   }
 }

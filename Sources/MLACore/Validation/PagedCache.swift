@@ -4,8 +4,10 @@ import CMLAPrefill
 struct PagedCache: Sendable {
   /// [num_blocks, block_size, kv_lora_rank + rope].
   let tensor: TensorView
-  /// For each request its blocks in order; empty where none is looked at.
-  private let blocks: [[Int32]]
+  /// Each request's in order, of those whose context is looked at.
+  private let blocks: FixedArray<Int32>
+  /// Where each request's begin.
+  private let firstBlocks: FixedArray<Int>
 
   var blockSize: Int { tensor.shape[1] }
 
@@ -26,39 +28,43 @@ struct PagedCache: Sendable {
       throw .invalid(
         "block_table_stride", raw.block_table_stride, "reaches beyond the address space")
     }
-    var blocks: [[Int32]] = []
-    for i in batch.contextLens.indices {
-      guard batch.readsContext(i) else {
-        blocks.append([])
-        continue
-      }
-      let row = table + (i == 0 ? 0 : i * Int(raw.block_table_stride))
-      blocks.append(
-        try Self.blocks(
-          row, request: i, context: batch.contextLens[i], maximum: Int(raw.max_blocks), of: tensor))
-    }
-    self.blocks = blocks
+    (blocks, firstBlocks) = try Self.blocks(table, raw, batch, of: tensor)
   }
 
   private static func blocks(
-    _ row: UnsafePointer<Int32>, request: Int, context: Int, maximum: Int, of tensor: TensorView
-  ) throws(MLAError) -> [Int32] {
-    let blockSize = tensor.shape[1]
-    // Both are at most Int32.max.
-    guard context <= maximum * blockSize else {
-      throw .invalid(
-        "context_lens[\(request)]", context,
-        "must not be beyond the \(maximum * blockSize) tokens that max_blocks (\(maximum)) "
-          + "blocks of \(blockSize) hold")
+    _ table: UnsafePointer<Int32>, _ raw: mla_layer_forward_args, _ batch: LayerBatch,
+    of tensor: TensorView
+  ) throws(MLAError) -> (blocks: FixedArray<Int32>, firsts: FixedArray<Int>) {
+    let (blockSize, maximum) = (tensor.shape[1], Int(raw.max_blocks))
+    var firsts = try FixedArray<Int>(
+      capacity: batch.requests.count + 1, for: "block tables of a batch")
+    firsts.append(0)
+    for i in batch.requests {
+      let context = batch.readsContext(i) ? batch.contextLen(i) : 0
+      // Both are at most Int32.max.
+      guard context <= maximum * blockSize else {
+        throw .invalid(
+          "context_lens[\(i)]", context,
+          "must not be beyond the \(maximum * blockSize) tokens that max_blocks (\(maximum)) "
+            + "blocks of \(blockSize) hold")
+      }
+      firsts.append(firsts[i] + (context + blockSize - 1) / blockSize)
     }
-    let blocks = Array(
-      UnsafeBufferPointer(start: row, count: (context + blockSize - 1) / blockSize))
-    if let i = blocks.firstIndex(where: { $0 < 0 || Int($0) >= tensor.shape[0] }) {
-      throw .invalid(
-        "block_table[\(request)][\(i)]", blocks[i],
-        "must be 0 to \(tensor.shape[0] - 1), the blocks of kv_cache")
+    var blocks = try FixedArray<Int32>(
+      capacity: firsts[batch.requests.count], for: "block tables of a batch")
+    for i in batch.requests where firsts[i + 1] > firsts[i] {
+      let row = table + (i == 0 ? 0 : i * Int(raw.block_table_stride))
+      for place in 0..<firsts[i + 1] - firsts[i] {
+        let block = row[place]
+        guard block >= 0, Int(block) < tensor.shape[0] else {
+          throw .invalid(
+            "block_table[\(i)][\(place)]", block,
+            "must be 0 to \(tensor.shape[0] - 1), the blocks of kv_cache")
+        }
+        blocks.append(block)
+      }
     }
-    return blocks
+    return (blocks, firsts)
   }
 
   /// Calls `body` for each run of a request's rows that lie side by side.
@@ -73,7 +79,7 @@ struct PagedCache: Sendable {
       let (block, offset) = row.quotientAndRemainder(dividingBy: blockSize)
       let end = min(rows.upperBound, row + blockSize - offset)
       let first =
-        Int(blocks[request][block]) * tensor.strides[0] + offset * tensor.strides[1]
+        Int(blocks[firstBlocks[request] + block]) * tensor.strides[0] + offset * tensor.strides[1]
       body(first, row..<end)
       row = end
     }
