@@ -163,7 +163,8 @@ typedef struct mla_cpu_info {
   int32_t best_isa;
   /** MLA_ISA_* of the table in use: best_isa, unless the environment variable
       MLA_MAX_ISA (portable, avx2, avx512, avx512_bf16, amx) caps it. It is read
-      once, at the library's first use. */
+      once, at the library's first use; what is none of these names is ignored,
+      which mla_cpu_summary() and the log say. */
   int32_t isa;
   /** MLA_ISA_* of the kernel that serves bf16, fp16 and fp32 inputs. */
   int32_t bf16_isa;

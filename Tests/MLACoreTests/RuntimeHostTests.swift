@@ -45,6 +45,10 @@ final class RuntimeHostTests: XCTestCase {
     }
     XCTAssertEqual(Host(cap: "avx9").family, best)
     XCTAssertEqual(Host(cap: "avx9").ignoredCap, "avx9")
+    XCTAssertTrue(Host(cap: "avx9").summary.contains("MLA_MAX_ISA=avx9 ignored"))
+    XCTAssertFalse(Host(cap: "portable").summary.contains("ignored"))
+    XCTAssertEqual(Host(cap: "a\nb\u{7}ü" + String(repeating: "c", count: 99)).ignoredCap,
+      "a?b??" + String(repeating: "c", count: 35))
     XCTAssertNil(Host(cap: "").ignoredCap)
   }
 

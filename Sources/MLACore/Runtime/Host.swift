@@ -6,7 +6,7 @@ public struct Host: Sendable {
   public let features: CPUFeatures
   /// The strongest family in use: the best, unless MLA_MAX_ISA caps it.
   public let family: KernelFamily
-  /// MLA_MAX_ISA where it names no family and is ignored.
+  /// MLA_MAX_ISA where it names no family and is ignored; printable.
   let ignoredCap: String?
 
   public static let current = Host(cap: getenv("MLA_MAX_ISA").map { String(cString: $0) })
@@ -14,8 +14,17 @@ public struct Host: Sendable {
   init(cap text: String?) {
     let text = text.flatMap { $0.isEmpty ? nil : $0 }
     let cap = text.flatMap { KernelFamily(name: $0) }
-    ignoredCap = cap == nil ? text : nil
+    ignoredCap = cap == nil ? text.map(Self.printable) : nil
     features = .detect(requestAMX: cap.map { $0 >= .amx } ?? true)
     family = min(features.bestFamily, cap ?? .amx)
+  }
+
+  /// One line, not long, whatever the environment holds.
+  private static func printable(_ text: String) -> String {
+    var line = ""
+    for scalar in text.unicodeScalars.prefix(40) {
+      line.unicodeScalars.append((" "..."~").contains(scalar) ? scalar : "?")
+    }
+    return line
   }
 }

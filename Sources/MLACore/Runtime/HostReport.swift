@@ -21,7 +21,10 @@ extension Host {
   public var summary: String {
     let info = cpuInfo
     let cpu = [features.vendor, features.model].filter { !$0.isEmpty }.joined(separator: " ")
-    let cap = family == features.bestFamily ? "" : ", capped by MLA_MAX_ISA"
+    let cap =
+      if let ignoredCap { ", MLA_MAX_ISA=\(ignoredCap) ignored" } else {
+        family == features.bestFamily ? "" : ", capped by MLA_MAX_ISA"
+      }
     return "\(cpu.isEmpty ? "unknown CPU" : cpu), \(info.num_processors) processors; "
       + "kernels bf16 \(name(info.bf16_isa)), fp16 \(name(info.fp16_isa)), "
       + "fp32 \(name(info.fp32_isa)) (host \(features.bestFamily.name)\(cap))"

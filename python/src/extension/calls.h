@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "log.h"
+
 namespace mla_python {
 
 namespace nb = nanobind;
@@ -30,7 +32,8 @@ class LibraryCall {
   LibraryCall(const LibraryCall &) = delete;
   LibraryCall &operator=(const LibraryCall &) = delete;
 
-  /// Runs `call` without the GIL; raises unless it returns MLA_OK.
+  /// Runs `call` without the GIL, logs what was said meanwhile; raises unless it
+  /// returns MLA_OK.
   template <class Call>
   void operator()(Call call) {
     mla_status status;
@@ -38,6 +41,7 @@ class LibraryCall {
       nb::gil_scoped_release without_gil;
       status = call();
     }
+    deliver_log();
     if (status != MLA_OK) fail(status);
   }
 

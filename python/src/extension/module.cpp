@@ -8,6 +8,7 @@
 #include "host.h"
 #include "host_tensor.h"
 #include "layer.h"
+#include "log.h"
 #include "merge.h"
 #include "plan.h"
 #include "registry.h"
@@ -41,6 +42,7 @@ NB_MODULE(_core, module) {
   bind_merge(module);
   bind_plan(module);
   bind_layer(module);
+  keep_log();
 }
 
 }  // namespace mla_python

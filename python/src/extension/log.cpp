@@ -1,0 +1,90 @@
+#include "log.h"
+
+#include <mla_prefill.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "calls.h"
+
+namespace mla_python {
+
+namespace {
+
+/// A message that waits. No lock and no memory is taken for one: neither a forked child
+/// nor a process without memory stops here.
+struct Message {
+  enum : int { free, written, ready };
+
+  std::atomic<int> state{free};
+  std::uint64_t number = 0;
+  std::int32_t level = 0;
+  char text[500] = {};
+};
+
+Message messages[32];
+std::atomic<std::uint64_t> next_number{0};
+std::atomic<bool> has_messages{false};
+
+/// The library's callback. What finds no place is lost.
+void keep(void *, std::int32_t level, const char *text) {
+  for (Message &message : messages) {
+    int expected = Message::free;
+    if (!message.state.compare_exchange_strong(expected, Message::written)) continue;
+    message.number = next_number.fetch_add(1);
+    message.level = level;
+    std::strncpy(message.text, text, sizeof message.text - 1);
+    message.state = Message::ready;
+    has_messages = true;
+    return;
+  }
+}
+
+struct Kept {
+  std::uint64_t number;
+  std::int32_t level;
+  std::string text;
+};
+
+std::vector<Kept> take_all() {
+  std::vector<Kept> taken;
+  has_messages = false;
+  for (Message &message : messages) {
+    if (message.state != Message::ready) continue;
+    taken.push_back({message.number, message.level, message.text});
+    message.state = Message::free;
+  }
+  std::sort(taken.begin(), taken.end(),
+            [](const Kept &a, const Kept &b) { return a.number < b.number; });
+  return taken;
+}
+
+/// As `logging` counts them.
+int python_level(std::int32_t level) { return 10 * (level - MLA_LOG_DEBUG + 1); }
+
+}  // namespace
+
+void keep_log() {
+  call_library([] { return mla_set_log_callback(&keep, nullptr); });
+}
+
+void deliver_log() noexcept {
+  if (!has_messages.load(std::memory_order_relaxed)) return;
+  try {
+    const nb::object logger = nb::module_::import_("logging").attr("getLogger")("mla_prefill");
+    for (const Kept &kept : take_all()) {
+      logger.attr("log")(python_level(kept.level), "%s", text_of(kept.text));
+    }
+  } catch (nb::python_error &error) {
+    // A handler's own: the call that ends here has succeeded or failed by itself.
+    error.discard_as_unraisable("the log of mla_prefill");
+  } catch (...) {
+    // No memory for the texts.
+  }
+}
+
+}  // namespace mla_python
