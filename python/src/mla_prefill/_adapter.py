@@ -111,6 +111,7 @@ class BackendAdapter:
                 query_start_loc=_tensors.offsets(query_start_loc, library),
                 max_query_len=longest(query_start_loc),
                 chunked_context=ChunkedContextMetadata(chunks=announced) if announced else None,
+                prefill_backend=backend,
             )
         )
 

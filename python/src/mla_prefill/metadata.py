@@ -6,10 +6,11 @@ vLLM's own metadata objects serve as well: backends read attributes, no types.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from mla_prefill import _core
+from mla_prefill import _core, _tensors
 from mla_prefill.configuration import part
 
 
@@ -37,26 +38,87 @@ class ContextChunk:
     seq_lens: Any = None
     max_query_len: int = 0
     max_seq_len: int = 0
+    #: Of contexts that ranks share (DCP), as vLLM has them; nothing here does.
+    padded_local_seq_lens: list[int] | None = None
+    local_context_lens_allranks: list[list[int]] | None = None
+    padded_local_cu_seq_lens: Any = None
+    padded_local_token_to_seq: Any = None
+    local_starts: list[int] | None = None
 
     @property
     def num_requests(self) -> int:
         return len(self.cu_seq_lens) - 1
 
+    @cached_property
+    def num_context_tokens(self) -> int:
+        """Rows of its k and v."""
+        return int(self.cu_seq_lens[-1])
+
+    @cached_property
+    def num_local_context_tokens(self) -> int:
+        """This rank's share of them: all."""
+        return self.num_context_tokens
+
+    @cached_property
+    def all_rows_active(self) -> bool:
+        """Whether each request has both queries and keys here."""
+        return all(_lengths(self.query_start_loc)) and all(_lengths(self.cu_seq_lens))
+
+    @cached_property
+    def token_to_seq(self) -> Any:
+        """``[num_context_tokens]`` which of the requests a row of k belongs to."""
+        lengths = _lengths(self.cu_seq_lens)
+        return _like(
+            self.cu_seq_lens, [r for r, length in enumerate(lengths) for _ in range(length)]
+        )
+
 
 @dataclass(kw_only=True)
 class ChunkedContextMetadata:
-    """The chunks of a batch that has cached context."""
+    """The chunks of a batch that has cached context. None: not known here."""
 
     chunks: list[ContextChunk] = field(default_factory=list)
+    #: ``[num_requests]`` tokens in the cache, as a tensor and as a list.
+    context_lens: Any = None
+    context_lens_list: list[int] | None = None
+    #: Tokens of requests that have none.
+    empty_token_slices: list[slice] | None = None
+    workspace: Any = None
+    dcp_manager: Any = None
 
 
 @dataclass(kw_only=True)
 class PrefillMetadata:
-    """A batch: ``query_start_loc [num_requests + 1]`` are its new tokens' row offsets."""
+    """A batch: ``query_start_loc [num_requests + 1]`` are its new tokens' row offsets.
+
+    What a backend is not told before it runs, as types and block table, is None.
+    """
 
     query_start_loc: Any
     max_query_len: int = 0
     chunked_context: ChunkedContextMetadata | None = None
+    block_table: Any = None
+    q_data_type: Any = None
+    output_dtype: Any = None
+    prefill_backend: Any = None
+    use_dense_mha: bool = False
+    topk_mask_workspace: Any = None
+
+    @cached_property
+    def query_lens_cpu(self) -> Any:
+        """``[num_requests]`` new tokens of each request."""
+        return _like(self.query_start_loc, _lengths(self.query_start_loc))
+
+
+def _lengths(offsets: Any) -> list[int]:
+    numbers = offsets.tolist() if hasattr(offsets, "tolist") else offsets
+    return [end - begin for begin, end in pairwise(numbers)]
+
+
+def _like(offsets: Any, numbers: list[int]) -> Any:
+    """int32 on the CPU of the library that the offsets are of; a list where they are of none."""
+    library = type(offsets).__module__.partition(".")[0]
+    return _tensors.offsets(numbers, library) if library in ("torch", "numpy") else numbers
 
 
 def plan_context_chunks(
