@@ -170,7 +170,7 @@ typedef struct mla_cpu_info {
   int32_t bf16_isa;
   int32_t fp16_isa;
   int32_t fp32_isa;
-  /** Processors this process may run on. */
+  /** Processors this process may run on, counted at each call. */
   int32_t num_processors;
   /** CPU vendor ("GenuineIntel", "AuthenticAMD", ...) and model, NUL-terminated. */
   char vendor[16];
@@ -202,9 +202,13 @@ const char *mla_cpu_summary(void);
 const char *mla_isa_name(int32_t isa);
 
 /**
- * Number of threads that runs use, the calling one included; 0 goes back to
- * the default (the processors this process may run on). At most 1024. Results
- * have the same bits whatever the number. Takes effect with the next run.
+ * Number of threads that runs use, the calling one included. At most 1024. 0 goes
+ * back to the default: the processors that this process may run on, less where its
+ * control groups (Linux cgroups) grant it less of their time, as both are now; without
+ * this call, as they were at the first use. Results have the same bits whatever the
+ * number. Takes effect with the next run; the library's threads move to where the
+ * process's others may run now. What threads cannot be started, which is logged once,
+ * the others do without them.
  */
 mla_status mla_set_num_threads(int32_t num_threads);
 int32_t mla_get_num_threads(void);

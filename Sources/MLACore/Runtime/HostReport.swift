@@ -11,7 +11,7 @@ extension Host {
     info.bf16_isa = kernels.bf16.family
     info.fp16_isa = kernels.fp16.family
     info.fp32_isa = kernels.fp32.family
-    info.num_processors = Int32(clamping: HostSettings.processors)
+    info.num_processors = Int32(clamping: max(ProcessorSet.process.count, 1))
     copy(features.vendor, to: &info.vendor)
     copy(features.model, to: &info.model)
     return info

@@ -21,15 +21,17 @@ public enum HostSettings {
 
   /// Threads that a run uses, the calling one included.
   public static var threads: Int {
-    state.withLock { $0.threads } ?? min(processors, maximumThreads)
+    state.withLock { $0.threads } ?? min(HostLimits.processors, maximumThreads)
   }
 
-  /// 0 goes back to the default.
+  /// 0 goes back to the default, as it is now.
   public static func setThreads(_ count: Int32) throws(MLAError) {
     guard count >= 0, count <= maximumThreads else {
       throw .invalid("num_threads", count, "must be 0 to \(maximumThreads)")
     }
+    if count == 0 { HostLimits.find() }
     state.withLock { $0.threads = count == 0 ? nil : Int(count) }
+    Workers.renew()
   }
 
   /// NULL goes back to the pool. Loops under way finish with the old one.
@@ -41,7 +43,4 @@ public enum HostSettings {
   }
 
   static var parallelFor: ParallelFor? { state.withLock { $0.parallelFor } }
-
-  /// Processors the process may run on, as its first use of the library found them.
-  static let processors = max(ProcessorSet.process.count, 1)
 }

@@ -11,11 +11,13 @@ struct ProcessorSet: @unchecked Sendable {
     return own
   }
 
-  /// Where any thread of the process may run. A host may have pinned the calling
-  /// thread to one core; what its other threads may use is the process's too.
+  /// Where any thread of the process may run, but for the library's own, which run where
+  /// this said before. A host may have pinned the calling thread to one core; what its
+  /// other threads may use is the process's too.
   static var process: ProcessorSet {
+    let own = Workers.threads
     var union = ProcessorSet()
-    mla_shim_process_processors(&union.set)
+    mla_shim_process_processors(&union.set, own, own.count)
     return union
   }
 
@@ -25,8 +27,10 @@ struct ProcessorSet: @unchecked Sendable {
     }
   }
 
-  /// Lets the calling thread run on any of these and no other.
-  func apply() { withUnsafePointer(to: set) { mla_shim_set_thread_processors($0) } }
+  /// Lets a thread, 0 for the calling one, run on any of these and no other.
+  func apply(to thread: Int32 = 0) {
+    withUnsafePointer(to: set) { mla_shim_set_thread_processors(thread, $0) }
+  }
 }
 
 extension ProcessorSet: Equatable {

@@ -18,12 +18,8 @@ public enum ScratchArena {
   private static let cache = Guarded(Cache())
   private static let maximumIdleBlocks = 32
 
-  /// A gibibyte, less where that is more than a sixteenth of the machine's memory.
-  private static let maximumIdleBytes = min(1 << 30, machineBytes / 16)
-  private static let machineBytes: Int = {
-    let pages = sysconf(Int32(_SC_PHYS_PAGES))
-    return pages > 0 ? pages * pageBytes : .max
-  }()
+  /// A gibibyte, less where that is more than a sixteenth of the memory there is.
+  private static var maximumIdleBytes: Int { min(1 << 30, HostLimits.memoryBytes / 16) }
   private static let pageBytes = 4096
   private static let hugePageBytes = 2 << 20
 
@@ -38,13 +34,19 @@ public enum ScratchArena {
     return ScratchBuffer(block)
   }
 
-  /// Frees what is kept for later.
-  public static func releaseIdle() {
-    let idle = cache.withLock { cache in
+  /// Gives what is kept for later back to the system; returns how many bytes.
+  @discardableResult
+  public static func releaseIdle() -> Int {
+    let released = cache.withLock { cache in
       defer { cache = Cache() }
-      return cache.idle
+      return cache
     }
-    for block in idle { free(block.base) }
+    for block in released.idle {
+      // What is freed may stay with the allocator; its pages need not.
+      madvise(block.base, block.bytes, MADV_DONTNEED)
+      free(block.base)
+    }
+    return released.idleBytes
   }
 
   static var idleBytes: Int { cache.withLock { $0.idleBytes } }
@@ -77,11 +79,13 @@ public enum ScratchArena {
   }
 
   fileprivate static func giveBack(_ block: Block) {
+    // Files may be read for it.
+    let mostBytes = maximumIdleBytes
     let dropped = cache.withLock { cache -> [Block] in
       cache.idle.append(block)
       cache.idleBytes += block.bytes
       var surplus = 0
-      while cache.idleBytes > maximumIdleBytes || cache.idle.count - surplus > maximumIdleBlocks {
+      while cache.idleBytes > mostBytes || cache.idle.count - surplus > maximumIdleBlocks {
         cache.idleBytes -= cache.idle[surplus].bytes
         surplus += 1
       }
@@ -94,7 +98,7 @@ public enum ScratchArena {
 
   private static func allocate(_ bytes: Int) -> Block? {
     // The system may promise more than there is, and kill who comes to use it.
-    guard bytes <= machineBytes else { return nil }
+    guard bytes <= HostLimits.memoryBytes else { return nil }
     let isLarge = bytes >= 4 * hugePageBytes
     let alignment = isLarge ? hugePageBytes : pageBytes
     guard let base = mla_shim_try_allocate(alignment, bytes) else { return nil }

@@ -12,7 +12,7 @@ final class WorkerPool: @unchecked Sendable {
   typealias Body = (Int) -> Void
 
   private struct Pools {
-    var process: pid_t = 0
+    var process: UInt32 = 0
     var all: [WorkerPool] = []
   }
 
@@ -26,8 +26,8 @@ final class WorkerPool: @unchecked Sendable {
   /// A forked child has none of its parent's threads and leaves the parent's
   /// pools alone: they may have been in the middle of a loop.
   static func take() -> WorkerPool? {
-    pools.withLock { pools in
-      let process = getpid()
+    let process = mla_shim_process_number()
+    return pools.withLock { pools in
       if pools.process != process { pools = Pools(process: process) }
       if let idle = pools.all.first(where: { $0.isTaken.replace(0, with: 1) }) { return idle }
       guard pools.all.count < maximumPools else { return nil }
@@ -38,7 +38,6 @@ final class WorkerPool: @unchecked Sendable {
     }
   }
 
-  private let processors = ProcessorSet.process.count
   private let isTaken = FutexWord()
   private let ticket = LoopTicket()
   /// Counts loops; workers sleep on it.
@@ -49,20 +48,22 @@ final class WorkerPool: @unchecked Sendable {
   /// Pieces of the loop not yet done; the caller sleeps on it.
   private let pending = FutexWord()
   private let callerSleeps = FutexWord()
-  private let workerCount = FutexWord()
+  /// Threads beside the caller's; of the one that has taken the pool.
+  private var workerCount = 0
   /// Written by the caller while no piece is open, read by who has taken one.
   private var body: UnsafePointer<Body>?
 
   /// Runs `body` for 0 ..< count, returns when all have returned and gives the
   /// pool back.
   func run(_ count: Int, _ body: UnsafePointer<Body>) {
-    start(workers: min(count, HostSettings.maximumThreads) - 1)
+    let missing = min(count, HostSettings.maximumThreads) - 1 - workerCount
+    if missing > 0 { workerCount += Workers.start(missing, after: workerCount, for: self) }
     self.body = body
     pending.store(UInt32(count))
     ticket.open(pieces: count)
     announced.add(1)
-    let missing = count - 1 - Int(watchers.load())
-    if missing > 0, sleepers.load() > 0 { announced.wake(missing) }
+    let asleep = count - 1 - Int(watchers.load())
+    if asleep > 0, sleepers.load() > 0 { announced.wake(asleep) }
     runPieces()
     waitForPieces()
     isTaken.store(0)
@@ -83,7 +84,8 @@ final class WorkerPool: @unchecked Sendable {
     callerSleeps.store(0)
   }
 
-  private func work() {
+  /// What a thread of the pool does; never returns.
+  func work() {
     // What a piece runs in parallel again, it runs on its own thread.
     mla_shim_enter_loop()
     while true {
@@ -102,7 +104,7 @@ final class WorkerPool: @unchecked Sendable {
   /// Watches for about 50 us, unless that would take a processor from a thread
   /// that has work.
   private func spin(until condition: () -> Bool) {
-    guard ticket.pieces <= processors else { return }
+    guard ticket.pieces <= HostLimits.processors else { return }
     let end = Self.nanoseconds + 50_000
     repeat {
       for _ in 0..<32 {
@@ -116,65 +118,5 @@ final class WorkerPool: @unchecked Sendable {
     var now = timespec()
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec * 1_000_000_000 + now.tv_nsec
-  }
-}
-
-// MARK: - Threads
-
-extension WorkerPool {
-  /// Called by the one that has taken the pool; a thread that cannot be had is done without.
-  private func start(workers: Int) {
-    guard workers > Int(workerCount.load()) else { return }
-    let everywhere = ProcessorSet.process
-    let spread = everywhere == .thread ? nil : everywhere
-    while Int(workerCount.load()) < workers {
-      guard startWorker(spread) else {
-        Log.warning("only \(workerCount.load() + 1) of \(workers + 1) threads could be started")
-        return
-      }
-      workerCount.add(1)
-    }
-  }
-
-  private final class Start {
-    let pool: WorkerPool
-    let spread: ProcessorSet?
-    init(_ pool: WorkerPool, _ spread: ProcessorSet?) { (self.pool, self.spread) = (pool, spread) }
-  }
-
-  /// - Parameter spread: where the worker may run, if not where its creator does.
-  private func startWorker(_ spread: ProcessorSet?) -> Bool {
-    var attributes = pthread_attr_t()
-    guard pthread_attr_init(&attributes) == 0 else { return false }
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    pthread_attr_setstacksize(&attributes, 4 << 20)
-    let start = Unmanaged.passRetained(Start(self, spread))
-    var thread = pthread_t()
-    let status = withSignalsBlocked {
-      pthread_create(
-        &thread, &attributes,
-        { argument in
-          guard let argument else { return nil }
-          let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
-          start.spread?.apply()
-          start.pool.work()
-          return nil
-        }, start.toOpaque())
-    }
-    if status != 0 { start.release() }
-    return status == 0
-  }
-
-  /// Workers inherit a mask without the host's signals, whose handlers expect its
-  /// own threads; a fault must still reach the host's crash reporter.
-  private func withSignalsBlocked(_ body: () -> Int32) -> Int32 {
-    var blocked = sigset_t()
-    var previous = sigset_t()
-    sigfillset(&blocked)
-    for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS] { sigdelset(&blocked, fault) }
-    pthread_sigmask(SIG_SETMASK, &blocked, &previous)
-    defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
-    return body()
   }
 }

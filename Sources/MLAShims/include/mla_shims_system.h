@@ -19,10 +19,23 @@ static inline void mla_shim_spin_hint(void) {
 #endif
 }
 
+// Tells a process from those it was forked from; never 0.
+uint32_t mla_shim_process_number(void);
+
 // The parallel loops that the calling thread is inside of.
 int32_t mla_shim_loop_depth(void);
 void mla_shim_enter_loop(void);
 void mla_shim_leave_loop(void);
+
+// The log callbacks that the calling thread is inside of.
+int32_t mla_shim_callback_depth(void);
+void mla_shim_enter_callback(void);
+void mla_shim_leave_callback(void);
+
+// The calling thread's id, which is what the kernel's lists of threads have.
+int32_t mla_shim_thread_id(void);
+// Names the calling thread, a worker, for whoever looks at the process.
+void mla_shim_name_worker(int32_t worker);
 
 // A set of processors wide enough for any kernel; bit i of word i / 64.
 #define MLA_SHIM_PROCESSOR_WORDS 128
@@ -32,9 +45,10 @@ typedef struct mla_processor_set {
 
 // The processors that the calling thread may run on; empty if unknown.
 void mla_shim_thread_processors(mla_processor_set *set);
-// Those that any thread of the process may run on.
-void mla_shim_process_processors(mla_processor_set *set);
-void mla_shim_set_thread_processors(const mla_processor_set *set);
+// Those that any thread of the process may run on, but for some, in ascending order.
+void mla_shim_process_processors(mla_processor_set *set, const int32_t *but, size_t count);
+// `thread` 0: the calling one.
+void mla_shim_set_thread_processors(int32_t thread, const mla_processor_set *set);
 
 // arch_prctl(2) on a state component of the XSAVE area: nonzero if the process
 // may use it, asking the operating system first or not.
