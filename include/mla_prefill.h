@@ -238,10 +238,13 @@ enum {
   MLA_LOG_WARNING = 2
 };
 
-/** Receives one message; may be called from any thread, must not call back. */
+/** Receives one message; may be called from any thread, must not call back. (One that
+    sets a callback nonetheless does not wait for itself.) */
 typedef void (*mla_log_callback)(void *log_context, int32_t level, const char *message);
 
-/** Where log messages go; `callback` NULL, the default, drops them. */
+/** Where log messages go; `callback` NULL, the default, drops them. When this has
+    returned, the callback before neither runs nor will run: it waits for calls
+    under way, so hold nothing that they need. */
 mla_status mla_set_log_callback(mla_log_callback callback, void *log_context);
 
 /* ------------------------------------------------------------------------ */

@@ -1,19 +1,42 @@
 import CMLAPrefill
+import MLAShims
 
 /// Messages to the host's log callback; dropped where there is none.
 public enum Log {
-  private struct Sink {
+  /// A callback, and its calls that have not returned: in the process of that number, as
+  /// a forked child has none of its parent's.
+  private final class Sink: @unchecked Sendable {
     let callback: mla_log_callback
     let context: UnsafeMutableRawPointer?
+    var process: UInt32 = 0
+    var calls = 0
+
+    init(_ callback: @escaping mla_log_callback, _ context: UnsafeMutableRawPointer?) {
+      self.callback = callback
+      self.context = context
+    }
   }
 
-  private static let sink = Guarded<Sink?>(nil)
+  private struct State {
+    var sink: Sink?
+    /// Those before it, as long as they may have calls.
+    var removed: [Sink] = []
+  }
 
-  /// `callback` NULL drops messages. What the environment got wrong is told to
-  /// every new callback: the library may have been in use before it was set.
+  private static let state = Guarded(State())
+  /// Changes when the last call of a removed callback returns.
+  private static let returned = FutexWord()
+
+  /// `callback` NULL drops messages. When this returns, callbacks set before neither run
+  /// nor will run, unless it is one of them that calls. What the environment got wrong is
+  /// told to every new callback: the library may have been in use before it was set.
   public static func setCallback(_ callback: mla_log_callback?, context: UnsafeMutableRawPointer?) {
-    let new = callback.map { Sink(callback: $0, context: context) }
-    sink.withLock { $0 = new }
+    let new = callback.map { Sink($0, context) }
+    state.withLock { state in
+      if let old = state.sink { state.removed.append(old) }
+      state.sink = new
+    }
+    waitForRemoved()
     guard new != nil, let ignored = Host.current.ignoredCap else { return }
     let names = KernelFamily.allCases.map(\.name).joined(separator: ", ")
     warning("MLA_MAX_ISA = \(ignored): ignored, must be one of \(names)")
@@ -26,8 +49,47 @@ public enum Log {
   }
 
   private static func send(_ level: Int, _ message: () -> String) {
-    guard let sink = sink.withLock({ $0 }) else { return }
+    let process = mla_shim_process_number()
+    guard let sink = begin(process) else { return }
+    defer { end(sink, process) }
+    mla_shim_enter_callback()
+    defer { mla_shim_leave_callback() }
     let text = message()
     Arithmetic.callers { sink.callback(sink.context, Int32(level), text) }
+  }
+
+  private static func begin(_ process: UInt32) -> Sink? {
+    state.withLock { state in
+      guard let sink = state.sink else { return nil }
+      if sink.process != process { (sink.process, sink.calls) = (process, 0) }
+      sink.calls += 1
+      return sink
+    }
+  }
+
+  private static func end(_ sink: Sink, _ process: UInt32) {
+    let isAwaited = state.withLock { state in
+      // Else the callback forked, this is the child, and the child has counted anew.
+      if sink.process == process { sink.calls -= 1 }
+      return sink.calls == 0 && state.sink !== sink
+    }
+    guard isAwaited else { return }
+    returned.add(1)
+    returned.wake(.max)
+  }
+
+  private static func waitForRemoved() {
+    // A callback would wait for its own end.
+    guard mla_shim_callback_depth() == 0 else { return }
+    let process = mla_shim_process_number()
+    while true {
+      let seen = returned.load()
+      let isOver = state.withLock { state in
+        state.removed.removeAll { $0.process != process || $0.calls == 0 }
+        return state.removed.isEmpty
+      }
+      if isOver { return }
+      returned.wait(while: seen)
+    }
   }
 }
