@@ -65,6 +65,7 @@ gates() {
   python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
   python3 Tests/Gates/instruction_sets.py .build/release/mlaprefill.product/Objects.LinkFileList \
     .build/release/libmlaprefill.so || status=1
+  python3 Tests/Gates/allocators.py .build/release/mlaprefill.product/Objects.LinkFileList || status=1
   return $status
 }
 

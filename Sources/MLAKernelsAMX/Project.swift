@@ -76,8 +76,7 @@ private func rows<Operands: TileOperands>(
 func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla_project_args>?) {
   let a = args.unsafelyUnwrapped.pointee
   let groupBytes = rowGroupBytes(Operands.self, a.row_dim)
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 32) {
-    let products = $0.baseAddress.unsafelyUnwrapped
+  withStackVectors { products in
     for weight in stride(from: 0, to: Int(a.num_weights), by: 32) {
       for token in stride(from: 0, to: Int(a.num_tokens), by: 32) {
         var ahead = Prefetch.nothing

@@ -12,18 +12,22 @@ func projectBlock<Operands: TileOperands>(
 ) {
   let a = args.unsafelyUnwrapped.pointee
   let call = ProjectBlockCall<Operands>(a)
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: 2 * 64 + lanes) {
-    let buffers = $0.baseAddress.unsafelyUnwrapped
-    if a.nope_dim > 0 {
-      call.multiply(
-        a.key_weights.unsafelyUnwrapped, count: a.nope_dim, buffers,
-        KeyWriter<Operands>(layout: call.layout, packed: a.packed.unsafelyUnwrapped))
+  withStackVectors { first in
+    withStackVectors { second in
+      if a.nope_dim > 0 {
+        call.multiply(
+          a.key_weights.unsafelyUnwrapped, count: a.nope_dim, (first, second),
+          KeyWriter<Operands>(layout: call.layout, packed: a.packed.unsafelyUnwrapped))
+      }
+      call.writeRope()
+      withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) { spare in
+        call.multiply(
+          a.value_weights.unsafelyUnwrapped, count: a.dims.v_head_dim, (first, second),
+          ValueWriter<Operands>(
+            layout: call.layout, packed: a.packed.unsafelyUnwrapped,
+            spare: spare.baseAddress.unsafelyUnwrapped))
+      }
     }
-    call.writeRope()
-    call.multiply(
-      a.value_weights.unsafelyUnwrapped, count: a.dims.v_head_dim, buffers,
-      ValueWriter<Operands>(
-        layout: call.layout, packed: a.packed.unsafelyUnwrapped, spare: buffers + 2 * 64))
   }
 }
 
@@ -120,19 +124,20 @@ private struct ProjectBlockCall<Operands: TileOperands> {
     layout = PackedLayout(args.dims, parts: Operands.parts)
   }
 
-  /// - Parameter buffers: two blocks of products.
+  /// - Parameter buffers: of a block of products each.
   @inline(__always)
   func multiply<Writer: ProductWriter>(
-    _ weights: UnsafeRawPointer, count: Int64, _ buffers: UnsafeMutablePointer<FloatVector>,
+    _ weights: UnsafeRawPointer, count: Int64,
+    _ buffers: (UnsafeMutablePointer<FloatVector>, UnsafeMutablePointer<FloatVector>),
     _ writer: Writer
   ) {
     let groupBytes = rowGroupBytes(Operands.self, args.row_dim)
     var pending = PendingProducts(
-      writer: writer, products: buffers, weightStep: 0, group: 0, keys: 0, part: 16)
-    var buffer = 0
+      writer: writer, products: buffers.0, weightStep: 0, group: 0, keys: 0, part: 16)
+    var isSecond = false
     for step in 0..<projectionSteps(count) {
       for group in 0..<(Int(args.num_keys) + groupKeys - 1) / groupKeys {
-        let products = buffers + (buffer & 1) * 64
+        let products = isSecond ? buffers.1 : buffers.0
         var ahead = Prefetch.nothing
         multiplyRows(
           Operands.self, args.tokens.unsafelyUnwrapped + group * groupBytes,
@@ -142,7 +147,7 @@ private struct ProjectBlockCall<Operands: TileOperands> {
         pending = PendingProducts(
           writer: writer, products: products, weightStep: step, group: group,
           keys: Int(args.num_keys) - group * groupKeys)
-        buffer += 1
+        isSecond.toggle()
       }
     }
     pending.finish()

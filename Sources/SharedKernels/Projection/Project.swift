@@ -76,7 +76,7 @@ func project(_ args: UnsafePointer<mla_project_args>?) {
 @inline(__always)
 private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_args) {
   let chunks = TokenChunks(a.num_tokens)
-  withProducts { products in
+  withStackVectors { products in
     var weight = 0
     while weight < Int(a.num_weights) {
       var vector = 0
@@ -94,17 +94,8 @@ private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_arg
   }
 }
 
-/// Room for products [lanes][vectorsPerPanel] of `lanes` weights and a chunk of tokens, and
-/// behind them for a square.
-@inline(__always)
-func withProducts(_ body: (UnsafeMutablePointer<FloatVector>) -> Void) {
-  withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes * (vectorsPerPanel + 1)) {
-    body($0.baseAddress.unsafelyUnwrapped)
-  }
-}
-
-/// Products of the `lanes` weights from `weight` on and the `width` vectors of tokens from
-/// `vector` on, as `withProducts` has room for: what reads them does not depend on `width`.
+/// Products [lanes][vectorsPerPanel] of the `lanes` weights from `weight` on and the `width`
+/// vectors of tokens from `vector` on: what reads them does not depend on `width`.
 @inline(__always)
 func multiplyPanel(
   _ tokens: UnsafeRawPointer, _ weights: UnsafeRawPointer, steps: Int, weight: Int, vector: Int,

@@ -9,7 +9,8 @@ import MLAShims
 /// are turned. Rounding is that of the way over rows in memory.
 @inline(__always)
 func projectBlock<Format: ElementFormat>(_: Format.Type, _ a: mla_project_block_args) {
-  withProducts { products in
+  // Products, and behind them a square.
+  withStackVectors { products in
     let chunks = TokenChunks(a.num_keys)
     var vector = 0
     while vector < chunks.vectors {

@@ -28,42 +28,61 @@ private func combine<Source: ElementFormat>(_: Source.Type, _ a: mla_combine_arg
 private func combine<Source: ElementFormat, Target: TargetFormat>(
   _: Source.Type, _: Target.Type, _ a: mla_combine_args
 ) {
-  withUnsafeTemporaryAllocation(of: Float.self, capacity: Int(a.num_partials)) {
-    let weights = $0.baseAddress.unsafelyUnwrapped
+  withUnsafeTemporaryAllocation(of: Float.self, capacity: Weights.known) {
     for row in 0..<Int(a.num_rows) {
-      let lse = weigh(a, row, weights)
+      let weights = Weights(a, row, $0.baseAddress.unsafelyUnwrapped)
       writeRow(Source.self, Target.self, a, row, weights)
-      if let out = a.lse { out[row * Int(a.lse_stride)] = lse }
+      if let out = a.lse { out[row * Int(a.lse_stride)] = weights.lse }
     }
   }
 }
 
-/// The weight of each partial in this row; returns the row's own lse.
-@inline(__always)
-private func weigh(_ a: mla_combine_args, _ row: Int, _ weights: UnsafeMutablePointer<Float>)
-  -> Float
-{
-  var largest = -Float.infinity
-  for i in 0..<Int(a.num_partials) {
-    let lse = effectiveLSE(a.partials[i], row)
-    // A NaN must win, not be passed over.
-    if !(lse <= largest) { largest = lse }
+/// The weight of each partial in a row, and the row's own lse.
+private struct Weights {
+  /// Of so many partials weights are kept: as many as lie on the stack. Those of more are
+  /// computed when they are needed.
+  @inline(__always) static var known: Int { 64 }
+
+  let lse: Float
+  private let partials: UnsafePointer<mla_partial>
+  private let row: Int
+  private let numerators: UnsafeMutablePointer<Float>
+  private let reference: Float
+  private let inverse: Float
+
+  @inline(__always)
+  init(_ a: mla_combine_args, _ row: Int, _ numerators: UnsafeMutablePointer<Float>) {
+    let partials = a.partials.unsafelyUnwrapped
+    var largest = -Float.infinity
+    for i in 0..<Int(a.num_partials) {
+      let lse = effectiveLSE(partials[i], row)
+      // A NaN must win, not be passed over.
+      if !(lse <= largest) { largest = lse }
+    }
+    reference = largest == -.infinity ? 0 : largest
+    var sum: Float = 0
+    for i in 0..<Int(a.num_partials) {
+      let numerator = mla_exp(effectiveLSE(partials[i], row) - reference)
+      if i < Weights.known { numerators[i] = numerator }
+      sum += numerator
+    }
+    lse = sum == 0 ? -.infinity : largest + mla_log(sum)
+    inverse = sum == 0 ? 0 : 1 / sum
+    (self.partials, self.row, self.numerators) = (partials, row, numerators)
   }
-  let reference = largest == -.infinity ? 0 : largest
-  var sum: Float = 0
-  for i in 0..<Int(a.num_partials) {
-    weights[i] = mla_exp(effectiveLSE(a.partials[i], row) - reference)
-    sum += weights[i]
+
+  @inline(__always)
+  subscript(i: Int) -> Float {
+    let numerator =
+      i < Weights.known ? numerators[i] : mla_exp(effectiveLSE(partials[i], row) - reference)
+    return numerator * inverse
   }
-  if sum == 0 { return -.infinity }
-  for i in 0..<Int(a.num_partials) { weights[i] *= 1 / sum }
-  return largest + mla_log(sum)
 }
 
 @inline(__always)
 private func writeRow<Source: ElementFormat, Target: TargetFormat>(
   _: Source.Type, _: Target.Type, _ a: mla_combine_args, _ row: Int,
-  _ weights: UnsafePointer<Float>
+  _ weights: Weights
 ) {
   let dims = Int(a.v_head_dim)
   let out = a.out.unsafelyUnwrapped + row * Int(a.out_stride) * Target.bytes
@@ -72,14 +91,15 @@ private func writeRow<Source: ElementFormat, Target: TargetFormat>(
   while d < dims {
     var sum = FloatVector(repeating: 0)
     for i in 0..<Int(a.num_partials) {
+      let weight = weights[i]
       // A side without keys has no values either: what lies there may be NaN.
-      if weights[i] == 0 { continue }
+      if weight == 0 { continue }
       let partial = a.partials[i]
       let values = loadTail(
         Source.self,
         partial.out.unsafelyUnwrapped + (row * Int(partial.out_stride) + d) * Source.bytes,
         (dims - d) * Source.bytes)
-      sum = mla_multiply_add(values, FloatVector(repeating: weights[i]), sum)
+      sum = mla_multiply_add(values, FloatVector(repeating: weight), sum)
     }
     storeTail(Target.self, sum * multiplier, out + d * Target.bytes, dims - d)
     d += lanes
