@@ -31,15 +31,10 @@ func attendTile<Operands: TileOperands>(
   _: Operands.Type, _ args: UnsafePointer<mla_attend_args>?
 ) {
   let a = args.unsafelyUnwrapped.pointee
-  let saved = mla_vector_control()
-  // A probability of 2^-130 is as good as 0, and 100 cycles cheaper. Tiles always
-  // work like that.
-  mla_set_vector_control(MLA_VECTOR_CONTROL_FLUSHING)
   let call = TileCall<Operands>(a)
   call.preparePanels()
   call.attendBlocks()
   for panel in 0..<call.panels { call.writePanel(panel) }
-  mla_set_vector_control(saved)
 }
 
 /// The arguments of a call, and what follows from them.

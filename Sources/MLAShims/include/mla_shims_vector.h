@@ -9,8 +9,6 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__SSE__)
-#include <xmmintrin.h>
 #endif
 
 #define MLA_INLINE static inline __attribute__((always_inline))
@@ -25,7 +23,6 @@
 
 typedef float mla_f32v __attribute__((ext_vector_type(MLA_LANES)));
 typedef uint32_t mla_u32v __attribute__((ext_vector_type(MLA_LANES)));
-typedef int32_t mla_i32v __attribute__((ext_vector_type(MLA_LANES)));
 typedef uint16_t mla_u16v __attribute__((ext_vector_type(MLA_LANES)));
 typedef uint8_t mla_u8v __attribute__((ext_vector_type(MLA_LANES)));
 
@@ -169,9 +166,6 @@ MLA_INLINE mla_f32v mla_fraction(mla_f32v x) {
 MLA_INLINE mla_f32v mla_scale_by_power(mla_f32v a, mla_f32v x) {
   return (mla_f32v)_mm512_scalef_ps((__m512)a, (__m512)x);
 }
-#else
-MLA_INLINE mla_i32v mla_to_int(mla_f32v x) { return __builtin_convertvector(x, mla_i32v); }
-MLA_INLINE mla_f32v mla_to_float(mla_i32v x) { return __builtin_convertvector(x, mla_f32v); }
 #endif
 
 // IEEE half precision.
@@ -223,19 +217,6 @@ MLA_INLINE mla_f32v mla_pair_bf16(mla_f32v low, mla_f32v high) {
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return (mla_f32v)_mm512_permutexvar_epi16(lanes, halves);
 }
-#endif
-
-// Control of vector arithmetic of the calling thread, and its setting in which
-// subnormal operands and results count as zero. Elsewhere they cost nothing.
-#if defined(__SSE__)
-MLA_INLINE uint32_t mla_vector_control(void) { return _mm_getcsr(); }
-MLA_INLINE void mla_set_vector_control(uint32_t value) { _mm_setcsr(value); }
-// Rounds to nearest even, all exceptions masked, FTZ and DAZ.
-#define MLA_VECTOR_CONTROL_FLUSHING 0x9fc0u
-#else
-MLA_INLINE uint32_t mla_vector_control(void) { return 0; }
-MLA_INLINE void mla_set_vector_control(uint32_t value) { (void)value; }
-#define MLA_VECTOR_CONTROL_FLUSHING 0u
 #endif
 
 // libm's, so that kernel modules need no import of their own.

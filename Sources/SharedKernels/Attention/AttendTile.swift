@@ -72,10 +72,6 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   let scratch = TileScratch(a.scratch.unsafelyUnwrapped, a.dims, width: Row.width)
   let blockBytes = Int(packedBlockBytes(a.dims))
   packQueries(Row.self, a, into: scratch.columns, turning: scratch.square)
-  // Where a key weighs 2^-130 of another, arithmetic with its probability would
-  // take many times as long for nothing.
-  let control = mla_vector_control()
-  mla_set_vector_control(MLA_VECTOR_CONTROL_FLUSHING)
 
   var state = OnlineSoftmax<Row>()
   let end = Int(min(a.key_end, a.causal_offset &+ a.num_queries))
@@ -106,7 +102,6 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
       repeating: FloatVector(repeating: 0),
       count: Row.width * lanes * ValuePanels(a.dims).vectors)
   }
-  mla_set_vector_control(control)
   finishTile(state, a, scratch)
 }
 

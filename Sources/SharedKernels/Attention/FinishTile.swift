@@ -9,10 +9,11 @@ func finishTile<Row: QueryRow>(
 ) {
   let zero = FloatVector(repeating: 0)
   let one = FloatVector(repeating: 1)
-  state.sum.mapped { mla_select_eq($0, zero, zero, one / $0) }.store(scratch.constants)
+  let sum = state.sum
+  sum.mapped { mla_select_eq($0, zero, zero, one / $0) }.store(scratch.constants)
   if let lse = a.lse {
-    state.largest.store(scratch.constants + Row.width)
-    state.sum.store(scratch.constants + 2 * Row.width)
+    state.reference.store(scratch.constants + Row.width)
+    sum.store(scratch.constants + 2 * Row.width)
     writeLSE(Row.self, lse, count: Int(a.num_queries), scratch.constants + Row.width)
   }
   switch Int(a.out_format) {
@@ -24,16 +25,16 @@ func finishTile<Row: QueryRow>(
   }
 }
 
-/// lse = (largest + log2(sum)) * ln 2; -inf for a query without keys.
+/// lse = reference * ln 2 + ln(sum); -inf for a query without keys.
 @inline(__always)
 private func writeLSE<Row: QueryRow>(
   _: Row.Type, _ lse: UnsafeMutablePointer<Float>, count: Int,
   _ constants: UnsafePointer<FloatVector>
 ) {
-  let largest = UnsafeRawPointer(constants).assumingMemoryBound(to: Float.self)
+  let reference = UnsafeRawPointer(constants).assumingMemoryBound(to: Float.self)
   let sum = UnsafeRawPointer(constants + Row.width).assumingMemoryBound(to: Float.self)
   for query in 0..<count {
-    lse[query] = sum[query] == 0 ? -.infinity : largest[query] * ln2 + mla_log(sum[query])
+    lse[query] = sum[query] == 0 ? -.infinity : reference[query] * ln2 + mla_log(sum[query])
   }
 }
 

@@ -1,31 +1,58 @@
 import MLAShims
 
-/// The running softmax of a panel of queries, in powers of two: the largest
-/// score so far and the sum of 2^(score - largest), one lane a query.
+/// The running softmax of a panel of queries, in powers of two, one lane a query: the
+/// sum of 2^(score - reference).
 ///
-/// The largest score is always the true one, so no order of scores costs more
-/// than another.
+/// The reference is the largest score of the first block, and raised by whole numbers
+/// to stay at or above the later ones: what is relative to an older one is brought
+/// down exactly, however many blocks there are. No order of scores costs more than
+/// another.
 struct OnlineSoftmax<Row: QueryRow> {
-  var largest = Row.repeating(FloatVector(repeating: -.infinity))
-  var sum = Row.repeating(FloatVector(repeating: 0))
+  private(set) var reference = Row.repeating(FloatVector(repeating: -.infinity))
+  private var blocks = Row.repeating(FloatVector(repeating: 0))
+  /// What adding blocks up has rounded off.
+  private var lost = Row.repeating(FloatVector(repeating: 0))
+
+  @inline(__always)
+  var sum: Row { blocks.combined(lost) { $0 + $1 } }
 
   /// Takes in the scores of a block, which become probabilities. Returns what
   /// the outputs so far must be multiplied by.
   @inline(__always)
   mutating func update(_ scores: UnsafeMutablePointer<FloatVector>, keys: Int) -> Row {
-    var top = largest
+    var top = reference
     for key in 0..<keys {
       top = Row.load(scores + key * Row.width).combined(top, mla_max)
     }
+    let next = reference.combined(top, raised)
     // While a query has seen no key, -inf - -inf must not become NaN.
     let zero = FloatVector(repeating: 0)
     let nothing = FloatVector(repeating: -.infinity)
-    let reference = top.mapped { mla_select_eq($0, nothing, zero, $0) }
-    let rescale = largest.combined(reference) { exp2($0 - $1) }
-    let blockSum = exponentiate(scores, keys: keys, reference: reference)
-    sum = sum.combined(rescale) { $0 * $1 }.combined(blockSum) { $0 + $1 }
-    largest = top
+    let base = next.mapped { mla_select_eq($0, nothing, zero, $0) }
+    let rescale = reference.combined(base) { exp2($0 - $1) }
+    add(exponentiate(scores, keys: keys, reference: base), times: rescale)
+    reference = next
     return rescale
+  }
+
+  /// The next reference, where `top` is the largest score.
+  @inline(__always)
+  private func raised(_ reference: FloatVector, _ top: FloatVector) -> FloatVector {
+    let rise = top - reference
+    let whole = rise - splitExponent(rise).fraction + 1
+    let later = mla_select_ge(reference, top, reference, reference + whole)
+    return mla_select_eq(reference, FloatVector(repeating: -.infinity), top, later)
+  }
+
+  @inline(__always)
+  private mutating func add(_ block: Row, times rescale: Row) {
+    let before = blocks.combined(rescale) { $0 * $1 }
+    blocks = before.combined(block) { $0 + $1 }
+    let added = blocks.combined(before) { $0 - $1 }
+    let ofBefore = before.combined(blocks.combined(added) { $0 - $1 }) { $0 - $1 }
+    let ofBlock = block.combined(added) { $0 - $1 }
+    lost = lost.combined(rescale) { $0 * $1 }
+      .combined(ofBefore) { $0 + $1 }.combined(ofBlock) { $0 + $1 }
   }
 }
 
