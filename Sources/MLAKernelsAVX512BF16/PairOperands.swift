@@ -7,6 +7,12 @@ import MLAShims
 /// Elements of a dot product that one operand carries.
 @inline(__always) var elementsPerOperand: Int { 2 }
 
+/// The first element of each operand, and 0 for the second.
+@inline(__always)
+func firstElements(_ operands: FloatVector) -> FloatVector {
+  mla_from_bits(mla_bits(operands) & 0xffff)
+}
+
 @inline(__always)
 func addDot(_ acc: FloatVector, _ q: FloatVector, _ b: Float) -> FloatVector {
   mla_dot_bf16_pair(q, b, acc)

@@ -140,11 +140,9 @@ private struct VisibleKeys {
   /// The block's first key, counted from query 0's own.
   let firstKey: Int
 
-  /// Keys that the last of a group of queries sees.
+  /// Keys that a query sees.
   @inline(__always)
-  func count(toGroupFrom query: Int) -> Int {
-    max(0, min(keys, query + rowsPerGroup - firstKey))
-  }
+  func count(to query: Int) -> Int { max(0, min(keys, query + 1 - firstKey)) }
 
   private var groups: Int { (keys + rowsPerGroup - 1) / rowsPerGroup }
 
@@ -243,12 +241,34 @@ private func accumulatePanel<Values: QueryRow>(
       isFirst
       ? Group<Values>.repeating(.repeating(FloatVector(repeating: 0)))
       : Group<Values>.load(rows, stride: vectors).scaled(by: rescale + query)
-    accumulate(
+    accumulateVisible(
       &sums, columns, stride: Values.width, probabilities + query,
-      operandStride: scratch.width * lanes,
-      steps: (visible.count(toGroupFrom: query) + elementsPerOperand - 1) / elementsPerOperand)
+      operandStride: scratch.width * lanes, visible, from: query)
     sums.store(rows, stride: vectors)
     query += rowsPerGroup
+  }
+}
+
+/// `accumulate` over the keys that each of a group's queries sees: a probability of 0
+/// would let the others' values through where they are not finite.
+@inline(__always)
+private func accumulateVisible<Values: QueryRow>(
+  _ sums: inout Group<Values>, _ columns: UnsafePointer<FloatVector>, stride: Int,
+  _ probabilities: UnsafePointer<Float>, operandStride: Int, _ visible: VisibleKeys,
+  from query: Int
+) {
+  let seenByAll = visible.count(to: query)
+  let end = visible.count(to: query + rowsPerGroup - 1)
+  let steps = (end + elementsPerOperand - 1) / elementsPerOperand
+  // What fills up a last operand is zero.
+  var step = seenByAll == end ? steps : seenByAll / elementsPerOperand
+  accumulate(
+    &sums, columns, stride: stride, probabilities, operandStride: operandStride, steps: step)
+  while step < steps {
+    sums.addDot(
+      Values.load(columns + step * stride), probabilities + step * operandStride,
+      from: visible.firstKey + step * elementsPerOperand - query)
+    step += 1
   }
 }
 

@@ -12,6 +12,9 @@ protocol RowGroup {
   func store(_ p: UnsafeMutablePointer<FloatVector>, stride: Int)
   /// Row r gains q * b[r].
   mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>)
+  /// The same of the rows behind row `first`, and of that one with the first element of
+  /// each operand of q alone. `first` is one of the group or before them.
+  mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>, from first: Int)
   func mapped(_ f: (Row) -> Row) -> Self
   /// Row r times b[r].
   func scaled(by b: UnsafePointer<Float>) -> Self
@@ -50,6 +53,17 @@ struct Rows4<Row: QueryRow>: RowGroup {
     r3 = r3.addingDot(q, r2.after(b)[3])
   }
 
+  @inline(__always)
+  mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>, from first: Int) {
+    let element = q.mapped(firstElements)
+    if first <= 1 {
+      if first <= 0 { r0 = r0.addingDot(first == 0 ? element : q, b[0]) }
+      r1 = r1.addingDot(first == 1 ? element : q, b[1])
+    }
+    if first <= 2 { r2 = r2.addingDot(first == 2 ? element : q, b[2]) }
+    r3 = r3.addingDot(first == 3 ? element : q, b[3])
+  }
+
   @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows4 {
     Rows4(r0: f(r0), r1: f(r1), r2: f(r2), r3: f(r3))
   }
@@ -85,6 +99,12 @@ struct Rows8<Row: QueryRow>: RowGroup {
   @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
     low.addDot(q, b)
     high.addDot(q, b + 4)
+  }
+
+  @inline(__always)
+  mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>, from first: Int) {
+    if first < 4 { low.addDot(q, b, from: first) }
+    high.addDot(q, b + 4, from: first - 4)
   }
 
   @inline(__always) func mapped(_ f: (Row) -> Row) -> Rows8 {

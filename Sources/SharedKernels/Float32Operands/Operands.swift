@@ -7,6 +7,10 @@ import MLAShims
 /// Elements of a dot product that one operand carries.
 @inline(__always) var elementsPerOperand: Int { 1 }
 
+/// The first element of each operand, which has no other.
+@inline(__always)
+func firstElements(_ operands: FloatVector) -> FloatVector { operands }
+
 @inline(__always)
 func addDot(_ acc: FloatVector, _ q: FloatVector, _ b: Float) -> FloatVector {
   mla_multiply_add(q, FloatVector(repeating: b), acc)
