@@ -8,18 +8,32 @@ struct Family {
 }
 
 #if arch(x86_64)
+  let avx2 = ["-mavx2", "-mfma", "-mf16c"]
   // 512-bit registers: clang's default for these CPUs is 256.
   let fullWidth = ["-mprefer-vector-width=512"]
-  let families = [
-    Family(name: "Portable"),
-    Family(name: "AVX2", flags: ["-mavx2", "-mfma", "-mf16c"]),
-    Family(name: "AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
-    Family(name: "AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
-    // Without FP16 arithmetic, which nothing here needs: AMX code can then be
-    // checked under a model of the tiles on any CPU with AVX-512.
-    Family(name: "AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
-  ]
+  /// With this variable set, a build for tests of every table on any CPU with AVX2: what
+  /// AVX2 lacks is spelled in C.
+  let isModelled = Context.environment["MLA_MODELLED_INSTRUCTIONS"] != nil
+  let families =
+    isModelled
+    ? [
+      Family(name: "Portable"),
+      Family(name: "AVX2", flags: avx2),
+      modelled("AVX512", ["AVX512F", "AVX512BW", "AVX512DQ"]),
+      modelled("AVX512BF16", ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512BF16"]),
+      modelled("AMX", ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512BF16", "AMX_TILE", "AMX_BF16"]),
+    ]
+    : [
+      Family(name: "Portable"),
+      Family(name: "AVX2", flags: avx2),
+      Family(name: "AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
+      Family(name: "AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
+      // Without FP16 arithmetic, which nothing here needs: AMX code can then be
+      // checked under a model of the tiles on any CPU with AVX-512.
+      Family(name: "AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
+    ]
 #else
+  let isModelled = false
   let families = [Family(name: "Portable")]
 #endif
 
@@ -58,8 +72,7 @@ let package = Package(
   return [
     .systemLibrary(name: "CMLAPrefill", path: "include"),
     .target(name: "MLAKernelABI"),
-    // Hidden: the dynamic library exports what its own header declares only.
-    .target(name: "MLAShims", cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
+    shims(),
     .target(
       name: "MLAAllocation", dependencies: ["MLAShims"],
       cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
@@ -84,7 +97,15 @@ let package = Package(
         ] + (replaced + wrappedAllocation).flatMap { ["-Xlinker", "--wrap=\($0)"] })
       ]
     ),
-  ] + families.map(kernels) + testTargets() + x86TestTargets()
+  ] + families.map(kernels) + testTargets() + (isModelled ? modelTargets() : x86TestTargets())
+}
+
+/// Hidden: the dynamic library exports what its own header declares only.
+@MainActor func shims() -> Target {
+  .target(
+    name: "MLAShims", dependencies: isModelled ? ["ModelledInstructions"] : [],
+    // What the CPU has is said by the model.
+    exclude: isModelled ? ["cpu.c"] : [], cSettings: [.unsafeFlags(["-fvisibility=hidden"])])
 }
 
 @MainActor func testTargets() -> [Target] {
@@ -95,6 +116,28 @@ let package = Package(
     .testTarget(
       name: "KernelTests", dependencies: ["MLACore", "MLAKernelABI", "MLATestSupport"]),
   ]
+}
+
+@MainActor func modelTargets() -> [Target] {
+  [
+    .target(
+      name: "ModelledInstructions", path: "Tests/ModelledInstructions",
+      exclude: ["Comparison", "compiler"],
+      cSettings: [
+        .headerSearchPath("../../Sources/MLAShims/include"),
+        .unsafeFlags(["-fvisibility=hidden", "-Wno-psabi"]),
+      ])
+  ]
+}
+
+/// Compiled for AVX2 as if there was more: macros tell of it, and the model takes the place
+/// of the compiler's header.
+@MainActor func modelled(_ name: String, _ instructions: [String]) -> Family {
+  let root = Context.packageDirectory + "/Tests/ModelledInstructions"
+  return Family(
+    name: name,
+    flags: avx2 + ["-Wno-psabi", "-I\(root)/compiler", "-I\(root)/include"]
+      + instructions.map { "-D__\($0)__" })
 }
 
 /// Instructions by name: the model of the tiles, the rates that speed is measured

@@ -83,24 +83,3 @@ void mla_shim_process_processors(mla_processor_set *set, const int32_t *but, siz
 void mla_shim_set_thread_processors(int32_t thread, const mla_processor_set *set) {
   syscall(SYS_sched_setaffinity, (long)thread, sizeof *set, set);
 }
-
-#if defined(__x86_64__)
-enum { ARCH_GET_XCOMP_SUPP = 0x1021, ARCH_GET_XCOMP_PERM = 0x1022, ARCH_REQ_XCOMP_PERM = 0x1023 };
-
-static int xstate_bit(int what, unsigned component) {
-  uint64_t components = 0;
-  return syscall(SYS_arch_prctl, what, &components) == 0 && (components >> component & 1);
-}
-
-int mla_shim_request_xstate(unsigned component) {
-  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, (unsigned long)component) == 0 &&
-         xstate_bit(ARCH_GET_XCOMP_PERM, component);
-}
-
-int mla_shim_supports_xstate(unsigned component) {
-  return xstate_bit(ARCH_GET_XCOMP_SUPP, component);
-}
-#else
-int mla_shim_request_xstate(unsigned component) { return (void)component, 0; }
-int mla_shim_supports_xstate(unsigned component) { return (void)component, 0; }
-#endif

@@ -21,6 +21,7 @@ final class RuntimeHostTests: XCTestCase {
   }
 
   func testFeaturesAgreeWithTheOperatingSystem() throws {
+    try XCTSkipIf(Host.current.features.model.contains("modelled"), "a model of a CPU has more")
     let text = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
     let line = text.split(separator: "\n").first { $0.hasPrefix("flags") }
     let flags = Set(try XCTUnwrap(line, "no flags").split(separator: " ").map(String.init))

@@ -1,5 +1,4 @@
-// What the CPU offers and what the operating system lets a process use, and the
-// system calls that have no function in libc.
+// System calls that have no function in libc, and what of a thread is kept in C.
 #ifndef MLA_SHIMS_SYSTEM_H
 #define MLA_SHIMS_SYSTEM_H
 
@@ -49,31 +48,5 @@ void mla_shim_thread_processors(mla_processor_set *set);
 void mla_shim_process_processors(mla_processor_set *set, const int32_t *but, size_t count);
 // `thread` 0: the calling one.
 void mla_shim_set_thread_processors(int32_t thread, const mla_processor_set *set);
-
-// arch_prctl(2) on a state component of the XSAVE area: nonzero if the process
-// may use it, asking the operating system first or not.
-int mla_shim_request_xstate(unsigned component);
-int mla_shim_supports_xstate(unsigned component);
-
-#if defined(__x86_64__)
-#include <cpuid.h>
-
-typedef struct mla_cpuid_registers {
-  uint32_t eax, ebx, ecx, edx;
-} mla_cpuid_registers;
-
-static inline mla_cpuid_registers mla_shim_cpuid(uint32_t leaf, uint32_t subleaf) {
-  mla_cpuid_registers r = {0, 0, 0, 0};
-  __cpuid_count(leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
-  return r;
-}
-
-// Valid only where CPUID.1:ECX.OSXSAVE is set.
-static inline uint64_t mla_shim_xgetbv0(void) {
-  uint32_t low, high;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return ((uint64_t)high << 32) | low;
-}
-#endif
 
 #endif  // MLA_SHIMS_SYSTEM_H

@@ -69,7 +69,7 @@ MLA_INLINE mla_f32v mla_multiply_add(mla_f32v a, mla_f32v b, mla_f32v c) {
 // are needed elsewhere. Costs no instruction.
 MLA_INLINE const float *mla_after(const float *p, mla_f32v v) {
 #if defined(__x86_64__)
-  __asm__ volatile("" : "+r"(p) : "x"(v));
+  __asm__ volatile("" : "+r"(p) : "x"(__builtin_shufflevector(v, v, 0, 1, 2, 3)));
 #endif
   return p;
 }
