@@ -4,6 +4,7 @@
 #   make demo                     what it does on recorded input, with errors and speed
 #   make test                     everything under Tests/
 #   make test-python              the Python package's alone
+#   make test-tables              every kernel table, those that this CPU lacks on a model
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make bench                    speed against a rate measured in the same run
@@ -31,7 +32,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-python test-vllm test-amx bench bench-vllm install sanitize fuzz clean
+.PHONY: build demo test test-python test-tables test-vllm test-amx bench bench-vllm install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -44,6 +45,10 @@ demo:
 test-python:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh python
+
+test-tables:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh tables
 
 test-vllm:
 	Sources/Packaging/debian-packages.sh test vllm

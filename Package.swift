@@ -126,7 +126,12 @@ let package = Package(
       cSettings: [
         .headerSearchPath("../../Sources/MLAShims/include"),
         .unsafeFlags(["-fvisibility=hidden", "-Wno-psabi"]),
-      ])
+      ]),
+    .testTarget(
+      name: "AMXKernelTests",
+      dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLATestSupport"],
+      // Of tiles that are carried out by signals.
+      exclude: ["CoreModelTests.swift", "SoftwareAMXTests.swift", "TileInstructionTests.swift"]),
   ]
 }
 

@@ -4,9 +4,11 @@
 #   Tests/run.sh [STEP...]      the steps of these names only; default: all
 #
 # A step's output goes to .build/test-logs/STEP.log; a failing step's end of it is
-# shown. Run by `make test`, which installs what is missing.
+# shown. Run by `make test`, which installs what is missing. With MLA_MAX_ISA in the
+# environment a host is tested as one that has no more: MLA_MAX_ISA=avx2 make test.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+. Tests/tables.sh
 
 root=$PWD
 logs=$root/.build/test-logs
@@ -15,11 +17,16 @@ abi=$root/.build/abi
 mkdir -p "$logs"
 # Of Swift's own crash reporter: tests expect plain exits.
 export SWIFT_BACKTRACE=enable=no
-unset MLA_MAX_ISA MLA_PREFILL_BACKEND CC CXX CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS MFLAGS
+unset MLA_PREFILL_BACKEND CC CXX CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS MFLAGS
 
 passed=0
 failed=0
 only=("$@")
+table=$(strongest_table)
+# Of the Swift tests. Portable and AVX2 are the same in the build of `tables`, which then
+# saves one.
+test_build=.build-tests
+[ "$table" != avx2 ] || test_build=.build-tables
 
 # step NAME COMMAND...: the command's tests are lines that begin with "ok" or
 # "not ok", XCTest's or pytest's; a command without any counts as one test.
@@ -34,6 +41,7 @@ step() {
   if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
     [ "$good" -gt 0 ] || good=1
     printf 'PASS %-12s %4d tests %5d s\n' "$name" "$good" $((SECONDS - started))
+    grep "^table " "$logs/$name.log"
   else
     [ "$bad" -gt 0 ] || bad=1
     printf 'FAIL %-12s %4d of %d %5d s, see %s\n' "$name" "$bad" $((good + bad)) \
@@ -95,21 +103,11 @@ abi_tests() {
   return $status
 }
 
-# Each weaker table of this host, chosen by the environment.
-max_isa() {
-  local isa status=0
-  for isa in portable avx2; do
-    MLA_MAX_ISA=$isa MLA_EXPECT_ISA=$isa "$abi/host" "cpu info" || status=1
-    MLA_MAX_ISA=$isa "$abi/golden" || status=1
-  done
-  return $status
-}
-
 # The Swift tests that look at what the code computes: not at the machine itself,
 # which an emulated CPU contradicts, nor at how much memory is used, and not the long
 # random searches, which have run natively on every table.
 emulated_swift_tests() {
-  .build-tests/release/MLAPrefillPackageTests.xctest --list-tests |
+  $test_build/release/MLAPrefillPackageTests.xctest --list-tests |
     grep -E "^(KernelTests|MLACoreTests)\." |
     grep -vE "RuntimeHostTests|RuntimeParallelLoopTests" |
     grep -vE "/test(RandomProblemsAgainstFloat64|SameBitsForAnyThreads|ContextChunksAgainst)" |
@@ -127,23 +125,45 @@ qemu() {
   while read -r model table; do
     all "env MLA_EXPECT_ISA=$table qemu-x86_64 -cpu $model" "$abi" \
       "host versions" "host cpu" "golden bf16" wrapper vtable layer_backend || status=1
-    qemu-x86_64 -cpu "$model" .build-tests/release/MLAPrefillPackageTests.xctest "$tests" || status=1
+    # The modelled instructions would run there, too.
+    MLA_MAX_ISA=$table qemu-x86_64 -cpu "$model" \
+      $test_build/release/MLAPrefillPackageTests.xctest "$tests" || status=1
   done <<< "Haswell-noTSX avx2
 Westmere portable"
   return $status
 }
 
 swift_tests() {
+  if [ $test_build = .build-tables ]; then
+    echo "the tables' build has all that this host runs"
+    return
+  fi
   swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests &&
-    swift test --skip-build -c release -Xswiftc -enable-testing --scratch-path .build-tests
+    swift test --skip-build -c release -Xswiftc -enable-testing --scratch-path .build-tests &&
+    amx_bits
+}
+
+# What the compiler made of the AMX kernels for their own CPU has the bits of the tables'
+# build, in which their results are tested.
+amx_bits() {
+  local build bits=()
+  for build in .build-tests .build-tables; do
+    bits+=("$($build/release/MLAPrefillPackageTests.xctest AMXKernelTests.AMXBitsTests | grep "^bits ")")
+  done
+  if [ -z "${bits[0]}" ] || [ "${bits[0]}" = "${bits[1]}" ]; then
+    echo "ok AMX kernels have the bits of the modelled ones: $(grep -c . <<< "${bits[0]}") results"
+  else
+    echo "not ok AMX kernels have other bits than the modelled ones"
+    diff <(echo "${bits[0]}") <(echo "${bits[1]}")
+  fi
 }
 
 step build build
 step gates gates
 step abi abi_tests
-step max-isa max_isa
 step examples Tests/Gates/install.sh
 step readme readme
+step tables Tests/ModelledInstructions/run.sh
 step swift swift_tests
 step python Tests/Python/run.sh
 step qemu qemu

@@ -1,13 +1,12 @@
 import Foundation
 import MLATestSupport
-import SoftwareAMX
 import XCTest
 
 /// The AMX kernels against float64. Bounds are those that every kernel of their
 /// dtype must keep: relative L2 error of the outputs 4e-3 in bf16, 1.5e-3 in fp16 and
 /// 2e-5 in fp32, of the lse 2e-4 absolute.
 final class AMXAttentionTests: XCTestCase {
-  override func setUpWithError() throws { try requireAMX() }
+  override func setUpWithError() throws { try requireTiles() }
 
   static let inputs = ElementFormat.inputs
 

@@ -2,11 +2,11 @@ import Foundation
 import MLAKernelABI
 import MLAKernelsAMX
 import MLATestSupport
-import SoftwareAMX
 import XCTest
 
-/// Prints a number for the bits of each result. The same program prints the same
-/// numbers on any CPU and under the model: `make test-amx` compares them.
+/// Prints a number for the bits of each result, which are the same on any CPU, whether
+/// tiles are its own, carried out by signals or modelled like all of the instructions:
+/// `make test` and `make test-amx` compare them.
 final class AMXBitsTests: XCTestCase {
   override func setUpWithError() throws { try requireAMX() }
 
@@ -20,6 +20,14 @@ final class AMXBitsTests: XCTestCase {
       AttentionCase(
         input: .float32, qkDim: 33, vDim: 17, queries: 70, keys: 530, causalOffset: 460,
         deviation: 60, format: .bfloat16),
+      AttentionCase(qkDim: 64, vDim: 77, queries: 100, keys: 1100, causalOffset: -40, format: .float16),
+      AttentionCase(
+        input: .float16, qkDim: 1, vDim: 9, queries: 31, keys: 513, keyRange: 0..<301, deviation: 20,
+        format: .float8E4M3FN, multiplier: 37.3),
+      AttentionCase(
+        input: .float32, qkDim: 576, vDim: 512, queries: 16, keys: 530, keyRange: 512..<530,
+        scale: -0.1, wantsLSE: false),
+      AttentionCase(qkDim: 40, vDim: 72, queries: 256, keys: 256, causalOffset: 0, scale: 0),
     ]
     for (index, attention) in cases.enumerated() {
       let expected = Self.digest(attention)

@@ -1,12 +1,11 @@
 import MLAKernelABI
 import MLAKernelsAMX
 import MLATestSupport
-import SoftwareAMX
 import XCTest
 
 /// The up-projection on tiles against float64 and against its own way over rows.
 final class AMXProjectionTests: XCTestCase {
-  override func setUpWithError() throws { try requireAMX() }
+  override func setUpWithError() throws { try requireTiles() }
 
   func testBlockHasTheBitsOfTheWayOverRows() {
     for (attention, projection, format) in kernels {

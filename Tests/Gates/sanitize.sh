@@ -1,5 +1,6 @@
 #!/bin/bash
-# The library built with a sanitizer, and the C ABI tests on it.
+# The library built with a sanitizer, and the C ABI tests on it: on every kernel table,
+# where the CPU has the AVX2 of which the model of the others' instructions is made.
 #
 #   sanitize.sh address|thread
 #
@@ -11,6 +12,11 @@ case $kind in
   thread) scratch=.build-tsan ;;
   *) exit 2 ;;
 esac
+tables=portable
+if grep -qw avx2 /proc/cpuinfo; then
+  export MLA_MODELLED_INSTRUCTIONS=1
+  tables="portable avx2 avx512 avx512_bf16 amx"
+fi
 root=$PWD
 stage=$root/$scratch/stage
 abi=$root/$scratch/abi
@@ -27,13 +33,24 @@ export ASAN_OPTIONS=exitcode=99:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=exitcode=99:halt_on_error=1
 status=0
+for table in $tables; do
+  export MLA_MAX_ISA=$table MLA_EXPECT_ISA=$table
+  if [ "$kind" = address ]; then
+    for test in golden shapes "host cpu"; do
+      # shellcheck disable=SC2086
+      "$abi"/$test || status=1
+    done
+  else
+    # fork() in a process with threads is what this sanitizer cannot follow.
+    "$abi/host" threads || status=1
+  fi
+done
+# What does not depend on the table much, on the last.
 if [ "$kind" = address ]; then
-  for test in golden shapes host wrapper vtable layer_backend bad_input malformed_calls; do
+  for test in host wrapper vtable layer_backend bad_input malformed_calls; do
     "$abi/$test" || status=1
   done
 else
-  # fork() in a process with threads is what this sanitizer cannot follow.
-  "$abi/host" threads || status=1
   "$abi/bits" "host parallel_for context bf16" || status=1
 fi
 exit $status

@@ -1,10 +1,16 @@
+import Foundation
 import MLACore
 import MLAKernelABI
 import MLATestSupport
 
 extension KernelCase {
-  /// Every kernel of every table that this host can run.
-  static let onThisHost: [KernelCase] = all(upTo: KernelTables.host.family.rawValue)
+  /// Every kernel of every table that this host can run, or of the table that
+  /// MLA_TEST_TABLE names alone.
+  static let onThisHost: [KernelCase] = {
+    let cases = all(upTo: KernelTables.host.family.rawValue)
+    guard let name = ProcessInfo.processInfo.environment["MLA_TEST_TABLE"] else { return cases }
+    return cases.filter { $0.isaName == name }
+  }()
 
   /// What the table holds for this case's format.
   var kernel: mla_attention_kernel { attention(of: table) }
