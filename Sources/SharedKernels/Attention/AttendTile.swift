@@ -257,17 +257,17 @@ private func accumulateVisible<Values: QueryRow>(
   _ probabilities: UnsafePointer<Float>, operandStride: Int, _ visible: VisibleKeys,
   from query: Int
 ) {
-  let seenByAll = visible.count(to: query)
   let end = visible.count(to: query + rowsPerGroup - 1)
   let steps = (end + elementsPerOperand - 1) / elementsPerOperand
-  // What fills up a last operand is zero.
-  var step = seenByAll == end ? steps : seenByAll / elementsPerOperand
+  var step = visible.count(to: query) / elementsPerOperand
   accumulate(
     &sums, columns, stride: stride, probabilities, operandStride: operandStride, steps: step)
   while step < steps {
+    let key = step * elementsPerOperand
+    let row = Values.load(columns + step * stride)
     sums.addDot(
-      Values.load(columns + step * stride), probabilities + step * operandStride,
-      from: visible.firstKey + step * elementsPerOperand - query)
+      end - key < elementsPerOperand ? row.mapped(firstElements) : row,
+      probabilities + step * operandStride, from: visible.firstKey + key - query)
     step += 1
   }
 }
