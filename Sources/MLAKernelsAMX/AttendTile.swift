@@ -44,8 +44,8 @@ struct TileCall<Operands: TileOperands> {
   let scratch: TileScratch
   let panels: Int
   /// |scale| * log2(e): scores become exponents of two. The sign is the
-  /// queries', and a scale of 0 is one too small to tell, for 0 times the -inf
-  /// of a masked score would be NaN.
+  /// queries', and a scale of 0 is one too small to tell whatever the scores, for 0
+  /// times the -inf of a masked score would be NaN.
   let scale: Float
 
   @inline(__always)
@@ -54,7 +54,7 @@ struct TileCall<Operands: TileOperands> {
     layout = PackedLayout(args.dims, parts: Operands.parts)
     scratch = TileScratch(args.scratch.unsafelyUnwrapped, layout)
     panels = (Int(args.num_queries) + panelQueries - 1) / panelQueries
-    scale = max(abs(args.scale) * log2e, 1e-37)
+    scale = max(abs(args.scale) * log2e, .leastNonzeroMagnitude)
   }
 
   /// Queries of a panel that exist.
@@ -98,9 +98,12 @@ struct TileCall<Operands: TileOperands> {
       for panel in 0..<panels {
         let keys = min(keyBlock, keyEnd(of: panel) - begin)
         if keys <= 0 { continue }
+        let groups = (keys + groupKeys - 1) / groupKeys
+        let seenByAll = min(
+          Int(args.causal_offset) &+ panel * panelQueries &+ 1, Int(args.key_end)) - begin
         let pass = PanelPass(
-          panel: panel, firstKey: begin, groups: (keys + groupKeys - 1) / groupKeys,
-          isFirst: begin == Int(args.key_begin), block: block,
+          panel: panel, firstKey: begin, groups: groups,
+          wholeGroups: min(max(seenByAll, 0) / groupKeys, groups), isFirst: begin == Int(args.key_begin), block: block,
           probabilities: scratch.probabilities(buffer))
         let share = ahead / panels
         run(

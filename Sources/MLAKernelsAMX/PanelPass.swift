@@ -7,6 +7,8 @@ struct PanelPass {
   let firstKey: Int
   /// Groups of keys that a query of the panel sees.
   let groups: Int
+  /// The first of them of which all its queries see all keys.
+  let wholeGroups: Int
   /// Nothing is in the panel's outputs yet.
   let isFirst: Bool
   let block: UnsafeRawPointer
@@ -17,7 +19,8 @@ struct PanelPass {
     // Never dereferenced: there are no groups.
     let nowhere = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
     return PanelPass(
-      panel: -1, firstKey: 0, groups: 0, isFirst: false, block: nowhere, probabilities: nowhere)
+      panel: -1, firstKey: 0, groups: 0, wholeGroups: 0, isFirst: false, block: nowhere,
+      probabilities: nowhere)
   }
 }
 
@@ -47,7 +50,8 @@ extension TileCall {
     stream.setPace(over: valueProducts)
     accumulate(previous, besides: &stream)
     stream.finish()
-    stream.save(panel.statistics)
+    if stream.raises.groups != 0 { panel.statistics.lowerSums() }
+    stream.addSums(to: panel.statistics)
     if stream.raises.groups != 0 && !pass.isFirst {
       panel.statistics.rescale(
         panel.outputs.assumingMemoryBound(to: FloatVector.self), rows: layout.valueSteps * 32)
@@ -88,12 +92,14 @@ extension TileCall {
   func accumulate<Work: CompanionWork>(_ pass: PanelPass, besides work: inout Work) {
     if pass.groups == 0 { return }
     let outputs = scratch.panel(pass.panel).outputs
+    let groups = groupsOfTiles(in: pass)
     for step in 0..<layout.valueSteps {
       multiplyValues(
         Operands.self, pass.block + (layout.valuesOffset + step * layout.valueStepBytes),
-        pass.probabilities, groups: pass.groups,
+        pass.probabilities, groups: groups,
         onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst, besides: &work)
     }
+    for group in groups..<pass.groups { accumulateVisible(pass, group) }
   }
 
   /// Scores that a query must not see become -inf: keys after its own position,

@@ -4,7 +4,7 @@ import MLAShims
 ///
 ///     limit    the largest score that the reference still serves
 ///     offset   -reference * log2(e): what is added to scaled scores
-///     sum      of unrounded probabilities, even keys and odd keys apart
+///     sum      of unrounded probabilities, and what adding blocks up has rounded off
 ///     largest  score of the group of keys at hand
 ///     change   of the offset, in the block at hand
 ///
@@ -92,14 +92,38 @@ struct PanelStatistics {
     }
   }
 
+  /// Sums of the blocks before become relative to the reference after this one.
+  @inline(never)
+  func lowerSums() {
+    for half in 0..<2 {
+      let factor = power(of: change[half])
+      sum[half] *= factor
+      sum[half + 2] *= factor
+    }
+  }
+
+  /// Adds the probabilities of a block to the sums.
+  @inline(__always)
+  func add(_ block: FloatVector, half: Int) {
+    let before = sum[half]
+    let total = before + block
+    let added = total - before
+    sum[half + 2] += (before - (total - added)) + (block - added)
+    sum[half] = total
+  }
+
   /// Outputs of the blocks before become relative to the reference after this one.
   @inline(never)
   func rescale(_ outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
-    let one = FloatVector(repeating: 1)
-    let (factor0, factor1) = (scaleByPower(one, change[0]), scaleByPower(one, change[1]))
+    let (factor0, factor1) = (power(of: change[0]), power(of: change[1]))
     for row in 0..<rows {
       outputs[2 * row] *= factor0
       outputs[2 * row + 1] *= factor1
     }
+  }
+
+  @inline(__always)
+  private func power(of change: FloatVector) -> FloatVector {
+    clearTiny(scaleByPower(FloatVector(repeating: 1), change), change)
   }
 }

@@ -29,10 +29,10 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
   private let scale: FloatVector
   private var offset0: FloatVector
   private var offset1: FloatVector
-  private var evenSum0: FloatVector
-  private var evenSum1: FloatVector
-  private var oddSum0: FloatVector
-  private var oddSum1: FloatVector
+  private var evenSum0 = FloatVector(repeating: 0)
+  private var evenSum1 = FloatVector(repeating: 0)
+  private var oddSum0 = FloatVector(repeating: 0)
+  private var oddSum1 = FloatVector(repeating: 0)
 
   @inline(__always)
   init(
@@ -46,18 +46,12 @@ struct ProbabilityStream<Operands: TileOperands>: CompanionWork {
     self.scale = FloatVector(repeating: scale)
     offset0 = statistics.offset[0]
     offset1 = statistics.offset[1]
-    evenSum0 = statistics.sum[0]
-    evenSum1 = statistics.sum[1]
-    oddSum0 = statistics.sum[2]
-    oddSum1 = statistics.sum[3]
   }
 
   @inline(__always)
-  func save(_ statistics: PanelStatistics) {
-    statistics.sum[0] = evenSum0
-    statistics.sum[1] = evenSum1
-    statistics.sum[2] = oddSum0
-    statistics.sum[3] = oddSum1
+  func addSums(to statistics: PanelStatistics) {
+    statistics.add(evenSum0 + oddSum0, half: 0)
+    statistics.add(evenSum1 + oddSum1, half: 1)
   }
 
   /// From here on all that is left is spread over `steps` steps.

@@ -7,11 +7,13 @@ import MLAKernelABI
 ///     probabilities  [2][block's key pairs][part][32 queries] pairs of bf16
 ///     raises         see `ReferenceRaises`
 ///     spare          one tile, for turning
+///     values         [part][2] tiles, see `TileCall.accumulateVisible`
 ///     panels         [queryTile / 32], see `Panel`
 struct TileScratch {
   let scores: UnsafeMutableRawPointer
   let raises: UnsafeMutableRawPointer
   let spare: UnsafeMutableRawPointer
+  let values: UnsafeMutableRawPointer
   private let start: UnsafeMutableRawPointer
   private let firstPanel: UnsafeMutableRawPointer
   private let layout: PackedLayout
@@ -26,7 +28,8 @@ struct TileScratch {
     scores = start + 2 * TileScratch.probabilityBytes(layout)
     raises = scores + ScoreRing.bytes
     spare = raises + groupsPerBlock * ReferenceRaise.bytes
-    firstPanel = spare + tileBytes
+    values = spare + tileBytes
+    firstPanel = values + layout.valueGroupBytes
   }
 
   /// One buffer is filled while the other is multiplied with values.
