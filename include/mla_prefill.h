@@ -615,9 +615,18 @@ mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata
     out are 0 and of lse -inf.
 
     Scores and outputs are accumulated in fp32, of fp16 and fp32 inputs with all
-    their bits, whichever kernels run. Instructions for bf16 and AMX tiles take
-    subnormal numbers for 0; on AMX, fp32 inputs below 2^-110 lose bits, and those
-    from 2^128 (1 - 2^-9) on count as infinite. */
+    their bits, subnormal numbers too, whichever kernels run; weights of 2^-100 of the
+    largest and less count as 0. Instructions for bf16 and AMX tiles take subnormal
+    numbers for 0; on AMX, fp32 inputs, and products of two, below 2^-110 lose bits,
+    and inputs from 2^128 (1 - 2^-9) on count as infinite.
+
+    A row depends on its query and on the keys that it sees, to the bit, whatever the
+    others hold. Where numbers are not finite:
+      - a score of NaN or +inf makes its row NaN, lse too;
+      - a score of -inf has weight 0; a row of no others counts as one without keys;
+      - a NaN or an infinity in v shows as a NaN or an infinity in that dimension of the
+        rows in which its key has a weight above 0; where that is 0, it may or may not;
+      - on AMX, an infinity in q or k of fp16 or fp32 may count as NaN. */
 typedef struct mla_new_tokens_args {
   /** Set by MLA_NEW_TOKENS_ARGS_INIT. */
   uint32_t struct_size;
@@ -817,6 +826,11 @@ struct mla_backend_vtable {
  * and typically, errors being of either sign, by a tenth of that: for a few keys
  * and normally distributed q and k 4e-3 in bf16. How a prompt is cut into steps
  * does not bear on how keys are rounded.
+ *
+ * As in section 7 a row depends on its query and on the tokens that it sees alone. A
+ * NaN in a token's latent or rotary part makes NaN of the rows that see it; an infinity
+ * makes what sums and products with it make of keys and values or, in the absorbed
+ * form, of scores and results.
  */
 
 /** How a request's attention is computed; either way the same result within

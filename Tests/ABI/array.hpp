@@ -35,6 +35,7 @@ inline double half_value(std::uint16_t bits) {
 inline std::uint16_t half_bits(double value) {
   const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const double size = std::fabs(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>(sign | 0x7E00);
   if (size >= 65520) return static_cast<std::uint16_t>(sign | 0x7C00);
   int exponent = size == 0 ? -14 : std::max(std::ilogb(size), -14);
   double units = std::nearbyint(std::ldexp(size, 10 - exponent));
@@ -56,6 +57,7 @@ inline double float8_value(std::uint8_t bits) {
 
 /// Round to nearest, ties to even; saturates at 448.
 inline std::uint8_t float8_bits(double value) {
+  if (std::isnan(value)) return std::signbit(value) ? 0xFF : 0x7F;
   const double size = std::min(std::fabs(value), 448.0);
   int exponent = size == 0 ? -6 : std::max(std::ilogb(size), -6);
   double units = std::nearbyint(std::ldexp(size, 3 - exponent));
