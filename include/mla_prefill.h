@@ -857,8 +857,9 @@ enum {
   MLA_CACHE_FORMAT_PLAIN = 0,
   /** vLLM's and FlashMLA's fp8_ds_mla: [num_blocks, block_size, 656] bytes, handed in
       as fp8_e4m3. A token's 512 latents as e4m3, four fp32 that each multiply 128
-      of them, its 64 values of k_pe as bf16. For kv_lora_rank 512 and rope 64. Any
-      alignment; the stride of a block's tokens must be even. */
+      of them, its 64 values of k_pe as bf16. For kv_lora_rank 512 and rope 64, or
+      rope 0: then zeros are in its place, which nobody reads. Any alignment; the
+      stride of a block's tokens must be even. */
   MLA_CACHE_FORMAT_FP8_DS_MLA = 1
 };
 
@@ -998,8 +999,10 @@ mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_arg
  *
  * All values are rounded to nearest even. fp8 saturates at 448, infinities
  * too, and keeps NaN. With MLA_CACHE_FORMAT_FP8_DS_MLA the scale of 128 latents is
- * max(largest |latent| / 448, 2^-126), in which a NaN has no part and an infinity
- * counts as the largest finite fp32; latents are divided by it.
+ * the smallest power of two from max(largest |latent| / 448, 2^-13) on, in which a NaN
+ * has no part and an infinity counts as the largest finite fp32; latents are divided
+ * by it. What other writers of the format put there is read as it is, powers of two or
+ * not.
  */
 typedef struct mla_concat_and_cache_args {
   /** Set by MLA_CONCAT_AND_CACHE_ARGS_INIT. */
@@ -1009,8 +1012,8 @@ typedef struct mla_concat_and_cache_args {
   float cache_scale;
   /** [num_tokens, kv_lora_rank] of bf16, fp16 or fp32. */
   const mla_tensor *kv_c_normed;
-  /** [num_tokens, rope], dtype of kv_c_normed; may be NULL where the cache is no
-      wider than kv_c_normed. */
+  /** [num_tokens, rope], dtype of kv_c_normed; may be NULL where rope is 0: where a
+      plain cache is no wider than kv_c_normed, and with MLA_CACHE_FORMAT_FP8_DS_MLA. */
   const mla_tensor *k_pe;
   /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
       slot_mapping[i] % block_size, nowhere if it is -1. Of tokens with the same

@@ -13,7 +13,7 @@ final class QuantizeKernelTests: XCTestCase {
         let rows = PoisonedTensor(
           random.pick(ElementFormat.inputs), rows: 4, dim: random.int(1...300),
           rowGap: random.int(0...3))
-        rows.fillNormal(&random, deviation: random.pick([1e-39, 1e-3, 1, 1e4]))
+        rows.fillNormal(&random, deviation: random.pick([1e-39, 1e-3, 0.02, 1, 1e4]))
         check(rows, group: random.pick([1, 16, 100, 128]), isa, "seed \(seed)")
       }
     }
@@ -23,6 +23,9 @@ final class QuantizeKernelTests: XCTestCase {
     let patterns: [[Double]] = [
       [0, -0.0, 0], [1e-45, 0, -1e-45], [.nan, 3, -448], [.nan, .nan, .nan],
       [.infinity, 5, -1e38], [-.infinity, .nan, 1], [3.4e38, -3.4e38, 1e30],
+      // Around powers of two, and the least scale.
+      [448, 1, -447], [448.0001, 1, 2], [447.9999, 3, 0], [0x1p-4, 2, 3.5], [0.0546875, 0, -1e-3],
+      [0.05469, -1e-3, 1e-4], [0.0447, 0.0448, 1e-9],
     ]
     for isa in Set(KernelCase.onThisHost.map(\.isa)).sorted() {
       for pattern in patterns {

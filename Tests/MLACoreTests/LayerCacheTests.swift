@@ -110,7 +110,6 @@ final class LayerCacheTests: XCTestCase {
     check("kv_cache.shape[2] = 43: must be 656") {
       ($0.cache_format, $0.cache_scale) = (1, 0)
     }
-    check("k_pe = NULL", cache: .dsMLA) { $0.k_pe = nil }
     check("args.reserved = 3") { $0.reserved = 3 }
     check("kv_c_normed = NULL") { $0.kv_c_normed = nil }
     check("k_pe = NULL") { $0.k_pe = nil }

@@ -97,8 +97,7 @@ final class LayerInputTests: XCTestCase {
     check("config.cache_scale = 0.5: must be 0 or 1", wide) { $0.cache_scale = 0.5 }
     check("config.cache_format = 2: must be one of", wide) { $0.cache_format = 2 }
     check("config.cache_format = -1: must be one of", wide) { $0.cache_format = -1 }
-    let ropeless = LayerModel(.bfloat16, numHeads: 1, dims: LayerModel.allDims[2], &random)
-    check("config.qk_rope_head_dim = 0: must be 64", ropeless) { _ in }
+    check("config.qk_rope_head_dim = 32: must be 64 or 0", wide) { $0.qk_rope_head_dim = 32 }
     let step = LayerStep(
       wide, [wide.sequence(9, &random)], contexts: [5], cache: .dsMLA, blockSize: 8, &random)
     for (text, change) in [

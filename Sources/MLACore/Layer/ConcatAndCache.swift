@@ -40,7 +40,13 @@ private struct SlotWriter {
       }
     case .fp8DsMLA:
       quantize(latents, token, to: slot)
-      if let rope { convert(rope, token, to: slot + DsMLASlot.ropeOffset, .bfloat16, times: 1) }
+      let tail = slot + DsMLASlot.ropeOffset
+      if let rope, rope.shape[1] > 0 {
+        convert(rope, token, to: tail, .bfloat16, times: 1)
+      } else {
+        tail.initializeMemory(
+          as: UInt8.self, repeating: 0, count: DsMLASlot.bytes - DsMLASlot.ropeOffset)
+      }
     }
   }
 

@@ -49,7 +49,7 @@ enum CacheFormat: Equatable, Sendable {
 ///
 ///     byte   0   512 latents, e4m3
 ///     byte 512   4 fp32 scales, one for each 128 latents
-///     byte 528   64 rotary values, bf16
+///     byte 528   64 rotary values, bf16; zeros where keys have none
 enum DsMLASlot {
   static let rank = 512
   static let rope = 64

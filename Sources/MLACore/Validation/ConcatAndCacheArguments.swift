@@ -16,10 +16,10 @@ public struct ConcatAndCacheArguments: Sendable {
     try checkNoStream(raw.stream)
     latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
     cache = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
+    let needsRope =
+      raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN) && cache.shape[2] != latents.shape[1]
     rope =
-      raw.k_pe == nil && raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN)
-        && cache.shape[2] == latents.shape[1]
-      ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
+      raw.k_pe == nil && !needsRope ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
     cacheFormat = try CacheFormat(
       raw.cache_format, cache.type, scale: raw.cache_scale, structName: "")
     slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
@@ -59,7 +59,8 @@ public struct ConcatAndCacheArguments: Sendable {
     case .fp8DsMLA:
       try DsMLASlot.check(cache)
       try latents.requireShape(tokens, (DsMLASlot.rank, "with MLA_CACHE_FORMAT_FP8_DS_MLA"))
-      try rope?.requireShape(tokens, (DsMLASlot.rope, "with MLA_CACHE_FORMAT_FP8_DS_MLA"))
+      let width = rope?.shape[1] == 0 ? 0 : DsMLASlot.rope
+      try rope?.requireShape(tokens, (width, "or 0, with MLA_CACHE_FORMAT_FP8_DS_MLA"))
     }
     try cache.requireDistinctElements()
     for input in [latents, rope].compactMap({ $0 }) { try cache.requireNoOverlap(with: input) }

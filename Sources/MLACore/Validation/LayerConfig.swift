@@ -67,12 +67,15 @@ struct LayerConfig: Sendable {
     let format = try CacheFormat(
       raw.cache_format, cacheType, scale: raw.cache_scale, structName: "config.")
     guard isBytes else { return format }
-    for (field, value, needed) in [
-      ("kv_lora_rank", attention.kvLoraRank, DsMLASlot.rank),
-      ("qk_rope_head_dim", attention.qkRopeHeadDim, DsMLASlot.rope),
-    ] where value != needed {
+    guard attention.kvLoraRank == DsMLASlot.rank else {
       throw .invalid(
-        "config.\(field)", value, "must be \(needed) with MLA_CACHE_FORMAT_FP8_DS_MLA")
+        "config.kv_lora_rank", attention.kvLoraRank,
+        "must be \(DsMLASlot.rank) with MLA_CACHE_FORMAT_FP8_DS_MLA")
+    }
+    guard [0, DsMLASlot.rope].contains(attention.qkRopeHeadDim) else {
+      throw .invalid(
+        "config.qk_rope_head_dim", attention.qkRopeHeadDim,
+        "must be \(DsMLASlot.rope) or 0 with MLA_CACHE_FORMAT_FP8_DS_MLA")
     }
     guard cacheType == .float8E4M3 else {
       throw .invalid(

@@ -218,8 +218,9 @@ typedef struct mla_convert_args {
 
 // Quantises rows to fp8_e4m3 in groups of elements that share a scale:
 //
-//   scale = max(max |x| / 448, 2^-126)   over the group, as fp32
-//   out   = x / scale                    rounded to nearest even, saturated
+//   scale = the smallest power of two from max(max |x| / 448, 2^-13) on, over the
+//           group, as fp32
+//   out   = x / scale   rounded to nearest even, saturated
 //
 // A NaN stays one and has no part in the scale; infinities count as the largest
 // finite fp32. `scales` is written as mla_convert_args reads it.

@@ -27,7 +27,7 @@ private func quantize<Source: ElementFormat>(_: Source.Type, _ a: mla_quantize_a
       var d = 0
       while d < count {
         let x = loadTail(Source.self, values + d * Source.bytes, (count - d) * Source.bytes)
-        // Not by the inverse: engines divide, and codes are to be theirs.
+        // Not by the inverse, which may be subnormal.
         storeTail(Float8Format.self, x / scale, out + first + d, count - d)
         d += lanes
       }
@@ -36,6 +36,7 @@ private func quantize<Source: ElementFormat>(_: Source.Type, _ a: mla_quantize_a
   }
 }
 
+/// The smallest power of two that brings all values within 448.
 @inline(__always)
 private func sharedScale<Source: ElementFormat>(
   _: Source.Type, _ values: UnsafeRawPointer, _ count: Int
@@ -50,5 +51,7 @@ private func sharedScale<Source: ElementFormat>(
   }
   var all: Float = 0
   for lane in 0..<lanes where largest[lane] > all { all = largest[lane] }
-  return max(min(all, .greatestFiniteMagnitude) / 448, .leastNormalMagnitude)
+  let needed = max(min(all, .greatestFiniteMagnitude) / 448, 0x1p-13)
+  // Up to the next exponent, unless nothing follows it.
+  return Float(bitPattern: (needed.bitPattern &+ 0x7f_ffff) & 0x7f80_0000)
 }
