@@ -10,6 +10,14 @@ import sys
 
 ALLOWED = re.compile(r"(libc|libm|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\.\d+")
 MAX_BYTES = 8_000_000
+# What Sources/MLAAllocation hands on to; another one would end the process where it fails.
+ALLOCATION = {
+    "malloc", "calloc", "realloc", "posix_memalign", "free", "malloc_usable_size", "_ZdlPv", "_ZdlPvm",
+    "_ZdlPvmSt11align_val_t", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    # Of crash reports alone.
+    "strdup",
+}  # fmt: skip
+ALLOCATES = re.compile(r"(?!_ZSt)\w*alloc\w*|\w*memalign|free|v?asprintf|str\w?dup|_Z[nd][wal]\w*")
 # What only the Swift runtime would call. Its locks go to Sources/MLAShims/swift_runtime.c,
 # where fork() waits for them, and of the environment and of crashes it is to know nothing.
 REPLACED = re.compile(
@@ -35,6 +43,12 @@ def exported(library):
 def imported(library):
     rows = output("nm", "-D", "--undefined-only", library).splitlines()
     return {row.split()[-1].split("@")[0] for row in rows}
+
+
+def allocates(library):
+    rows = output("nm", "-D", "--undefined-only", library).splitlines()
+    names = {row.split()[-1].split("@")[0] for row in rows}
+    return {name for name in names if ALLOCATES.fullmatch(name)}
 
 
 def abi_version(header):
@@ -64,6 +78,10 @@ def main(library, header):
     gate("every export is in the header", sorted(names - prototypes))
     gate("every function of the header is exported", sorted(prototypes - names))
     gate(f"{size} bytes is below {MAX_BYTES}", [size] if size >= MAX_BYTES else [])
+    gate("allocates by functions that may fail", sorted(allocates(library) - ALLOCATION))
+    # The dynamic model allocates on a thread's first access and ends the process where it fails.
+    relocations = output("readelf", "-rW", library)
+    gate("thread-local storage is static", re.findall(r"R_X86_64_(?:DTPMOD64|DTPOFF64|TLSDESC)", relocations))
     gate("is stripped", re.findall(r"\.symtab", output("readelf", "-SW", library)))
     soname = f"libmlaprefill.so.{abi_version(header)}"
     gate(f"soname is {soname}", [n for n in names_of(library, "SONAME") if n != soname])
