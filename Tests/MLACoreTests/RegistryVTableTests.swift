@@ -125,7 +125,7 @@ final class RegistryVTableTests: XCTestCase {
       dtype: .bfloat16, dimensions: .deepSeek, backend: "CPU")
     try registry.override("CPU", request(probe))
     XCTAssertEqual(try selector.select(config), "CPU")
-    _ = BackendList(selector, config)
+    _ = try BackendList(selector, config)
     try registry.override("CPU", request(probe))
     try registry.clearOverride("CPU")
     try registry.register("MINE", request(probe))

@@ -12,7 +12,7 @@ final class SelectorListTests: XCTestCase {
   private static let deepSeek = SelectorConfig(dtype: .bfloat16, dimensions: .deepSeek)
 
   private func list(_ config: SelectorConfig? = deepSeek, zen: Bool = false) -> BackendList {
-    let list = BackendList(Selector(registry: registry, servesZenCPU: zen), config)
+    let list = try! BackendList(Selector(registry: registry, servesZenCPU: zen), config)
     lists.append(list)
     return list
   }

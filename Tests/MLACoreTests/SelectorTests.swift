@@ -193,7 +193,7 @@ final class SelectorTests: XCTestCase {
       LastError.set("no licence")
     }
     try registry.override("CPU", request(probe))
-    _ = BackendList(selector(), config())
+    _ = try BackendList(selector(), config())
     XCTAssertEqual(String(cString: LastError.cString), "what failed before")
     XCTAssertEqual(
       mlaError { try self.selector().select(self.config(backend: "CPU")) }?.message,
