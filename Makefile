@@ -11,7 +11,8 @@
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
-#   make fuzz [CALLS=n] [SEED=n]  malformed calls through the C ABI, as many as you like
+#   make fuzz [CALLS=n] [SEED=n] [FAIL=1]  malformed calls through the C ABI, as many as you
+#                                 like; with FAIL good ones too, and allocations fail at random
 #   make clean
 
 SHELL := /bin/bash
@@ -19,6 +20,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CALLS ?= 2000000
 SEED ?= 1
+FAIL ?= 0
 
 # SwiftPM compiles the C targets itself; flags meant for other builds break it.
 unexport CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS
@@ -78,7 +80,7 @@ sanitize:
 fuzz:
 	Sources/Packaging/debian-packages.sh test
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
-	$(MAKE) -s -C Tests/ABI fuzz CALLS=$(CALLS) SEED=$(SEED)
+	$(MAKE) -s -C Tests/ABI fuzz CALLS=$(CALLS) SEED=$(SEED) FAIL=$(FAIL)
 
 install: build
 	install -d "$(to)/include" "$(to)/lib/pkgconfig" "$(to)/lib/cmake/mla_prefill"

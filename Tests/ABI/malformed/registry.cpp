@@ -6,6 +6,14 @@
 namespace malformed {
 namespace {
 
+/// What takes back a call that succeeded must succeed, too.
+mla_status when_there_is_memory(mla_status (*call)(const char*), const char* name) {
+  mla_status status = MLA_OK;
+  do status = call(name);
+  while (status == MLA_ERROR_OUT_OF_MEMORY);
+  return status;
+}
+
 constexpr mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
 constexpr mla_status not_registered = MLA_ERROR_NOT_REGISTERED;
 
@@ -33,7 +41,7 @@ struct Registering {
 struct Register : Registering {
   mla_status invoke() {
     const mla_status status = mla_register_backend(name, pointer);
-    if (status == MLA_OK) mla::check(mla_remove_backend(name));
+    if (status == MLA_OK) when_there_is_memory(mla_remove_backend, name);
     return status;
   }
   const char* name = "MALFORMED";
@@ -42,7 +50,7 @@ struct Register : Registering {
 struct Override : Registering {
   mla_status invoke() {
     const mla_status status = mla_override_backend(name, pointer);
-    if (status == MLA_OK) mla::check(mla_clear_override(name));
+    if (status == MLA_OK) when_there_is_memory(mla_clear_override, name);
     return status;
   }
   const char* name = "FLASH_ATTN";
@@ -91,8 +99,9 @@ mla_status remove(const char* name, std::int32_t*, const char**) {
   // No dynamic member is left to be removed: the well-formed call is made here.
   if (name != nullptr && std::strcmp(name, "FLASH_ATTN") == 0) {
     Register call;
-    mla::check(mla_register_backend("TO_BE_REMOVED", call.pointer));
-    return mla_remove_backend("TO_BE_REMOVED");
+    mla_status status = mla_register_backend("TO_BE_REMOVED", call.pointer);
+    if (status == MLA_OK) status = when_there_is_memory(mla_remove_backend, "TO_BE_REMOVED");
+    return status;
   }
   return mla_remove_backend(name);
 }

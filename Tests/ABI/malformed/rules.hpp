@@ -60,6 +60,12 @@ struct Function {
   std::function<Outcome(const std::vector<std::size_t>&, Random&)> call;
 };
 
+/// What else happens while the library works on a call: allocations fail, say.
+struct Surroundings {
+  std::function<void()> begin = [] {}, end = [] {};
+};
+inline Surroundings surroundings;
+
 template <class Call>
 Function function(std::string name, std::vector<Rule<Call>> rules) {
   Function made;
@@ -69,7 +75,9 @@ Function function(std::string name, std::vector<Rule<Call>> rules) {
     Call call;
     for (std::size_t i : broken) rules[i].apply(call, random);
     mla_set_last_error_message(nullptr);
+    surroundings.begin();
     const mla_status status = call.invoke();
+    surroundings.end();
     return Outcome{status, mla_last_error_message(), call.untouched()};
   };
   return made;
