@@ -242,23 +242,27 @@ def test_all_parameters_are_tried():
         assert set(inspect.signature(call).parameters) == set(arguments)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CALLS)
-def test_wrong_arguments_are_named(name):
-    call, arguments = CALLS[name]
+def unnamed_refusals(call, arguments, wrong):
+    """What refuses one of `wrong`, by name, in place of an argument, and does not name that."""
     unnamed = []
     for parameter in arguments:
-        for wrong in WRONG:
-            mla_prefill.set_num_threads(0)
+        for kind, value in wrong.items():
             try:
-                call(**{**arguments, parameter: wrong})
+                call(**{**arguments, parameter: value})
             except (TypeError, ValueError) as error:
                 text = str(error)
                 if parameter not in text or "incompatible function arguments" in text:
-                    unnamed.append(f"{parameter}={wrong!r}: {text}")
+                    unnamed.append(f"{parameter}={kind}: {text}")
             except Exception as error:
-                unnamed.append(f"{parameter}={wrong!r}: {error!r}")
-    mla_prefill.set_num_threads(0)
+                unnamed.append(f"{parameter}={kind}: {error!r}")
+            mla_prefill.set_num_threads(0)
+    return unnamed
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_arguments_are_named(name):
+    unnamed = unnamed_refusals(*CALLS[name], {repr(wrong): wrong for wrong in WRONG})
     assert not unnamed, "\n".join(unnamed)
 
 

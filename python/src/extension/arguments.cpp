@@ -6,17 +6,6 @@ namespace mla_python {
 
 namespace {
 
-/// Where Python's own conversion has failed: its exception is replaced by one that names
-/// the argument, unless it is no judgement of the value.
-[[noreturn]] void refuse(PyObject *type, const std::string &text) {
-  if (PyErr_Occurred() && (!PyErr_ExceptionMatches(PyExc_Exception) ||
-                           PyErr_ExceptionMatches(PyExc_MemoryError))) {
-    throw nb::python_error();
-  }
-  PyErr_Clear();
-  raise(type, text);
-}
-
 bool is_text(nb::handle value) {
   return PyUnicode_Check(value.ptr()) || PyBytes_Check(value.ptr()) ||
          PyByteArray_Check(value.ptr());
@@ -24,12 +13,21 @@ bool is_text(nb::handle value) {
 
 }  // namespace
 
+void forget_refusal() {
+  if (PyErr_Occurred() && (!PyErr_ExceptionMatches(PyExc_Exception) ||
+                           PyErr_ExceptionMatches(PyExc_MemoryError))) {
+    throw nb::python_error();
+  }
+  PyErr_Clear();
+}
+
 std::string kind_of(nb::handle value) { return text_of(nb::getattr(value.type(), "__name__")); }
 
 std::int64_t int64_argument(nb::handle value, const char *name) {
   const nb::object integer = nb::steal(PyNumber_Index(value.ptr()));
   if (!integer.is_valid() || PyBool_Check(value.ptr())) {
-    refuse(PyExc_TypeError, std::string(name) + ": must be an integer, not " + kind_of(value));
+    forget_refusal();
+    raise(PyExc_TypeError, std::string(name) + ": must be an integer, not " + kind_of(value));
   }
   int overflow = 0;
   const long long result = PyLong_AsLongLongAndOverflow(integer.ptr(), &overflow);
@@ -45,10 +43,10 @@ double float_argument(nb::handle value, const char *name) {
   const nb::object number =
       is_text(value) ? nb::object() : nb::steal(PyNumber_Float(value.ptr()));
   if (number.is_valid()) return PyFloat_AsDouble(number.ptr());
-  if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
-    refuse(PyExc_ValueError, std::string(name) + ": must fit 64 bits");
-  }
-  refuse(PyExc_TypeError, std::string(name) + ": must be a number, not " + kind_of(value));
+  const bool overflows = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
+  forget_refusal();
+  if (overflows) raise(PyExc_ValueError, std::string(name) + ": must fit 64 bits");
+  raise(PyExc_TypeError, std::string(name) + ": must be a number, not " + kind_of(value));
 }
 
 float float32_argument(nb::handle value, const char *name) {
@@ -59,17 +57,16 @@ bool flag_argument(nb::handle value, const char *name) {
   if (PyBool_Check(value.ptr())) return value.is(Py_True);
   const std::string kind = kind_of(value);
   // NumPy's bool is no integer of Python's.
-  if (kind == "bool" || kind == "bool_") {
-    const int truth = PyObject_IsTrue(value.ptr());
-    if (truth >= 0) return truth != 0;
-  }
-  const nb::object integer = nb::steal(PyNumber_Index(value.ptr()));
+  const bool is_bool = kind == "bool" || kind == "bool_";
+  const nb::object integer = nb::steal(
+      is_bool ? PyLong_FromLong(PyObject_IsTrue(value.ptr())) : PyNumber_Index(value.ptr()));
+  forget_refusal();
   int overflow = 0;
   const long long number =
       integer.is_valid() ? PyLong_AsLongLongAndOverflow(integer.ptr(), &overflow) : -1;
   if (overflow == 0 && (number == 0 || number == 1)) return number == 1;
-  refuse(PyExc_TypeError, std::string(name) + ": must be True or False, not " +
-                              (integer.is_valid() ? text_of(value) : kind));
+  raise(PyExc_TypeError, std::string(name) + ": must be True or False, not " +
+                             (integer.is_valid() ? text_of(integer) : kind));
 }
 
 std::string text_argument(nb::handle value, const char *name) {
@@ -78,7 +75,10 @@ std::string text_argument(nb::handle value, const char *name) {
   }
   Py_ssize_t size = 0;
   const char *bytes = PyUnicode_AsUTF8AndSize(value.ptr(), &size);
-  if (!bytes) refuse(PyExc_ValueError, std::string(name) + ": has characters that UTF-8 lacks");
+  if (!bytes) {
+    forget_refusal();
+    raise(PyExc_ValueError, std::string(name) + ": has characters that UTF-8 lacks");
+  }
   if (std::memchr(bytes, 0, static_cast<std::size_t>(size))) {
     raise(PyExc_ValueError, std::string(name) + " = " +
                                 text_of(nb::steal(PyObject_Repr(value.ptr()))) +

@@ -15,6 +15,10 @@ inline auto anything(const char *name) { return nb::arg(name).none(); }
 /// The name of its type, for messages.
 std::string kind_of(nb::handle value);
 
+/// After a conversion of Python's that has failed, if it has: its exception makes room for
+/// one that names the argument, unless it is no judgement of the value.
+void forget_refusal();
+
 /// TypeError unless `value` is an integer, ValueError unless it fits.
 std::int32_t int32_argument(nb::handle value, const char *name);
 std::int64_t int64_argument(nb::handle value, const char *name);

@@ -24,20 +24,26 @@ bool is_signed_integer(const char *format) {
   return *format && std::strchr("ilqn", *format) && format[1] == 0;
 }
 
-void require_sequence(nb::handle value, const char *name) {
-  if (PyUnicode_Check(value.ptr()) || PyBytes_Check(value.ptr()) ||
-      PyByteArray_Check(value.ptr()) || !PySequence_Check(value.ptr())) {
-    raise(PyExc_TypeError,
-          std::string(name) + ": must be a tensor or sequence of integers, not " + kind_of(value));
-  }
+bool is_sequence(nb::handle value) {
+  return PySequence_Check(value.ptr()) && !PyUnicode_Check(value.ptr()) &&
+         !PyBytes_Check(value.ptr()) && !PyByteArray_Check(value.ptr());
 }
 
 /// Calls `take(item, index)` with each.
 template <class Take>
 void for_each_item(nb::handle value, const char *name, Take take) {
-  require_sequence(value, name);
+  const nb::object iterator =
+      nb::steal(is_sequence(value) ? PyObject_GetIter(value.ptr()) : nullptr);
   std::size_t index = 0;
-  for (nb::handle item : nb::iter(value)) take(item, index++);
+  while (iterator.is_valid()) {
+    const nb::object item = nb::steal(PyIter_Next(iterator.ptr()));
+    if (!item.is_valid() && !PyErr_Occurred()) return;
+    if (!item.is_valid()) break;
+    take(item, index++);
+  }
+  forget_refusal();
+  raise(PyExc_TypeError,
+        std::string(name) + ": must be a tensor or sequence of integers, not " + kind_of(value));
 }
 
 template <class Out>

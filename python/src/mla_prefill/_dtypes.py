@@ -29,15 +29,22 @@ def dtype_name(dtype: Any) -> str:
     else:
         # numpy's have a name, torch's only a text.
         name = getattr(dtype, "name", None)
-        text = name if isinstance(name, str) else str(dtype)
+        text = name if isinstance(name, str) else dtype_text(dtype)
     return text.removeprefix("torch.")
+
+
+def dtype_text(dtype: Any) -> str:
+    """For messages: a type as it prints itself, anything else by its class alone."""
+    is_type = isinstance(dtype, (str, type)) or "dtype" in type(dtype).__name__.lower()
+    return str(dtype) if is_type else type(dtype).__name__
 
 
 def with_dtype(text: str, dtype: Any) -> str:
     """A text of the library's about a type that it does not know, with the type's name."""
     if dtype_code(dtype) != 0:
         return text
-    return text.replace("dtype None", f"dtype {dtype}").replace("dtype=None", f"dtype={dtype}")
+    name = dtype_text(dtype)
+    return text.replace("dtype None", f"dtype {name}").replace("dtype=None", f"dtype={name}")
 
 
 def dtype_code(dtype: Any) -> int:

@@ -52,7 +52,10 @@ def shape_of(tensor: Any, name: str = "q") -> tuple[int, ...]:
     for library, kind in (("torch", "Tensor"), ("numpy", "ndarray")):
         module = sys.modules.get(library)
         if module is not None and isinstance(tensor, getattr(module, kind)):
-            return tuple(tensor.shape)
+            try:
+                return tuple(tensor.shape)
+            except RuntimeError:
+                break  # A nested tensor has none.
     return _core.describe(tensor, name)[0]
 
 

@@ -4,7 +4,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mla_prefill._dtypes import DType, dtype_name
+from mla_prefill._dtypes import DType, dtype_name, dtype_text
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class MLAPrefillBackend(ABC):
         if not cls.supports_compute_capability(device_capability):
             reasons.append(_capability_reason(device_capability))
         if not cls.supports_dtype(selector_config.dtype):
-            reasons.append(f"dtype {selector_config.dtype} not supported")
+            reasons.append(f"dtype {dtype_text(selector_config.dtype)} not supported")
         if not cls.is_available():
             reasons.append("required dependencies not available")
         if not cls.supports_mla_dimensions(selector_config.mla_dimensions):

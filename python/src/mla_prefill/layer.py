@@ -4,7 +4,7 @@
 from typing import Any
 
 from mla_prefill import _core, _tensors
-from mla_prefill._dtypes import dtype_code
+from mla_prefill._dtypes import dtype_code, dtype_text
 
 #: MLA_LAYER_ALGORITHM_* and MLA_CACHE_FORMAT_* by name.
 _ALGORITHMS = {"auto": 0, "up_projected": 1, "absorbed": 2}
@@ -81,8 +81,10 @@ class MLAPrefillLayer:
             v_head_dim=v_head_dim,
             kv_b_proj=kv_b_proj,
             backend=backend,
-            dtype=_optional_dtype(dtype, "dtype"),
-            cache_dtype=_optional_dtype(cache_dtype, "cache_dtype"),
+            dtype=_optional_dtype(dtype, "dtype", "float32, float16 or bfloat16"),
+            cache_dtype=_optional_dtype(
+                cache_dtype, "cache_dtype", "float32, float16, bfloat16 or float8_e4m3fn"
+            ),
             cache_scale=1 if cache_scale is None else cache_scale,
             workspace_bound=0 if workspace_bound is None else workspace_bound,
             algorithm=_choice(algorithm, _ALGORITHMS, "algorithm"),
@@ -210,17 +212,18 @@ def concat_and_cache_mla(
 
 
 def _choice(value: Any, codes: dict[str, int], name: str) -> int:
-    code = codes.get(value) if isinstance(value, str) else None
-    if code is None:
-        raise ValueError(f"{name} = {value}: must be one of {', '.join(codes)}")
-    return code
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: must be one of {', '.join(codes)}, not {type(value).__name__}")
+    if value not in codes:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(codes)}")
+    return codes[value]
 
 
-def _optional_dtype(dtype: Any, name: str) -> int:
+def _optional_dtype(dtype: Any, name: str, types: str) -> int:
     """The library judges which of its types may stand here."""
     if dtype is None:
         return 0
     code = dtype_code(dtype)
     if code == 0:
-        raise ValueError(f"{name} = {dtype}: must be float32, float16, bfloat16 or float8_e4m3fn")
+        raise ValueError(f"{name} = {dtype_text(dtype)}: must be {types}")
     return code

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of torch's that are wrong, or unlike others, where an argument belongs."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from test_arguments import CALLS, unnamed_refusals
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+def without_memory():
+    tensor = torch.zeros(5, 2, 16)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+ZEROS = torch.zeros(5, 2, 16)
+WRONG = {
+    "meta": torch.zeros(5, 2, 16, device="meta"),
+    "integers on meta": torch.zeros(3, dtype=torch.int32, device="meta"),
+    "sparse": ZEROS.to_sparse(),
+    "compressed": torch.eye(4).to_sparse_csr(),
+    "sparse integers": torch.zeros(3, dtype=torch.int32).to_sparse(),
+    "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "conjugate": torch.zeros(5, 2, 16, dtype=torch.complex64).conj(),
+    "negative": torch._neg_view(ZEROS),
+    "conjugate's imaginary part": torch.zeros(5, 2, 16, dtype=torch.complex64).conj().imag,
+    "with gradient": torch.zeros(5, 2, 16, requires_grad=True),
+    "parameter": torch.nn.Parameter(torch.zeros(3)),
+    "subclass": torch.zeros(3).as_subclass(Subclass),
+    "without memory": without_memory(),
+    "one element for all": torch.zeros(1, 1, 1).expand(5, 2, 16),
+    "integers": torch.zeros(5, 2, dtype=torch.int64),
+    "bytes": torch.zeros(3, dtype=torch.uint8),
+    "booleans": torch.zeros(3, dtype=torch.bool),
+    "another fp8": ZEROS.to(torch.float8_e5m2),
+    "fp8": ZEROS.to(torch.float8_e4m3fn),
+    "nothing": torch.zeros(0),
+    "0-d": torch.tensor(-3),
+    "0-d float": torch.tensor(1.5),
+    "dtype": torch.int8,
+    "device": torch.device("cpu"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_tensors_are_named(name):
+    unnamed = unnamed_refusals(*CALLS[name], WRONG)
+    assert not unnamed, "\n".join(unnamed)
+
+
+@pytest.mark.parametrize("name", ["run_prefill_new_tokens", "forward"])
+def test_a_quantized_q_is_named(name):
+    """With all tensors of its type, as vLLM hands them in, and an out made after it."""
+    call, arguments = CALLS[name]
+    quantized = {
+        parameter: torch.from_numpy(value).to(torch.float8_e4m3fn)
+        for parameter, value in arguments.items()
+        if parameter in ("q", "k", "v", "kv_c_normed", "k_pe")
+    }
+    with pytest.raises(ValueError, match=r"^q\.dtype = MLA_DTYPE_FLOAT8_E4M3FN: must be "):
+        call(**{**arguments, **quantized, "out": None})
