@@ -98,6 +98,7 @@ abi_tests() {
   local status=0
   all "" "$abi" golden bits shapes interleaved host wrapper vtable layer_backend bad_input || status=1
   all "" "$abi" malformed_calls environment first_use log_callback threads arithmetic numbers ds_mla || status=1
+  all "" "$abi" allocation_failures batch_limits short_memory || status=1
   "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
   ctypes || status=1
   return $status

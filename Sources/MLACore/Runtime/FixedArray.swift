@@ -73,7 +73,11 @@ public struct FixedArray<Element>: RandomAccessCollection, @unchecked Sendable {
   /// Of all that malloc() gives.
   private static var alignment: Int { 16 }
 
+  /// Those of an ordinary batch; where memory is short they come from the reserve.
+  private static var fewBytes: Int { 4096 }
+
   private static func allocate(_ bytes: Int) -> UnsafeMutableRawPointer? {
+    if bytes <= fewBytes { return malloc(bytes) }
     if let base = mla_shim_try_allocate(alignment, bytes) { return base }
     ScratchArena.releaseIdle()
     return mla_shim_try_allocate(alignment, bytes)
