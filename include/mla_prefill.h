@@ -6,7 +6,7 @@
  * The whole C ABI of libmlaprefill, in the order in which an engine calls it:
  *
  *    1. versions, status codes, the last error
- *    2. the host: CPU, kernels, threads, log
+ *    2. the host: CPU, kernels, threads, log, memory
  *    3. tensors
  *    4. the registry: which backends exist, what overrides them
  *    5. the selector: which backend serves this configuration
@@ -133,7 +133,7 @@ const char *mla_last_error_message(void);
 void mla_set_last_error_message(const char *message);
 
 /* ------------------------------------------------------------------------ */
-/* 2. The host: CPU, kernels, threads, log                                  */
+/* 2. The host: CPU, kernels, threads, log, memory                          */
 /* ------------------------------------------------------------------------ */
 
 /** A family of kernels, weakest first. Each table is complete: what a family
@@ -207,8 +207,8 @@ const char *mla_isa_name(int32_t isa);
  * control groups (Linux cgroups) grant it less of their time, as both are now; without
  * this call, as they were at the first use. Results have the same bits whatever the
  * number. Takes effect with the next run; the library's threads move to where the
- * process's others may run now. What threads cannot be started, which is logged once,
- * the others do without them.
+ * process's others may run now. Those that cannot be started are done without, which
+ * is logged once.
  */
 mla_status mla_set_num_threads(int32_t num_threads);
 int32_t mla_get_num_threads(void);
@@ -246,6 +246,14 @@ typedef void (*mla_log_callback)(void *log_context, int32_t level, const char *m
     returned, the callback before neither runs nor will run: it waits for calls
     under way, so hold nothing that they need. */
 mla_status mla_set_log_callback(mla_log_callback callback, void *log_context);
+
+/**
+ * Gives back to the system the memory that runs have left to the next ones, which
+ * take it anew. That is at most a gibibyte and a sixteenth of the memory that the
+ * machine has and the process's control groups grant. Runs under way keep theirs.
+ * Stores how many bytes went; `bytes` may be NULL.
+ */
+mla_status mla_trim(int64_t *bytes);
 
 /* ------------------------------------------------------------------------ */
 /* 3. Tensors                                                               */

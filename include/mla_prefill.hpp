@@ -232,7 +232,14 @@ class handle {
 
 }  // namespace detail
 
-// --- Threads ----------------------------------------------------------------
+// --- Memory and threads -----------------------------------------------------
+
+/// Gives memory that runs have left to the next ones back to the system: how many bytes.
+inline std::int64_t trim() {
+  std::int64_t bytes = 0;
+  check(mla_trim(&bytes));
+  return bytes;
+}
 
 #ifdef _OPENMP
 /// Makes runs use the threads of this program's OpenMP regions instead of the

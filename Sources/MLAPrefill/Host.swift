@@ -42,7 +42,15 @@ public func mla_set_parallel_for(
 public func mla_set_log_callback(
   _ callback: mla_log_callback!, _ log_context: UnsafeMutableRawPointer!
 ) -> mla_status {
-  entry { () throws(MLAError) in Log.setCallback(callback, context: log_context) }
+  entry { () throws(MLAError) in try Log.setCallback(callback, context: log_context) }
+}
+
+@_cdecl("mla_trim") @implementation
+public func mla_trim(_ bytes: UnsafeMutablePointer<Int64>!) -> mla_status {
+  entry { () throws(MLAError) in
+    let released = Int64(ScratchArena.releaseIdle())
+    bytes?.pointee = released
+  }
 }
 
 private let cpuInfoFirstVersionSize = 112

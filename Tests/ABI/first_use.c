@@ -63,6 +63,7 @@ static int summary(results *r) { return (void)r, mla_cpu_summary()[0] == '\0'; }
 static int threads(results *r) {
   return (void)r, mla_set_num_threads(0) || mla_get_num_threads() < 1 || mla_set_num_threads(3);
 }
+static int trim(results *r) { return (void)r, mla_trim(NULL) != MLA_OK; }
 static int log_callback(results *r) { return (void)r, mla_set_log_callback(drop, NULL) != MLA_OK; }
 static int parallel_for(results *r) {
   return (void)r, mla_set_parallel_for(in_turn, NULL) || mla_set_parallel_for(NULL, NULL);
@@ -200,8 +201,8 @@ static int layer(results *r) {
 }
 
 typedef int (*use)(results *);
-static const use uses[] = {versions, cpu_info,  summary, threads, log_callback, parallel_for,
-                           wrong_name, registration, selector, list, context_plan, tiles,
+static const use uses[] = {versions, cpu_info,  summary, threads, trim, log_callback,
+                           parallel_for, wrong_name, registration, selector, list, context_plan, tiles,
                            splits, warm, merge, cache, layer};
 enum { kinds = sizeof(uses) / sizeof(uses[0]) };
 

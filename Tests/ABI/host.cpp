@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -167,6 +169,44 @@ void threads_come_and_go() {
   }
 }
 
+/// Pages of this process in memory.
+long resident_pages() {
+  long all = 0, resident = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  CHECK(file != nullptr && std::fscanf(file, "%ld %ld", &all, &resident) == 2);
+  std::fclose(file);
+  return resident;
+}
+
+void trimming() {
+  const test::Model model{8, 64, 32, 64, 256};
+  auto step = test::Attention::new_tokens(model, MLA_DTYPE_FLOAT32, {1500, 700}, 2);
+  mla::backend backend("FLASHINFER", model.config());
+  mla::trim();
+  CHECK(mla::trim() == 0);
+  step.run(backend);
+  const test::Attention expected = step;
+  const long before = resident_pages();
+  const std::int64_t kept = mla::trim();
+  EXPECT(kept > 1 << 20, "%lld bytes were kept", static_cast<long long>(kept));
+  const long gone = (before - resident_pages()) * sysconf(_SC_PAGESIZE);
+  EXPECT(gone > kept / 2, "%ld of %lld bytes went", gone, static_cast<long long>(kept));
+  CHECK(mla::trim() == 0);
+  // While another thread runs.
+  std::atomic<bool> is_over{false};
+  std::thread trimmer([&] {
+    while (!is_over) mla::trim();
+  });
+  int good = 0;
+  for (int round = 0; round < 5; ++round) {
+    step.run_prepared(backend);
+    good += step.out.bytes() == expected.out.bytes();
+  }
+  is_over = true;
+  trimmer.join();
+  CHECK(good == 5);
+}
+
 void log_callback() {
   mla::check(mla_set_log_callback([](void*, std::int32_t, const char*) {}, nullptr));
   auto step = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {8}, 2);
@@ -187,5 +227,6 @@ int main(int argc, char** argv) {
                     {"host fork", in_a_forked_child},
                     {"host threads on one object", threads_on_one_object},
                     {"host threads come and go", threads_come_and_go},
+                    {"host trimming", trimming},
                     {"host log callback", log_callback}});
 }

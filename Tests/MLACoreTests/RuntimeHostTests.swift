@@ -82,7 +82,7 @@ final class RuntimeHostTests: XCTestCase {
 
   func testThreadCount() throws {
     defer { try? HostSettings.setThreads(0) }
-    XCTAssertEqual(HostSettings.threads, min(HostSettings.processors, 1024))
+    XCTAssertEqual(HostSettings.threads, min(HostLimits.processors, 1024))
     try HostSettings.setThreads(5)
     XCTAssertEqual(HostSettings.threads, 5)
     for wrong: Int32 in [-1, 1025, .min, .max] {
@@ -93,13 +93,13 @@ final class RuntimeHostTests: XCTestCase {
     }
     XCTAssertEqual(HostSettings.threads, 5)
     try HostSettings.setThreads(0)
-    XCTAssertEqual(HostSettings.threads, min(HostSettings.processors, 1024))
+    XCTAssertEqual(HostSettings.threads, min(HostLimits.processors, 1024))
   }
 
-  func testLogReachesTheCallback() {
+  func testLogReachesTheCallback() throws {
     let lines = Guarded([String]())
     Log.warning("dropped")
-    Log.setCallback(
+    try Log.setCallback(
       { context, level, message in
         let lines = Unmanaged<Guarded<[String]>>.fromOpaque(context!).takeUnretainedValue()
         lines.withLock { $0.append("\(level) \(String(cString: message!))") }
@@ -108,7 +108,7 @@ final class RuntimeHostTests: XCTestCase {
     Log.debug("a")
     Log.info("b")
     Log.warning("c")
-    Log.setCallback(nil, context: nil)
+    try Log.setCallback(nil, context: nil)
     Log.warning("dropped")
     XCTAssertEqual(lines.withLock { $0 }, ["0 a", "1 b", "2 c"])
   }

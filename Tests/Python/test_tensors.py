@@ -231,6 +231,13 @@ def test_host():
     assert mla_prefill.library_path().endswith("libmlaprefill.so.1")
 
 
+def test_trim():
+    problem = Problem([40, 3, 17])
+    backend_for(problem).run_prefill_new_tokens(problem.q, problem.k, problem.v, False)
+    assert mla_prefill.trim() > 0
+    assert mla_prefill.trim() == 0
+
+
 def test_one_object_from_many_threads():
     problem = Problem([40, 3, 17])
     backend = backend_for(problem)

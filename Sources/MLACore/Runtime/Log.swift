@@ -30,8 +30,11 @@ public enum Log {
   /// `callback` NULL drops messages. When this returns, callbacks set before neither run
   /// nor will run, unless it is one of them that calls. What the environment got wrong is
   /// told to every new callback: the library may have been in use before it was set.
-  public static func setCallback(_ callback: mla_log_callback?, context: UnsafeMutableRawPointer?) {
+  public static func setCallback(
+    _ callback: mla_log_callback?, context: UnsafeMutableRawPointer?
+  ) throws(MLAError) {
     let new = callback.map { Sink($0, context) }
+    if new != nil { try Shortage.check() }
     state.withLock { state in
       if let old = state.sink { state.removed.append(old) }
       state.sink = new

@@ -101,6 +101,7 @@ std::vector<Call> host_calls() {
     return mla_set_log_callback([](void*, std::int32_t, const char*) {}, nullptr);
   }));
   calls.back().undo = [] { mla_set_log_callback(nullptr, nullptr); };
+  calls.push_back(named("mla_trim", [] { return mla_trim(nullptr); }));
   return calls;
 }
 

@@ -58,6 +58,12 @@ void set_num_threads(nb::handle num_threads) {
   call_library([&] { return mla_set_num_threads(count); });
 }
 
+std::int64_t trim() {
+  std::int64_t bytes = 0;
+  call_library([&] { return mla_trim(&bytes); });
+  return bytes;
+}
+
 }  // namespace
 
 void bind_host(nb::module_ &module) {
@@ -68,6 +74,7 @@ void bind_host(nb::module_ &module) {
   module.def("cpu_summary", &mla_cpu_summary);
   module.def("set_num_threads", &set_num_threads, anything("num_threads"));
   module.def("get_num_threads", &mla_get_num_threads);
+  module.def("trim", &trim);
   module.def(
       "use_openmp_threads",
       [](nb::handle enabled) { return use_openmp_threads(flag_argument(enabled, "enabled")); },

@@ -20,6 +20,7 @@ from mla_prefill.host import (
     get_num_threads,
     library_path,
     set_num_threads,
+    trim,
     use_openmp_threads,
 )
 from mla_prefill.layer import MLAPrefillLayer, concat_and_cache_mla
@@ -64,5 +65,6 @@ __all__ = [
     "register_mla_prefill_backend",
     "remove_mla_prefill_backend",
     "set_num_threads",
+    "trim",
     "use_openmp_threads",
 ]

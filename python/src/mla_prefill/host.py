@@ -24,8 +24,9 @@ def cpu_summary() -> str:
 def set_num_threads(num_threads: int) -> None:
     """Sets how many threads runs use, the calling one included, from the next run on.
 
-    0 is the default: the processors this process may run on. Results have the same
-    bits whatever the number.
+    0 is the default: the processors that this process may run on now, less where its
+    control groups grant it less of their time. Results have the same bits whatever the
+    number.
 
     Raises:
         TypeError: not an integer.
@@ -53,6 +54,17 @@ def use_openmp_threads(enabled: bool = True) -> bool:
         library is loaded for the whole process: import torch before.
     """
     return _core.use_openmp_threads(enabled)
+
+
+def trim() -> int:
+    """Gives back to the system the memory that runs have left to the next ones.
+
+    Runs under way keep theirs, and later ones take it anew.
+
+    Returns:
+        How many bytes went.
+    """
+    return _core.trim()
 
 
 def library_path() -> str | None:
