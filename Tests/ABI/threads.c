@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -169,6 +170,50 @@ static int follow_the_process(void) {
   return 0;
 }
 
+/** Whether a control group's file takes the text. */
+static int put(const char *group, const char *name, const char *text) {
+  char path[200];
+  FILE *file;
+  int taken;
+  snprintf(path, sizeof(path), "%s/%s", group, name);
+  file = fopen(path, "r+");
+  if (file == NULL) return 0;
+  taken = fputs(text, file) >= 0;
+  return fclose(file) == 0 && taken;
+}
+
+/** The default number in a new group below `parent` that has one processor's time, and
+    after it; -1 where no such group can be made. */
+static int number_in_a_group(const char *parent, int *afterwards) {
+  char group[100], process[20];
+  int number = -1;
+  snprintf(group, sizeof(group), "%s/mla-test-%d", parent, (int)getpid());
+  snprintf(process, sizeof(process), "%d", (int)getpid());
+  if (mkdir(group, 0777) != 0) return -1;
+  if ((put(group, "cpu.max", "100000 100000") || put(group, "cpu.cfs_quota_us", "100000")) &&
+      put(group, "cgroup.procs", process)) {
+    if (mla_set_num_threads(0) == MLA_OK) number = mla_get_num_threads();
+    put(parent, "cgroup.procs", process);
+  }
+  for (int i = 0; i < 1000 && rmdir(group) != 0; ++i) usleep(1000);
+  if (mla_set_num_threads(0) == MLA_OK) *afterwards = mla_get_num_threads();
+  return number;
+}
+
+static int fit_into_a_control_group(void) {
+  static const char *const parents[] = {"/sys/fs/cgroup/cpu", "/sys/fs/cgroup"};
+  const int usual = mla_get_num_threads();
+  if (usual < 2) return skipped;
+  for (int i = 0; i < 2; ++i) {
+    int afterwards = 0;
+    const int number = number_in_a_group(parents[i], &afterwards);
+    if (number < 0) continue;
+    REQUIRE(number == 1 && afterwards == usual);
+    return 0;
+  }
+  return skipped;
+}
+
 static int status_of(pid_t child) {
   int status = -1;
   if (child <= 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
@@ -224,6 +269,7 @@ int main(void) {
   } tests[] = {{"have names", have_names},
                {"cannot be had", cannot_be_had},
                {"follow the process", follow_the_process},
+               {"fit into a control group", fit_into_a_control_group},
                {"belong to a process", belong_to_a_process},
                {"leave signals to the host", leave_signals_to_the_host}};
   int failures = 0;
