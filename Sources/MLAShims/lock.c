@@ -8,7 +8,7 @@
 static _Atomic uint32_t threads_inside;
 static _Atomic uint32_t forks_under_way;
 
-// Locks that this thread holds. Initial-exec: the dynamic model allocates on a
+// Locks that this thread holds, and the gate as a whole while it forks. Initial-exec: the dynamic model allocates on a
 // thread's first access and aborts the process when it cannot.
 static _Thread_local uint32_t locks_held __attribute__((tls_model("initial-exec")));
 
@@ -37,14 +37,18 @@ static void before_fork(void) {
   while ((inside = atomic_load(&threads_inside)) > own_share()) {
     mla_shim_futex_wait((uint32_t *)&threads_inside, inside);
   }
+  // Other handlers of this fork may call the library.
+  locks_held++;
 }
 
 static void after_fork_in_parent(void) {
+  locks_held--;
   atomic_fetch_sub(&forks_under_way, 1);
   mla_shim_futex_wake((uint32_t *)&forks_under_way, INT32_MAX);
 }
 
 static void after_fork_in_child(void) {
+  locks_held--;
   atomic_store(&forks_under_way, 0);
   // A thread of the parent may have been counted while it was turning back.
   atomic_store(&threads_inside, own_share());

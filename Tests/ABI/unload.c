@@ -1,5 +1,6 @@
 /*
- * dlopen, use, dlclose, again; on threads that end. Not linked with the library.
+ * dlopen, use, dlclose, again; on threads that end; fork handlers older than the library
+ * that call it. Not linked with it.
  *
  *   unload LIBRARY
  *
@@ -9,6 +10,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "mla_prefill.h"
 
@@ -17,6 +20,7 @@
 #define DIM 64
 
 static float q[TOKENS * HEADS * DIM], k[TOKENS * HEADS * DIM], v[TOKENS * HEADS * DIM];
+static float out_after_fork[TOKENS * HEADS * DIM];
 
 /** A function of the library; ISO C has no cast from an object's address. */
 static void find(void *library, const char *name, void *function) {
@@ -89,12 +93,37 @@ static void *use(void *path) {
   return (void *)(size_t)failed;
 }
 
+static mla_status (*trim)(int64_t *);
+
+/** In its handlers fork() has stopped the other threads' calls, not its own thread's. */
+static void call_in_handler(void) {
+  if (trim != NULL) trim(NULL);
+}
+
+static const char *fork_with_handlers(const char *path) {
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  int status = -1;
+  pid_t child;
+  if (library == NULL) return dlerror();
+  find(library, "mla_trim", &trim);
+  alarm(20);
+  child = fork();
+  if (child == 0) {
+    trim(NULL);
+    _exit(run(library, out_after_fork) != NULL);
+  }
+  if (child < 0 || waitpid(child, &status, 0) != child) return "fork";
+  if (status != 0) return "the child failed";
+  alarm(0);
+  return run(library, out_after_fork);
+}
+
 int main(int argc, char **argv) {
   const char *failed = NULL;
   unsigned state = 1;
   size_t i;
   int round;
-  if (argc < 2) return 2;
+  if (argc < 2 || pthread_atfork(call_in_handler, call_in_handler, call_in_handler) != 0) return 2;
   for (i = 0; i < sizeof(q) / sizeof(q[0]); ++i) {
     state = state * 1664525U + 1013904223U;
     q[i] = (float)(state >> 16) / 65536.0F - 0.5F;
@@ -113,6 +142,10 @@ int main(int argc, char **argv) {
     failed = result;
   }
   printf("%s unload: dlopen, use, dlclose, thread exit%s%s\n", failed ? "not ok" : "ok",
+         failed ? ": " : "", failed ? failed : "");
+  if (failed) return 1;
+  failed = fork_with_handlers(argv[1]);
+  printf("%s unload: fork handlers that call the library%s%s\n", failed ? "not ok" : "ok",
          failed ? ": " : "", failed ? failed : "");
   return failed != NULL;
 }
