@@ -44,12 +44,15 @@
  *             backend object may be run from several threads at once on
  *             different outputs. mla_backend_destroy() must not race with
  *             another call on the same object. The last error belongs to the
- *             calling thread.
+ *             calling thread. A call needs at most 128 KiB of its thread's stack,
+ *             beside what functions of the host's need that it calls.
  * Fork.       fork() waits a moment for the other threads' calls to be between two
  *             steps. The child finds settings, registry and objects as they were and
  *             may use all of them at once, with threads of its own. What other
  *             threads had under way is not carried on there: an output is as far as
- *             it came, the memory and the objects of those calls stay taken.
+ *             it came, the memory and the objects of those calls stay taken. Fork
+ *             handlers (pthread_atfork) may call the library; one that waits for a
+ *             lock which is held during calls is registered after it was loaded.
  * Arithmetic. The calling thread's rounding mode, flushing of subnormal numbers and
  *             unmasked floating-point exceptions do not bear on results. They, and
  *             the exceptions that it has noted, are after a call what they were
@@ -195,7 +198,7 @@ enum {
 /** Fills `info`, whose struct_size the caller has set. */
 mla_status mla_get_cpu_info(mla_cpu_info *info);
 
-/** The same as one printable line, for logs and bug reports. */
+/** The same as one printable line, for logs and bug reports; that of the first call. */
 const char *mla_cpu_summary(void);
 
 /** Name of an MLA_ISA_* value as MLA_MAX_ISA spells it; "unknown" for others. */

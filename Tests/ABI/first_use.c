@@ -1,7 +1,8 @@
 /*
  * fork() while another thread of the process makes its first use of the library, for
  * each kind of call and at a moment that differs each time. The child, whose two
- * threads then make every call themselves, must not wait for its parent's thread.
+ * threads then make every call themselves, must not wait for its parent's thread, whose
+ * stack is as small as the header allows.
  *
  *   first_use [FORKS]
  *
@@ -239,13 +240,15 @@ static int child_of_first_use(void) {
 /** A process that has not used the library: how its forked child ended. */
 static int fork_after(int64_t delay) {
   static results theirs;
+  pthread_attr_t small;
   pthread_t thread;
   void *failed;
   int status = -1;
   pid_t child;
   int64_t begin;
   alarm(60);
-  if (pthread_create(&thread, NULL, use_first, &theirs) != 0) return 6;
+  if (pthread_attr_init(&small) != 0 || pthread_attr_setstacksize(&small, 128 << 10) != 0) return 6;
+  if (pthread_create(&thread, &small, use_first, &theirs) != 0) return 6;
   while (!has_begun) {
   }
   for (begin = nanoseconds(); nanoseconds() - begin < delay;) {
