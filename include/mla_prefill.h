@@ -107,7 +107,8 @@ enum {
   MLA_ERROR_UNSUPPORTED_HARDWARE = 3,
   /** No backend of that name, or CUSTOM before it was registered. */
   MLA_ERROR_NOT_REGISTERED = 4,
-  /** Memory could not be had. */
+  /** Memory could not be had. What the call was to make or change is as it was, and
+      the same call succeeds when there is memory again. */
   MLA_ERROR_OUT_OF_MEMORY = 5,
   /** A defect of the library or of a registered backend. */
   MLA_ERROR_INTERNAL = 6
@@ -131,7 +132,7 @@ const char *mla_last_error_message(void);
 /**
  * Sets the calling thread's message. For backends of your own: called before
  * a vtable function returns a failing status, it tells the caller why.
- * `message` may be NULL, which means "".
+ * `message` may be NULL, which means ""; what is beyond its first mebibyte is cut off.
  */
 void mla_set_last_error_message(const char *message);
 
@@ -341,7 +342,8 @@ typedef struct mla_backend_registration {
  * `name`, `value`, `register`, `get_path`, `get_class`, `is_overridden`,
  * `clear_override` and all names that begin and end with an underscore are. What
  * is registered here is the member's own implementation: it does not count as
- * an override, and mla_clear_override() goes back to it.
+ * an override, and mla_clear_override() goes back to it. There may be 1024 dynamic
+ * members at a time.
  */
 mla_status mla_register_backend(const char *name, const mla_backend_registration *registration);
 
@@ -417,7 +419,9 @@ typedef struct mla_selector_config {
  */
 mla_status mla_select_backend(const mla_selector_config *config, const char **name);
 
-/** Takes one reason why a configuration cannot be served; valid for the call. */
+/** Takes one reason why a configuration cannot be served; valid for the call. The
+    library's, which a vtable's `validate` gets, takes 1000 reasons of 4096 bytes each;
+    what is beyond that is cut off. */
 typedef void (*mla_reason_sink)(void *sink_context, const char *reason);
 
 /**
@@ -793,7 +797,8 @@ struct mla_backend_vtable {
   /** May be NULL: no. */
   int32_t (*supports_quant_output)(void *context, void *instance, int32_t dtype);
   /** Bytes of workspace for the prepared batch; may be NULL: 0. Below 0 it fails, best
-      after mla_set_last_error_message(), with MLA_ERROR_INTERNAL. */
+      after mla_set_last_error_message(): -MLA_ERROR_OUT_OF_MEMORY with that status, any
+      other with MLA_ERROR_INTERNAL. */
   int64_t (*workspace_size)(void *context, void *instance);
 };
 

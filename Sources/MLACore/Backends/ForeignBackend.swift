@@ -78,7 +78,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     let (said, size) = LastError.said { ask(vtable.context, instance) }
     guard size >= 0 else {
       throw MLAError(
-        MLA_ERROR_INTERNAL,
+        size == -Int64(MLA_ERROR_OUT_OF_MEMORY) ? MLA_ERROR_OUT_OF_MEMORY : MLA_ERROR_INTERNAL,
         said.isEmpty
           ? "backend \(name): workspace_size returned \(size), must not be negative" : said)
     }

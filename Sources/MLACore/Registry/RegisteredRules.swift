@@ -1,4 +1,5 @@
 import CMLAPrefill
+import Glibc
 
 extension RegisteredBackend {
   /// Why it does not serve a configuration, in its own words. Runs foreign
@@ -23,7 +24,17 @@ extension RegisteredBackend {
 
 private func appendReason(_ sink: UnsafeMutableRawPointer?, _ reason: UnsafePointer<CChar>?) {
   Arithmetic.own {
-    let text = reason.map { String(cString: $0) } ?? "no reason given"
-    sink?.assumingMemoryBound(to: [String].self).pointee.append(text)
+    guard let reasons = sink?.assumingMemoryBound(to: [String].self),
+      reasons.pointee.count < maximumReasons
+    else { return }
+    let text = reason.map { reason in
+      let length = strnlen(reason, maximumReasonBytes)
+      return String(decoding: UnsafeRawBufferPointer(start: reason, count: length), as: UTF8.self)
+    }
+    reasons.pointee.append(text ?? "no reason given")
   }
 }
+
+// What somebody else's code says shall not take more than there may be.
+private let maximumReasons = 1000
+private let maximumReasonBytes = 4096
