@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <exception>
+#include <new>
 #include <utility>
 
 namespace mla_python {
@@ -52,7 +53,7 @@ nb::str text_of(const std::string &text) {
   return nb::steal<nb::str>(decoded);
 }
 
-std::string text_of(nb::handle value) noexcept {
+std::string text_of(nb::handle value) {
   const nb::object text = nb::steal(PyObject_Str(value.ptr()));
   Py_ssize_t size = 0;
   const char *bytes = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), &size) : nullptr;
@@ -95,12 +96,14 @@ mla_status leave_current_exception() noexcept {
     try {
       throw;
     } catch (nb::python_error &error) {
-      nb::object exception = nb::borrow(error.value());
+      const nb::object exception = nb::borrow(error.value());
+      LibraryCall::leave(exception);
       mla_set_last_error_message(describe(exception).c_str());
-      const mla_status status = status_of(exception);
-      LibraryCall::leave(std::move(exception));
-      return status;
+      return status_of(exception);
     }
+  } catch (const std::bad_alloc &) {
+    mla_set_last_error_message("a Python backend had no memory");
+    return MLA_ERROR_OUT_OF_MEMORY;
   } catch (const std::exception &error) {
     mla_set_last_error_message(error.what());
   } catch (...) {

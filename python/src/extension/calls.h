@@ -17,7 +17,7 @@ namespace nb = nanobind;
 nb::str text_of(const std::string &text);
 
 /// `str(value)`; "?" where that fails.
-std::string text_of(nb::handle value) noexcept;
+std::string text_of(nb::handle value);
 
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
