@@ -5,6 +5,8 @@
 //   allocation_failures [NAME]
 //
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,11 +145,7 @@ void first_use() {
   long allocations = 0;
   CHECK(read(in_pipe[0], &allocations, sizeof(allocations)) == sizeof(allocations));
   CHECK(allocations > 100);
-#if defined(__SANITIZE_ADDRESS__)
-  const long step = 7;
-#else
-  const long step = 1;
-#endif
+  const long step = failing::under_address_sanitizer ? 7 : 1;
   for (const bool onwards : {false, true}) {
     for (long nth = 1; nth <= allocations; nth += step) {
       in_child([&] {
@@ -158,6 +156,45 @@ void first_use() {
         test::expect_close(tokens, test::reference_of(tokens), "after the failure");
       });
     }
+  }
+}
+
+/// Lets the process have `room` bytes more than it has, or all again. Takes no memory.
+void limit_address_space(rlim_t room) {
+  char text[64] = {};
+  const int statm = open("/proc/self/statm", O_RDONLY);
+  CHECK(read(statm, text, sizeof(text) - 1) > 0 && close(statm) == 0);
+  const long pages = std::atol(text);
+  rlimit limit{};
+  CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
+  limit.rlim_cur = room == RLIM_INFINITY ? limit.rlim_max : static_cast<rlim_t>(pages) * 4096 + room;
+  CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+/// All that malloc() still has, until the process ends.
+void take_what_is_left() {
+  for (std::size_t bytes = 1 << 16; bytes >= 16; bytes /= 2) {
+    while (void* volatile taken = std::malloc(bytes)) static_cast<void>(taken);
+  }
+}
+
+/// Address space that runs out, for threads' stacks as well.
+void address_space() {
+  // Which takes more than can be spoken of in limits.
+  if (failing::under_address_sanitizer) return;
+  const test::Model model{3, 64, 32, 64, 64};
+  auto tokens = test::Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {90, 1, 60}, 1);
+  const mla_selector_config wanted = model.selector();
+  for (rlim_t room = 0; room <= 32 << 20; room += room < 1 << 20 ? 1 << 16 : 1 << 19) {
+    in_child([&] {
+      limit_address_space(0);
+      take_what_is_left();
+      limit_address_space(room);
+      use_first(tokens, wanted);
+      limit_address_space(RLIM_INFINITY);
+      CHECK(use_first(tokens, wanted) == 7);
+      test::expect_close(tokens, test::reference_of(tokens), "with address space again");
+    });
   }
 }
 
@@ -174,6 +211,16 @@ void threads_that_are_made(const Call& run) {
   }
 }
 
+/// What the Swift runtime takes ends the process where nobody has it: it takes little.
+/// What grows with the batch is asked for by alignment.
+void take_little(const Call& call) {
+  failing::start(0, false);
+  const mla_status status = call.call();
+  failing::stop();
+  EXPECT(status == MLA_OK, "%s", mla_last_error_message());
+  EXPECT(failing::largest() <= 1 << 16, "a piece of %zu bytes", failing::largest());
+}
+
 const Call& find(const std::vector<Call>& calls, const std::string& name) {
   for (const Call& call : calls) {
     if (call.name == name) return call;
@@ -185,7 +232,9 @@ const Call& find(const std::vector<Call>& calls, const std::string& name) {
 
 int main(int argc, char** argv) {
   // Before the library is used here.
-  int failures = test::run(argc, argv, {{"allocation failures: first use", first_use}});
+  int failures = test::run(argc, argv,
+                           {{"allocation failures: first use", first_use},
+                            {"allocation failures: address space", address_space}});
   std::vector<test::Case> cases;
   const auto add = [&](const std::vector<Call>& calls, int rounds) {
     for (const Call& call : calls) {
@@ -210,5 +259,10 @@ int main(int argc, char** argv) {
     cases.push_back({"allocation failures: threads that are made", [&] { threads_that_are_made(run); }});
     failures += test::run(argc, argv, cases);
   }
+  cases.clear();
+  for (const Call& call : allocation::large_batch_calls()) {
+    cases.push_back({"allocation failures: " + call.name, [call] { take_little(call); }});
+  }
+  failures += test::run(argc, argv, cases);
   return failures == 0 ? 0 : 1;
 }

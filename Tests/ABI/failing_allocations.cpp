@@ -3,14 +3,11 @@
 #include <atomic>
 #include <cerrno>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#ifdef FAILING_UNDER_ADDRESS_SANITIZER
 // Its allocator is meant to be reached like this by a program that has its own.
 #define SYSTEM(name) __interceptor_##name
 #define SYSTEM_ALIGNED SYSTEM(memalign)
-#endif
-#endif
-#ifndef SYSTEM
+#else
 #define SYSTEM(name) __libc_##name
 #define SYSTEM_ALIGNED __libc_memalign
 #endif

@@ -7,7 +7,21 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define FAILING_UNDER_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FAILING_UNDER_ADDRESS_SANITIZER 1
+#endif
+#endif
+
 namespace failing {
+
+#ifdef FAILING_UNDER_ADDRESS_SANITIZER
+constexpr bool under_address_sanitizer = true;
+#else
+constexpr bool under_address_sanitizer = false;
+#endif
 
 /// From here to stop(), on all threads: the `nth` allocation fails, counted from 1,
 /// and with `onwards` all after it. 0: none.

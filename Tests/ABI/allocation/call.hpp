@@ -94,5 +94,6 @@ std::vector<Call> selector_calls();
 /// With a Delegate behind CUSTOM.
 std::vector<Call> backend_calls();
 std::vector<Call> layer_calls();
+std::vector<Call> large_batch_calls();
 
 }  // namespace allocation

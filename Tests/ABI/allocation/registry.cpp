@@ -70,7 +70,8 @@ Delegate::Delegate() : table(MLA_BACKEND_VTABLE_INIT), registration(MLA_BACKEND_
   };
   table.workspace_size = [](void*, void* instance) {
     std::int64_t bytes = -1;
-    return mla_workspace_size(object(instance), &bytes) == MLA_OK ? bytes : -1;
+    const mla_status status = mla_workspace_size(object(instance), &bytes);
+    return status == MLA_OK ? bytes : -std::int64_t{status};
   };
   registration.vtable = &table;
 }
