@@ -251,6 +251,10 @@ typedef void (*mla_log_callback)(void *log_context, int32_t level, const char *m
     under way, so hold nothing that they need. */
 mla_status mla_set_log_callback(mla_log_callback callback, void *log_context);
 
+/** Stores the callback that is set and its context, NULL where none is: for a part of a
+    program that would not take another's place. `log_context` may be NULL. */
+mla_status mla_get_log_callback(mla_log_callback *callback, void **log_context);
+
 /**
  * Gives back to the system the memory that runs have left to the next ones, which
  * take it anew. That is at most a gibibyte and a sixteenth of the memory that the

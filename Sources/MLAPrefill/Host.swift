@@ -53,4 +53,17 @@ public func mla_trim(_ bytes: UnsafeMutablePointer<Int64>!) -> mla_status {
   }
 }
 
+@_cdecl("mla_get_log_callback") @implementation
+public func mla_get_log_callback(
+  _ callback: UnsafeMutablePointer<mla_log_callback?>!,
+  _ log_context: UnsafeMutablePointer<UnsafeMutableRawPointer?>!
+) -> mla_status {
+  entry { () throws(MLAError) in
+    guard let callback else { throw .null("callback") }
+    let current = Log.callback
+    callback.pointee = current.callback
+    if let log_context { log_context.pointee = current.context }
+  }
+}
+
 private let cpuInfoFirstVersionSize = 112

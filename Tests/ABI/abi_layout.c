@@ -295,6 +295,8 @@ mla_status mla_set_parallel_for(void (*parallel_for)(void *, int64_t, void (*)(v
 mla_status mla_set_log_callback(void (*callback)(void *, int32_t, const char *),
                                 void *log_context);
 mla_status mla_trim(int64_t *bytes);
+mla_status mla_get_log_callback(void (**callback)(void *, int32_t, const char *),
+                                void **log_context);
 mla_status mla_register_backend(const char *name, const mla_backend_registration *registration);
 mla_status mla_override_backend(const char *name, const mla_backend_registration *registration);
 mla_status mla_clear_override(const char *name);

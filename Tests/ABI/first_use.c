@@ -65,7 +65,10 @@ static int threads(results *r) {
   return (void)r, mla_set_num_threads(0) || mla_get_num_threads() < 1 || mla_set_num_threads(3);
 }
 static int trim(results *r) { return (void)r, mla_trim(NULL) != MLA_OK; }
-static int log_callback(results *r) { return (void)r, mla_set_log_callback(drop, NULL) != MLA_OK; }
+static int log_callback(results *r) {
+  mla_log_callback set;
+  return (void)r, mla_set_log_callback(drop, NULL) || mla_get_log_callback(&set, NULL) || set != drop;
+}
 static int parallel_for(results *r) {
   return (void)r, mla_set_parallel_for(in_turn, NULL) || mla_set_parallel_for(NULL, NULL);
 }

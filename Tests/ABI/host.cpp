@@ -208,11 +208,21 @@ void trimming() {
 }
 
 void log_callback() {
-  mla::check(mla_set_log_callback([](void*, std::int32_t, const char*) {}, nullptr));
+  mla_log_callback set = nullptr, drop = [](void*, std::int32_t, const char*) {};
+  void* context = &set;
+  mla::check(mla_get_log_callback(&set, &context));
+  CHECK(set == nullptr && context == nullptr);
+  mla::check(mla_set_log_callback(drop, &context));
+  mla::check(mla_get_log_callback(&set, nullptr));
+  mla::check(mla_get_log_callback(&set, &context));
+  CHECK(set == drop && context == &context);
+  CHECK(mla_get_log_callback(nullptr, &context) == MLA_ERROR_INVALID_ARGUMENT);
   auto step = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {8}, 2);
   mla::backend backend("CPU", step.model.config());
   step.run(backend);
   mla::check(mla_set_log_callback(nullptr, nullptr));
+  mla::check(mla_get_log_callback(&set, &context));
+  CHECK(set == nullptr && context == nullptr);
 }
 
 }  // namespace

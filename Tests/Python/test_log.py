@@ -115,3 +115,19 @@ def test_more_messages_than_are_kept(caplog):
         backends()
     texts = {record.getMessage() for record in caplog.records}
     assert texts == {"Using CPU MLA prefill backend."} and len(caplog.records) <= 800
+
+
+def test_the_log_of_a_host_stays_its_own():
+    program = """
+import ctypes, importlib.util, pathlib
+package = pathlib.Path(importlib.util.find_spec("mla_prefill").origin).parent
+library = ctypes.CDLL(str(package / "libmlaprefill.so.1"), mode=ctypes.RTLD_GLOBAL)
+said = []
+Callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p)
+callback = Callback(lambda context, level, message: said.append(message.decode()))
+assert library.mla_set_log_callback(callback, None) == 0
+import mla_prefill as m
+m.get_mla_prefill_backend(m.MLAPrefillConfig(backend="CPU"))
+print(said)
+"""
+    assert run(program).stdout.strip() == "['Using CPU MLA prefill backend.']"

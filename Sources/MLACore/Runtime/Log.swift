@@ -45,6 +45,11 @@ public enum Log {
     warning("MLA_MAX_ISA = \(ignored): ignored, must be one of \(names)")
   }
 
+  /// What is set.
+  public static var callback: (callback: mla_log_callback?, context: UnsafeMutableRawPointer?) {
+    state.withLock { ($0.sink?.callback, $0.sink?.context) }
+  }
+
   public static func debug(_ message: @autoclosure () -> String) { send(MLA_LOG_DEBUG, message) }
   public static func info(_ message: @autoclosure () -> String) { send(MLA_LOG_INFO, message) }
   public static func warning(_ message: @autoclosure () -> String) {

@@ -103,6 +103,10 @@ std::vector<Call> host_calls() {
   }));
   calls.back().undo = [] { mla_set_log_callback(nullptr, nullptr); };
   calls.push_back(named("mla_trim", [] { return mla_trim(nullptr); }));
+  calls.push_back(named("mla_get_log_callback", [] {
+    mla_log_callback callback = nullptr;
+    return mla_get_log_callback(&callback, nullptr);
+  }));
   return calls;
 }
 

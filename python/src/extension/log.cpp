@@ -69,6 +69,9 @@ int python_level(std::int32_t level) { return 10 * (level - MLA_LOG_DEBUG + 1); 
 }  // namespace
 
 void keep_log() {
+  mla_log_callback callback = nullptr;
+  call_library([&] { return mla_get_log_callback(&callback, nullptr); });
+  if (callback) return;
   call_library([] { return mla_set_log_callback(&keep, nullptr); });
 }
 

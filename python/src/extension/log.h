@@ -5,9 +5,9 @@
 
 namespace mla_python {
 
-/// Sends the library's log to the logger "mla_prefill" from now on. Messages come from
-/// any thread, also from those of a run, which must not wait for the GIL: they are kept
-/// until a call from Python ends.
+/// Sends the library's log to the logger "mla_prefill" from now on, unless the host has a
+/// callback of its own. Messages come from any thread, also from those of a run, which
+/// must not wait for the GIL: they are kept until a call from Python ends.
 void keep_log();
 
 /// Logs what has been kept. With the GIL and without an exception; raises nothing.
