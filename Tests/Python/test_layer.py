@@ -58,6 +58,19 @@ def test_no_context_needs_no_cache():
     one.check(out)
 
 
+def test_rows_beyond_the_batch():
+    problem = LayerProblem([9, 4], [0, 0])
+    q, latents, k_pe = (
+        np.concatenate([t, np.full((3, *t.shape[1:]), np.nan, t.dtype)])
+        for t in (problem.q, problem.kv_c_normed, problem.k_pe)
+    )
+    for _ in range(20):
+        np.full(16 * 2 * 16, np.nan, np.float32)
+    out = layer_for(problem).forward(q, latents, k_pe, query_start_loc=problem.queries)
+    problem.check(out[:13])
+    assert (out[13:] == 0).all()
+
+
 def test_no_rotary_part():
     problem = LayerProblem([12], [20], rope=0)
     out = layer_for(problem).forward(**{**problem.tensors, "k_pe": None})

@@ -1,5 +1,6 @@
 #include "backend.h"
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class ChunkArgument {
     chunk_.index = int32_argument(index, (name + ".index").c_str());
     chunk_.num_requests = static_cast<std::int32_t>(query_start_loc_.size()) - 1;
   }
+
+  std::int64_t num_query_rows() const { return query_start_loc_.back(); }
 
   /// Valid as long as this object stays where it is.
   mla_context_chunk get() const {
@@ -84,13 +87,18 @@ class Backend {
     metadata.chunks = views.empty() ? nullptr : views.data();
     metadata.num_chunks = static_cast<std::int32_t>(views.size());
     call_library([&] { return mla_prepare_metadata(backend_, &metadata); });
+    num_tokens_ = offsets.back();
   }
 
+  /// `is_new_out`, `is_new_lse`: made for this run, dense.
   void run_prefill_new_tokens(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
-                              nb::handle lse, nb::handle output_scale) const {
+                              nb::handle lse, nb::handle output_scale, bool is_new_out,
+                              bool is_new_lse) const {
     const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    const TensorArgument out_view(out, "out", role::output);
-    const TensorArgument lse_view(lse, "lse", role::float32_output);
+    TensorArgument out_view(out, "out", role::output);
+    TensorArgument lse_view(lse, "lse", role::float32_output);
+    if (is_new_out) out_view.clear_rows_from(num_tokens_);
+    if (is_new_lse) lse_view.clear_tokens_from(num_tokens_);
     const FloatArgument scale(output_scale, "output_scale");
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
     args.q = q_view.pointer();
@@ -104,12 +112,15 @@ class Backend {
 
   void run_prefill_context_chunk(nb::handle index, nb::handle query_start_loc,
                                  nb::handle cu_seq_lens, nb::handle q, nb::handle k, nb::handle v,
-                                 nb::handle out, nb::handle lse) const {
+                                 nb::handle out, nb::handle lse, bool is_new_out,
+                                 bool is_new_lse) const {
     const ChunkArgument argument("chunk", index, query_start_loc, cu_seq_lens);
     const mla_context_chunk chunk = argument.get();
     const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    const TensorArgument out_view(out, "out", role::output);
-    const TensorArgument lse_view(lse, "lse", role::float32_output);
+    TensorArgument out_view(out, "out", role::output);
+    TensorArgument lse_view(lse, "lse", role::float32_output);
+    if (is_new_out) out_view.clear_rows_from(argument.num_query_rows());
+    if (is_new_lse) lse_view.clear_tokens_from(argument.num_query_rows());
     mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
     args.chunk = &chunk;
     args.q = q_view.pointer();
@@ -142,6 +153,8 @@ class Backend {
 
  private:
   mla_backend *backend_ = nullptr;
+  /// Of the batch that was prepared last.
+  std::atomic<std::int64_t> num_tokens_{0};
 };
 
 }  // namespace
@@ -157,10 +170,11 @@ void bind_backend(nb::module_ &module) {
            nb::arg("chunks"))
       .def("run_prefill_new_tokens", &Backend::run_prefill_new_tokens, anything("q"),
            anything("k"), anything("v"), anything("out"), anything("lse"),
-           anything("output_scale"))
+           anything("output_scale"), nb::arg("is_new_out") = false, nb::arg("is_new_lse") = false)
       .def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, anything("index"),
            anything("query_start_loc"), anything("cu_seq_lens"), anything("q"), anything("k"),
-           anything("v"), anything("out"), anything("lse"))
+           anything("v"), anything("out"), anything("lse"), nb::arg("is_new_out") = false,
+           nb::arg("is_new_lse") = false)
       .def("supports_out", &Backend::supports_out)
       .def("supports_quant_output", &Backend::supports_quant_output, nb::arg("dtype"))
       .def("workspace_size", &Backend::workspace_size)

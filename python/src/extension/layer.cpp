@@ -26,6 +26,8 @@ class BatchArgument {
     }
   }
 
+  std::int64_t num_tokens() const { return query_start_loc_.back(); }
+
   /// How many blocks of the cache each request's context takes; 0 without a block size.
   std::vector<std::int64_t> blocks(std::int64_t block_size) const {
     std::vector<std::int64_t> counts(query_start_loc_.size() - 1, 0);
@@ -87,7 +89,7 @@ class Layer {
 
   void forward(nb::handle q, nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
-               nb::handle out, nb::handle lse, nb::handle output_scale) const {
+               nb::handle out, nb::handle lse, nb::handle output_scale, bool is_new_out) const {
     const BatchArgument batch(query_start_loc, context_lens);
     const TensorArgument q_view(q, "q"), latents_view(kv_c_normed, "kv_c_normed");
     const TensorArgument rope_view(k_pe, "k_pe");
@@ -96,7 +98,8 @@ class Layer {
     const mla_tensor *cache = cache_view.pointer();
     const std::int64_t block_size = cache && cache->ndim == 3 ? cache->shape[1] : 0;
     const TableArgument table(block_table, "block_table", batch.blocks(block_size));
-    const TensorArgument out_view(out, "out", role::output);
+    TensorArgument out_view(out, "out", role::output);
+    if (is_new_out) out_view.clear_rows_from(batch.num_tokens());
     const TensorArgument lse_view(lse, "lse", role::float32_output);
     const FloatArgument scale(output_scale, "output_scale");
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
@@ -160,7 +163,7 @@ void bind_layer(nb::module_ &module) {
       .def("forward", &Layer::forward, nb::kw_only(), anything("q"), anything("kv_c_normed"),
            anything("k_pe"), anything("kv_cache"), anything("block_table"),
            anything("query_start_loc"), anything("context_lens"), anything("out"),
-           anything("lse"), anything("output_scale"))
+           anything("lse"), anything("output_scale"), nb::arg("is_new_out") = false)
       .def("workspace_size", &Layer::workspace_size, nb::kw_only(), anything("query_start_loc"),
            anything("context_lens"));
   module.def("concat_and_cache_mla", &concat_and_cache_mla, nb::kw_only(),

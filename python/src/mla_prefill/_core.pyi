@@ -48,7 +48,15 @@ class Backend:
         self, query_start_loc: Any, chunks: list[tuple[int, Any, Any]]
     ) -> None: ...
     def run_prefill_new_tokens(
-        self, q: Any, k: Any, v: Any, out: Any, lse: Any, output_scale: Any
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        out: Any,
+        lse: Any,
+        output_scale: Any,
+        is_new_out: bool = False,
+        is_new_lse: bool = False,
     ) -> None: ...
     def run_prefill_context_chunk(
         self,
@@ -60,6 +68,8 @@ class Backend:
         v: Any,
         out: Any,
         lse: Any,
+        is_new_out: bool = False,
+        is_new_lse: bool = False,
     ) -> None: ...
     def supports_out(self) -> bool: ...
     def supports_quant_output(self, dtype: int) -> bool: ...
@@ -98,6 +108,7 @@ class Layer:
         out: Any,
         lse: Any,
         output_scale: Any,
+        is_new_out: bool = False,
     ) -> None: ...
     def workspace_size(self, *, query_start_loc: Any, context_lens: Any) -> int: ...
 

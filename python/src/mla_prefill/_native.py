@@ -186,14 +186,17 @@ class NativePrefillBackend(MLAPrefillBackend):
             k: the same shape and type.
             v: ``[tokens, num_heads, v_head_dim]``; may be a view of wider rows.
             return_softmax_lse: whether to return the log-sum-exp as well.
-            out: ``[tokens, num_heads, v_head_dim]`` to write into; None: a new tensor
-                of q's kind and type, or of fp8 with an ``output_scale``.
+            out: ``[tokens, num_heads, v_head_dim]`` to write into, known to be writable:
+                JAX's arrays are not; None: a new tensor of q's kind, device and type, or of
+                fp8 with an ``output_scale``. Of rows beyond the batch's last offset a new
+                one is 0, a caller's is left alone, but by TRTLLM_RAGGED where no request
+                has new tokens: then 0.
             output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
                 and always: a number, or a tensor of one.
 
         Returns:
             ``out``, or ``(out, lse)`` with lse ``[num_heads, tokens]`` float32, natural
-            logarithm, -inf for a token without keys.
+            logarithm, -inf for a token without keys and for rows beyond the batch.
 
         Raises:
             TypeError, ValueError: the text names the argument.
@@ -201,7 +204,9 @@ class NativePrefillBackend(MLAPrefillBackend):
         with_lse = _core.flag(return_softmax_lse, "return_softmax_lse")
         dtype = None if output_scale is None else _tensors.QUANTIZED
         result, lse = self._outputs(q, out, with_lse, dtype)
-        self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale)
+        self._backend.run_prefill_new_tokens(
+            q, k, v, result, lse, output_scale, is_new_out=out is None, is_new_lse=True
+        )
         result = _tensors.finished(q, result) if out is None else out
         return (result, _tensors.finished(q, lse)) if with_lse else result
 
@@ -232,7 +237,9 @@ class NativePrefillBackend(MLAPrefillBackend):
         index, query_start_loc, cu_seq_lens = self._chunk_fields(chunk, chunk_idx)
         result, lse = self._outputs(q, out, True)
         self._backend.run_prefill_context_chunk(
-            index, query_start_loc, cu_seq_lens, q, k, v, result, lse
+            *(index, query_start_loc, cu_seq_lens, q, k, v, result, lse),
+            is_new_out=out is None,
+            is_new_lse=True,
         )
         return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
 

@@ -127,7 +127,7 @@ class MLAPrefillLayer:
                 context.
             out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into, or
                 of fp8 with an ``output_scale``; may be strided; None: a new tensor of q's
-                kind, device and type, or of fp8. It and ``lse`` must be known to be writable:
+                kind, device and type, or of fp8, 0 in rows beyond the batch's. It and ``lse`` must be known to be writable:
                 JAX's arrays are not.
             lse: ``[num_heads, tokens]`` float32 to write the log-sum-exp into, natural
                 logarithm; None: it is not wanted.
@@ -157,6 +157,7 @@ class MLAPrefillLayer:
             out=result,
             lse=lse,
             output_scale=output_scale,
+            is_new_out=out is None,
         )
         return _tensors.finished(q, result) if out is None else out
 
