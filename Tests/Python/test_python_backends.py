@@ -18,7 +18,9 @@ from native_code import HERE, compiled
 from mla_prefill import (
     MLAPrefillBackend,
     MLAPrefillBackendEnum,
+    MLAPrefillConfig,
     _core,
+    backends,
     register_mla_prefill_backend,
 )
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
@@ -220,6 +222,22 @@ def test_exceptions(cpp, error, status):
     with pytest.raises(type(error)) as caught:
         backend.run_prefill_new_tokens(row, row, row, row.copy(), None, None)
     assert caught.value is error
+
+
+def test_texts_that_c_would_cut(cpp):
+    @register_mla_prefill_backend("TELLING")
+    class Telling(Mean):
+        @classmethod
+        def validate_configuration(cls, device_capability, selector_config):
+            return ["reason\0with more"]
+
+        def run_prefill_new_tokens(self, *arguments, **keywords):
+            raise ValueError("text\0with more")
+
+    assert cpp.run_backend(b"TELLING", 1) == 1
+    assert cpp.last_message().decode() == "ValueError: text\ufffdwith more"
+    rows = {row.name: row for row in backends(MLAPrefillConfig())}
+    assert rows["TELLING"].reasons == ("reason\ufffdwith more",)
 
 
 @pytest.mark.parametrize(

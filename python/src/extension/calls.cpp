@@ -41,7 +41,7 @@ mla_status status_of(nb::handle exception) {
 }
 
 std::string describe(nb::handle exception) {
-  return text_of(nb::getattr(exception.type(), "__name__")) + ": " + text_of(exception);
+  return text_of(nb::getattr(exception.type(), "__name__")) + ": " + c_text_of(exception);
 }
 
 }  // namespace
@@ -60,6 +60,14 @@ std::string text_of(nb::handle value) {
   if (bytes) return std::string(bytes, static_cast<std::size_t>(size));
   PyErr_Clear();
   return "?";
+}
+
+std::string c_text_of(nb::handle value) noexcept {
+  std::string text = text_of(value);
+  for (std::size_t nul; (nul = text.find('\0')) != std::string::npos;) {
+    text.replace(nul, 1, "\uFFFD");
+  }
+  return text;
 }
 
 void raise(PyObject *type, const std::string &text) {

@@ -19,6 +19,9 @@ nb::str text_of(const std::string &text);
 /// `str(value)`; "?" where that fails.
 std::string text_of(nb::handle value);
 
+/// The same for C code: a NUL inside, which would end it there, is replaced.
+std::string c_text_of(nb::handle value) noexcept;
+
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
 

@@ -41,7 +41,7 @@ mla_status validate(void *context, const mla_selector_config *config, mla_reason
         config->dtype, config->qk_nope_head_dim, config->qk_rope_head_dim, config->v_head_dim,
         config->platform, config->capability_major, config->capability_minor,
         config->batch_invariant != 0);
-    for (nb::handle reason : nb::iter(reasons)) sink(sink_context, text_of(reason).c_str());
+    for (nb::handle reason : nb::iter(reasons)) sink(sink_context, c_text_of(reason).c_str());
   });
   // Lists go on without the exception; the text tells their readers.
   if (status != MLA_OK) sink(sink_context, mla_last_error_message());
