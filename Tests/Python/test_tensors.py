@@ -55,7 +55,7 @@ def test_dlpack_objects():
     assert isinstance(out, _core.HostTensor) and out.shape == (11, 2, 16)
     problem.check(np.from_dlpack(out), np.from_dlpack(lse))
     out, lse = backend.run_prefill_new_tokens(*map(Namespaced, arrays), True)
-    assert isinstance(out, np.ndarray)
+    assert isinstance(out, np.ndarray) and out.flags.writeable and lse.flags.writeable
     problem.check(out, lse)
     # Its memory goes when the last view does.
     view = np.from_dlpack(backend.run_prefill_new_tokens(*map(Exporter, arrays), False))

@@ -3,6 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <type_traits>
+
+#include "arguments.h"
 #include "dlpack.h"
 
 namespace mla_python {
@@ -31,41 +34,60 @@ const DtypeRow &row_of(std::int32_t dtype) {
   raise(PyExc_ValueError, "dtype = " + std::to_string(dtype) + ": must be one of MLA_DTYPE_*");
 }
 
-/// What a consumer of the capsule holds.
+/// What a consumer of the capsule holds; `Managed` is DLManagedTensor or its successor.
+template <class Managed>
 struct Export {
-  DLManagedTensor managed;
+  Managed managed;
   PyObject *owner;
+
+  static void release(Managed *managed) {
+    auto *exported = static_cast<Export *>(managed->manager_ctx);
+    if (!interpreter_has_ended()) {
+      nb::gil_scoped_acquire with_gil;
+      Py_DECREF(exported->owner);
+    }
+    delete exported;
+  }
+
+  static constexpr const char *name() {
+    return std::is_same_v<Managed, DLManagedTensor> ? "dltensor" : "dltensor_versioned";
+  }
+
+  static void destroy_capsule(PyObject *capsule) {
+    // A consumer renames what it has taken over.
+    if (!PyCapsule_IsValid(capsule, name())) return;
+    release(static_cast<Managed *>(PyCapsule_GetPointer(capsule, name())));
+  }
 };
 
-void release_export(DLManagedTensor *managed) {
-  auto *exported = static_cast<Export *>(managed->manager_ctx);
-  if (!interpreter_has_ended()) {
-    nb::gil_scoped_acquire with_gil;
-    Py_DECREF(exported->owner);
-  }
-  delete exported;
-}
-
-void destroy_capsule(PyObject *capsule) {
-  // A consumer renames what it has taken over.
-  if (!PyCapsule_IsValid(capsule, "dltensor")) return;
-  release_export(static_cast<DLManagedTensor *>(PyCapsule_GetPointer(capsule, "dltensor")));
-}
-
-nb::object to_dlpack(nb::handle self, nb::kwargs) {
+template <class Managed>
+nb::object capsule_of(nb::handle self, Managed head) {
   mla_tensor &view = const_cast<mla_tensor &>(nb::cast<HostTensor &>(self).view());
-  auto exported = std::make_unique<Export>();
+  auto exported = std::make_unique<Export<Managed>>();
   exported->owner = self.ptr();
+  exported->managed = head;
   exported->managed.manager_ctx = exported.get();
-  exported->managed.deleter = release_export;
-  exported->managed.dl_tensor = {view.data,    {kDLCPU, 0}, view.ndim, row_of(view.dtype).dlpack,
+  exported->managed.deleter = Export<Managed>::release;
+  exported->managed.dl_tensor = {view.data,  {kDLCPU, 0},  view.ndim, row_of(view.dtype).dlpack,
                                  view.shape, view.strides, 0};
-  nb::object capsule =
-      nb::steal(PyCapsule_New(&exported->managed, "dltensor", destroy_capsule));
+  nb::object capsule = nb::steal(PyCapsule_New(&exported->managed, Export<Managed>::name(),
+                                               Export<Managed>::destroy_capsule));
   if (!capsule.is_valid()) throw nb::python_error();
   Py_INCREF(self.ptr());
   exported.release();
   return capsule;
+}
+
+/// Consumers that know version 1 are told whether they may write.
+nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
+  const bool has_version = keywords.contains("max_version") && !keywords["max_version"].is_none();
+  if (!has_version || int64_argument(keywords["max_version"][0], "max_version") < 1) {
+    return capsule_of(self, DLManagedTensor{});
+  }
+  DLManagedTensorVersioned head{};
+  head.version = {1, 0};
+  head.flags = nb::cast<HostTensor &>(self).is_read_only() ? kDLReadOnly : 0;
+  return capsule_of(self, head);
 }
 
 nb::tuple tuple_of(const std::int64_t *values, std::int32_t count, std::int64_t scale = 1) {
