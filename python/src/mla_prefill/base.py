@@ -28,7 +28,8 @@ class MLAPrefillBackend(ABC):
     supported_mla_dimensions: ClassVar[list[MLADimensions]] = []
     #: Whose tensors a run that C or C++ code starts hands in: "torch", "numpy", or
     #: None, which is torch where it has been imported, else numpy. They are views
-    #: of memory that is the caller's: do not keep them after the run.
+    #: of memory that is the caller's: do not keep them after the run, nor write to q, k
+    #: and v, which torch cannot forbid.
     tensor_library: ClassVar[str | None] = None
 
     @staticmethod

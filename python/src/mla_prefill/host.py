@@ -17,7 +17,7 @@ def cpu_features() -> dict[str, Any]:
 
 
 def cpu_summary() -> str:
-    """The same as one line, for logs."""
+    """The same as one line, for logs; says what of ``MLA_MAX_ISA`` is ignored."""
     return _core.cpu_summary()
 
 
@@ -52,6 +52,9 @@ def use_openmp_threads(enabled: bool = True) -> bool:
     Returns:
         Whether runs are on OpenMP's threads from now on. They are not where no OpenMP
         library is loaded for the whole process: import torch before.
+
+    Raises:
+        TypeError: ``enabled`` is neither True nor False.
     """
     return _core.use_openmp_threads(enabled)
 

@@ -19,8 +19,8 @@ class MLAPrefillLayer:
     never changes: any number of threads may run one at once, and the GIL is released.
 
     Tensors are torch's, numpy's (bf16 and fp8 from ``ml_dtypes``) or any with
-    ``__dlpack__``, on the CPU, read in place whatever their strides, as long as the last
-    one is 1.
+    ``__dlpack__``, on the CPU, read in place whatever their strides, as long as none is
+    negative and the last one is 1.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class MLAPrefillLayer:
                 ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its rows, or
                 ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
             cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
-                512 latents of fp8 and 64 values of k_pe as bf16.
+                512 latents of fp8 and 64 values of k_pe as bf16, which a model without rope
+                leaves unread.
             algorithm: "up_projected": keys and values are made of all latents; "absorbed":
                 queries are taken to the latents instead, which is less work for few new
                 tokens on a long context; "auto": whichever costs less for a request.
@@ -185,8 +186,8 @@ def concat_and_cache_mla(
 
     Args:
         kv_c_normed: ``[tokens, kv_lora_rank]`` of bf16, fp16 or fp32.
-        k_pe: ``[tokens, rope]`` of the same type; None where the cache is no wider than
-            ``kv_c_normed``.
+        k_pe: ``[tokens, rope]`` of the same type; None where rope is 0: where a plain
+            cache is no wider than ``kv_c_normed``, and with fp8_ds_mla.
         kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
             fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may come as
             uint8, and a dimension for one head may stand before the last. Its memory must

@@ -22,7 +22,8 @@ def merge_attn_states(
 
     Args:
         output: ``[tokens, heads, v_head_dim]`` of bf16, fp16, fp32, or fp8_e4m3 with
-            an ``output_scale``; may be ``prefix_output`` or ``suffix_output`` itself.
+            an ``output_scale``; may be ``prefix_output`` or ``suffix_output`` itself. It
+            and ``output_lse`` must be known to be writable: JAX's arrays are not.
         prefix_output, suffix_output: the same shape, one dtype for both.
         prefix_lse, suffix_lse: ``[heads, tokens]`` float32.
         output_lse: ``[heads, tokens]`` float32, or None.

@@ -126,6 +126,7 @@ class MLAPrefillBackendEnum(Enum, metaclass=_MLAPrefillBackendEnumMeta):
             value: the path of its class; "" where it is registered later.
 
         Raises:
+            TypeError: an argument is no text; the error names it.
             ValueError: the name exists already, or it is invalid or reserved.
         """
         if _core.text(value, "value"):
@@ -264,7 +265,11 @@ class BackendInfo(NamedTuple):
 
 
 def backends(config: MLAPrefillConfig | None = None) -> list[BackendInfo]:
-    """All backends of the process, in order of definition, judged by ``config``."""
+    """All backends of the process, in order of definition, judged by ``config``.
+
+    Raises:
+        TypeError: ``config`` is no MLAPrefillConfig, or a field of it has another type.
+    """
     config = MLAPrefillConfig() if config is None else config
     if not isinstance(config, MLAPrefillConfig):
         raise TypeError(f"config: must be an MLAPrefillConfig, not {type(config).__name__}")
