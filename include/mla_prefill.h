@@ -30,7 +30,10 @@
  * Callbacks.  What a caller hands in as a function returns, also where it fails: no
  *             C++ exception and no longjmp() may leave it.
  * Sizes.      A batch has at most 2^20 requests, 2^24 pairs of request and head,
- *             and 2^44 elements of out.
+ *             and 2^44 elements of out. What is planned for it, for each dtype that is
+ *             run, takes less than 1 KiB for each of its requests, those of announced
+ *             chunks likewise, and about a millisecond for a thousand of them, a few
+ *             on hundreds of threads: neither grows with heads or tokens.
  * Structs.    A struct that the caller fills begins with `struct_size`, set by
  *             the matching *_INIT macro to the size the caller was compiled
  *             with; sizes that no header can have had are refused. Structs only ever grow at the end: a tail that an older
