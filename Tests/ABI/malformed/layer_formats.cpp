@@ -106,7 +106,6 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
     const std::int64_t step = size_step("k_pe");
     c.k_pe.view.value.shape[1] += random.any_of<std::int64_t>({-step, step});
   });
-  add("k_pe", [](ConcatAndCache& c, Random&) { c.args.value.k_pe = nullptr; });
   add("cache_scale", [](ConcatAndCache& c, Random& random) {
     c.args.value.cache_scale = random.any_of<float>({0.5F, 2.0F, -1.0F, INFINITY, NAN});
   });
