@@ -1,0 +1,130 @@
+import MLATestSupport
+import XCTest
+
+@testable import MLACore
+
+/// Schedules of all that validation lets through, and of more: no arithmetic overflows,
+/// and no place lies beyond what the memory is made for.
+final class ScheduleLimitTests: XCTestCase {
+  private let longest = Int(Int32.max)
+
+  func testTileSchedulesAtTheirLimits() throws {
+    var random = SplitMix64(seed: 81)
+    var (units, waves, turns, parts) = (0, 0, 0, 0)
+    for _ in 0..<4000 {
+      let shape = TileShape(
+        queryTile: random.pick([12, 48, 1024]), keyBlock: random.pick([16, 64]),
+        packedBlockBytes: random.pick([64, 40_960, 64 << 20]), vHeadDim: random.pick([1, 128, 65536]))
+      let numHeads = random.pick([1, 7, 2892, 65536])
+      let threads = random.pick([1, 2, 60, 1024])
+      let schedule = try TileSchedule(
+        randomSpans(&random), numHeads: numHeads, isCausal: random.chance(0.5), shape: shape,
+        split: random.pick([.never, .fixedRanges, .byCost(numHeads: numHeads)]), threads: threads,
+        headsPerUnit: random.pick([1, 4]),
+        waveBytes: random.pick([1, 1 << 20, TileSchedule.waveBytes(threads: threads), 1 << 44]))
+      units += schedule.units.isEmpty ? 0 : 1
+      waves += schedule.waves.isEmpty ? 0 : 1
+      for unit in [0, schedule.units.count / 2, schedule.units.count - 1]
+      where schedule.units.indices.contains(unit) {
+        let segment = schedule.units[unit]
+        check(segment.end, isWithin: schedule.units.most)
+        for turn in [0, segment.turns - 1] {
+          _ = schedule.attendTask(segment.tileCount - 1, turn: turn, of: segment)
+          _ = schedule.combineTask(segment.tileCount - 1, turn: turn, of: segment)
+        }
+      }
+      XCTAssertEqual(schedule.unitGroups.last?.upperBound ?? 0, schedule.units.count)
+      for index in [0, schedule.waves.count / 2, schedule.waves.count - 1]
+      where schedule.waves.indices.contains(index) {
+        let wave = schedule.waves[index]
+        check(wave.end, isWithin: schedule.waves.most)
+        turns += wave.turns > 1 ? 1 : 0
+        parts += wave.segment(0).tilesPerHead * shape.queryTile < longest / 2 ? 1 : 0
+        for turn in [0, wave.turns - 1] { checkLast(of: wave, turn, schedule) }
+      }
+    }
+    XCTAssertGreaterThan(min(units, waves, turns, parts), 100, "all ways of working are met")
+  }
+
+  /// The last pack, tile and result of a turn lie within the wave's memory.
+  private func checkLast(of wave: TileSchedule.Wave, _ turn: Int, _ schedule: TileSchedule) {
+    if wave.packCount(inTurn: turn) > 0 {
+      let pack = schedule.packTask(wave.packCount(inTurn: turn) - 1, in: wave, turn: turn)
+      let last = pack.firstBlock + (pack.heads.count - 1) * pack.blockStride
+      XCTAssertTrue((0..<wave.blockCount).contains(last))
+    }
+    if let task = schedule.attendTask(wave.taskCount(inTurn: turn) - 1, in: wave, turn: turn),
+      let partial = task.partial
+    {
+      XCTAssertTrue((0..<wave.partialCount).contains(partial))
+    }
+    let combined = schedule.combineTask(wave.tileCount - 1, in: wave, turn: turn)
+    XCTAssertLessThanOrEqual(
+      combined.added.isEmpty ? 0 : combined.added.upperBound, wave.partialCount)
+  }
+
+  private func check(
+    _ numbers: TileSchedule.Numbers, isWithin most: TileSchedule.Numbers, line: UInt = #line
+  ) {
+    XCTAssertEqual(most.largest(numbers), most, line: line)
+  }
+
+  func testAbsorbedSchedulesAtTheirLimits() throws {
+    var random = SplitMix64(seed: 82)
+    for _ in 0..<1000 {
+      let rank = random.pick([1, 512, 65536])
+      let shape = AbsorbedShape(
+        numHeads: random.pick([1, 16, 256, 65536]), keyDim: rank + random.pick([0, 65536]),
+        kvLoraRank: rank, elementBytes: random.pick([2, 4]), keysPerPack: random.pick([16, 512]))
+      let spans = randomSpans(&random).map {
+        RequestSpan(
+          queryBegin: $0.queryBegin, queryCount: $0.queryCount, keyBegin: $0.keyBegin,
+          keyCount: $0.keyCount + $0.queryCount)
+      }
+      let schedule = try AbsorbedSchedule(
+        spans, shape: shape, waveBytes: random.pick([1, 16 << 20, 1 << 62]))
+      let memory = AbsorbedMemory(
+        schedule, scratchBytes: 1 << 40, threads: random.pick([1, HostSettings.maximumThreads]))
+      XCTAssertGreaterThan(memory.bytes, 0)
+      var waves = try AbsorbedSchedule.Waves(schedule)
+      for _ in 0..<3 {
+        guard let wave = waves.next() else { break }
+        XCTAssertLessThanOrEqual(
+          wave.tokenCount * shape.queryBytes + wave.partialRows * shape.partialFloats * 4,
+          schedule.waveBytes)
+        XCTAssertTrue(wave.task(wave.taskCount - 1).isLast)
+      }
+    }
+  }
+
+  func testCostsAtTheirLimits() {
+    let longest = LayerWork(
+      newTokens: longest, contextLen: longest, numHeads: 65536, qkNopeHeadDim: 65536,
+      qkRopeHeadDim: 65536, vHeadDim: 65536, kvLoraRank: 65536)
+    let cost = FormCost(
+      lanes: 32, project: 1, attend: 1, attendLatents: 1, packLatents: 1, latentResult: 1)
+    XCTAssertTrue(cost.upProjected(longest).isFinite && cost.absorbed(longest).isFinite)
+    let span = RequestSpan(
+      queryBegin: 0, queryCount: self.longest, keyBegin: 0, keyCount: 2 * self.longest)
+    let pair = TileCost.ofHead(span, isCausal: true)
+    let pairs = [CostRun(cost: pair, count: BatchSize.mostPairs)]
+    for threads in [1, 3, HostSettings.maximumThreads] {
+      XCTAssertGreaterThan(UnitChoice.soonestFinish(pairs, threads: threads), 0)
+    }
+  }
+
+  /// Up to 2^31 - 1 queries and keys together each, as offsets of 32 bits allow.
+  private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {
+    var (queries, keys) = (0, 0)
+    return (0..<random.int(1...5)).map { _ in
+      let queryCount = random.pick([0, 1, 49, 370_000, random.int(0...longest), longest])
+      let keyCount = random.pick([0, 1, 8193, random.int(0...longest), longest])
+      let (queryRest, keyRest) = (longest - queries, longest - keys)
+      let span = RequestSpan(
+        queryBegin: queries, queryCount: min(queryCount, queryRest), keyBegin: keys,
+        keyCount: min(keyCount, keyRest))
+      (queries, keys) = (queries + span.queryCount, keys + span.keyCount)
+      return span
+    }
+  }
+}
