@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 
 #include "address_space.hpp"
 #include "support.hpp"
@@ -171,6 +172,35 @@ void layers_at_their_bounds() {
   mla::check(mla_set_num_threads(0));
 }
 
+/// Rows that have no elements lie at any strides.
+void rows_without_elements() {
+  float lse[6] = {0, 0, 0, 0, 0, 0}, merged[6];
+  mla_tensor none = MLA_TENSOR_INIT, sides = MLA_TENSOR_INIT, rows = MLA_TENSOR_INIT;
+  none.dtype = sides.dtype = rows.dtype = MLA_DTYPE_FLOAT32;
+  none.ndim = 3;
+  none.shape[0] = 3, none.shape[1] = 2;
+  none.strides[0] = INT64_MAX, none.strides[1] = INT64_MAX / 2, none.strides[2] = 1;
+  sides.ndim = 2, sides.data = lse;
+  sides.shape[0] = 2, sides.shape[1] = sides.strides[0] = 3, sides.strides[1] = 1;
+  mla_tensor output_lse = sides;
+  output_lse.data = merged;
+  mla_merge_args merge = MLA_MERGE_ARGS_INIT;
+  merge.output = merge.prefix_output = merge.suffix_output = &none;
+  merge.prefix_lse = merge.suffix_lse = &sides;
+  merge.output_lse = &output_lse;
+  mla::check(mla_merge_attn_states(&merge));
+  for (float value : merged) EXPECT(std::fabs(value - std::log(2.0F)) < 1e-6F, "lse %f", value);
+
+  rows.ndim = 2, rows.shape[0] = 3, rows.strides[0] = INT64_MAX, rows.strides[1] = 1;
+  const std::int64_t slots[] = {0, 5, 3};
+  mla_concat_and_cache_args put = MLA_CONCAT_AND_CACHE_ARGS_INIT;
+  put.kv_c_normed = &rows;
+  put.kv_cache = &none;
+  put.slot_mapping = slots;
+  put.num_slots = 3;
+  mla::check(mla_concat_and_cache_mla(&put));
+}
+
 /// What the header promises: less than 1 KiB a request, whatever heads and tokens.
 void planning_is_bounded() {
   const std::uint64_t beside = 8 << 20;
@@ -203,5 +233,6 @@ int main(int argc, char** argv) {
   return test::run(argc, argv,
                    {{"batch limits backends", backends_at_their_bounds},
                     {"batch limits layers", layers_at_their_bounds},
+                    {"batch limits rows without elements", rows_without_elements},
                     {"batch limits memory of planning", planning_is_bounded}});
 }

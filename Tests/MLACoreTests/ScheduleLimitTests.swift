@@ -93,6 +93,8 @@ final class ScheduleLimitTests: XCTestCase {
           wave.tokenCount * shape.queryBytes + wave.partialRows * shape.partialFloats * 4,
           schedule.waveBytes)
         XCTAssertTrue(wave.task(wave.taskCount - 1).isLast)
+        let ranges = wave.chunks.map(\.ranges).max() ?? 0
+        XCTAssertLessThanOrEqual(ranges, AbsorbedSchedule.mostRanges)
       }
     }
   }

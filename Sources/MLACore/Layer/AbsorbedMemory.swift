@@ -29,6 +29,7 @@ struct AbsorbedMemory {
 ///     absorb, finish   rows [groupTokens][nope or latent], of the layer's dtype
 ///                      tokens, the rows as the projection kernel packs them
 ///                      products [groupTokens][v_head_dim] fp32
+///                      sides [mostRanges], a chunk's partial results
 ///     attend           rows [key_block][latent | rope]
 ///                      packed [keys_per_pack / key_block] blocks
 ///                      partial, fp32 out and lse of a tile of queries
@@ -36,6 +37,7 @@ struct AbsorbedMemory {
 struct AbsorbedScratch {
   let tokensOffset: Int
   let productsOffset: Int
+  let sidesOffset: Int
   let packedOffset: Int
   let partialOffset: Int
   let kernelOffset: Int
@@ -51,7 +53,9 @@ struct AbsorbedScratch {
     tokensOffset = alignedUp(tokens * widest * config.type.bytes)
     productsOffset =
       tokensOffset + alignedUp(Int(projection.packed_tokens_bytes(Int64(tokens), Int64(widest))))
-    let projecting = productsOffset + alignedUp(tokens * dims.vHeadDim * 4)
+    sidesOffset = productsOffset + alignedUp(tokens * dims.vHeadDim * 4)
+    let projecting =
+      sidesOffset + alignedUp(AbsorbedSchedule.mostRanges * MemoryLayout<mla_partial>.stride)
     let block = Int(attention.key_block)
     packedOffset = alignedUp(block * shape.keyDim * config.type.bytes)
     partialOffset =

@@ -213,7 +213,9 @@ struct AbsorbedRun {
   ) {
     var count = 0
     for chunk in chunks {
-      combineRanges(of: chunk, head: head, into: rows + count * rank * config.type.bytes)
+      combineRanges(
+        of: chunk, head: head, into: rows + count * rank * config.type.bytes,
+        sides: rows + scratch.sidesOffset)
       count += chunk.tokens.count
     }
     let products = rows + scratch.productsOffset
@@ -236,24 +238,24 @@ struct AbsorbedRun {
 
   /// One head's results of all of a chunk's keys, and its lse.
   private func combineRanges(
-    of chunk: AbsorbedSchedule.Chunk, head: Int, into out: UnsafeMutableRawPointer
+    of chunk: AbsorbedSchedule.Chunk, head: Int, into out: UnsafeMutableRawPointer,
+    sides: UnsafeMutableRawPointer
   ) {
     let heads = config.attention.numHeads
-    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: chunk.ranges) { partials in
-      for range in 0..<chunk.ranges {
-        let partial = Partial(self, chunk, range: range)
-        partials[range] = mla_partial(
-          out: partial.out + head * rank, out_stride: Int64(heads * rank),
-          lse: partial.lse + head, lse_stride: Int64(heads))
-      }
-      var args = mla_combine_args(
-        num_rows: Int64(chunk.tokens.count), v_head_dim: Int64(rank),
-        partials: partials.baseAddress, num_partials: Int64(chunk.ranges),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
-        out: out, out_stride: Int64(rank),
-        lse: source.arguments.lse?.lse(chunk.tokens.lowerBound, head: head), lse_stride: 1)
-      combine?(&args)
+    let partials = sides.bindMemory(to: mla_partial.self, capacity: chunk.ranges)
+    for range in 0..<chunk.ranges {
+      let partial = Partial(self, chunk, range: range)
+      partials[range] = mla_partial(
+        out: partial.out + head * rank, out_stride: Int64(heads * rank),
+        lse: partial.lse + head, lse_stride: Int64(heads))
     }
+    var args = mla_combine_args(
+      num_rows: Int64(chunk.tokens.count), v_head_dim: Int64(rank),
+      partials: partials, num_partials: Int64(chunk.ranges),
+      format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
+      out: out, out_stride: Int64(rank),
+      lse: source.arguments.lse?.lse(chunk.tokens.lowerBound, head: head), lse_stride: 1)
+    combine?(&args)
   }
 
   // MARK: Places

@@ -67,6 +67,10 @@ struct AbsorbedSchedule: Sendable {
   let mostTasks: Int
   let mostChunks: Int
 
+  /// No chunk has more: a range has at least half of the keys that make as many as are
+  /// wanted.
+  static let mostRanges = 2 * SplitRule.nominalTasks
+
   /// Most tokens that a group has, and so a chunk.
   static let groupTokens = 64
 

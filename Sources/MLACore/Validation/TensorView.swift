@@ -6,7 +6,8 @@ public struct TensorView: Sendable {
   public let name: String
   public let type: ElementType
   public let shape: Extents
-  /// In elements; 0 for dimensions of size 0 or 1, whatever the caller wrote.
+  /// In elements; 0 for dimensions of size 0 or 1 and where there are no elements,
+  /// whatever the caller wrote.
   public let strides: Extents
   /// First element; meaningless where the tensor is empty.
   public let address: UInt
@@ -95,6 +96,8 @@ public struct TensorView: Sendable {
       }
       strides.append(Int(steps[i]))
     }
+    // Rows of no elements may be many, at strides that no memory has.
+    if isEmpty(shape) { for i in shape.indices { strides[i] = 0 } }
     return (shape, strides)
   }
 
