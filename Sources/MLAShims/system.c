@@ -52,6 +52,10 @@ void mla_shim_thread_processors(mla_processor_set *set) {
   add_processors_of(0, set);
 }
 
+int mla_shim_open_to_read(const char *path) {
+  return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
 static int in_order(const void *a, const void *b) {
   const int32_t left = *(const int32_t *)a, right = *(const int32_t *)b;
   return (left > right) - (left < right);

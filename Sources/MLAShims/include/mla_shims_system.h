@@ -36,6 +36,9 @@ int32_t mla_shim_thread_id(void);
 // Names the calling thread, a worker, for whoever looks at the process.
 void mla_shim_name_worker(int32_t worker);
 
+// Never waits; -1 if the file cannot be read. (Swift's open() brings others along.)
+int mla_shim_open_to_read(const char *path);
+
 // A set of processors wide enough for any kernel; bit i of word i / 64.
 #define MLA_SHIM_PROCESSOR_WORDS 128
 typedef struct mla_processor_set {
