@@ -1,5 +1,6 @@
 import CMLAPrefill
 import MLACore
+import Synchronization
 
 @_cdecl("mla_get_cpu_info") @implementation
 public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla_status {
@@ -10,9 +11,18 @@ public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla
 }
 
 @_cdecl("mla_cpu_summary") @implementation
-public func mla_cpu_summary() -> UnsafePointer<CChar>! { cpuSummary }
+public func mla_cpu_summary() -> UnsafePointer<CChar>! {
+  if let known = cpuSummary.load(ordering: .acquiring) { return known }
+  // Not a lazy global, which is made under a lock: files are read for it.
+  let made = copyCString(Host.current.summary)
+  let (isFirst, first) = cpuSummary.compareExchange(
+    expected: nil, desired: made, ordering: .acquiringAndReleasing)
+  if isFirst { return made }
+  made.deallocate()
+  return first
+}
 
-private nonisolated(unsafe) let cpuSummary = copyCString(Host.current.summary)
+private nonisolated(unsafe) let cpuSummary = Atomic<UnsafePointer<CChar>?>(nil)
 
 @_cdecl("mla_isa_name") @implementation
 public func mla_isa_name(_ isa: Int32) -> UnsafePointer<CChar>! {
