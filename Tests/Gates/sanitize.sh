@@ -47,7 +47,7 @@ for table in $tables; do
 done
 # What does not depend on the table much, on the last.
 if [ "$kind" = address ]; then
-  for test in host wrapper vtable layer_backend bad_input malformed_calls; do
+  for test in host wrapper vtable layer_backend bad_input malformed_calls allocation_failures; do
     "$abi/$test" || status=1
   done
 else
