@@ -67,6 +67,9 @@ private func useAtRandom(_ seed: UInt64, rounds: Int) -> Bool {
 /// The memory that serves the Swift runtime where the system has none. Nothing else
 /// takes of it in a test's process, whose allocations are the system's.
 final class RuntimeReserveTests: XCTestCase {
+  /// Other tests on this thread make no calls of the ABI, which would begin unmarked.
+  override func tearDown() { _ = mla_shim_set_short(0) }
+
   func testPiecesOfAnySizeAndAlignment() {
     let all = largest()
     XCTAssertGreaterThan(all, 4 << 20)
