@@ -71,10 +71,10 @@ inline Output elements_of(test::Array& array) {
   return {array.view().data, array.bytes().size(), false};
 }
 
-/// Arguments of calls, kept until the program ends.
+/// Arguments of calls, kept until the program ends, and handles in them reachable.
 template <class T, class... Arguments>
 T& kept(Arguments&&... arguments) {
-  static std::vector<std::unique_ptr<T>> all;
+  static auto& all = *new std::vector<std::unique_ptr<T>>;
   all.push_back(std::make_unique<T>(std::forward<Arguments>(arguments)...));
   return *all.back();
 }
