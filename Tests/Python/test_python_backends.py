@@ -256,8 +256,8 @@ def test_wrong_results_are_errors(cpp, result):
         def run_prefill_new_tokens(self, *arguments, **keywords):
             return result
 
-    assert cpp.run_backend(b"WRONG", 1) in (1, 6)
-    assert cpp.last_message()
+    assert cpp.run_backend(b"WRONG", 1) == 1
+    assert any(name in cpp.last_message() for name in (b"out: ", b"lse: ", b"result: "))
 
 
 def test_removed_class_lives_as_long_as_its_objects():

@@ -76,7 +76,7 @@ void keep_log() {
 }
 
 void deliver_log() noexcept {
-  if (!has_messages.load(std::memory_order_relaxed)) return;
+  if (!has_messages.load(std::memory_order_relaxed) || interpreter_has_ended()) return;
   try {
     const nb::object logger = nb::module_::import_("logging").attr("getLogger")("mla_prefill");
     for (const Kept &kept : take_all()) {

@@ -138,7 +138,7 @@ class BackendAdapter:
             return_softmax_lse=lse is not None,
             **optional,
         )
-        result, lse_result = result if lse is not None else (result, None)
+        result, lse_result = _pair(result) if lse is not None else (result, None)
         _tensors.store("out", target, result)
         if lse is not None:
             _tensors.store("lse", lse_target, lse_result)
@@ -155,12 +155,14 @@ class BackendAdapter:
     ) -> None:
         library = _library_of(backend)
         target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
-        result, lse_result = backend.run_prefill_context_chunk(
-            chunk=_context_chunk(chunk, chunk[0], library),
-            q=_tensors.viewed(q, library),
-            k=_tensors.viewed(k, library),
-            v=_tensors.viewed(v, library),
-            **({"out": target} if backend.supports_out() else {}),
+        result, lse_result = _pair(
+            backend.run_prefill_context_chunk(
+                chunk=_context_chunk(chunk, chunk[0], library),
+                q=_tensors.viewed(q, library),
+                k=_tensors.viewed(k, library),
+                v=_tensors.viewed(v, library),
+                **({"out": target} if backend.supports_out() else {}),
+            )
         )
         _tensors.store("out", target, result)
         _tensors.store("lse", lse_target, lse_result)
@@ -171,6 +173,13 @@ class BackendAdapter:
 
     def supports_quant_output(self, backend: Any, dtype: int) -> bool:
         return bool(backend.supports_quant_output(DType(_core.dtype_name(dtype))))
+
+
+def _pair(result: Any) -> Any:
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        kind = type(result).__name__
+        raise TypeError(f"result: the backend returned {kind}, must be (out, lse)")
+    return result
 
 
 def _library_of(backend: Any) -> str | None:

@@ -96,9 +96,14 @@ def store(name: str, target: Any, result: Any) -> None:
     if result is target:
         return
     shape = tuple(target.shape)
-    if result is None or tuple(result.shape)[:-1] != shape[:-1] or result.shape[-1] < shape[-1]:
-        got = None if result is None else tuple(result.shape)
+    if not hasattr(result, "shape"):
+        raise TypeError(f"{name}: the backend returned {type(result).__name__}, must be a tensor")
+    got = tuple(result.shape)
+    if len(got) != len(shape) or got[:-1] != shape[:-1] or got[-1] < shape[-1]:
         raise ValueError(f"{name}: the backend returned shape {got}, must be {shape}")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(target, torch.Tensor):
+        result = torch.as_tensor(result, device=target.device)
     # Some kernels pad v to the head dimension of q, and their output with it.
     target[...] = result[..., : shape[-1]]
 
