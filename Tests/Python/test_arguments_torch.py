@@ -54,6 +54,13 @@ def test_wrong_tensors_are_named(name):
     assert not unnamed, "\n".join(unnamed)
 
 
+def test_types_are_called_as_torch_calls_them():
+    call, arguments = CALLS["run_prefill_new_tokens"]
+    for kind in ("float8_e4m3fnuz", "float8_e5m2", "int8", "bool"):
+        with pytest.raises(TypeError, match=rf"^q\.dtype = torch\.{kind}: must be float32, float16"):
+            call(**{**arguments, "q": ZEROS.to(getattr(torch, kind))})
+
+
 @pytest.mark.parametrize("name", ["run_prefill_new_tokens", "forward"])
 def test_a_quantized_q_is_named(name):
     """With all tensors of its type, as vLLM hands them in, and an out made after it."""

@@ -11,7 +11,7 @@ from test_backends import RUNNABLE
 from test_layer import layer_for
 from test_tensors import WRONG_TENSORS
 
-from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
+from mla_prefill import MLAPrefillBackendEnum, MLAPrefillLayer, concat_and_cache_mla
 
 #: NaN in a cache that a change turns into integers.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
@@ -185,7 +185,8 @@ def test_wrong_scales_of_fp8_weights_are_named(scales):
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_backend_by_name(name):
     problem = LayerProblem([5, 9], [30, 0])
-    problem.check(layer_for(problem, backend=name).forward(**problem.tensors))
+    for backend in (name, MLAPrefillBackendEnum[name]):
+        problem.check(layer_for(problem, backend=backend).forward(**problem.tensors))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,12 @@ def test_removed_names_are_free_again():
     assert "AGAIN" not in MLAPrefillBackendEnum.__members__ and len(MLAPrefillBackendEnum) == 8
 
 
+def test_no_path_is_no_class():
+    with pytest.raises(ValueError, match="class_path = ''"):
+        register_mla_prefill_backend("MINE", "")
+    assert "MINE" not in MLAPrefillBackendEnum.__members__
+
+
 def test_what_cannot_be_removed():
     with pytest.raises(ValueError, match="CPU"):
         remove_mla_prefill_backend(MLAPrefillBackendEnum.CPU)

@@ -168,7 +168,7 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   const std::string typestr = text_of(interface["typestr"]);
   const std::string dtype = text_of(nb::getattr(nb::getattr(value, "dtype"), "name"));
   if (typestr[0] == '>') raise(PyExc_TypeError, std::string(name) + ": is big-endian");
-  set_dtype(dtype, name);
+  set_dtype(value, dtype, name);
   const nb::tuple data = nb::cast<nb::tuple>(interface["data"]);
   view_.data = reinterpret_cast<void *>(nb::cast<std::uintptr_t>(data[0]));
   writing_ = nb::cast<bool>(data[1]) ? Writing::forbidden : Writing::allowed;
@@ -193,7 +193,7 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
 void TensorArgument::read_dlpack(nb::handle value, const char *name) {
   const DLPackBorrow borrow(value, name);
   const DLTensor &tensor = borrow.tensor();
-  set_dtype(dlpack_dtype_name(tensor.dtype), name);
+  set_dtype(value, dlpack_dtype_name(tensor.dtype), name);
   view_.data = static_cast<char *>(tensor.data) + tensor.byte_offset;
   writing_ = borrow.writing();
   view_.ndim = tensor.ndim;
@@ -206,11 +206,15 @@ void TensorArgument::read_dlpack(nb::handle value, const char *name) {
   owner_ = borrow.capsule();
 }
 
-void TensorArgument::set_dtype(const std::string &dtype, const char *name) {
+void TensorArgument::set_dtype(nb::handle value, const std::string &dtype, const char *name) {
   const bool is_fp8_of_bytes = role_.takes_uint8 && dtype == "uint8";
   view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of_name(dtype);
   if (view_.dtype == MLA_DTYPE_NONE) {
-    raise(PyExc_TypeError, std::string(name) + ".dtype = " + dtype + ": must be " + role_.types);
+    // As its own library calls it.
+    const nb::object own = nb::getattr(value, "dtype", nb::none());
+    raise(PyExc_TypeError, std::string(name) + ".dtype = " +
+                               (own.is_none() ? dtype : text_of(own)) + ": must be " +
+                               role_.types);
   }
 }
 

@@ -64,7 +64,7 @@ class TensorArgument {
   bool read_buffer(nb::handle value, const char *name);
   void read_array_interface(nb::handle value, const char *name);
   void read_dlpack(nb::handle value, const char *name);
-  void set_dtype(const std::string &dtype, const char *name);
+  void set_dtype(nb::handle value, const std::string &dtype, const char *name);
 
   mla_tensor view_ = MLA_TENSOR_INIT;
   nb::object owner_;

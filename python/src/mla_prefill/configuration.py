@@ -84,15 +84,19 @@ class MLAPrefillConfig:
 
     def library_config(self) -> "_core.SelectorConfig":
         """The same for the library."""
-        choice = self.backend
-        # vLLM's own members serve as well.
-        name = choice if isinstance(choice, str) else getattr(choice, "name", None)
-        if name is None and choice is not None:
-            raise TypeError(
-                "backend: must be a member of MLAPrefillBackendEnum, its name or None, not "
-                + type(choice).__name__
-            )
+        name = backend_name(self.backend)
         return library_config(self.selector_config(), self.device_capability, backend=name)
+
+
+def backend_name(backend: Any) -> str | None:
+    """Of a member, ours or vLLM's, or its name; None for None."""
+    name = backend if isinstance(backend, str) else getattr(backend, "name", None)
+    if name is None and backend is not None:
+        raise TypeError(
+            "backend: must be a member of MLAPrefillBackendEnum, its name or None, not "
+            + type(backend).__name__
+        )
+    return name
 
 
 def library_config(

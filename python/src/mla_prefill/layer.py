@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole MLA prefill layer in one call, and the paged cache that it reads."""
 
+from enum import Enum
 from typing import Any
 
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import dtype_code, dtype_text
+from mla_prefill.configuration import backend_name
 
 #: MLA_LAYER_ALGORITHM_* and MLA_CACHE_FORMAT_* by name.
 _ALGORITHMS = {"auto": 0, "up_projected": 1, "absorbed": 2}
@@ -33,7 +35,7 @@ class MLAPrefillLayer:
         v_head_dim: int,
         kv_b_proj: Any,
         *,
-        backend: str | None = None,
+        backend: Enum | str | None = None,
         dtype: Any = None,
         cache_dtype: Any = None,
         cache_scale: Any = None,
@@ -48,8 +50,8 @@ class MLAPrefillLayer:
             scale: multiplies the scores.
             kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
                 bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
-            backend: a member of the registry, whose way to split keys is used; None: the
-                one that is chosen for ``dtype`` and the dimensions. Where a registered class
+            backend: a member of the registry or its name, whose way to split keys is used;
+                None: the one that is chosen for ``dtype`` and the dimensions. Where a registered class
                 or vtable stands behind it, keys and values are made for its own runs.
             dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
                 numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
@@ -81,7 +83,7 @@ class MLAPrefillLayer:
             qk_rope_head_dim=qk_rope_head_dim,
             v_head_dim=v_head_dim,
             kv_b_proj=kv_b_proj,
-            backend=backend,
+            backend=backend_name(backend),
             dtype=_optional_dtype(dtype, "dtype", "float32, float16 or bfloat16"),
             cache_dtype=_optional_dtype(
                 cache_dtype, "cache_dtype", "float32, float16, bfloat16 or float8_e4m3fn"

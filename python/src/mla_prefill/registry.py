@@ -202,8 +202,8 @@ def register_mla_prefill_backend(
         TypeError: an argument of another type; the text names it.
         ValueError: a name that exists already, or is invalid or reserved.
     """
-    if class_path is not None:
-        _core.text(class_path, "class_path")
+    if class_path is not None and not _core.text(class_path, "class_path"):
+        raise ValueError("class_path = '': must be package.module.Class")
     name = _name(backend)
     if isinstance(backend, str):
         MLAPrefillBackendEnum.register(name, class_path or "")
