@@ -62,7 +62,7 @@ std::string text_of(nb::handle value) {
   return "?";
 }
 
-std::string c_text_of(nb::handle value) noexcept {
+std::string c_text_of(nb::handle value) {
   std::string text = text_of(value);
   for (std::size_t nul; (nul = text.find('\0')) != std::string::npos;) {
     text.replace(nul, 1, "\uFFFD");

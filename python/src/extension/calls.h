@@ -20,7 +20,7 @@ nb::str text_of(const std::string &text);
 std::string text_of(nb::handle value);
 
 /// The same for C code: a NUL inside, which would end it there, is replaced.
-std::string c_text_of(nb::handle value) noexcept;
+std::string c_text_of(nb::handle value);
 
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
