@@ -435,6 +435,35 @@ def test_block_numbers_that_are_not_read_may_be_anything(kind):
         layer.forward(**{**problem.tensors, "block_table": kind(table)})
 
 
+def endless(kind):
+    return np.broadcast_to(kind(0), 2**32 + 1)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_lists_that_no_memory_holds(kind):
+    """Broadcasts of one element: their length is no count of requests, cut or not."""
+    many = endless(kind)
+    for name, call in {
+        "query_start_loc": lambda: batch(many),
+        "query_start_loc.*": lambda: layer_for(LAYER).forward(
+            **{**LAYER.tensors, "query_start_loc": many}
+        ),
+        "context_lens": lambda: layer_for(LAYER).workspace_size([0, 5], many),
+        "slot_mapping": lambda: concat_and_cache_mla(LATENTS, K_PE, cached(), many),
+        "context_lens.*": lambda: plan_context_chunks(many, 16),
+        "chunk.cu_seq_lens": lambda: backend_for(PROBLEM).run_prefill_context_chunk(
+            ContextChunk(query_start_loc=[0, 5], cu_seq_lens=many), **TENSORS
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: has 4294967297 entries, must have at most"):
+            call()
+    with pytest.raises(ValueError, match="slot_mapping: has more entries, must have at most 6"):
+        concat_and_cache_mla(LATENTS, K_PE, cached(), range(2**40))
+    table = np.broadcast_to(np.int64(LAYER.block_table[0][0]), (2**28, 2**31 - 1))
+    problem = LayerProblem([5], [3])
+    problem.check(layer_for(problem).forward(**{**problem.tensors, "block_table": table}))
+
+
 def test_unaligned_and_scattered_tables():
     problem = LayerProblem([7, 5], [20, 3])
     rows = np.array([[*problem.block_table[0]], [*problem.block_table[1], -1, -1]], np.int32)

@@ -18,7 +18,8 @@ class ChunkArgument {
   ChunkArgument(const std::string &name, nb::handle index, nb::handle query_start_loc,
                 nb::handle cu_seq_lens)
       : query_start_loc_(offsets_argument(query_start_loc, (name + ".query_start_loc").c_str())),
-        cu_seq_lens_(int32_array_argument(cu_seq_lens, (name + ".cu_seq_lens").c_str())) {
+        cu_seq_lens_(int32_array_argument(cu_seq_lens, (name + ".cu_seq_lens").c_str(),
+                                          max_requests + 1)) {
     if (query_start_loc_.size() != cu_seq_lens_.size()) {
       raise(PyExc_ValueError, name + ".cu_seq_lens: has " + std::to_string(cu_seq_lens_.size()) +
                                   " entries, must have the " +

@@ -46,12 +46,19 @@ void for_each_item(nb::handle value, const char *name, Take take) {
         std::string(name) + ": must be a tensor or sequence of integers, not " + kind_of(value));
 }
 
+[[noreturn]] void refuse_count(const std::string &count, std::size_t most, const char *name) {
+  raise(PyExc_ValueError, std::string(name) + ": has " + count + " entries, must have at most " +
+                              std::to_string(most));
+}
+
 template <class Out>
-std::vector<Out> array_argument(nb::handle value, const char *name) {
+std::vector<Out> array_argument(nb::handle value, const char *name, std::size_t most) {
   std::vector<Out> values;
   IntegerTensor tensor;
   if (tensor.borrow(value, name)) {
     tensor.require_dimensions(1, name, "a list of numbers");
+    const auto count = static_cast<std::size_t>(tensor.size(0));
+    if (count > most) refuse_count(std::to_string(count), most, name);
     values.reserve(static_cast<std::size_t>(tensor.size(0)));
     for (std::int64_t i = 0; i < tensor.size(0); ++i) {
       const std::int64_t element = tensor.at(i);
@@ -62,6 +69,7 @@ std::vector<Out> array_argument(nb::handle value, const char *name) {
     return values;
   }
   for_each_item(value, name, [&](nb::handle item, std::size_t index) {
+    if (index == most) refuse_count("more", most, name);
     const std::string item_name = element_name(name, index);
     values.push_back(narrowed<Out>(int64_argument(item, item_name.c_str()), item_name));
   });
@@ -132,16 +140,18 @@ std::int64_t IntegerTensor::at(std::int64_t row, std::int64_t column) const {
   return value;
 }
 
-std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name) {
-  return array_argument<std::int32_t>(value, name);
+std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name,
+                                               std::size_t most) {
+  return array_argument<std::int32_t>(value, name, most);
 }
 
-std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name) {
-  return array_argument<std::int64_t>(value, name);
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name,
+                                               std::size_t most) {
+  return array_argument<std::int64_t>(value, name, most);
 }
 
 std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name) {
-  std::vector<std::int32_t> offsets = int32_array_argument(value, name);
+  std::vector<std::int32_t> offsets = int32_array_argument(value, name, max_requests + 1);
   if (offsets.empty()) {
     raise(PyExc_ValueError, std::string(name) + ": is empty, must have one entry for each "
                                                 "request and one for the end");
@@ -150,6 +160,11 @@ std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name) {
 }
 
 namespace {
+
+/// The columns that are read.
+std::int64_t most_of(const std::vector<std::int64_t> &counts) {
+  return counts.empty() ? 0 : *std::max_element(counts.begin(), counts.end());
+}
 
 /// Block `column` of request `row`; -1, which is no block's, where a number that does not
 /// fit is none that is read.
@@ -201,6 +216,7 @@ void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t
     row_stride_ = tensor_.stride(0) / static_cast<std::int64_t>(sizeof *data_);
     return;
   }
+  columns_ = static_cast<std::int32_t>(std::min<std::int64_t>(columns_, most_of(counts)));
   copy_.reserve(counts.size() * static_cast<std::size_t>(columns_));
   for (std::size_t row = 0; row < counts.size(); ++row) {
     for (std::int64_t column = 0; column < columns_; ++column) {
@@ -215,7 +231,8 @@ void TableArgument::read_sequence(nb::handle value, const char *name,
   std::vector<std::vector<std::int64_t>> rows;
   std::size_t longest = 0;
   for_each_item(value, name, [&](nb::handle item, std::size_t index) {
-    rows.push_back(int64_array_argument(item, element_name(name, index).c_str()));
+    const std::string row_name = element_name(name, index);
+    rows.push_back(int64_array_argument(item, row_name.c_str(), INT32_MAX));
     longest = std::max(longest, rows.back().size());
   });
   require_rows(static_cast<std::int64_t>(rows.size()), name, counts.size());

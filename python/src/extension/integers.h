@@ -43,12 +43,18 @@ class IntegerTensor {
   std::int64_t strides_[2] = {0, 0};
 };
 
-/// Row offsets, lengths: a 1-d tensor or sequence of integers, copied.
-/// TypeError for anything else, ValueError for what does not fit 32 bits.
-std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name);
+/// Requests of a batch, as the header has it.
+constexpr std::size_t max_requests = std::size_t{1} << 20;
+
+/// Lengths: a 1-d tensor or sequence of integers, copied. TypeError for anything else,
+/// ValueError for what does not fit 32 bits, and for more than `most`, which may be far
+/// more than there is memory: one element can stand for any number.
+std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name,
+                                               std::size_t most = max_requests);
 
 /// The same of 64 bits: slots.
-std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name);
+std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *name,
+                                               std::size_t most);
 
 /// The same of 32 bits for a batch's row offsets: ValueError where there is none.
 std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name);
@@ -60,7 +66,7 @@ const T *pointer_or_null(const std::vector<T> &values) {
 }
 
 /// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
-/// place and int64 copied, or a sequence of sequences, shorter ones filled with -1.
+/// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
 class TableArgument {
  public:
   /// None makes an absent one: data() is NULL. TypeError, or ValueError for less rows

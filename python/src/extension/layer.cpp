@@ -136,7 +136,11 @@ void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv
   const TensorArgument latents_view(kv_c_normed, "kv_c_normed"), rope_view(k_pe, "k_pe");
   TensorArgument cache_view(kv_cache, "kv_cache", role::filled_cache);
   cache_view.drop_heads();
-  const auto slots = int64_array_argument(slot_mapping, "slot_mapping");
+  const mla_tensor *latents = latents_view.pointer();
+  // One more than there may be: the library says why.
+  const std::int64_t most = latents && latents->ndim == 2 ? latents->shape[0] + 1 : INT32_MAX;
+  const auto slots =
+      int64_array_argument(slot_mapping, "slot_mapping", static_cast<std::size_t>(most));
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.cache_scale = float32_argument(cache_scale, "cache_scale");
   args.kv_c_normed = latents_view.pointer();

@@ -43,7 +43,7 @@ nb::list plan_context_chunks(nb::handle context_lens, nb::handle row_budget, nb:
   args.num_requests = static_cast<std::int32_t>(lengths.size());
   args.context_lens = pointer_or_null(lengths);
   if (!query_start_loc.is_none()) {
-    offsets = int32_array_argument(query_start_loc, "query_start_loc");
+    offsets = int32_array_argument(query_start_loc, "query_start_loc", max_requests + 1);
     if (offsets.size() != lengths.size() + 1) {
       raise(PyExc_ValueError, "query_start_loc: has " + std::to_string(offsets.size()) +
                                   " entries, must have one more than the " +
