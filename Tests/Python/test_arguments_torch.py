@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_arguments import CALLS, unnamed_refusals
+from calls import CALLS, unnamed_refusals
 
 
 class Subclass(torch.Tensor):

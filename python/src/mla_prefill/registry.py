@@ -4,15 +4,15 @@
 Members appear and go as any language of the process registers and removes them.
 """
 
-from collections.abc import Callable, Iterator
-from enum import Enum, EnumMeta
+from collections.abc import Callable
+from enum import Enum
 from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from mla_prefill import _core
 from mla_prefill._adapter import BackendAdapter, resolve_class
+from mla_prefill._members import REGISTERED, MLAPrefillBackendEnumMeta
 from mla_prefill.configuration import MLAPrefillConfig
 
 if TYPE_CHECKING:
@@ -20,91 +20,12 @@ if TYPE_CHECKING:
 
 Class = TypeVar("Class", bound=type)
 
-#: Where the classes of backends live that C and C++ code has registered.
-_REGISTERED = "mla_prefill.registered"
-
 #: What Python code has put behind a name and path. The library holds the adapters
 #: as long as they are registered or run: what it drops disappears here.
 _ADAPTERS: "WeakValueDictionary[tuple[str, str], BackendAdapter]" = WeakValueDictionary()
 
 
-class _MLAPrefillBackendEnumMeta(EnumMeta):
-    """Keeps the members those of the library, and names unknown ones as vLLM does."""
-
-    def _sync_(cls) -> None:
-        # While the class is being made there is nothing to compare.
-        if "_is_complete_" not in cls.__dict__:
-            return
-        rows = {row["name"]: row for row in _core.backends(None)}
-        for name in [name for name in cls._member_map_ if name not in rows]:
-            cls._forget_(name)
-        for name, row in rows.items():
-            if name not in cls._member_map_:
-                cls._add_(name, row["class_path"] or f"{_REGISTERED}.{name}")
-
-    def _add_(cls, name: str, value: str) -> Any:
-        # One of that name has been removed since, by whatever language.
-        if name in cls._member_map_:
-            cls._forget_(name)
-        member: Any = object.__new__(cls)  # type: ignore[arg-type]
-        member._name_ = name
-        member._value_ = value
-        type.__setattr__(cls, name, member)
-        cls._member_map_[name] = member
-        cls._member_names_.append(name)
-        # Members added by a decorator all have "" for a value: it names none of them.
-        if value:
-            cls._value2member_map_.setdefault(value, member)
-        return member
-
-    def _forget_(cls, name: str) -> None:
-        member = cls._member_map_.pop(name)
-        cls._member_names_.remove(name)
-        if cls._value2member_map_.get(member._value_) is member:
-            del cls._value2member_map_[member._value_]
-        type.__delattr__(cls, name)
-
-    def __getitem__(cls, name: str) -> Any:
-        cls._sync_()
-        member = cls._member_map_.get(name)
-        if member is None:
-            # The library has the text.
-            _core.is_overridden(str(name))
-            raise KeyError(name)
-        return member
-
-    def __getattr__(cls, name: str) -> Any:
-        if not name.startswith("_"):
-            cls._sync_()
-            member = cls.__dict__.get("_member_map_", {}).get(name)
-            if member is not None:
-                return member
-        raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
-
-    def __delattr__(cls, name: str) -> None:
-        super().__delattr__(name)
-        if any(row["name"] == name and row["is_dynamic"] for row in _core.backends(None)):
-            _core.remove_backend(name)
-
-    def __iter__(cls) -> Iterator[Any]:
-        cls._sync_()
-        return super().__iter__()
-
-    def __reversed__(cls) -> Iterator[Any]:
-        cls._sync_()
-        return super().__reversed__()
-
-    def __len__(cls) -> int:
-        cls._sync_()
-        return super().__len__()
-
-    @property
-    def __members__(cls) -> MappingProxyType[str, Any]:
-        cls._sync_()
-        return MappingProxyType(cls._member_map_)
-
-
-class MLAPrefillBackendEnum(Enum, metaclass=_MLAPrefillBackendEnumMeta):
+class MLAPrefillBackendEnum(Enum, metaclass=MLAPrefillBackendEnumMeta):
     """All MLA prefill backends; a member's value is the path of its own class."""
 
     FLASH_ATTN = "mla_prefill.flash_attn.FlashAttnPrefillBackend"
@@ -143,7 +64,7 @@ class MLAPrefillBackendEnum(Enum, metaclass=_MLAPrefillBackendEnumMeta):
         """
         if self.value and not self.is_overridden():
             return self.value
-        return _core.backend_path(self.name) or f"{_REGISTERED}.{self.name}"
+        return _core.backend_path(self.name) or f"{REGISTERED}.{self.name}"
 
     def get_class(self) -> "type[MLAPrefillBackend]":
         """The class that serves this name, overrides respected.

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the members of an enum are kept those of the library's registry."""
+
+from collections.abc import Iterator
+from enum import EnumMeta
+from types import MappingProxyType
+from typing import Any
+
+from mla_prefill import _core
+
+#: Where the classes of backends live that C and C++ code has registered.
+REGISTERED = "mla_prefill.registered"
+
+
+class MLAPrefillBackendEnumMeta(EnumMeta):
+    """Keeps the members those of the library, and names unknown ones as vLLM does."""
+
+    def _sync_(cls) -> None:
+        # While the class is being made there is nothing to compare.
+        if "_is_complete_" not in cls.__dict__:
+            return
+        rows = {row["name"]: row for row in _core.backends(None)}
+        for name in [name for name in cls._member_map_ if name not in rows]:
+            cls._forget_(name)
+        for name, row in rows.items():
+            if name not in cls._member_map_:
+                cls._add_(name, row["class_path"] or f"{REGISTERED}.{name}")
+
+    def _add_(cls, name: str, value: str) -> Any:
+        # One of that name has been removed since, by whatever language.
+        if name in cls._member_map_:
+            cls._forget_(name)
+        member: Any = object.__new__(cls)  # type: ignore[arg-type]
+        member._name_ = name
+        member._value_ = value
+        type.__setattr__(cls, name, member)
+        cls._member_map_[name] = member
+        cls._member_names_.append(name)
+        # Members added by a decorator all have "" for a value: it names none of them.
+        if value:
+            cls._value2member_map_.setdefault(value, member)
+        return member
+
+    def _forget_(cls, name: str) -> None:
+        member = cls._member_map_.pop(name)
+        cls._member_names_.remove(name)
+        if cls._value2member_map_.get(member._value_) is member:
+            del cls._value2member_map_[member._value_]
+        type.__delattr__(cls, name)
+
+    def __getitem__(cls, name: str) -> Any:
+        cls._sync_()
+        member = cls._member_map_.get(name)
+        if member is None:
+            # The library has the text.
+            _core.is_overridden(str(name))
+            raise KeyError(name)
+        return member
+
+    def __getattr__(cls, name: str) -> Any:
+        if not name.startswith("_"):
+            cls._sync_()
+            member = cls.__dict__.get("_member_map_", {}).get(name)
+            if member is not None:
+                return member
+        raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
+
+    def __delattr__(cls, name: str) -> None:
+        super().__delattr__(name)
+        if any(row["name"] == name and row["is_dynamic"] for row in _core.backends(None)):
+            _core.remove_backend(name)
+
+    def __iter__(cls) -> Iterator[Any]:
+        cls._sync_()
+        return super().__iter__()
+
+    def __reversed__(cls) -> Iterator[Any]:
+        cls._sync_()
+        return super().__reversed__()
+
+    def __len__(cls) -> int:
+        cls._sync_()
+        return super().__len__()
+
+    @property
+    def __members__(cls) -> MappingProxyType[str, Any]:
+        cls._sync_()
+        return MappingProxyType(cls._member_map_)
