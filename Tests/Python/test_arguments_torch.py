@@ -57,7 +57,7 @@ def test_wrong_tensors_are_named(name):
 def test_types_are_called_as_torch_calls_them():
     call, arguments = CALLS["run_prefill_new_tokens"]
     for kind in ("float8_e4m3fnuz", "float8_e5m2", "int8", "bool"):
-        with pytest.raises(TypeError, match=rf"^q\.dtype = torch\.{kind}: must be float32, float16"):
+        with pytest.raises(TypeError, match=rf"^q\.dtype = torch\.{kind}: must be float32,"):
             call(**{**arguments, "q": ZEROS.to(getattr(torch, kind))})
 
 

@@ -151,8 +151,8 @@ def test_fp8_weights(shape):
     problem.kv_b_proj = weights.astype(np.float32) * spread
     read_only = scales.copy()
     read_only.flags.writeable = False
-    kinds = [scales, read_only, *([scales[()], float(scales), np.float64(scales)] if shape == () else [])]
-    for kind in kinds:
+    numbers = [scales[()], float(scales), np.float64(scales)] if shape == () else []
+    for kind in (scales, read_only, *numbers):
         layer = MLAPrefillLayer(
             **problem.dimensions, kv_b_proj=weights, weight_scales=kind, dtype="float32"
         )

@@ -63,8 +63,10 @@ std::vector<Out> array_argument(nb::handle value, const char *name, std::size_t 
     for (std::int64_t i = 0; i < tensor.size(0); ++i) {
       const std::int64_t element = tensor.at(i);
       const Out narrow = static_cast<Out>(element);
-      if (narrow != element) narrowed<Out>(element, element_name(name, static_cast<std::size_t>(i)));
-      values.push_back(narrow);
+      // The name is made where it is needed.
+      const auto index = static_cast<std::size_t>(i);
+      values.push_back(narrow == element ? narrow
+                                         : narrowed<Out>(element, element_name(name, index)));
     }
     return values;
   }

@@ -51,8 +51,9 @@ class MLAPrefillLayer:
             kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
                 bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
             backend: a member of the registry or its name, whose way to split keys is used;
-                None: the one that is chosen for ``dtype`` and the dimensions. Where a registered class
-                or vtable stands behind it, keys and values are made for its own runs.
+                None: the one that is chosen for ``dtype`` and the dimensions. Where a
+                registered class or vtable stands behind it, keys and values are made for
+                its own runs.
             dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
                 numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
             cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
@@ -130,8 +131,8 @@ class MLAPrefillLayer:
                 context.
             out: ``[tokens, num_heads, v_head_dim]`` of bf16, fp16 or fp32 to write into, or
                 of fp8 with an ``output_scale``; may be strided; None: a new tensor of q's
-                kind, device and type, or of fp8, 0 in rows beyond the batch's. It and ``lse`` must be known to be writable:
-                JAX's arrays are not.
+                kind, device and type, or of fp8, 0 in rows beyond the batch's. It and
+                ``lse`` must be known to be writable: JAX's arrays are not.
             lse: ``[num_heads, tokens]`` float32 to write the log-sum-exp into, natural
                 logarithm; None: it is not wanted.
             output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
