@@ -50,12 +50,11 @@ extension TileCall {
     stream.setPace(over: valueProducts)
     accumulate(previous, besides: &stream)
     stream.finish()
-    if stream.raises.groups != 0 { panel.statistics.lowerSums() }
-    stream.addSums(to: panel.statistics)
     if stream.raises.groups != 0 && !pass.isFirst {
       panel.statistics.rescale(
         panel.outputs.assumingMemoryBound(to: FloatVector.self), rows: layout.valueSteps * 32)
     }
+    stream.addSums(to: panel.statistics)
   }
 
   /// Scores of all groups, and the probabilities of those that the stream gets to.

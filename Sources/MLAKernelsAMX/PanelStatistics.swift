@@ -92,16 +92,6 @@ struct PanelStatistics {
     }
   }
 
-  /// Sums of the blocks before become relative to the reference after this one.
-  @inline(never)
-  func lowerSums() {
-    for half in 0..<2 {
-      let factor = power(of: change[half])
-      sum[half] *= factor
-      sum[half + 2] *= factor
-    }
-  }
-
   /// Adds the probabilities of a block to the sums.
   @inline(__always)
   func add(_ block: FloatVector, half: Int) {
@@ -112,10 +102,13 @@ struct PanelStatistics {
     sum[half] = total
   }
 
-  /// Outputs of the blocks before become relative to the reference after this one.
+  /// Sums and outputs of the blocks before become relative to the reference after this
+  /// one.
   @inline(never)
   func rescale(_ outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
     let (factor0, factor1) = (power(of: change[0]), power(of: change[1]))
+    (sum[0], sum[1]) = (sum[0] * factor0, sum[1] * factor1)
+    (sum[2], sum[3]) = (sum[2] * factor0, sum[3] * factor1)
     for row in 0..<rows {
       outputs[2 * row] *= factor0
       outputs[2 * row + 1] *= factor1
