@@ -732,7 +732,8 @@ mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
 /**
  * Merges the attention of the same tokens to two disjoint sets of keys
  * (section 2.2 of arXiv:2501.01005). An lse of +inf counts as -inf (no keys);
- * two empty sides give 0 and -inf. `output` may be the very same view as
+ * two empty sides give 0 and -inf. A NaN for an lse makes NaN of the row; of a side
+ * that weighs 0 beside the other the values do not matter. `output` may be the very same view as
  * prefix_output or suffix_output, and output_lse as their lse; any other
  * overlap is refused.
  */

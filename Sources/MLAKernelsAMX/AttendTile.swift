@@ -10,7 +10,7 @@ import MLAShims
 /// the previous panel's probabilities are multiplied with values.
 ///
 /// No order of scores costs much more than another: by the model of a core in
-/// Tests/SoftwareAMX at most 1.10 times random scores.
+/// Tests/SoftwareAMX at most 1.13 times random scores.
 ///
 /// A query's bits depend on its own row, the keys and `key_begin` alone, not on
 /// its place in the tile or on its neighbours.

@@ -74,6 +74,20 @@ final class CombineKernelTests: XCTestCase {
     }
   }
 
+  /// Beyond what weights are kept for.
+  func testManyPartials() {
+    for isa in Self.tables {
+      for count in [12, 13, 40] {
+        let few = CombineProblem(isa, seed: UInt64(count))
+        let partials = (0..<count).flatMap { _ in few.partials + few.partials.reversed() }
+        let problem = CombineProblem(isa, partials: partials, outFormat: .float32)
+        let (what, result) = ("table \(isa), \(partials.count) partials", problem.run())
+        checkOut(result.out, problem.reference.out, problem, what)
+        XCTAssertLessThanOrEqual(lseError(result.lse.values, problem.reference.lse), 2e-6, what)
+      }
+    }
+  }
+
   private func checkOut(
     _ out: PoisonedTensor, _ expected: [Double], _ problem: CombineProblem, _ what: String
   ) {
