@@ -14,7 +14,7 @@ public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla
 public func mla_cpu_summary() -> UnsafePointer<CChar>! {
   if let known = cpuSummary.load(ordering: .acquiring) { return known }
   // Not a lazy global, which is made under a lock: files are read for it.
-  let made = copyCString(Host.current.summary)
+  let made = Arithmetic.own { copyCString(Host.current.summary) }
   let (isFirst, first) = cpuSummary.compareExchange(
     expected: nil, desired: made, ordering: .acquiringAndReleasing)
   if isFirst { return made }

@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
+#include <cstdlib>
 #include <thread>
 
 #include "support.hpp"
@@ -318,6 +319,21 @@ void registered_backends() {
   EXPECT(wrong_modes == 0, "%d callbacks found another mode", wrong_modes.load());
 }
 
+/// What the environment got wrong is told to every new callback.
+void log_callbacks() {
+  static int messages;
+  wrong_modes = messages = 0;
+  for (const Mode& mode : modes()) {
+    mode_now = mode.bits;
+    const auto callback = [](void*, std::int32_t, const char*) { ++messages, Watching::look(); };
+    good(in_mode([&] { return mla_set_log_callback(callback, nullptr); }));
+    good(in_mode([&] { return mla_set_log_callback(nullptr, nullptr); }));
+  }
+  mode_now = usual;
+  EXPECT(messages == static_cast<int>(modes().size()), "%d messages", messages);
+  EXPECT(wrong_modes == 0, "%d messages came in another mode", wrong_modes.load());
+}
+
 void plans_and_refusals() {
   for (const Mode& mode : modes()) {
     mode_now = mode.bits;
@@ -342,9 +358,11 @@ void plans_and_refusals() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  setenv("MLA_MAX_ISA", "of no kernels", 1);
   return test::run(argc, argv, {{"any mode, threads of the library's", any_mode},
                                 {"any mode, threads of the host's", loops_of_the_host},
                                 {"registered backends", registered_backends},
+                                {"the log", log_callbacks},
                                 {"plans and refusals", plans_and_refusals}});
 }
 
