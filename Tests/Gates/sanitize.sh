@@ -36,7 +36,7 @@ status=0
 for table in $tables; do
   export MLA_MAX_ISA=$table MLA_EXPECT_ISA=$table
   if [ "$kind" = address ]; then
-    for test in golden shapes "host cpu"; do
+    for test in golden shapes numbers "host cpu"; do
       # shellcheck disable=SC2086
       "$abi"/$test || status=1
     done

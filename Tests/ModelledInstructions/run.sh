@@ -11,7 +11,7 @@ stage=$PWD/$scratch/stage
 abi=$PWD/$scratch/abi
 tests=$scratch/release/MLAPrefillPackageTests.xctest
 if ! grep -qw avx2 /proc/cpuinfo; then
-  echo "table: only portable, this CPU lacks AVX2, of which the model is made"
+  echo "table portable: see the other steps; this CPU lacks AVX2, of which the model is made"
   exit 0
 fi
 export SWIFT_BACKTRACE=enable=no MLA_MODELLED_INSTRUCTIONS=1
@@ -58,7 +58,8 @@ table() {
   export MLA_MAX_ISA=$1 MLA_EXPECT_ISA=$1 MLA_TEST_TABLE=$1
   [ "$1" != amx ] || modules+="|AMXKernelTests"
   "$tests" "$("$tests" --list-tests | grep -E "^($modules)\." | paste -sd,)" 2>&1 || status=1
-  for test in golden bits shapes host wrapper vtable layer_backend bad_input "malformed_calls 30000"; do
+  for test in golden bits shapes interleaved host wrapper vtable layer_backend bad_input arithmetic \
+    numbers ds_mla "malformed_calls 30000"; do
     # shellcheck disable=SC2086
     "$abi"/$test || status=1
   done
