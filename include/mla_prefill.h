@@ -24,7 +24,8 @@
  * Status.     Every call that can fail returns an `mla_status`; MLA_OK is 0.
  *             After any other value `mla_last_error_message()` names the field,
  *             its value and the rule that it broke. A call that fails has
- *             written nothing to its outputs. No call aborts, exits, prints or
+ *             written nothing to its outputs; a registered backend's run that
+ *             fails may have. No call aborts, exits, prints or
  *             installs a signal handler, and neither does loading the library. Of
  *             the environment it reads MLA_* alone.
  * Callbacks.  What a caller hands in as a function returns, also where it fails: no
@@ -36,9 +37,10 @@
  *             on hundreds of threads: neither grows with heads or tokens.
  * Structs.    A struct that the caller fills begins with `struct_size`, set by
  *             the matching *_INIT macro to the size the caller was compiled
- *             with; sizes that no header can have had are refused. Structs only ever grow at the end: a tail that an older
- *             caller lacks means the default (zero); a tail that this library
- *             does not know must be zero, and so must `reserved`.
+ *             with; sizes that no header can have had are refused. Structs only
+ *             ever grow at the end: a tail that an older caller lacks means the
+ *             default (zero); a tail that this library does not know must be zero,
+ *             and so must `reserved`.
  * Ownership.  Pointers handed in are borrowed for the duration of the call
  *             unless a comment says otherwise. The caller owns every output
  *             tensor and workspace. A `const char *` handed out stays valid
@@ -733,8 +735,8 @@ mla_status mla_workspace_size(const mla_backend *backend, int64_t *bytes);
  * Merges the attention of the same tokens to two disjoint sets of keys
  * (section 2.2 of arXiv:2501.01005). An lse of +inf counts as -inf (no keys);
  * two empty sides give 0 and -inf. A NaN for an lse makes NaN of the row; of a side
- * that weighs 0 beside the other the values do not matter. `output` may be the very same view as
- * prefix_output or suffix_output, and output_lse as their lse; any other
+ * that weighs 0 beside the other the values do not matter. `output` may be the very
+ * same view as prefix_output or suffix_output, and output_lse as their lse; any other
  * overlap is refused.
  */
 typedef struct mla_merge_args {
