@@ -262,6 +262,15 @@ private func accumulateVisible<Values: QueryRow>(
   var step = visible.count(to: query) / elementsPerOperand
   accumulate(
     &sums, columns, stride: stride, probabilities, operandStride: operandStride, steps: step)
+  if elementsPerOperand == 1 && steps - step == rowsPerGroup - 1 {
+    // Each row sees one key more than the one before: no choices are left to run time.
+    for first in 1..<rowsPerGroup {
+      sums.addDot(
+        Values.load(columns + step * stride), probabilities + step * operandStride, from: first)
+      step += 1
+    }
+    return
+  }
   while step < steps {
     let key = step * elementsPerOperand
     let row = Values.load(columns + step * stride)
