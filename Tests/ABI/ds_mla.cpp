@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr std::int64_t rank = 512, rope = 64, group = 128, slot = 656;
+constexpr std::int64_t rank = 512, group = 128, slot = 656;
 
 /// 2^ceil(log2(max(largest / 448, 1e-4))), by definition.
 double scale_of(double largest) {

@@ -25,11 +25,11 @@ struct Call {
 /// At every limit up to the one that is enough, and then without one.
 void each_limit(const Call& call) {
   int refused = 0;
-  for (std::uint64_t megabytes : {0, 1, 2, 4, 8, 16, 24, 32, 40, 60, 80, 120, 200, 400, 1000}) {
+  for (unsigned megabytes : {0U, 1U, 2U, 4U, 8U, 16U, 24U, 32U, 40U, 60U, 80U, 120U, 200U, 400U, 1000U}) {
     for (std::vector<float>* output : call.outputs) std::fill(output->begin(), output->end(), 42.0F);
     mla_status status = MLA_OK;
     {
-      const test::LimitedAddressSpace limited(megabytes << 20);
+      const test::LimitedAddressSpace limited(std::uint64_t{megabytes} << 20);
       status = call.body();
     }
     if (status == MLA_OK) break;
