@@ -111,13 +111,13 @@ std::vector<Call> large_batch_calls() {
     return mla_concat_and_cache_mla(&args);
   });
   for (const char* name : {"CPU", "CUSTOM"}) {
-    mla_layer* layer = batch.layer(name);
-    add("mla_layer_workspace_size", [&batch, layer] {
+    mla_layer* const& layer = kept<mla_layer*>(batch.layer(name));
+    add("mla_layer_workspace_size", [&] {
       const mla_layer_forward_args args = batch.forward();
       std::int64_t bytes = 0;
       return mla_layer_workspace_size(layer, &args, &bytes);
     });
-    add("mla_layer_forward", [&batch, layer] {
+    add("mla_layer_forward", [&] {
       const mla_layer_forward_args args = batch.forward();
       return mla_layer_forward(layer, &args);
     });
