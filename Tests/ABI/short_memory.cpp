@@ -28,6 +28,8 @@ void each_limit(const Call& call) {
   for (unsigned megabytes : {0U, 1U, 2U, 4U, 8U, 16U, 24U, 32U, 40U, 60U, 80U, 120U, 200U, 400U, 1000U}) {
     for (std::vector<float>* output : call.outputs) std::fill(output->begin(), output->end(), 42.0F);
     mla_status status = MLA_OK;
+    // What runs before have kept is not to serve this one.
+    mla::check(mla_trim(nullptr));
     {
       const test::LimitedAddressSpace limited(std::uint64_t{megabytes} << 20);
       status = call.body();
@@ -117,6 +119,21 @@ void backends() {
   }
 }
 
+/// Runs nothing: what a layer takes for a registered backend is what is looked at.
+void register_silent_backend() {
+  mla_backend_vtable silent = MLA_BACKEND_VTABLE_INIT;
+  silent.create = [](void*, const mla_backend_config*, void**) { return mla_status{MLA_OK}; };
+  silent.run_prefill_new_tokens = [](void*, void*, const mla_new_tokens_args*) {
+    return mla_status{MLA_OK};
+  };
+  silent.run_prefill_context_chunk = [](void*, void*, const mla_context_chunk_args*) {
+    return mla_status{MLA_OK};
+  };
+  mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
+  registration.vtable = &silent;
+  mla::check(mla_register_backend("SILENT", &registration));
+}
+
 void layers() {
   Batch batch;
   std::vector<float> weights(2 * 8 * 4, 0.25F), latents(Batch::tokens * 4, 0.5F), cache(64 * 16 * 4);
@@ -125,14 +142,21 @@ void layers() {
                    cache_view = tensor(cache, {64, 16, 4});
   const std::vector<std::int32_t> contexts(most_requests, 20),
       table(std::size_t{2} * most_requests, 7);
-  for (std::int32_t algorithm : {MLA_LAYER_ALGORITHM_UP_PROJECTED, MLA_LAYER_ALGORITHM_ABSORBED}) {
+  const struct {
+    const char* backend;
+    std::int32_t algorithm;
+  } paths[] = {{"CPU", MLA_LAYER_ALGORITHM_UP_PROJECTED},
+               {"CPU", MLA_LAYER_ALGORITHM_ABSORBED},
+               {"SILENT", MLA_LAYER_ALGORITHM_AUTO}};
+  register_silent_backend();
+  for (const auto& path : paths) {
     mla_layer_config config = MLA_LAYER_CONFIG_INIT;
     config.num_heads = 2;
     config.scale = 1;
     config.kv_lora_rank = config.qk_nope_head_dim = config.v_head_dim = 4;
-    config.backend = "CPU";
+    config.backend = path.backend;
     config.kv_b_proj = &weights_view;
-    config.algorithm = algorithm;
+    config.algorithm = path.algorithm;
     mla_layer* layer = nullptr;
     mla::check(mla_layer_create(&config, &layer));
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
@@ -151,6 +175,7 @@ void layers() {
     each_limit({[&] { return mla_layer_forward(layer, &args); }, {&batch.out, &batch.lse}});
     mla_layer_destroy(layer);
   }
+  mla::check(mla_remove_backend("SILENT"));
 }
 
 /// Neighbouring slots, and every second one behind its neighbour, so that what has been
@@ -201,7 +226,6 @@ int main(int argc, char** argv) {
   // What a large vector leaves behind is not to serve the next call.
   mallopt(M_MMAP_THRESHOLD, 1 << 17);
   return test::run(argc, argv,
-                   // In this order: runs keep scratch memory, which serves the next call.
                    {{"short memory context plans", context_plans},
                     {"short memory slots", slots},
                     {"short memory backends", backends},
