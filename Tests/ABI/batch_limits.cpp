@@ -24,7 +24,9 @@ std::vector<std::int32_t> offsets(std::int64_t requests, std::int64_t rows, Leng
     std::int64_t count = rows / requests;
     if (lengths == Lengths::none) count = 0;
     if (lengths == Lengths::one_long) count = i == 0 ? rows - requests + 1 : 1;
-    if (lengths == Lengths::falling) count = 2 * (rows / requests) * (requests - i) / (requests + 1);
+    if (lengths == Lengths::falling) {
+      count = 2 * (rows / requests) * (requests - i) / (requests + 1);
+    }
     offsets.push_back(static_cast<std::int32_t>(std::min(longest, offsets.back() + count)));
   }
   return offsets;
@@ -39,7 +41,8 @@ void expect_answer(mla_status status, std::int64_t bytes, const std::string& wha
   if (status == MLA_OK) {
     EXPECT(bytes >= 0, "%s: %lld bytes", what.c_str(), static_cast<long long>(bytes));
   } else {
-    EXPECT(*mla_last_error_message() != '\0', "%s: status %d without a message", what.c_str(), status);
+    EXPECT(*mla_last_error_message() != '\0', "%s: status %d without a message", what.c_str(),
+           status);
   }
 }
 

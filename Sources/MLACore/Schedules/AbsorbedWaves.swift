@@ -77,7 +77,9 @@ extension AbsorbedSchedule.Wave {
       groups.append(chunks.count..<chunks.count + 1)
     }
     var placed = chunk
-    (placed.firstToken, placed.firstTask, placed.firstPartial) = (tokenCount, taskCount, partialRows)
+    placed.firstToken = tokenCount
+    placed.firstTask = taskCount
+    placed.firstPartial = partialRows
     chunks.append(placed)
     tokenCount += chunk.tokens.count
     taskCount += chunk.ranges

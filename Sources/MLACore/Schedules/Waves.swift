@@ -37,8 +37,10 @@ extension TileSchedule {
       for run in runs {
         most = most.largest(wave(0, of: run).end)
         // Of two parts the first one's tiles may be fewer, the other's have fewer ranges.
-        let isCut = run.tilesPerPart < requests.segments[shares[run.firstShare].request].tilesPerHead
-        if isCut { most = most.largest(wave(headGroups(run), of: run).end) }
+        let request = requests.segments[shares[run.firstShare].request]
+        if run.tilesPerPart < request.tilesPerHead {
+          most = most.largest(wave(headGroups(run), of: run).end)
+        }
       }
     }
 
