@@ -932,8 +932,9 @@ typedef struct mla_layer_config {
   int64_t workspace_bound;
   /** MLA_LAYER_ALGORITHM_*; a registered backend gets up-projected keys, whatever
       this says. All but UP_PROJECTED keep the keys' part of kv_b_proj in a
-      second layout: num_heads * qk_nope_head_dim * kv_lora_rank more elements of
-      `dtype`. */
+      second layout: num_heads * qk_nope_head_dim * kv_lora_rank more elements as the
+      kernels hold them, bf16 in 2 bytes with AVX512_BF16 and AMX, fp16 in 4 and fp32
+      in 6 on AMX, all others in 4. */
   int32_t algorithm;
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;
