@@ -34,6 +34,19 @@ struct Model {
     return made;
   }
 
+  /// Of a layer with these weights, which must live until it is made.
+  mla_layer_config layer_config(const mla_tensor& kv_b_proj) const {
+    mla_layer_config made = MLA_LAYER_CONFIG_INIT;
+    made.num_heads = heads;
+    made.scale = 1.0 / std::sqrt(static_cast<double>(qk()));
+    made.kv_lora_rank = rank;
+    made.qk_nope_head_dim = nope;
+    made.qk_rope_head_dim = rope;
+    made.v_head_dim = v;
+    made.kv_b_proj = &kv_b_proj;
+    return made;
+  }
+
   mla_selector_config selector(std::int32_t dtype = MLA_DTYPE_BFLOAT16) const {
     mla_selector_config made = MLA_SELECTOR_CONFIG_INIT;
     made.dtype = dtype;

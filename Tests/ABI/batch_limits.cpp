@@ -103,16 +103,9 @@ class Layer {
     weights.shape[0] = std::int64_t{model.heads} * (model.nope + model.v);
     weights.shape[1] = weights.strides[0] = model.rank;
     weights.strides[1] = 1;
-    mla_layer_config config = MLA_LAYER_CONFIG_INIT;
-    config.num_heads = model.heads;
-    config.scale = 1;
-    config.kv_lora_rank = model.rank;
-    config.qk_nope_head_dim = model.nope;
-    config.qk_rope_head_dim = model.rope;
-    config.v_head_dim = model.v;
+    mla_layer_config config = model.layer_config(weights);
     config.dtype = dtype;
     config.backend = "CPU";
-    config.kv_b_proj = &weights;
     config.algorithm = algorithm;
     config.workspace_bound = bound;
     mla::check(mla_layer_create(&config, &layer_));

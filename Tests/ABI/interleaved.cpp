@@ -124,15 +124,7 @@ void columns_of_a_layer() {
   test::Array q(MLA_DTYPE_FLOAT32, {tokens, heads, qk}), out(MLA_DTYPE_FLOAT32, {tokens, heads, v});
   test::Array latents(MLA_DTYPE_FLOAT32, {tokens, 1, rank}), k_pe(MLA_DTYPE_FLOAT32, {tokens, 1, model.rope});
   for (test::Array* input : {&weights, &q, &latents, &k_pe}) input->fill(random, 0.3);
-  mla_layer_config config = MLA_LAYER_CONFIG_INIT;
-  config.num_heads = model.heads;
-  config.scale = 0.2;
-  config.kv_lora_rank = model.rank;
-  config.qk_nope_head_dim = model.nope;
-  config.qk_rope_head_dim = model.rope;
-  config.v_head_dim = model.v;
-  config.kv_b_proj = &weights.view();
-  const mla::layer layer(config);
+  const mla::layer layer(model.layer_config(weights.view()));
 
   Buffer buffer(heads * qk + rank + model.rope + heads * v);
   const std::int64_t rope_begin = heads * qk + rank, out_begin = rope_begin + model.rope;

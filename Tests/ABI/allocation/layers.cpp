@@ -48,15 +48,9 @@ struct Layer {
 
   void describe() {
     const float scale = is_plain() && kind.cache_dtype == MLA_DTYPE_FLOAT8_E4M3FN ? 0.5F : 0.0F;
-    config.num_heads = model.heads;
-    config.scale = 0.1;
-    config.kv_lora_rank = model.rank;
-    config.qk_nope_head_dim = model.nope;
-    config.qk_rope_head_dim = model.rope;
-    config.v_head_dim = model.v;
+    config = model.layer_config(weights.view());
     config.dtype = MLA_DTYPE_BFLOAT16;
     config.backend = kind.backend;
-    config.kv_b_proj = &weights.view();
     if (kind.quantized_weights) config.weight_scales = &scales.view();
     config.cache_dtype = kind.cache_dtype;
     config.cache_scale = scale;

@@ -17,16 +17,8 @@ inline float wrong_scale(Random& random) {
 struct LayerCreate {
   LayerCreate(const test::Model& model, std::int32_t weights_dtype)
       : weights(weights_dtype, {model.heads * (model.nope + model.v), model.rank}),
-        config(MLA_LAYER_CONFIG_INIT) {
+        config(model.layer_config(weights.view.value)) {
     weights.fill();
-    mla_layer_config& c = config.value;
-    c.num_heads = model.heads;
-    c.scale = 0.25;
-    c.kv_lora_rank = model.rank;
-    c.qk_nope_head_dim = model.nope;
-    c.qk_rope_head_dim = model.rope;
-    c.v_head_dim = model.v;
-    c.kv_b_proj = &weights.view.value;
   }
 
   mla_status invoke() {
