@@ -32,7 +32,7 @@ private struct SlotWriter {
     let (latents, rope) = (arguments.latents, arguments.rope)
     switch arguments.cacheFormat {
     case .plain(let type, let scale):
-      let multiplier = quantizingMultiplier(scale)
+      let multiplier = 1 / scale
       convert(latents, token, to: slot, type, times: multiplier)
       if let rope {
         convert(

@@ -22,6 +22,9 @@ public struct ConcatAndCacheArguments: Sendable {
       raw.k_pe == nil && !needsRope ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
     cacheFormat = try CacheFormat(
       raw.cache_format, cache.type, scale: raw.cache_scale, structName: "")
+    if case .plain(.float8E4M3, let scale) = cacheFormat {
+      try checkQuantizingScale("cache_scale", scale)
+    }
     slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
     try checkTensors()
   }

@@ -2,19 +2,13 @@
 public struct OutputScale: Sendable {
   public let value: Float
 
-  /// Its inverse is the smallest normal number: kernels that flush subnormal ones
-  /// would multiply by 0.
-  private static let largest: Float = 0x1p126
-
   /// What a result is multiplied by.
-  var multiplier: Float { quantizingMultiplier(value) }
+  var multiplier: Float { 1 / value }
 
   /// nil where there is none. An output of fp8 has one, no other has.
   init?(_ pointer: UnsafePointer<Float>?, for output: TensorView) throws(MLAError) {
     let value = pointer?.pointee
-    if let value, !(value > 0 && value <= Self.largest) {
-      throw .invalid("output_scale", value, "must be above 0 and at most 2^126")
-    }
+    if let value { try checkQuantizingScale("output_scale", value) }
     guard (output.type == .float8E4M3) == (value != nil) else {
       throw .invalid(
         "output_scale", value.map { "\($0)" } ?? "NULL",
@@ -26,6 +20,10 @@ public struct OutputScale: Sendable {
   }
 }
 
-/// The inverse of a scale. That of a subnormal one would be infinite, and 0 times
-/// that a NaN.
-func quantizingMultiplier(_ scale: Float) -> Float { min(1 / scale, .greatestFiniteMagnitude) }
+/// What is quantized is multiplied by a scale's inverse. That of a scale outside of this
+/// range is no number of fp32 or a subnormal one, which is none of a scale's.
+func checkQuantizingScale(_ field: String, _ value: Float) throws(MLAError) {
+  guard (0x1p-126...0x1p126).contains(value) else {
+    throw .invalid(field, value, "must be from 2^-126 to 2^126")
+  }
+}

@@ -121,7 +121,7 @@ void add_output_scale_rules(std::vector<Rule<Call>>& rules, Output output, Point
   add([=](Call& c, Random& random) {
     output(c).dtype = MLA_DTYPE_FLOAT8_E4M3FN;
     pointer(c) = &scale(c);
-    scale(c) = random.any_of({0.0F, -1.0F, 1e38F, INFINITY, -INFINITY, NAN});
+    scale(c) = random.any_of({0.0F, -1.0F, 1e38F, 1e-38F, 1e-45F, INFINITY, -INFINITY, NAN});
   });
 }
 
