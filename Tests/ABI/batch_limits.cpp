@@ -197,7 +197,47 @@ void rows_without_elements() {
   mla::check(mla_concat_and_cache_mla(&put));
 }
 
-/// What the header promises: less than 1 KiB a request, whatever heads and tokens.
+/// Sees how often it is prepared.
+struct Counted {
+  explicit Counted(const mla_backend_config&) {}
+  void prepare_metadata(const mla_prefill_metadata&) { ++prepared; }
+  void run_prefill_new_tokens(const mla_new_tokens_args&) const {}
+  void run_prefill_context_chunk(const mla_context_chunk_args&) const {}
+
+  static int prepared;
+};
+int Counted::prepared = 0;
+
+/// A layer of a registered backend finds out what fits in few rounds, also where its
+/// results are larger than keys and values and smaller chunks save little.
+void rounds_of_fitting_are_few() {
+  mla::override_backend<Counted>("CUSTOM");
+  const test::Model model{1, 1, 0, 16, 16};
+  test::Array weights(MLA_DTYPE_FLOAT32, {17, 16});
+  weights.each([&](std::int64_t i, std::int64_t j, std::int64_t) { weights.set(i, j, 0, 1); });
+  const std::vector<std::int32_t> rows = test::offsets_of(std::vector<std::int32_t>(1000, 1050));
+  const std::vector<std::int32_t> contexts(1000, 4000);
+  mla_layer_config config = model.layer_config(weights.view());
+  config.backend = "CUSTOM";
+  config.dtype = config.cache_dtype = MLA_DTYPE_BFLOAT16;
+  config.workspace_bound = 1;
+  mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+  args.num_requests = 1000;
+  args.query_start_loc = rows.data();
+  args.context_lens = contexts.data();
+  std::int64_t bytes = 0;
+  CHECK(mla_layer_workspace_size(mla::layer(config).get(), &args, &bytes) != MLA_OK);
+  const char* needed = std::strstr(mla_last_error_message(), "needs ");
+  CHECK(needed != nullptr);
+  config.workspace_bound = std::atoll(needed + 6) - 1;
+  const mla::layer layer(config);
+  Counted::prepared = 0;
+  CHECK(mla_layer_workspace_size(layer.get(), &args, &bytes) == MLA_ERROR_INVALID_ARGUMENT);
+  EXPECT(Counted::prepared < 200, "%d rounds", Counted::prepared);
+  mla::check(mla_clear_override("CUSTOM"));
+}
+
+/// What the header promises: less than 2 KiB a request, whatever heads and tokens.
 void planning_is_bounded() {
   const std::uint64_t beside = 8 << 20;
   for (std::int32_t threads : {2, 1024}) {
@@ -214,7 +254,7 @@ void planning_is_bounded() {
       const std::vector<std::int32_t> no_context;
       std::int64_t bytes = 0;
       const test::LimitedAddressSpace limited(beside +
-                                              1024 * static_cast<std::uint64_t>(batch.requests));
+                                              2048 * static_cast<std::uint64_t>(batch.requests));
       backend.prepare_metadata(rows);
       mla::check(mla_workspace_size(backend.get(), &bytes));
       mla::check(layer.workspace_size(rows, no_context, &bytes));
@@ -230,5 +270,6 @@ int main(int argc, char** argv) {
                    {{"batch limits backends", backends_at_their_bounds},
                     {"batch limits layers", layers_at_their_bounds},
                     {"batch limits rows without elements", rows_without_elements},
+                    {"batch limits rounds of fitting", rounds_of_fitting_are_few},
                     {"batch limits memory of planning", planning_is_bounded}});
 }

@@ -2,12 +2,15 @@
 /// the memory and brings the code in that a first run would have to.
 enum NativeWarmUp {
   private static let tokens = 64
+  /// Beyond which it would be no small run.
+  private static let mostOutBytes = 64 << 20
 
   /// Calls `run` once for each dtype, with no more heads than there are threads.
   static func run(
     _ config: BackendConfig, _ run: (RowOffsets, RunArguments) throws(MLAError) -> Void
   ) throws(MLAError) {
-    let heads = min(config.numHeads, HostSettings.threads)
+    let mostHeads = max(1, mostOutBytes / (tokens * config.vHeadDim * 4))
+    let heads = min(config.numHeads, HostSettings.threads, mostHeads)
     let inputBytes = tokens * (2 * config.qkHeadDim + config.vHeadDim) * 4
     let outBytes = tokens * heads * config.vHeadDim * 4
     let memory = try ScratchArena.take(bytes: inputBytes + outBytes, for: "warm-up")

@@ -80,7 +80,9 @@ struct LayerPlan {
       if waveBytes > smallestWave {
         // What is larger than a wave and cannot be cut has one of its own. Partial
         // results may be more than all packed keys, and shrink with them.
-        let wanted = largestWave > excess ? largestWave - excess : waveBytes / 2
+        // Less than an alignment is none.
+        let less = max(excess, memoryAlignment)
+        let wanted = largestWave > less ? largestWave - less : waveBytes / 2
         waveBytes = largestWave > waveBytes ? smallestWave : max(smallestWave, wanted)
       } else {
         threads /= 2

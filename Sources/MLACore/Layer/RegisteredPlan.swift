@@ -49,7 +49,9 @@ struct RegisteredPlan {
         return
       }
       if plan.memory.rows > fewestRows {
-        rowBudget = max(fewestRows, plan.memory.rows - (excess + rowBytes - 1) / rowBytes)
+        // Results may be more than keys and values, and stay: rounds must have an end.
+        let fewer = max((excess + rowBytes - 1) / rowBytes, plan.memory.rows / 16)
+        rowBudget = max(fewestRows, plan.memory.rows - fewer)
       } else if threads > 1 {
         threads /= 2
       } else {

@@ -44,7 +44,8 @@ struct SlotRuns {
   /// Where a group is, or may be put. The table's size is a power of two.
   private static func place(of number: Int64, in table: FixedArray<Group>) -> Int {
     let golden: UInt64 = 0x9e37_79b9_7f4a_7c15
-    var place = Int((UInt64(bitPattern: number) &* golden) >> 40) & (table.count - 1)
+    let unused = UInt64(64 - table.count.trailingZeroBitCount)
+    var place = Int((UInt64(bitPattern: number) &* golden) >> unused)
     while table[place].number != number, table[place].number >= 0 {
       place = (place + 1) & (table.count - 1)
     }

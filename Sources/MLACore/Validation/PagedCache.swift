@@ -23,7 +23,7 @@ struct PagedCache: Sendable {
         "block_table_stride", raw.block_table_stride, "must be at least max_blocks")
     }
     let (_, overflows) = raw.block_table_stride.multipliedReportingOverflow(
-      by: Int64(raw.num_requests) * 4)
+      by: Int64(raw.num_requests - 1) * 4)
     guard !overflows else {
       throw .invalid(
         "block_table_stride", raw.block_table_stride, "reaches beyond the address space")
