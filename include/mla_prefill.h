@@ -32,9 +32,11 @@
  *             C++ exception and no longjmp() may leave it.
  * Sizes.      A batch has at most 2^20 requests, 2^24 pairs of request and head,
  *             and 2^44 elements of out. What is planned for it, for each dtype that is
- *             run, takes less than 1 KiB for each of its requests, those of announced
- *             chunks likewise, and about a millisecond for a thousand of them, a few
- *             on hundreds of threads: neither grows with heads or tokens.
+ *             run, takes less than 2 KiB for each of its requests, those of announced
+ *             chunks likewise, whatever their heads and tokens, and about a millisecond
+ *             for a thousand of them; on many threads with many heads more, up to some
+ *             ten milliseconds on 1024 threads. Fitting a layer into a workspace_bound
+ *             plans several times.
  * Structs.    A struct that the caller fills begins with `struct_size`, set by
  *             the matching *_INIT macro to the size the caller was compiled
  *             with; sizes that no header can have had are refused. Structs only
@@ -58,6 +60,7 @@
  *             it came, the memory and the objects of those calls stay taken. Fork
  *             handlers (pthread_atfork) may call the library; one that waits for a
  *             lock which is held during calls is registered after it was loaded.
+ *             A child forked while another thread loads the library has half of it.
  * Arithmetic. The calling thread's rounding mode, flushing of subnormal numbers and
  *             unmasked floating-point exceptions do not bear on results. They, and
  *             the exceptions that it has noted, are after a call what they were
@@ -137,7 +140,7 @@ const char *mla_last_error_message(void);
 /**
  * Sets the calling thread's message. For backends of your own: called before
  * a vtable function returns a failing status, it tells the caller why.
- * `message` may be NULL, which means ""; what is beyond its first mebibyte is cut off.
+ * `message` may be NULL, which means ""; what is beyond its first 64 KiB is cut off.
  */
 void mla_set_last_error_message(const char *message);
 
@@ -429,7 +432,7 @@ typedef struct mla_selector_config {
 mla_status mla_select_backend(const mla_selector_config *config, const char **name);
 
 /** Takes one reason why a configuration cannot be served; valid for the call. The
-    library's, which a vtable's `validate` gets, takes 1000 reasons of 4096 bytes each;
+    library's, which a vtable's `validate` gets, takes 64 reasons of 1024 bytes each;
     what is beyond that is cut off. */
 typedef void (*mla_reason_sink)(void *sink_context, const char *reason);
 
@@ -639,10 +642,13 @@ mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata
     out are 0 and of lse -inf.
 
     Scores and outputs are accumulated in fp32, of fp16 and fp32 inputs with all
-    their bits, subnormal numbers too, whichever kernels run; weights of 2^-100 of the
-    largest and less count as 0. Instructions for bf16 and AMX tiles take subnormal
-    numbers for 0; on AMX, fp32 inputs, and products of two, below 2^-110 lose bits,
-    and inputs from 2^128 (1 - 2^-9) on count as infinite.
+    their bits, subnormal numbers too, whichever kernels run; weights of less than
+    2^-99 of the largest may count as 0. Instructions for bf16 and AMX tiles take and
+    give 0 for subnormal numbers; on AMX, fp32 inputs, and products of two, below
+    2^-110 lose bits, inputs from 2^128 (1 - 2^-9) on count as infinite, and so may
+    scores of 2^30 and more in size, on the others those of 2^127; weights of bf16
+    inputs are exact to 3e-6 of themselves there. A sum beyond fp32 is infinite: that
+    of twelve values of 1e38, say, whatever their mean.
 
     A row depends on its query and on the keys that it sees, to the bit, whatever the
     others hold. Where numbers are not finite:
@@ -650,7 +656,8 @@ mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata
       - a score of -inf has weight 0; a row of no others counts as one without keys;
       - a NaN or an infinity in v shows as a NaN or an infinity in that dimension of the
         rows in which its key has a weight above 0; where that is 0, it may or may not;
-      - on AMX, an infinity in q or k of fp16 or fp32 may count as NaN. */
+      - on AMX, an infinity in q or k of fp16 or fp32 may count as NaN, and one in bf16
+        as a score of the same sign where the scale is 0. */
 typedef struct mla_new_tokens_args {
   /** Set by MLA_NEW_TOKENS_ARGS_INIT. */
   uint32_t struct_size;
@@ -670,7 +677,7 @@ typedef struct mla_new_tokens_args {
       scale), -inf for a token without keys. May be NULL. */
   const mla_tensor *lse;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
-      above 0 and at most 2^126; only and always with an fp8_e4m3 out, and only
+      from 2^-126 to 2^126; only and always with an fp8_e4m3 out, and only
       where mla_supports_quant_output() says 1. May be NULL. */
   const float *output_scale;
   /** Scratch of at least mla_workspace_size() bytes; may be NULL with size 0:
@@ -753,9 +760,10 @@ typedef struct mla_merge_args {
   const mla_tensor *prefix_lse;
   const mla_tensor *suffix_output;
   const mla_tensor *suffix_lse;
-  /** Tokens from this one on have no prefix: suffix is copied. -1: all have. */
+  /** Tokens from this one on have no prefix: the suffix is merged with nothing, which
+      copies it, but where its lse is infinite or NaN. -1: all have. */
   int64_t prefill_tokens_with_context;
-  /** output = merged / *output_scale, saturated; above 0 and at most 2^126; only
+  /** output = merged / *output_scale, saturated; from 2^-126 to 2^126; only
       and always with an fp8 output. May be NULL. */
   const float *output_scale;
   /** NULL on CPU. */
@@ -1002,7 +1010,7 @@ typedef struct mla_layer_forward_args {
   /** NULL on CPU. */
   void *stream;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
-      above 0 and at most 2^126; only and always with an fp8_e4m3 out. May be
+      from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be
       NULL. */
   const float *output_scale;
 } mla_layer_forward_args;

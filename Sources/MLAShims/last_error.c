@@ -1,5 +1,7 @@
 #include "mla_shims_last_error.h"
 
+#include "mla_shims_memory.h"
+
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -10,7 +12,11 @@ typedef struct message_slot {
   char text[];
 } message_slot;
 
-enum { longest_message = (1 << 20) - 1 };
+enum {
+  longest_message = (64 << 10) - 1,
+  // A slot for so much may come from the reserve; a thread keeps it.
+  short_message = 512,
+};
 
 // A pointer rather than a buffer: a message of any length fits, and a thread that
 // never fails costs nothing. Initial-exec: see lock.c.
@@ -48,8 +54,16 @@ static int set_own_slot(message_slot *slot) {
 static message_slot *own_slot_for(size_t capacity) {
   message_slot *slot = own_slot;
   if (slot && slot->capacity >= capacity) return slot;
-  size_t rounded = (capacity + 255) / 256 * 256;
-  message_slot *larger = malloc(sizeof(message_slot) + rounded);
+  size_t rounded = short_message;
+  message_slot *larger = NULL;
+  if (capacity > short_message) {
+    larger = mla_shim_try_allocate(_Alignof(message_slot) * 2, sizeof(message_slot) + capacity);
+    if (larger) rounded = capacity;
+  }
+  if (!larger && (!slot || slot->capacity == 0)) {
+    larger = malloc(sizeof(message_slot) + short_message);
+  }
+  if (!larger && slot) return slot;
   if (larger && set_own_slot(larger)) {
     larger->capacity = rounded;
     release_slot(slot);

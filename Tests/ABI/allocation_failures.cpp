@@ -10,6 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "allocation/call.hpp"
 #include "failing_allocations.hpp"
 
@@ -221,6 +224,63 @@ void take_little(const Call& call) {
   EXPECT(failing::largest() <= 1 << 16, "a piece of %zu bytes", failing::largest());
 }
 
+/// As many and as long reasons as a validate may have.
+struct Talkative {
+  explicit Talkative(const mla_backend_config&) {}
+  static void validate(const mla_selector_config&, mla::reasons& reasons) {
+    static const std::string text(4096, '\xff');
+    for (int i = 0; i < 1000; ++i) reasons.add(text);
+  }
+  void run_prefill_new_tokens(const mla_new_tokens_args&) const {}
+  void run_prefill_context_chunk(const mla_context_chunk_args&) const {}
+};
+
+void long_reasons() {
+  mla::override_backend<Talkative>("CPU");
+  mla_selector_config config = test::Model{}.selector(MLA_DTYPE_BFLOAT16);
+  config.backend = "CPU";
+  const char* name = nullptr;
+  for (const long nth : {1, 2, 5, 50, 500}) {
+    mla_backend_list* list = nullptr;
+    failing::start(nth, true);
+    const mla_status chosen = mla_select_backend(&config, &name);
+    const mla_status listed = mla_backend_list_create(&config, &list);
+    failing::stop();
+    mla_backend_list_destroy(list);
+    CHECK(chosen == MLA_ERROR_UNSUPPORTED_CONFIGURATION || chosen == MLA_ERROR_OUT_OF_MEMORY);
+    CHECK(listed == MLA_OK || listed == MLA_ERROR_OUT_OF_MEMORY);
+  }
+  mla::check(mla_clear_override("CPU"));
+}
+
+/// What threads say while memory is short, and keep, takes nothing from others' calls.
+void long_messages() {
+  const std::string message(1 << 20, 'x');
+  const mla_selector_config config = test::Model{}.selector(MLA_DTYPE_BFLOAT16);
+  const char* name = nullptr;
+  std::atomic<int> waiting{0};
+  std::atomic<bool> is_short{false}, is_over{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 32; ++i) {
+    threads.emplace_back([&] {
+      ++waiting;
+      while (!is_short) std::this_thread::yield();
+      mla_set_last_error_message(message.c_str());
+      --waiting;
+      while (!is_over) std::this_thread::yield();
+    });
+  }
+  while (waiting < 32) std::this_thread::yield();
+  failing::start(1, true);
+  is_short = true;
+  while (waiting > 0) std::this_thread::yield();
+  failing::stop();
+  const mla_status status = mla_select_backend(&config, &name);
+  is_over = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT(status == MLA_OK, "with memory again: %s", mla_status_name(status));
+}
+
 const Call& find(const std::vector<Call>& calls, const std::string& name) {
   for (const Call& call : calls) {
     if (call.name == name) return call;
@@ -243,6 +303,8 @@ int main(int argc, char** argv) {
       cases.push_back({name + ", for long", [call, rounds] { fail_for_long(call, rounds); }});
     }
   };
+  cases.push_back({"allocation failures: long reasons", long_reasons});
+  cases.push_back({"allocation failures: long messages", long_messages});
   add(allocation::host_calls(), 3000);
   add(allocation::registry_calls(), 3000);
   add(allocation::selector_calls(), 3000);

@@ -215,6 +215,25 @@ struct Failing {
   std::int64_t workspace_size() const { throw std::runtime_error("no idea how much"); }
 };
 
+/// Finds no memory to judge by.
+struct Forgetful : Failing {
+  using Failing::Failing;
+  static void validate(const mla_selector_config&, mla::reasons&) { throw std::bad_alloc(); }
+};
+
+/// Which is no verdict: another backend may serve worse, or none.
+void a_verdict_takes_memory() {
+  mla::override_backend<Forgetful>("CPU");
+  mla::override_backend<Forgetful>("ZEN_CPU");
+  mla_selector_config config = test::Model{}.selector();
+  expect_throws(MLA_ERROR_OUT_OF_MEMORY, "bad_alloc", [&] { mla::select_backend(config); });
+  expect_throws(MLA_ERROR_OUT_OF_MEMORY, "bad_alloc", [&] { mla::backend_list list(config); });
+  config.backend = "CPU";
+  expect_throws(MLA_ERROR_OUT_OF_MEMORY, "bad_alloc", [&] { mla::select_backend(config); });
+  mla::check(mla_clear_override("CPU"));
+  mla::check(mla_clear_override("ZEN_CPU"));
+}
+
 void exceptions_become_statuses() {
   mla::register_backend<Failing>("FAILING");
   auto fresh = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {3}, 1);
@@ -254,5 +273,6 @@ int main(int argc, char** argv) {
                     {"wrapper planning", planning},
                     {"wrapper layers", layers},
                     {"wrapper quantized layers", quantized_layers},
+                    {"wrapper a verdict takes memory", a_verdict_takes_memory},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});
 }

@@ -33,7 +33,8 @@ public final class BackendList: @unchecked Sendable {
     throws(MLAError) -> Row
   {
     let member = listed.resolved(ignoringOverride: config?.ignoresOverrides ?? false)
-    let reasons = config.map { selector.reasonsOrError(member, $0) }
+    let reasons: [String]? =
+      if let config { try selector.reasonsOrError(member, config) } else { nil }
     var info = mla_backend_info()
     info.is_valid = reasons?.isEmpty == true ? 1 : 0
     info.name = try strings.pointer(to: member.name)
@@ -62,10 +63,12 @@ public final class BackendList: @unchecked Sendable {
 
 extension Selector {
   /// A member that nothing stands behind has its error for a reason.
-  fileprivate func reasonsOrError(_ member: Member, _ config: SelectorConfig) -> [String] {
+  fileprivate func reasonsOrError(_ member: Member, _ config: SelectorConfig) throws(MLAError)
+    -> [String]
+  {
     do throws(MLAError) {
       return try invalidReasons(member, config)
-    } catch {
+    } catch where error.status != MLA_ERROR_OUT_OF_MEMORY {
       return [error.message]
     }
   }

@@ -4,9 +4,11 @@ import Glibc
 extension RegisteredBackend {
   /// Why it does not serve a configuration, in its own words. Runs foreign
   /// code: not to be called under a lock.
-  func invalidReasons(_ config: SelectorConfig) -> [String] {
+  ///
+  /// - Throws: where it had no memory to find out.
+  func invalidReasons(_ config: SelectorConfig) throws(MLAError) -> [String] {
     guard let validate = vtable.validate else { return [] }
-    // A failing validate is a reason, not the caller's error.
+    // Any other failure of its own is a reason, not the caller's error.
     var reasons: [String] = []
     let (said, status) = LastError.said {
       config.withCStruct { config in
@@ -14,6 +16,10 @@ extension RegisteredBackend {
           validate(vtable.context, config, appendReason, sink)
         }
       }
+    }
+    if status == MLA_ERROR_OUT_OF_MEMORY {
+      throw MLAError(
+        MLA_ERROR_OUT_OF_MEMORY, said.isEmpty ? "validate of a backend had no memory" : said)
     }
     if status != MLA_OK {
       reasons.append("validate failed: " + (said.isEmpty ? "status \(status)" : said))
@@ -35,6 +41,6 @@ private func appendReason(_ sink: UnsafeMutableRawPointer?, _ reason: UnsafePoin
   }
 }
 
-// What somebody else's code says shall not take more than there may be.
-private let maximumReasons = 1000
-private let maximumReasonBytes = 4096
+// What somebody else's code says, and the texts made of it, must fit into the reserve.
+private let maximumReasons = 64
+private let maximumReasonBytes = 1024

@@ -105,7 +105,9 @@ public final class Registry: Sendable {
 
   private static func index(of name: String, in members: [Member]) throws(MLAError) -> Int {
     guard let index = members.firstIndex(where: { $0.name == name }) else {
-      let options = members.map(\.name).joined(separator: ", ")
+      // As many as somebody might read: the text must be had where memory is short, too.
+      let rest = members.count > 64 ? ["..."] : []
+      let options = (members.prefix(64).map(\.name) + rest).joined(separator: ", ")
       throw MLAError(
         MLA_ERROR_NOT_REGISTERED,
         "Unknown MLA prefill backend: '\(name)'. Valid options are: \(options)")

@@ -47,7 +47,7 @@ public struct Selector: Sendable {
     switch member.resolved(ignoringOverride: config.ignoresOverrides).provider {
     case .builtIn(let backend): backend.invalidReasons(config, servesZenCPU: servesZenCPU)
     // The rules of a class that only another language can load are unknown here.
-    case .registered(let registration): registration.backend?.invalidReasons(config) ?? []
+    case .registered(let registration): try registration.backend?.invalidReasons(config) ?? []
     case .none: throw member.notRegistered
     }
   }
