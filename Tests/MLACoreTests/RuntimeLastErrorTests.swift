@@ -26,11 +26,13 @@ final class RuntimeLastErrorTests: XCTestCase {
   }
 
   func testAnyLength() {
-    for length in [0, 1, 255, 256, 257, 100_000, 3] {
+    for length in [0, 1, 511, 512, 513, 65_535, 3] {
       let text = String(repeating: "x", count: length)
       LastError.set(text)
       XCTAssertEqual(message, text)
     }
+    LastError.set(String(repeating: "y", count: 100_000))
+    XCTAssertEqual(message, String(repeating: "y", count: 65_535))
   }
 
   func testNullAndItself() {

@@ -141,10 +141,13 @@ std::vector<Rule<NewTokens>> new_tokens_rules() {
                          [](NewTokens& c) -> auto& { return c.args.value.output_scale; },
                          [](NewTokens& c) -> auto& { return c.scale; });
   // Keys of tokens that q does not have; two rows, which no other rule adds to q.
+  const auto lengthen = [](mla_tensor& t) {
+    if (t.shape[0] >= 0 && t.shape[0] <= 100) t.shape[0] += 2;  // else broken already
+  };
   rules.push_back({"k.shape[0]", invalid,
-                   [](NewTokens& c, Random&) { c.tensors.k.view.value.shape[0] += 2; }});
+                   [=](NewTokens& c, Random&) { lengthen(c.tensors.k.view.value); }});
   rules.push_back({"v.shape[0]", invalid,
-                   [](NewTokens& c, Random&) { c.tensors.v.view.value.shape[0] += 2; }});
+                   [=](NewTokens& c, Random&) { lengthen(c.tensors.v.view.value); }});
   return rules;
 }
 
