@@ -3,6 +3,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from threading import Thread
 
 import pytest
 from reference import Problem
@@ -272,3 +273,37 @@ def test_pickling_to_a_process_whose_import_registers():
     register_mla_prefill_backend("REGISTERED_BY_IMPORT", "registers_itself.Backend")
     (line,) = unpickled_elsewhere([MLAPrefillBackendEnum.REGISTERED_BY_IMPORT])
     assert line == "REGISTERED_BY_IMPORT registers_itself.Backend"
+
+
+def test_members_come_and_go_while_others_list_them():
+    failures = []
+
+    def repeated(work):
+        try:
+            for _ in range(400):
+                work()
+        except Exception as error:
+            failures.append(error)
+
+    def register_and_remove(name):
+        member = MLAPrefillBackendEnum.register(name, "a.B")
+        assert MLAPrefillBackendEnum[name] is member
+        remove_mla_prefill_backend(name)
+
+    work = [
+        *(lambda name=name: register_and_remove(name) for name in ("ONE", "TWO")),
+        lambda: list(MLAPrefillBackendEnum),
+        lambda: [*MLAPrefillBackendEnum.__members__.items(), *reversed(MLAPrefillBackendEnum)],
+    ]
+    threads = [Thread(target=repeated, args=(each,)) for each in work]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+    assert len(list(MLAPrefillBackendEnum)) == len(MLAPrefillBackendEnum) == 8

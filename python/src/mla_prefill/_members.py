@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the members of an enum are kept those of the library's registry."""
 
+import os
 from collections.abc import Iterator
 from enum import EnumMeta
+from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +14,23 @@ from mla_prefill import _core
 REGISTERED = "mla_prefill.registered"
 
 
+class _Changes:
+    """Of the members, one at a time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        # Finalizers and signal handlers may come in between and look members up. No call
+        # into the library is made under it: that may log, and handlers have locks too.
+        self.lock = RLock()
+
+
+_CHANGES = _Changes()
+
+
 class MLAPrefillBackendEnumMeta(EnumMeta):
     """Keeps the members those of the library, and names unknown ones as vLLM does."""
 
@@ -19,7 +38,15 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
         # While the class is being made there is nothing to compare.
         if "_is_complete_" not in cls.__dict__:
             return
-        rows = {row["name"]: row for row in _core.backends(None)}
+        while True:
+            count = _CHANGES.count
+            rows = {row["name"]: row for row in _core.backends(None)}
+            with _CHANGES.lock:
+                # A list of before another thread's change would undo that.
+                if _CHANGES.count == count:
+                    return cls._follow_(rows)
+
+    def _follow_(cls, rows: dict[str, dict[str, Any]]) -> None:
         for name in [name for name in cls._member_map_ if name not in rows]:
             cls._forget_(name)
         for name, row in rows.items():
@@ -27,9 +54,18 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
                 cls._add_(name, row["class_path"] or f"{REGISTERED}.{name}")
 
     def _add_(cls, name: str, value: str) -> Any:
-        # One of that name has been removed since, by whatever language.
-        if name in cls._member_map_:
-            cls._forget_(name)
+        with _CHANGES.lock:
+            known = cls._member_map_.get(name)
+            # Another thread has seen it in the library first.
+            if known is not None and known._value_ == value:
+                return known
+            # One of that name has been removed since, by whatever language.
+            if known is not None:
+                cls._forget_(name)
+            return cls._make_(name, value)
+
+    def _make_(cls, name: str, value: str) -> Any:
+        _CHANGES.count += 1
         member: Any = object.__new__(cls)  # type: ignore[arg-type]
         member._name_ = name
         member._value_ = value
@@ -42,6 +78,7 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
         return member
 
     def _forget_(cls, name: str) -> None:
+        _CHANGES.count += 1
         member = cls._member_map_.pop(name)
         cls._member_names_.remove(name)
         if cls._value2member_map_.get(member._value_) is member:
@@ -70,19 +107,21 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
         if any(row["name"] == name and row["is_dynamic"] for row in _core.backends(None)):
             _core.remove_backend(name)
 
-    def __iter__(cls) -> Iterator[Any]:
+    def _snapshot_(cls) -> dict[str, Any]:
+        """The members of this moment, in order."""
         cls._sync_()
-        return super().__iter__()
+        with _CHANGES.lock:
+            return dict(cls._member_map_)
+
+    def __iter__(cls) -> Iterator[Any]:
+        return iter(cls._snapshot_().values())
 
     def __reversed__(cls) -> Iterator[Any]:
-        cls._sync_()
-        return super().__reversed__()
+        return reversed(cls._snapshot_().values())
 
     def __len__(cls) -> int:
-        cls._sync_()
-        return super().__len__()
+        return len(cls._snapshot_())
 
     @property
     def __members__(cls) -> MappingProxyType[str, Any]:
-        cls._sync_()
-        return MappingProxyType(cls._member_map_)
+        return MappingProxyType(cls._snapshot_())
