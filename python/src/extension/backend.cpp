@@ -66,7 +66,7 @@ class Backend {
   Backend(const Backend &) = delete;
   Backend &operator=(const Backend &) = delete;
   ~Backend() {
-    nb::gil_scoped_release without_gil;
+    const WithoutGil without_gil;
     mla_backend_destroy(backend_);
   }
 

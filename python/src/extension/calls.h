@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "gil.h"
 #include "log.h"
 
 namespace mla_python {
@@ -41,7 +42,7 @@ class LibraryCall {
   void operator()(Call call) {
     mla_status status;
     {
-      nb::gil_scoped_release without_gil;
+      const WithoutGil without_gil;
       status = call();
     }
     deliver_log();
@@ -85,7 +86,7 @@ mla_status in_python(Work work) noexcept {
     mla_set_last_error_message("the Python interpreter of this backend has ended");
     return MLA_ERROR_INTERNAL;
   }
-  nb::gil_scoped_acquire with_gil;
+  const WithGil with_gil;
   try {
     work();
     return MLA_OK;

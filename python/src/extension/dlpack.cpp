@@ -32,7 +32,7 @@ nb::object answer(const char *name, Ask ask) {
 /// Before anything is exported: that may move memory between devices.
 void require_cpu_device(nb::handle value, const char *name) {
   const nb::object device =
-      answer(name, [&] { return nb::object(value.attr("__dlpack_device__")()[0]); });
+      answer(name, [&] { return nb::object(call_method(value, "__dlpack_device__")[0]); });
   require_cpu(int64_argument(device, name), value, name);
 }
 
@@ -74,12 +74,14 @@ nb::object export_capsule(nb::handle value, const nb::object &torch, const char 
   require_cpu_device(value, name);
   return answer(name, [&] {
     try {
-      return value.attr("__dlpack__")(nb::arg("max_version") = nb::make_tuple(newest_version, 0));
+      nb::dict keywords;
+      keywords["max_version"] = nb::make_tuple(newest_version, 0);
+      return called(nb::getattr(value, "__dlpack__"), nb::tuple(), keywords);
     } catch (nb::python_error &error) {
       // Producers of before version 1 know no keyword.
       if (!error.matches(PyExc_TypeError)) throw;
     }
-    return value.attr("__dlpack__")();
+    return call_method(value, "__dlpack__");
   });
 }
 

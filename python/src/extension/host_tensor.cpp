@@ -43,8 +43,8 @@ struct Export {
   static void release(Managed *managed) {
     auto *exported = static_cast<Export *>(managed->manager_ctx);
     if (!interpreter_has_ended()) {
-      nb::gil_scoped_acquire with_gil;
-      Py_DECREF(exported->owner);
+      const WithGil with_gil;
+      drop(exported->owner);
     }
     delete exported;
   }

@@ -83,7 +83,7 @@ class Layer {
   Layer(const Layer &) = delete;
   Layer &operator=(const Layer &) = delete;
   ~Layer() {
-    nb::gil_scoped_release without_gil;
+    const WithoutGil without_gil;
     mla_layer_destroy(layer_);
   }
 

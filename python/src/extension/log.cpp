@@ -78,9 +78,9 @@ void keep_log() {
 void deliver_log() noexcept {
   if (!has_messages.load(std::memory_order_relaxed) || interpreter_has_ended()) return;
   try {
-    const nb::object logger = nb::module_::import_("logging").attr("getLogger")("mla_prefill");
+    const nb::object logger = call_method(nb::module_::import_("logging"), "getLogger", "mla_prefill");
     for (const Kept &kept : take_all()) {
-      logger.attr("log")(python_level(kept.level), "%s", text_of(kept.text));
+      call_method(logger, "log", python_level(kept.level), "%s", text_of(kept.text));
     }
   } catch (nb::python_error &error) {
     // A handler's own: the call that ends here has succeeded or failed by itself.

@@ -30,17 +30,17 @@ nb::tuple described(const mla_context_chunk &chunk) {
 void destroy_context(void *context) {
   // Memory of an interpreter that is gone is nobody's to free.
   if (interpreter_has_ended()) return;
-  nb::gil_scoped_acquire with_gil;
-  Py_DECREF(static_cast<PyObject *>(context));
+  const WithGil with_gil;
+  drop(static_cast<PyObject *>(context));
 }
 
 mla_status validate(void *context, const mla_selector_config *config, mla_reason_sink sink,
                     void *sink_context) {
   const mla_status status = in_python([&] {
-    const nb::object reasons = object(context).attr("validate")(
-        config->dtype, config->qk_nope_head_dim, config->qk_rope_head_dim, config->v_head_dim,
-        config->platform, config->capability_major, config->capability_minor,
-        config->batch_invariant != 0);
+    const nb::object reasons = call_method(
+        object(context), "validate", config->dtype, config->qk_nope_head_dim,
+        config->qk_rope_head_dim, config->v_head_dim, config->platform, config->capability_major,
+        config->capability_minor, config->batch_invariant != 0);
     for (nb::handle reason : nb::iter(reasons)) sink(sink_context, c_text_of(reason).c_str());
   });
   // Lists go on without the exception; the text tells their readers.
@@ -50,9 +50,9 @@ mla_status validate(void *context, const mla_selector_config *config, mla_reason
 
 mla_status create(void *context, const mla_backend_config *config, void **instance) {
   return in_python([&] {
-    nb::object created = object(context).attr("create")(
-        config->num_heads, config->scale, config->kv_lora_rank, config->qk_nope_head_dim,
-        config->qk_rope_head_dim, config->v_head_dim);
+    nb::object created = call_method(
+        object(context), "create", config->num_heads, config->scale, config->kv_lora_rank,
+        config->qk_nope_head_dim, config->qk_rope_head_dim, config->v_head_dim);
     *instance = created.release().ptr();
   });
 }
@@ -65,33 +65,34 @@ mla_status prepare_metadata(void *context, void *instance, const mla_prefill_met
     for (std::int32_t i = 0; i < metadata->num_chunks; ++i) {
       chunks.append(described(metadata->chunks[i]));
     }
-    object(context).attr("prepare_metadata")(
-        object(instance), offsets(metadata->query_start_loc, metadata->num_requests), chunks);
+    call_method(object(context), "prepare_metadata", object(instance),
+                offsets(metadata->query_start_loc, metadata->num_requests), chunks);
   });
 }
 
 mla_status run_prefill_new_tokens(void *context, void *instance, const mla_new_tokens_args *args) {
   return in_python([&] {
-    const nb::object scale = args->output_scale ? nb::object(nb::float_(*args->output_scale)) : nb::none();
-    object(context).attr("run_prefill_new_tokens")(
-        object(instance), view(args->q, true), view(args->k, true), view(args->v, true),
-        view(args->out, false), view(args->lse, false), scale);
+    const nb::object scale =
+        args->output_scale ? nb::object(nb::float_(*args->output_scale)) : nb::none();
+    call_method(object(context), "run_prefill_new_tokens", object(instance), view(args->q, true),
+                view(args->k, true), view(args->v, true), view(args->out, false),
+                view(args->lse, false), scale);
   });
 }
 
 mla_status run_prefill_context_chunk(void *context, void *instance,
                                      const mla_context_chunk_args *args) {
   return in_python([&] {
-    object(context).attr("run_prefill_context_chunk")(
-        object(instance), described(*args->chunk), view(args->q, true), view(args->k, true),
-        view(args->v, true), view(args->out, false), view(args->lse, false));
+    call_method(object(context), "run_prefill_context_chunk", object(instance),
+                described(*args->chunk), view(args->q, true), view(args->k, true),
+                view(args->v, true), view(args->out, false), view(args->lse, false));
   });
 }
 
 std::int32_t supports_out(void *context, void *instance) {
   bool supports = false;
   in_python([&] {
-    supports = nb::cast<bool>(object(context).attr("supports_out")(object(instance)));
+    supports = nb::cast<bool>(call_method(object(context), "supports_out", object(instance)));
   });
   return supports ? 1 : 0;
 }
@@ -99,8 +100,8 @@ std::int32_t supports_out(void *context, void *instance) {
 std::int32_t supports_quant_output(void *context, void *instance, std::int32_t dtype) {
   bool supports = false;
   in_python([&] {
-    supports =
-        nb::cast<bool>(object(context).attr("supports_quant_output")(object(instance), dtype));
+    supports = nb::cast<bool>(
+        call_method(object(context), "supports_quant_output", object(instance), dtype));
   });
   return supports ? 1 : 0;
 }
