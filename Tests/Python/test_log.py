@@ -84,6 +84,29 @@ except ValueError as error:
     assert "broken filter" in done.stderr
 
 
+def test_what_a_handler_raises_that_is_no_exception():
+    program = HEADER + """
+import mla_prefill as m
+class Interrupted(logging.Filter):
+    def filter(self, record):
+        raise KeyboardInterrupt
+broken = Interrupted()
+for call in (
+    lambda: m.get_mla_prefill_backend(m.MLAPrefillConfig(backend="CPU")),
+    lambda: m.register_mla_prefill_backend("NEW", "a.B"),
+):
+    logger.addFilter(broken)
+    try:
+        call()
+    except KeyboardInterrupt:
+        print("raised")
+    logger.removeFilter(broken)
+print([row.name for row in m.backends() if row.is_dynamic])
+m.remove_mla_prefill_backend("NEW")
+"""
+    assert run(program).stdout.split() == ["raised", "raised", "['NEW']"]
+
+
 def test_a_handler_that_calls_back():
     program = HEADER + """
 import mla_prefill as m

@@ -271,3 +271,36 @@ def test_embedding_program(tmp_path):
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0 and done.stdout.count("ok ") == 8
+
+
+class Stop(BaseException):
+    """No Exception, as KeyboardInterrupt and SystemExit are none."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), Stop()])
+def test_what_is_no_exception_is_raised(error):
+    def stop(*arguments):
+        raise error
+
+    register_mla_prefill_backend("LISTED")(type("Listed", (Mean,), {"is_available": stop}))
+    register_mla_prefill_backend("ASKED")(type("Asked", (Mean,), {"supports_quant_output": stop}))
+    # What fails after it takes nothing from it.
+    register_mla_prefill_backend("LATER")(
+        type("Later", (Mean,), {"is_available": classmethod(lambda cls: 1 / 0)})
+    )
+    float8 = _core.dtype_of_name("float8_e4m3fn")
+    for call in (lambda: backends(), lambda: one_head("ASKED").supports_quant_output(float8)):
+        with pytest.raises(type(error)) as caught:
+            call()
+        assert caught.value is error
+
+
+def test_exceptions_of_questions_are_answers():
+    def fail(*arguments):
+        raise RuntimeError("said by the class")
+
+    register_mla_prefill_backend("LISTED")(type("Listed", (Mean,), {"is_available": fail}))
+    register_mla_prefill_backend("ASKED")(type("Asked", (Mean,), {"supports_quant_output": fail}))
+    rows = {row.name: row for row in backends()}
+    assert rows["LISTED"].reasons == ("RuntimeError: said by the class",)
+    assert not one_head("ASKED").supports_quant_output(_core.dtype_of_name("float8_e4m3fn"))

@@ -74,6 +74,18 @@ def test_bare_tensors_of_the_package():
             _core.HostTensor(shape, 1)
 
 
+def test_an_interruption_is_no_refusal():
+    class Interrupted(Exporter):
+        def __dlpack__(self, **keywords):
+            raise KeyboardInterrupt
+
+    problem = Problem([5])
+    with pytest.raises(KeyboardInterrupt):
+        backend_for(problem).run_prefill_new_tokens(
+            Interrupted(problem.q), problem.k, problem.v, True
+        )
+
+
 def mutated(problem, **changed):
     tensors = {"q": problem.q, "k": problem.k, "v": problem.v, **changed}
     return tensors

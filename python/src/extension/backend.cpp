@@ -51,7 +51,8 @@ class Backend {
  public:
   Backend(nb::handle name, nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
           nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
-          bool ignore_override) {
+          bool ignore_override)
+      : Backend() {
     const std::string text = text_argument(name, "name");
     mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
     config.num_heads = int32_argument(num_heads, "num_heads");
@@ -153,6 +154,9 @@ class Backend {
   const char *name() const { return mla_backend_name(backend_); }
 
  private:
+  /// Complete: what an interruption follows is destroyed by the destructor.
+  Backend() = default;
+
   mla_backend *backend_ = nullptr;
   /// Of the batch that was prepared last.
   std::atomic<std::int64_t> num_tokens_{0};

@@ -70,6 +70,10 @@ std::string c_text_of(nb::handle value) {
   return text;
 }
 
+bool is_interruption(nb::handle exception) {
+  return !PyErr_GivenExceptionMatches(exception.ptr(), PyExc_Exception);
+}
+
 void raise(PyObject *type, const std::string &text) {
   PyErr_SetObject(type, text_of(text).ptr());
   throw nb::python_error();
@@ -80,7 +84,9 @@ LibraryCall::LibraryCall() noexcept : outer_(current_call) { current_call = this
 LibraryCall::~LibraryCall() { current_call = outer_; }
 
 void LibraryCall::leave(nb::object exception) noexcept {
-  if (current_call) current_call->exception_ = std::move(exception);
+  if (!current_call) return;
+  nb::object &left = current_call->exception_;
+  if (!left.is_valid() || !is_interruption(left)) left = std::move(exception);
 }
 
 void LibraryCall::raise_left_behind() {
@@ -88,6 +94,10 @@ void LibraryCall::raise_left_behind() {
   nb::object exception = std::move(exception_);
   PyErr_SetObject(exception.type().ptr(), exception.ptr());
   throw nb::python_error();
+}
+
+void LibraryCall::raise_interruption() {
+  if (exception_.is_valid() && is_interruption(exception_)) raise_left_behind();
 }
 
 void LibraryCall::fail(mla_status status) {

@@ -23,6 +23,10 @@ std::string text_of(nb::handle value);
 /// The same for C code: a NUL inside, which would end it there, is replaced.
 std::string c_text_of(nb::handle value);
 
+/// Whether it is a KeyboardInterrupt or another that is no Exception, which nobody may take
+/// for a refusal.
+bool is_interruption(nb::handle exception);
+
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
 
@@ -47,16 +51,21 @@ class LibraryCall {
     }
     deliver_log();
     if (status != MLA_OK) fail(status);
+    raise_interruption();
   }
 
   /// Raises what a backend left behind, even where the library went on without it.
   void raise_left_behind();
 
-  /// Leaves an exception with the innermost call of this thread, if there is one.
+  /// Leaves an exception with the innermost call of this thread, if there is one. What is no
+  /// Exception stays there whatever else fails.
   static void leave(nb::object exception) noexcept;
 
  private:
   [[noreturn]] void fail(mla_status status);
+
+  /// Raises what is no Exception: of a KeyboardInterrupt nobody may make a text.
+  void raise_interruption();
 
   LibraryCall *outer_;
   nb::object exception_;

@@ -24,6 +24,7 @@ nb::object answer(const char *name, Ask ask) {
   try {
     return ask();
   } catch (nb::python_error &error) {
+    if (is_interruption(error.value())) throw;
     const std::string said = text_of(error.value());
     nb::raise_from(error, PyExc_ValueError, "%s: %s", name, said.c_str());
   }

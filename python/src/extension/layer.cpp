@@ -58,7 +58,8 @@ class Layer {
         nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
         nb::handle kv_b_proj, nb::handle backend, std::int32_t dtype,
         std::int32_t cache_dtype, nb::handle cache_scale, nb::handle workspace_bound,
-        std::int32_t algorithm, std::int32_t cache_format, nb::handle weight_scales) {
+        std::int32_t algorithm, std::int32_t cache_format, nb::handle weight_scales)
+      : Layer() {
     const TensorArgument weights(kv_b_proj, "kv_b_proj", role::weights);
     const TensorArgument scales(weight_scales, "weight_scales", role::weight_scales);
     const Text backend_name = optional_text_argument(backend, "backend");
@@ -127,6 +128,9 @@ class Layer {
   }
 
  private:
+  /// Complete: what an interruption follows is destroyed by the destructor.
+  Layer() = default;
+
   mla_layer *layer_ = nullptr;
 };
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -75,17 +76,19 @@ void keep_log() {
   call_library([] { return mla_set_log_callback(&keep, nullptr); });
 }
 
-void deliver_log() noexcept {
+void deliver_log() {
   if (!has_messages.load(std::memory_order_relaxed) || interpreter_has_ended()) return;
   try {
-    const nb::object logger = call_method(nb::module_::import_("logging"), "getLogger", "mla_prefill");
+    const nb::object logger =
+        call_method(nb::module_::import_("logging"), "getLogger", "mla_prefill");
     for (const Kept &kept : take_all()) {
       call_method(logger, "log", python_level(kept.level), "%s", text_of(kept.text));
     }
   } catch (nb::python_error &error) {
+    if (is_interruption(error.value())) throw;
     // A handler's own: the call that ends here has succeeded or failed by itself.
     error.discard_as_unraisable("the log of mla_prefill");
-  } catch (...) {
+  } catch (const std::bad_alloc &) {
     // No memory for the texts.
   }
 }

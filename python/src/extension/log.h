@@ -10,7 +10,8 @@ namespace mla_python {
 /// must not wait for the GIL: they are kept until a call from Python ends.
 void keep_log();
 
-/// Logs what has been kept. With the GIL and without an exception; raises nothing.
-void deliver_log() noexcept;
+/// Logs what has been kept. With the GIL and without an exception; raises nothing but what
+/// is no Exception.
+void deliver_log();
 
 }  // namespace mla_python

@@ -56,10 +56,12 @@ void register_with(Register function, nb::handle name_text, nb::handle class_pat
   }
   const mla_backend_vtable vtable = python_vtable(adapter, pointer_or_null(backend_name));
   registration.vtable = &vtable;
+  mla_status status = MLA_ERROR_INTERNAL;
   try {
-    call_library([&] { return function(name.c_str(), &registration); });
+    call_library([&] { return status = function(name.c_str(), &registration); });
   } catch (...) {
-    release_adapter(vtable);
+    // What an interruption follows has been registered all the same.
+    if (status != MLA_OK) release_adapter(vtable);
     throw;
   }
 }
@@ -124,11 +126,16 @@ nb::dict row(const mla_backend_list *list, std::int32_t index) {
 }
 
 nb::list backends(const SelectorConfig *config) {
-  mla_backend_list *list = nullptr;
   const mla_selector_config raw = config ? config->get() : mla_selector_config{};
-  call_library([&] { return mla_backend_list_create(config ? &raw : nullptr, &list); });
-  const std::unique_ptr<mla_backend_list, void (*)(mla_backend_list *)> owner(
-      list, mla_backend_list_destroy);
+  std::unique_ptr<mla_backend_list, void (*)(mla_backend_list *)> owner(nullptr,
+                                                                        mla_backend_list_destroy);
+  call_library([&] {
+    mla_backend_list *made = nullptr;
+    const mla_status status = mla_backend_list_create(config ? &raw : nullptr, &made);
+    owner.reset(made);
+    return status;
+  });
+  const mla_backend_list *list = owner.get();
   nb::list rows;
   for (std::int32_t i = 0; i < mla_backend_list_size(list); ++i) rows.append(row(list, i));
   return rows;
