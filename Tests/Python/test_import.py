@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mla_prefill
 from mla_prefill import MLAPrefillBackendEnum
 
@@ -46,6 +48,18 @@ def test_report():
         assert expected in text
     for member in MLAPrefillBackendEnum:
         assert member.name in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_report_on_any_stream(encoding):
+    value = "é中" + os.fsdecode(b"\xff")
+    done = subprocess.run(
+        [sys.executable, "-m", "mla_prefill"],
+        capture_output=True,
+        env={**os.environ, "MLA_PREFILL_VLLM": value, "PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"MLA_PREFILL_VLLM={value}".encode(encoding, "backslashreplace") in done.stdout
 
 
 def test_package_is_typed_and_complete():
