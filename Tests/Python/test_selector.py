@@ -11,6 +11,7 @@ from mla_prefill import (
     MLAPrefillConfig,
     MLAPrefillSelectorConfig,
     _core,
+    backends,
     get_mla_prefill_backend,
     register_mla_prefill_backend,
 )
@@ -77,6 +78,22 @@ def test_explicit(choice, monkeypatch):
 def test_what_is_no_configuration(wrong):
     with pytest.raises(TypeError, match="^vllm_config: must be an MLAPrefillConfig"):
         get_mla_prefill_backend(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, 1 << 70, b"float32", [], object()])
+def test_what_is_no_dtype(wrong):
+    config = MLAPrefillConfig(dtype=wrong)
+    for call in (backends, get_mla_prefill_backend):
+        with pytest.raises(TypeError, match=f"^dtype: must be .*, not {type(wrong).__name__}$"):
+            call(config)
+
+
+@pytest.mark.parametrize("unknown", ["float64", np.float64, np.dtype("int8"), "nonsense"])
+def test_a_dtype_that_nobody_serves(unknown):
+    config = MLAPrefillConfig(dtype=unknown)
+    assert not any(row.is_valid for row in backends(config))
+    with pytest.raises(ValueError, match=dtype_name(unknown)):
+        get_mla_prefill_backend(config)
 
 
 def test_explicit_that_does_not_fit():

@@ -35,8 +35,19 @@ def dtype_name(dtype: Any) -> str:
 
 def dtype_text(dtype: Any) -> str:
     """For messages: a type as it prints itself, anything else by its class alone."""
-    is_type = isinstance(dtype, (str, type)) or "dtype" in type(dtype).__name__.lower()
-    return str(dtype) if is_type else type(dtype).__name__
+    return str(dtype) if _is_dtype(dtype) else type(dtype).__name__
+
+
+def require_dtype(dtype: Any, name: str) -> None:
+    """TypeError that begins with ``name`` unless it is an element type, of whichever library."""
+    if not _is_dtype(dtype) and not isinstance(getattr(dtype, "name", None), str):
+        raise TypeError(
+            f"{name}: must be torch's, numpy's or a type's name, not {type(dtype).__name__}"
+        )
+
+
+def _is_dtype(dtype: Any) -> bool:
+    return isinstance(dtype, (str, type)) or "dtype" in type(dtype).__name__.lower()
 
 
 def with_dtype(text: str, dtype: Any) -> str:

@@ -7,7 +7,7 @@ from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
 from mla_prefill import _core
-from mla_prefill._dtypes import dtype_code
+from mla_prefill._dtypes import dtype_code, require_dtype
 
 
 class Platform(IntEnum):
@@ -84,6 +84,8 @@ class MLAPrefillConfig:
 
     def library_config(self) -> "_core.SelectorConfig":
         """The same for the library."""
+        # Backends are asked with None for a type that the header lacks; users are not.
+        require_dtype(self.dtype, "dtype")
         name = backend_name(self.backend)
         return library_config(self.selector_config(), self.device_capability, backend=name)
 
