@@ -21,6 +21,7 @@ from mla_prefill import (
     MLAPrefillConfig,
     _core,
     backends,
+    get_mla_prefill_backend,
     register_mla_prefill_backend,
 )
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
@@ -214,6 +215,9 @@ def test_texts_that_c_would_cut(cpp):
         np.zeros((5, 1, 1)),
         (np.zeros((4, 1, 2)), np.zeros((1, 5))),
         (np.zeros((5, 1, 2)), None),
+        (np.ndarray, np.ndarray),
+        (np.full((5, 1, 2), object()), np.zeros((1, 5))),
+        (np.zeros((5, 1, 2)), np.full((1, 5), object())),
     ],
 )
 def test_wrong_results_are_errors(cpp, result):
@@ -224,6 +228,25 @@ def test_wrong_results_are_errors(cpp, result):
 
     assert cpp.run_backend(b"WRONG", 1) == 1
     assert any(name in cpp.last_message() for name in (b"out: ", b"lse: ", b"result: "))
+
+
+@pytest.mark.parametrize("library", ["jax", "", "torch.nn", 3, b"numpy", []])
+def test_wrong_tensor_libraries_are_named(library):
+    register_mla_prefill_backend("WRONG")(type("Wrong", (Mean,), {"tensor_library": library}))
+    with pytest.raises((TypeError, ValueError), match="^tensor_library.*must be 'torch', 'numpy'"):
+        one_head("WRONG")
+
+
+@pytest.mark.parametrize("reasons", [None, 3, "text"])
+def test_wrong_reasons_are_named(reasons):
+    register_mla_prefill_backend("WRONG")(
+        type("Wrong", (Mean,), {"validate_configuration": lambda *arguments: reasons})
+    )
+    text = f"validate_configuration: the backend returned {type(reasons).__name__}, must be a list"
+    rows = {row.name: row for row in backends()}
+    assert not rows["WRONG"].is_valid and text in rows["WRONG"].reasons[0]
+    with pytest.raises(TypeError, match=f"^{text}"):
+        get_mla_prefill_backend(MLAPrefillConfig(backend="WRONG"))
 
 
 def test_removed_class_lives_as_long_as_its_objects():

@@ -255,6 +255,23 @@ def test_python_backend_by_way_of_the_library(dtype):
     torch.testing.assert_close(out[0].float(), v.float().mean(0), atol=2e-2, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["out", "lse"])
+@pytest.mark.parametrize("change", [lambda t: t.to("meta"), lambda t: t.to_sparse()])
+def test_results_that_cannot_be_copied_are_named(name, change):
+    class Wrong(Mean):
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, **keywords):
+            result = {"out": torch.zeros(v.shape), "lse": torch.zeros(2, 6)}
+            result[name] = change(result[name])
+            return result["out"], result["lse"]
+
+    register_mla_prefill_backend("WRONG")(Wrong)
+    backend = _core.Backend("WRONG", **Problem([6]).arguments, ignore_override=False)
+    backend.prepare_metadata([0, 6], [])
+    out, lse = torch.empty(6, 2, 16), torch.empty(2, 6)
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: the backend returned what"):
+        backend.run_prefill_new_tokens(*tensors_of(Problem([6])), out, lse, None)
+
+
 def test_torch_threads_are_left_alone():
     threads = torch.get_num_threads()
     problem = Problem([64])

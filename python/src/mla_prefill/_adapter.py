@@ -5,6 +5,7 @@ The extension calls these methods from the library's callbacks, with numbers,
 lists and borrowed tensors.
 """
 
+from collections.abc import Iterable
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -13,6 +14,10 @@ from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, Platform
 from mla_prefill.metadata import ChunkedContextMetadata, ContextChunk, PrefillMetadata, longest
+
+
+#: Whose tensors a backend written in Python may ask for.
+_LIBRARIES = ("torch", "numpy")
 
 
 class DeviceCapability(NamedTuple):
@@ -33,6 +38,24 @@ def resolve_class(path: str) -> type:
     if not module:
         raise ImportError(f"'{path}' is not the path of a class: must be package.module.Class")
     return getattr(import_module(module), name)
+
+
+def reasons_of(
+    backend_class: Any, device_capability: Any, config: MLAPrefillSelectorConfig
+) -> list[Any]:
+    """Why a class does not serve a configuration; empty if it does.
+
+    Raises:
+        TypeError: what ``validate_configuration`` returned is no list of texts.
+    """
+    reasons = backend_class.validate_configuration(device_capability, config)
+    # A text is a sequence of texts, too.
+    if isinstance(reasons, (str, bytes)) or not isinstance(reasons, Iterable):
+        raise TypeError(
+            f"validate_configuration: the backend returned {type(reasons).__name__}, "
+            "must be a list of reasons"
+        )
+    return list(reasons)
 
 
 class BackendAdapter:
@@ -76,11 +99,7 @@ class BackendAdapter:
             platform=Platform(platform),
             batch_invariant=batch_invariant,
         )
-        return list(
-            backend_class.validate_configuration(
-                capability if capability_major >= 0 else None, config
-            )
-        )
+        return reasons_of(backend_class, capability if capability_major >= 0 else None, config)
 
     def create(
         self,
@@ -91,7 +110,7 @@ class BackendAdapter:
         qk_rope_head_dim: int,
         v_head_dim: int,
     ) -> Any:
-        return self.backend_class()(
+        backend = self.backend_class()(
             num_heads=num_heads,
             scale=scale,
             kv_lora_rank=kv_lora_rank,
@@ -100,6 +119,8 @@ class BackendAdapter:
             v_head_dim=v_head_dim,
             vllm_config=None,
         )
+        _library_of(backend)
+        return backend
 
     def prepare_metadata(
         self, backend: Any, query_start_loc: list[int], chunks: list[tuple[int, list, list]]
@@ -183,7 +204,13 @@ def _pair(result: Any) -> Any:
 
 
 def _library_of(backend: Any) -> str | None:
-    return getattr(backend, "tensor_library", None)
+    library = getattr(backend, "tensor_library", None)
+    if library is None or library in _LIBRARIES:
+        return library
+    text = "must be 'torch', 'numpy' or None"
+    if not isinstance(library, str):
+        raise TypeError(f"tensor_library: {text}, not {type(library).__name__}")
+    raise ValueError(f"tensor_library = {library!r}: {text}")
 
 
 def _context_chunk(

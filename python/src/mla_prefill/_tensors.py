@@ -96,16 +96,29 @@ def store(name: str, target: Any, result: Any) -> None:
     if result is target:
         return
     shape = tuple(target.shape)
-    if not hasattr(result, "shape"):
-        raise TypeError(f"{name}: the backend returned {type(result).__name__}, must be a tensor")
-    got = tuple(result.shape)
+    try:
+        got = tuple(result.shape)
+    except (AttributeError, TypeError):
+        returned = type(result).__name__
+        raise TypeError(f"{name}: the backend returned {returned}, must be a tensor") from None
+    _require_shape(name, got, shape)
+    try:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(target, torch.Tensor):
+            result = torch.as_tensor(result, device=target.device)
+        # Some kernels pad v to the head dimension of q, and their output with it.
+        target[...] = result[..., : shape[-1]]
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Tensors without memory, or of objects: what their library says names nothing.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: the backend returned what cannot be copied: {error}") from error
+
+
+def _require_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> None:
     if len(got) != len(shape) or got[:-1] != shape[:-1] or got[-1] < shape[-1]:
         raise ValueError(f"{name}: the backend returned shape {got}, must be {shape}")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(target, torch.Tensor):
-        result = torch.as_tensor(result, device=target.device)
-    # Some kernels pad v to the head dimension of q, and their output with it.
-    target[...] = result[..., : shape[-1]]
 
 
 def library_dtype(code: int) -> Any:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mla_prefill import _core
+from mla_prefill._adapter import reasons_of
 from mla_prefill._dtypes import DType, with_dtype
 from mla_prefill.configuration import (
     MLAPrefillConfig,
@@ -57,7 +58,7 @@ def _checked_class(
     capability = config.device_capability
     try:
         backend_class = member.get_class()
-        reasons = backend_class.validate_configuration(capability, config.selector_config())
+        reasons = reasons_of(backend_class, capability, config.selector_config())
     except ImportError:
         reasons = ["ImportError"]
     if reasons:
