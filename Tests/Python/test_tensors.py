@@ -9,7 +9,15 @@ from reference import Problem, check_from_many_threads
 from test_backends import backend_for, quantized
 
 import mla_prefill
-from mla_prefill import MLAPrefillBackendEnum, PrefillMetadata, _core, merge_attn_states
+from mla_prefill import (
+    MLAPrefillBackend,
+    MLAPrefillBackendEnum,
+    PrefillMetadata,
+    _adapter,
+    _core,
+    merge_attn_states,
+    register_mla_prefill_backend,
+)
 
 
 class Exporter:
@@ -72,6 +80,96 @@ def test_bare_tensors_of_the_package():
     for shape in ([], [1] * 5, [-1], [1 << 62, 4]):
         with pytest.raises((ValueError, MemoryError)):
             _core.HostTensor(shape, 1)
+
+
+def bare_tensor():
+    tensor = _core.HostTensor([2, 3], _core.dtype_of_name("float32"))
+    np.asarray(tensor)[:] = np.arange(6).reshape(2, 3)
+    return tensor
+
+
+@pytest.mark.parametrize("version", [None, (0, 8), (1, 0), [1, 1]])
+def test_copies_of_bare_tensors(version):
+    class Copied:
+        def __init__(self, **keywords):
+            self.keywords = keywords
+
+        def __dlpack__(self, **keywords):
+            return tensor.__dlpack__(max_version=version, **self.keywords)
+
+        def __dlpack_device__(self):
+            return tensor.__dlpack_device__()
+
+    tensor = bare_tensor()
+    copies = np.from_dlpack(Copied(copy=True, dl_device=(1, 0)))
+    views = [np.from_dlpack(Copied(copy=copy, stream=None)) for copy in (None, False)]
+    np.asarray(tensor)[0, 0] = 99
+    assert copies.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [view[0, 0] for view in views] == [99, 99]
+
+
+def test_copies_of_what_a_backend_borrows():
+    """With gaps between the rows, and read-only."""
+
+    class Copying(MLAPrefillBackend):
+        supported_dtypes = ["float32"]
+
+        @staticmethod
+        def get_name():
+            return "COPYING"
+
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, **keywords):
+            raise NotImplementedError
+
+        def run_prefill_context_chunk(self, chunk, q, k, v, out=None):
+            raise NotImplementedError
+
+    rows = np.arange(4 * 2 * 8, dtype=np.float32).reshape(4, 2, 8)[:, :, :3]
+    borrowed = []
+
+    def keep(self, backend, q, *others):
+        borrowed.append(np.from_dlpack(q, copy=True))
+
+    register_mla_prefill_backend("COPYING")(Copying)
+    backend = _core.Backend(
+        "COPYING",
+        num_heads=2,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=3,
+        qk_rope_head_dim=0,
+        v_head_dim=3,
+        ignore_override=False,
+    )
+    backend.prepare_metadata([0, 4], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_adapter.BackendAdapter, "run_prefill_new_tokens", keep)
+        backend.run_prefill_new_tokens(rows, rows, rows, np.zeros((4, 2, 3), "f4"), None, None)
+    assert (borrowed[0] == rows).all() and borrowed[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "keywords, error",
+    [
+        ({"dl_device": (2, 0)}, BufferError),
+        ({"dl_device": (1, 1)}, BufferError),
+        ({"dl_device": 1}, TypeError),
+        ({"dl_device": ("cpu", 0)}, TypeError),
+        ({"stream": 3}, BufferError),
+        ({"max_version": 1}, TypeError),
+        ({"max_version": ()}, TypeError),
+        ({"max_version": (1,)}, TypeError),
+        ({"max_version": "10"}, TypeError),
+        ({"max_version": ("1", 0)}, TypeError),
+        ({"copy": "yes"}, TypeError),
+        ({"cpoy": True}, TypeError),
+    ],
+)
+def test_what_dlpack_cannot_give(keywords, error):
+    (keyword,) = keywords
+    with pytest.raises(error, match=rf"\b{keyword}\b") as caught:
+        bare_tensor().__dlpack__(**keywords)
+    assert type(caught.value) is error
 
 
 def test_an_interruption_is_no_refusal():

@@ -51,6 +51,7 @@ struct DLManagedTensorVersioned {
 };
 
 constexpr std::uint64_t kDLReadOnly = 1;
+constexpr std::uint64_t kDLIsCopied = 2;
 
 bool is_torch_tensor(nb::handle value);
 

@@ -3,7 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "arguments.h"
 #include "dlpack.h"
@@ -78,16 +80,91 @@ nb::object capsule_of(nb::handle self, Managed head) {
   return capsule;
 }
 
-/// Consumers that know version 1 are told whether they may write.
-nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
-  const bool has_version = keywords.contains("max_version") && !keywords["max_version"].is_none();
-  if (!has_version || int64_argument(keywords["max_version"][0], "max_version") < 1) {
-    return capsule_of(self, DLManagedTensor{});
+/// What a consumer asks `__dlpack__` for: the keywords of the array API standard.
+class ExportRequest {
+ public:
+  /// TypeError for what is no such keyword or no such value, BufferError for what is not to
+  /// be had from host memory.
+  explicit ExportRequest(nb::kwargs keywords) {
+    for (const auto &[keyword, value] : keywords) take(text_of(keyword), value);
   }
+
+  /// Consumers that know version 1 are told whether they may write.
+  bool has_flags() const { return has_flags_; }
+  bool wants_copy() const { return wants_copy_; }
+
+ private:
+  void take(const std::string &keyword, nb::handle value) {
+    const bool is_known = keyword == "stream" || keyword == "max_version" ||
+                          keyword == "dl_device" || keyword == "copy";
+    if (!is_known) raise(PyExc_TypeError, "__dlpack__: has no keyword '" + keyword + "'");
+    if (value.is_none()) return;
+    if (keyword == "copy") wants_copy_ = flag_argument(value, "copy");
+    if (keyword == "stream") raise(PyExc_BufferError, "stream: must be None, the CPU has none");
+    if (keyword == "max_version") {
+      has_flags_ = pair_argument(value, "max_version", "(major, minor)").first >= 1;
+    }
+    if (keyword == "dl_device") require_cpu(pair_argument(value, "dl_device", "(type, id)"));
+  }
+
+  static std::pair<std::int64_t, std::int64_t> pair_argument(nb::handle value, const char *name,
+                                                             const char *form) {
+    const bool is_sequence = nb::isinstance<nb::tuple>(value) || nb::isinstance<nb::list>(value);
+    if (!is_sequence || nb::len(value) != 2) {
+      raise(PyExc_TypeError,
+            std::string(name) + ": must be " + form + " or None, not " + kind_of(value));
+    }
+    return {int64_argument(value[0], name), int64_argument(value[1], name)};
+  }
+
+  static void require_cpu(const std::pair<std::int64_t, std::int64_t> &device) {
+    if (device.first == kDLCPU && device.second == 0) return;
+    raise(PyExc_BufferError, "dl_device = (" + std::to_string(device.first) + ", " +
+                                 std::to_string(device.second) + "): must be the CPU, (1, 0)");
+  }
+
+  bool has_flags_ = false;
+  bool wants_copy_ = false;
+};
+
+/// Copies what an axis and those after it have at `source`; returns the end of the copy.
+std::byte *copy_densely(const mla_tensor &from, std::int32_t axis, const std::byte *source,
+                        std::byte *target) {
+  const std::int64_t bytes = dtype_bytes(from.dtype);
+  const std::int64_t size = from.shape[axis], stride = from.strides[axis];
+  const bool is_last = axis == from.ndim - 1;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const std::byte *const item = source + i * stride * bytes;
+    if (!is_last) {
+      target = copy_densely(from, axis + 1, item, target);
+      continue;
+    }
+    std::memcpy(target, item, static_cast<std::size_t>(bytes));
+    target += bytes;
+  }
+  return target;
+}
+
+nb::object copy_of(const mla_tensor &view) {
+  HostTensor copy(std::vector<std::int64_t>(view.shape, view.shape + view.ndim), view.dtype);
+  copy_densely(view, 0, static_cast<const std::byte *>(view.data),
+               static_cast<std::byte *>(copy.view().data));
+  return nb::cast(std::move(copy));
+}
+
+nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
+  const ExportRequest request(keywords);
+  const HostTensor &tensor = nb::cast<HostTensor &>(self);
+  const nb::object exported = request.wants_copy() ? copy_of(tensor.view()) : nb::borrow(self);
+  if (!request.has_flags()) return capsule_of(exported, DLManagedTensor{});
   DLManagedTensorVersioned head{};
   head.version = {1, 0};
-  head.flags = nb::cast<HostTensor &>(self).is_read_only() ? kDLReadOnly : 0;
-  return capsule_of(self, head);
+  if (request.wants_copy()) {
+    head.flags = kDLIsCopied;
+  } else if (tensor.is_read_only()) {
+    head.flags = kDLReadOnly;
+  }
+  return capsule_of(exported, head);
 }
 
 nb::tuple tuple_of(const std::int64_t *values, std::int32_t count, std::int64_t scale = 1) {
