@@ -32,6 +32,10 @@ class Exporter:
     def __dlpack__(self, **keywords): return rows.__dlpack__(**keywords)
     def __dlpack_device__(self): return rows.__dlpack_device__()
 exporter = Exporter()
+class Number:
+    def __init__(self, value): self.value = value
+    def __index__(self): return self.value + sum([0] * 50)
+offsets = [Number(0), Number(4)]
 sys.setswitchinterval(1e-4)
 """
 THREADS = """
@@ -55,6 +59,7 @@ def ends_well(program, *arguments):
     [
         "backend.run_prefill_new_tokens(rows, rows, rows, True)",
         "backend.run_prefill_new_tokens(exporter, exporter, exporter, True, out=rows.copy())",
+        "backend.prepare_metadata(m.PrefillMetadata(query_start_loc=offsets))",
         "on_python.forward(rows, rows[:, 0], None)",
         "layer('CPU'), backend.clone(), m.trim(), m.set_num_threads(2)",
         "m.backends(m.MLAPrefillConfig(dtype='float32'))",

@@ -24,7 +24,8 @@ void forget_refusal() {
 std::string kind_of(nb::handle value) { return text_of(nb::getattr(value.type(), "__name__")); }
 
 std::int64_t int64_argument(nb::handle value, const char *name) {
-  const nb::object integer = nb::steal(PyNumber_Index(value.ptr()));
+  const nb::object integer =
+      nb::steal(stopping_at_the_end([&] { return PyNumber_Index(value.ptr()); }));
   if (!integer.is_valid() || PyBool_Check(value.ptr())) {
     forget_refusal();
     raise(PyExc_TypeError, std::string(name) + ": must be an integer, not " + kind_of(value));
@@ -40,8 +41,8 @@ std::int32_t int32_argument(nb::handle value, const char *name) {
 }
 
 double float_argument(nb::handle value, const char *name) {
-  const nb::object number =
-      is_text(value) ? nb::object() : nb::steal(PyNumber_Float(value.ptr()));
+  const nb::object number = nb::steal(stopping_at_the_end(
+      [&] { return is_text(value) ? nullptr : PyNumber_Float(value.ptr()); }));
   if (number.is_valid()) return PyFloat_AsDouble(number.ptr());
   const bool overflows = PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError);
   forget_refusal();
@@ -58,8 +59,9 @@ bool flag_argument(nb::handle value, const char *name) {
   const std::string kind = kind_of(value);
   // NumPy's bool is no integer of Python's.
   const bool is_bool = kind == "bool" || kind == "bool_";
-  const nb::object integer = nb::steal(
-      is_bool ? PyLong_FromLong(PyObject_IsTrue(value.ptr())) : PyNumber_Index(value.ptr()));
+  const nb::object integer = nb::steal(stopping_at_the_end([&] {
+    return is_bool ? PyLong_FromLong(PyObject_IsTrue(value.ptr())) : PyNumber_Index(value.ptr());
+  }));
   forget_refusal();
   int overflow = 0;
   const long long number =

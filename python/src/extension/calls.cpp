@@ -54,7 +54,7 @@ nb::str text_of(const std::string &text) {
 }
 
 std::string text_of(nb::handle value) {
-  const nb::object text = nb::steal(PyObject_Str(value.ptr()));
+  const nb::object text = nb::steal(stopping_at_the_end([&] { return PyObject_Str(value.ptr()); }));
   Py_ssize_t size = 0;
   const char *bytes = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), &size) : nullptr;
   if (bytes) return std::string(bytes, static_cast<std::size_t>(size));

@@ -70,7 +70,9 @@ nb::object export_capsule(nb::handle value, const nb::object &torch, const char 
     require_plain_numbers(value, name);
     // Ten times faster than its __dlpack__; the capsule is an old one, but torch has no
     // read-only tensors to tell apart.
-    return answer(name, [&] { return torch.attr("utils").attr("dlpack").attr("to_dlpack")(value); });
+    return answer(name, [&] {
+      return torch.attr("utils").attr("dlpack").attr("to_dlpack")(value);
+    });
   }
   require_cpu_device(value, name);
   return answer(name, [&] {

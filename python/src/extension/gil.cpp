@@ -1,29 +1,15 @@
 #include "gil.h"
 
-#include <cxxabi.h>
 #include <unistd.h>
 
 #include "calls.h"
 
 namespace mla_python {
 
-namespace {
-
-/// Runs what may want the GIL. Nothing in it may need a destructor: that would run without
-/// the GIL before the thread stops.
-template <class Work>
-auto stopping_at_the_end(Work work) {
-  try {
-    return work();
-  } catch (abi::__forced_unwind &) {
-    // A host may cancel a thread of its own at any time.
-    if (!interpreter_has_ended()) throw;
-    // The handler must not be left, nor may the unwinding go on. Exiting does not wait.
-    for (;;) pause();
-  }
+void stop_if_interpreter_has_ended() {
+  // Exiting waits for no thread.
+  while (interpreter_has_ended()) pause();
 }
-
-}  // namespace
 
 WithoutGil::WithoutGil() : state_(PyEval_SaveThread()) {}
 

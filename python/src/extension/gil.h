@@ -5,6 +5,7 @@
 // Here the thread stays where it is instead, as CPython's own do from 3.14 on.
 #pragma once
 
+#include <cxxabi.h>
 #include <nanobind/nanobind.h>
 
 #include <utility>
@@ -12,6 +13,23 @@
 namespace mla_python {
 
 namespace nb = nanobind;
+
+/// Does not return if the interpreter has ended.
+void stop_if_interpreter_has_ended();
+
+/// Runs what may want the GIL, as all does that may be Python code. Nothing in it may need a
+/// destructor: that would run without the GIL before the thread stops.
+template <class Work>
+auto stopping_at_the_end(Work work) {
+  try {
+    return work();
+  } catch (abi::__forced_unwind &) {
+    // Neither may this handler be left nor may the unwinding go on, unless a host cancels a
+    // thread of its own.
+    stop_if_interpreter_has_ended();
+    throw;
+  }
+}
 
 /// While it lives, other threads may run Python code.
 class WithoutGil {

@@ -32,11 +32,12 @@ bool is_sequence(nb::handle value) {
 /// Calls `take(item, index)` with each.
 template <class Take>
 void for_each_item(nb::handle value, const char *name, Take take) {
-  const nb::object iterator =
-      nb::steal(is_sequence(value) ? PyObject_GetIter(value.ptr()) : nullptr);
+  const nb::object iterator = nb::steal(stopping_at_the_end(
+      [&] { return is_sequence(value) ? PyObject_GetIter(value.ptr()) : nullptr; }));
   std::size_t index = 0;
   while (iterator.is_valid()) {
-    const nb::object item = nb::steal(PyIter_Next(iterator.ptr()));
+    const nb::object item =
+        nb::steal(stopping_at_the_end([&] { return PyIter_Next(iterator.ptr()); }));
     if (!item.is_valid() && !PyErr_Occurred()) return;
     if (!item.is_valid()) break;
     take(item, index++);
