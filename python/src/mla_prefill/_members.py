@@ -55,6 +55,8 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
 
     def _add_(cls, name: str, value: str) -> Any:
         with _CHANGES.lock:
+            # Also where it is known: lists of before its registration lack it.
+            _CHANGES.count += 1
             known = cls._member_map_.get(name)
             # Another thread has seen it in the library first.
             if known is not None and known._value_ == value:
@@ -65,7 +67,6 @@ class MLAPrefillBackendEnumMeta(EnumMeta):
             return cls._make_(name, value)
 
     def _make_(cls, name: str, value: str) -> Any:
-        _CHANGES.count += 1
         member: Any = object.__new__(cls)  # type: ignore[arg-type]
         member._name_ = name
         member._value_ = value
