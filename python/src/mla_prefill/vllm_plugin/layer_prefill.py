@@ -34,6 +34,8 @@ class LayerPrefill:
     kv_b_proj: Any
 
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
+        # Weights are packed in parallel, too.
+        use_engine_threads()
         # First: vLLM may empty the layer whose weight this is.
         self._prefill_layer = MLAPrefillLayer(
             self.num_heads,
