@@ -24,12 +24,7 @@ struct Model {
 
   mla_backend_config config(std::int32_t max_isa = MLA_ISA_DEFAULT) const {
     mla_backend_config made = MLA_BACKEND_CONFIG_INIT;
-    made.num_heads = heads;
-    made.scale = 1.0 / std::sqrt(static_cast<double>(qk()));
-    made.kv_lora_rank = rank;
-    made.qk_nope_head_dim = nope;
-    made.qk_rope_head_dim = rope;
-    made.v_head_dim = v;
+    describe(made);
     made.max_isa = max_isa;
     return made;
   }
@@ -37,12 +32,7 @@ struct Model {
   /// Of a layer with these weights, which must live until it is made.
   mla_layer_config layer_config(const mla_tensor& kv_b_proj) const {
     mla_layer_config made = MLA_LAYER_CONFIG_INIT;
-    made.num_heads = heads;
-    made.scale = 1.0 / std::sqrt(static_cast<double>(qk()));
-    made.kv_lora_rank = rank;
-    made.qk_nope_head_dim = nope;
-    made.qk_rope_head_dim = rope;
-    made.v_head_dim = v;
+    describe(made);
     made.kv_b_proj = &kv_b_proj;
     return made;
   }
@@ -54,6 +44,18 @@ struct Model {
     made.qk_rope_head_dim = rope;
     made.v_head_dim = v;
     return made;
+  }
+
+ private:
+  /// What backends and layers are told alike.
+  template <class Config>
+  void describe(Config& made) const {
+    made.num_heads = heads;
+    made.scale = 1.0 / std::sqrt(static_cast<double>(qk()));
+    made.kv_lora_rank = rank;
+    made.qk_nope_head_dim = nope;
+    made.qk_rope_head_dim = rope;
+    made.v_head_dim = v;
   }
 };
 
