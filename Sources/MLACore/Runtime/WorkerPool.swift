@@ -1,4 +1,3 @@
-import Glibc
 import MLAShims
 
 /// Threads that run the pieces of one parallel loop at a time, the caller's
@@ -105,18 +104,12 @@ final class WorkerPool: @unchecked Sendable {
   /// that has work.
   private func spin(until condition: () -> Bool) {
     guard ticket.pieces <= HostLimits.processors else { return }
-    let end = Self.nanoseconds + 50_000
+    let end = MonotonicClock.nanoseconds + 50_000
     repeat {
       for _ in 0..<32 {
         if condition() { return }
         mla_shim_spin_hint()
       }
-    } while Self.nanoseconds < end
-  }
-
-  private static var nanoseconds: Int {
-    var now = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1_000_000_000 + now.tv_nsec
+    } while MonotonicClock.nanoseconds < end
   }
 }

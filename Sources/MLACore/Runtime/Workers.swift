@@ -50,12 +50,15 @@ enum Workers {
   ///
   /// - Parameter earlier: those that the pool has.
   static func start(_ count: Int, after earlier: Int, for pool: WorkerPool) -> Int {
-    if withState({ $0.retryTime > 0 && now < $0.retryTime }) { return 0 }
+    if withState({ $0.retryTime > 0 && MonotonicClock.nanoseconds < $0.retryTime }) { return 0 }
     place()
     for started in 0..<count {
       if start(Start(pool: pool, number: earlier + started + 1)) { continue }
       let isNews = withState { state in
-        defer { (state.retryTime, state.isShortageKnown) = (now + retryNanoseconds, true) }
+        defer {
+          state.retryTime = MonotonicClock.nanoseconds + retryNanoseconds
+          state.isShortageKnown = true
+        }
         return !state.isShortageKnown
       }
       if isNews {
@@ -70,12 +73,6 @@ enum Workers {
   }
 
   private static let retryNanoseconds = 10_000_000_000
-
-  private static var now: Int {
-    var now = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1_000_000_000 + now.tv_nsec
-  }
 }
 
 // MARK: - One thread
