@@ -69,7 +69,9 @@ struct RegisteredPlan {
     threads: Int
   ) throws(MLAError) {
     self.batch = batch
-    requests = try Self.requests(batch)
+    requests = try FixedArray(
+      batch.requests.lazy.filter { batch.queryStartLoc.count($0) > 0 },
+      for: "requests of a batch")
     queryStartLoc = try RowOffsets(lengths: requests.lazy.map(batch.queryStartLoc.count))
     table = try ContextPlanTable(Self.plan(requests, batch, queryStartLoc, rowBudget))
     var announced = try FixedArray<mla_context_chunk>(
@@ -101,22 +103,12 @@ struct RegisteredPlan {
     }
   }
 
-  private static func requests(_ batch: LayerBatch) throws(MLAError) -> FixedArray<Int> {
-    func isActive(_ request: Int) -> Bool { batch.queryStartLoc.count(request) > 0 }
-    var requests = try FixedArray<Int>(
-      capacity: batch.requests.reduce(0) { $0 + (isActive($1) ? 1 : 0) },
-      for: "requests of a batch")
-    for request in batch.requests where isActive(request) { requests.append(request) }
-    return requests
-  }
-
   private static func plan(
     _ requests: FixedArray<Int>, _ batch: LayerBatch, _ queryStartLoc: RowOffsets,
     _ rowBudget: Int
   ) throws(MLAError) -> ContextChunkPlan {
-    var contextLens = try FixedArray<Int32>(
-      capacity: requests.count, for: "context_lens of a batch")
-    for request in requests { contextLens.append(Int32(batch.contextLen(request))) }
+    let contextLens = try FixedArray(
+      requests.lazy.map { Int32(batch.contextLen($0)) }, for: "context_lens of a batch")
     do {
       return try ContextChunkPlan(
         ContextPlanRequest(

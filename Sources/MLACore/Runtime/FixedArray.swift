@@ -53,6 +53,12 @@ public struct FixedArray<Element>: RandomAccessCollection, @unchecked Sendable {
     self.count = count
   }
 
+  /// - Parameter elements: gone through twice, to be counted and to be taken.
+  init(_ elements: some Collection<Element>, for purpose: StaticString) throws(MLAError) {
+    try self.init(capacity: elements.count, for: purpose)
+    for element in elements { append(element) }
+  }
+
   public init(copying elements: UnsafeBufferPointer<Element>, for purpose: StaticString)
     throws(MLAError)
   {
