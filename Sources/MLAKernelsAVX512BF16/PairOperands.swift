@@ -28,7 +28,9 @@ enum BFloat16PairFormat: ElementFormat {
 }
 
 /// Turns scores into probabilities relative to `reference`, in place: one
-/// operand for two keys. Returns the sum of the unrounded probabilities.
+/// operand for two keys. Returns the sum of the unrounded probabilities. Tiny ones are
+/// not cleared: the instruction that multiplies them takes and gives 0 for subnormal
+/// numbers.
 @inline(__always)
 func exponentiate<Row: QueryRow>(
   _ scores: UnsafeMutablePointer<FloatVector>, keys: Int, reference: Row
@@ -37,8 +39,8 @@ func exponentiate<Row: QueryRow>(
   var oddSum = evenSum
   for pair in 0..<keys / 2 {
     let p = scores + pair * 2 * Row.width
-    let even = Row.load(p).combined(reference) { exp2($0 - $1) }
-    let odd = Row.load(p + Row.width).combined(reference) { exp2($0 - $1) }
+    let even = Row.load(p).combined(reference) { exp2WithTiny($0 - $1) }
+    let odd = Row.load(p + Row.width).combined(reference) { exp2WithTiny($0 - $1) }
     evenSum = evenSum.combined(even) { $0 + $1 }
     oddSum = oddSum.combined(odd) { $0 + $1 }
     even.combined(odd, mla_pair_bf16).store(scores + pair * Row.width)

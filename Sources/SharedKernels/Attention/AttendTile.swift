@@ -262,11 +262,13 @@ private func accumulateVisible<Values: QueryRow>(
   var step = visible.count(to: query) / elementsPerOperand
   accumulate(
     &sums, columns, stride: stride, probabilities, operandStride: operandStride, steps: step)
-  if elementsPerOperand == 1 && steps - step == rowsPerGroup - 1 {
+  let first = visible.firstKey + step * elementsPerOperand - query
+  if first == 2 - elementsPerOperand && end - step * elementsPerOperand == rowsPerGroup - first {
     // Each row sees one key more than the one before: no choices are left to run time.
-    for first in 1..<rowsPerGroup {
+    for diagonal in 0..<(rowsPerGroup - 2 + elementsPerOperand) / elementsPerOperand {
       sums.addDot(
-        Values.load(columns + step * stride), probabilities + step * operandStride, from: first)
+        Values.load(columns + step * stride), probabilities + step * operandStride,
+        from: 2 - elementsPerOperand + diagonal * elementsPerOperand)
       step += 1
     }
     return

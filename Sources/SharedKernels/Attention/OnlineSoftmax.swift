@@ -20,11 +20,7 @@ struct OnlineSoftmax<Row: QueryRow> {
   /// the outputs so far must be multiplied by.
   @inline(__always)
   mutating func update(_ scores: UnsafeMutablePointer<FloatVector>, keys: Int) -> Row {
-    var top = reference
-    for key in 0..<keys {
-      top = Row.load(scores + key * Row.width).combined(top, mla_max)
-    }
-    let next = reference.combined(top, raised)
+    let next = reference.combined(largest(scores, keys: keys), raised)
     // While a query has seen no key, -inf - -inf must not become NaN.
     let zero = FloatVector(repeating: 0)
     let nothing = FloatVector(repeating: -.infinity)
@@ -33,6 +29,19 @@ struct OnlineSoftmax<Row: QueryRow> {
     add(exponentiate(scores, keys: keys, reference: base), times: rescale)
     reference = next
     return rescale
+  }
+
+  /// Of the reference and an even number of keys' scores; each half of these waits for
+  /// itself alone.
+  @inline(__always)
+  private func largest(_ scores: UnsafeMutablePointer<FloatVector>, keys: Int) -> Row {
+    var (even, odd) = (reference, reference)
+    for pair in 0..<keys / 2 {
+      let p = scores + pair * 2 * Row.width
+      even = Row.load(p).combined(even, mla_max)
+      odd = Row.load(p + Row.width).combined(odd, mla_max)
+    }
+    return even.combined(odd, mla_max)
   }
 
   /// The next reference, where `top` is the largest score.
