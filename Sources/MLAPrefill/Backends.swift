@@ -11,7 +11,7 @@ public func mla_backend_create(
   entry { () throws(MLAError) in
     guard let backend else { throw .null("backend") }
     let name = try readString(name, field: "name", maximumBytes: maximumNameBytes)
-    backend.pointee = try retainedHandle(BackendObject(name: name, config: config))
+    backend.pointee = try retainedHandle(Registry.shared.makeBackend(name, config))
   }
 }
 

@@ -9,7 +9,7 @@ public func mla_layer_create(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let layer else { throw .null("layer") }
-    layer.pointee = try retainedHandle(MLALayer(config))
+    layer.pointee = try retainedHandle(Registry.shared.makeLayer(config))
   }
 }
 

@@ -8,7 +8,7 @@ public func mla_select_backend(
 ) -> mla_status {
   entry { () throws(MLAError) in
     guard let name else { throw .null("name") }
-    let chosen = try Selector.current().select(SelectorConfig(config))
+    let chosen = try Registry.shared.selector.select(SelectorConfig(config))
     name.pointee = try InternedStrings.pointer(to: chosen)
   }
 }
@@ -21,7 +21,7 @@ public func mla_validate_configuration(
   entry { () throws(MLAError) in
     guard let sink else { throw .null("sink") }
     let name = try readString(name, field: "name", maximumBytes: maximumNameBytes)
-    for reason in try Selector.current().invalidReasons(name, SelectorConfig(config)) {
+    for reason in try Registry.shared.selector.invalidReasons(name, SelectorConfig(config)) {
       reason.withCString { reason in Arithmetic.callers { sink(sink_context, reason) } }
     }
   }
@@ -34,7 +34,7 @@ public func mla_backend_list_create(
   entry { () throws(MLAError) in
     guard let list else { throw .null("list") }
     let checked = config == nil ? nil : try SelectorConfig(config)
-    list.pointee = try retainedHandle(BackendList(Selector.current(), checked))
+    list.pointee = try retainedHandle(BackendList(Registry.shared.selector, checked))
   }
 }
 

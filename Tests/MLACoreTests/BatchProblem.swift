@@ -79,7 +79,7 @@ struct BatchProblem: @unchecked Sendable {
       struct_size: UInt32(MemoryLayout<mla_backend_config>.size), num_heads: Int32(numHeads),
       scale: scale, kv_lora_rank: 512, qk_nope_head_dim: Int32(nope),
       qk_rope_head_dim: Int32(rope), v_head_dim: Int32(vDim), max_isa: maxISA, ignore_override: 0)
-    let backend = try BackendObject(name: name, config: &config)
+    let backend = try Registry.shared.makeBackend(name, &config)
     try prepare(backend)
     return backend
   }

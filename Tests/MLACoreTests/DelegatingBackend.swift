@@ -73,7 +73,7 @@ final class DelegatingBackend: Sendable {
     var own = config.pointee
     own.ignore_override = 1
     return status {
-      let object = try BackendObject(name: builtIn, config: &own)
+      let object = try Registry.shared.makeBackend(builtIn, &own)
       instance.pointee = Unmanaged.passRetained(object).toOpaque()
     }
   }

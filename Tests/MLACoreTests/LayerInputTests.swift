@@ -198,7 +198,7 @@ final class LayerInputTests: XCTestCase {
         XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
       }
     }
-    XCTAssertThrowsError(try MLALayer(nil))
+    XCTAssertThrowsError(try Registry.shared.makeLayer(nil))
     check("config.workspace_bound = -1", try model.makeLayer(bound: -1))
     check("config.max_isa = 77", try model.makeLayer(maxISA: 77))
     check("NOBODY", try model.makeLayer(backend: "NOBODY"))

@@ -80,10 +80,10 @@ struct LayerModel: @unchecked Sendable {
         workspace_bound: bound, algorithm: Int32(algorithm), cache_format: cache?.code ?? 0,
         weight_scales: weightScales == nil ? nil : tensor + 1)
       change(&config)
-      guard let backend else { return try MLALayer(&config) }
+      guard let backend else { return try Registry.shared.makeLayer(&config) }
       return try backend.withCString {
         config.backend = $0
-        return try MLALayer(&config)
+        return try Registry.shared.makeLayer(&config)
       }
     }
   }

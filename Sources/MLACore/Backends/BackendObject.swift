@@ -10,15 +10,6 @@ public final class BackendObject: @unchecked Sendable {
   private let backend: any MLAPrefillBackend
   private let batch = Guarded<PreparedBatch?>(nil)
 
-  public convenience init(name: String, config: UnsafePointer<mla_backend_config>?)
-    throws(MLAError)
-  {
-    let checked = try BackendConfig(config)
-    let implementation = try Registry.shared.implementation(
-      of: name, ignoringOverride: checked.ignoresOverride)
-    try self.init(name: name, config: checked, implementation)
-  }
-
   convenience init(name: String, config: BackendConfig, _ implementation: Implementation)
     throws(MLAError)
   {

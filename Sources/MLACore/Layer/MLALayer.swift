@@ -17,10 +17,20 @@ public final class MLALayer: Sendable {
     case registered(RegisteredLayer)
   }
 
-  public init(_ pointer: UnsafePointer<mla_layer_config>?) throws(MLAError) {
-    let (config, weights) = try LayerConfig.read(pointer)
+  /// - Parameters:
+  ///   - name: of the backend, in messages.
+  ///   - implementation: what stands behind the name.
+  init(
+    _ config: LayerConfig, _ weights: KVBProj, backend name: String,
+    _ implementation: Implementation
+  ) throws(MLAError) {
     self.config = config
-    path = try Self.path(config)
+    path =
+      switch implementation {
+      case .builtIn(let backend): .fused(backend.makeContract(config.attention).splitRule)
+      case .registered(let backend):
+        .registered(try RegisteredLayer(backend, name: name, config))
+      }
     table = KernelTablePointer(KernelTables.table(cappedAt: config.attention.maxISA))
     let mayAbsorb =
       switch path {
@@ -80,24 +90,6 @@ public final class MLALayer: Sendable {
       return Int64(try LayerPlan(batch, config, split: split, table.pointer).bytes)
     case .registered(let backend):
       return Int64(try backend.workspaceBytes(batch, quantizes: raw.output_scale != nil, table))
-    }
-  }
-
-  private static func path(_ config: LayerConfig) throws(MLAError) -> Path {
-    let dims = MLADimensions(
-      Int32(config.attention.qkNopeHeadDim), Int32(config.attention.qkRopeHeadDim),
-      Int32(config.attention.vHeadDim))
-    let name =
-      if let backend = config.backend {
-        backend
-      } else {
-        try Selector.current().select(SelectorConfig(dtype: config.type, dimensions: dims))
-      }
-    switch try Registry.shared.implementation(of: name) {
-    case .builtIn(let backend):
-      return .fused(backend.makeContract(config.attention).splitRule)
-    case .registered(let backend):
-      return .registered(try RegisteredLayer(backend, name: name, config))
     }
   }
 }

@@ -36,7 +36,7 @@ struct RegisteredPlan {
     try Self.checkSize(batch, config)
     let rowBytes = RegisteredMemory.rowBytes(config)
     // The new tokens' keys and values need that much anyway.
-    let fewestRows = max(batch.queryStartLoc.rowCount, splitRows)
+    let fewestRows = max(batch.queryStartLoc.rowCount, Int(splitRows))
     var rowBudget = max(fewestRows, fastestBytes / rowBytes)
     var threads = HostSettings.threads
     while true {
@@ -112,7 +112,7 @@ struct RegisteredPlan {
     do {
       return try ContextChunkPlan(
         ContextPlanRequest(
-          contextLens: contextLens, queryStartLoc: queryStartLoc, rowBudget: rowBudget,
+          contextLens: contextLens, queryStartLoc: queryStartLoc, rowBudget: Int64(rowBudget),
           blockSize: splitRows))
     } catch where error.status == MLA_ERROR_INVALID_ARGUMENT {
       throw .invalid(
@@ -183,7 +183,7 @@ extension RegisteredPlan.Chunk {
 
 /// Contexts are split at multiples of that many tokens, and no chunk need be
 /// smaller.
-private let splitRows = 64
+private let splitRows: Int32 = 64
 
 /// Keys and values of a chunk, enough for its run to outweigh merging.
 private let fastestBytes = 64 << 20

@@ -79,15 +79,6 @@ final class CStringTable {
   }
 }
 
-/// NUL-terminated; whoever asks for it deallocates it.
-public func copyCString(_ text: String) -> UnsafePointer<CChar> {
-  let bytes = text.utf8CString
-  let copy = UnsafeMutableBufferPointer<CChar>.allocate(capacity: bytes.count)
-  _ = copy.initialize(from: bytes)
-  // There is at least the NUL.
-  return UnsafePointer(copy.baseAddress.unsafelyUnwrapped)
-}
-
 /// Strings handed out for the life of the process: names and class paths, so
 /// there are never more than were ever registered.
 public enum InternedStrings {

@@ -80,9 +80,3 @@ public struct Member: Sendable {
         + "'your.module.YourClass')")
   }
 }
-
-/// What a backend object is made of.
-public enum Implementation: Sendable {
-  case builtIn(BuiltInBackend)
-  case registered(RegisteredBackend)
-}

@@ -5,9 +5,6 @@ import CMLAPrefill
 /// A change makes a list of its own, and the one before is let go out of the lock:
 /// with it may go a context, whose destructor is foreign code.
 public final class Registry: Sendable {
-  /// The process has one; tests make their own.
-  public static let shared = Registry()
-
   private let members: Guarded<[Member]>
 
   /// Far above any engine's; keeps what grows with it small.

@@ -129,7 +129,5 @@ public struct SelectorConfig: Sendable {
   }
 }
 
-/// Far above any model's; keeps products of dimensions far from overflow.
-public let maximumHeadDim: Int32 = 1 << 16
 private let maximumCapability: Int32 = 999
 private let firstVersionSize = 48

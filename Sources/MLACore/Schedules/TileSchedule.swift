@@ -1,18 +1,3 @@
-/// One request's part of a call: its rows of q and its rows of k and v.
-public struct RequestSpan: Equatable, Sendable {
-  public let queryBegin: Int
-  public let queryCount: Int
-  public let keyBegin: Int
-  public let keyCount: Int
-
-  public init(queryBegin: Int, queryCount: Int, keyBegin: Int, keyCount: Int) {
-    self.queryBegin = queryBegin
-    self.queryCount = queryCount
-    self.keyBegin = keyBegin
-    self.keyCount = keyCount
-  }
-}
-
 /// What a schedule must know of the kernel it is for.
 public struct TileShape: Equatable, Sendable {
   public let queryTile: Int

@@ -52,6 +52,8 @@ public struct BackendConfig: Equatable, Sendable {
   }
 }
 
+/// Far above any model's; keeps products of dimensions far from overflow.
+public let maximumHeadDim: Int32 = 1 << 16
 
 func checkRange(_ field: String, _ value: Int32, _ range: ClosedRange<Int32>) throws(MLAError) {
   guard range.contains(value) else {

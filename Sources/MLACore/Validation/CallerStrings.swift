@@ -25,3 +25,12 @@ public func readString(
 public let maximumNameBytes = 255
 /// Class paths and what a backend calls itself.
 public let maximumPathBytes = 4096
+
+/// NUL-terminated; whoever asks for it deallocates it.
+public func copyCString(_ text: String) -> UnsafePointer<CChar> {
+  let bytes = text.utf8CString
+  let copy = UnsafeMutableBufferPointer<CChar>.allocate(capacity: bytes.count)
+  _ = copy.initialize(from: bytes)
+  // There is at least the NUL.
+  return UnsafePointer(copy.baseAddress.unsafelyUnwrapped)
+}

@@ -1,12 +1,14 @@
 import CMLAPrefill
 import Glibc
 
-extension Selector {
-  /// The selector of this process: its registry, its CPU, its environment as it
-  /// is now.
-  public static func current() -> Selector {
+extension Registry {
+  /// The process has one; tests make their own.
+  public static let shared = Registry()
+
+  /// Chooses among these members for this CPU, by the environment as it is now.
+  public var selector: Selector {
     Selector(
-      registry: .shared, servesZenCPU: Host.current.features.servesZenCPU,
+      registry: self, servesZenCPU: Host.current.features.servesZenCPU,
       environmentChoice: getenv("MLA_PREFILL_BACKEND").map { String(cString: $0) })
   }
 }
