@@ -70,6 +70,7 @@ build() { make -s install PREFIX="$stage" && make -s -C Tests/ABI STAGE="$stage"
 gates() {
   local status=0
   Tests/Gates/headers.sh || status=1
+  python3 Tests/Gates/layers.py .build/release || status=1
   python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
   python3 Tests/Gates/instruction_sets.py .build/release/mlaprefill.product/Objects.LinkFileList \
     .build/release/libmlaprefill.so || status=1

@@ -1,0 +1,66 @@
+"""Gate on the layers: a room of Sources/MLACore uses only those below it.
+
+    layers.py BUILD    the folder that `swift build` has put its modules into
+
+Their order is that of the table in Sources/README.md; rooms of one row do not know one
+another. The compiler judges: a room is type-checked with those below it alone, and what
+uses a name of another one is an error.
+"""
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CORE = os.path.join(ROOT, "Sources/MLACore")
+
+
+def layers():
+    """From the top, the rooms of each row that has any in its first column."""
+    with open(os.path.join(ROOT, "Sources/README.md")) as file:
+        rows = [re.findall(r"`MLACore/(\w+)/`", row.split("|")[1]) for row in file if row.startswith("|")]
+    return [rooms for rooms in rows if rooms]
+
+
+def files(room):
+    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(CORE, room))
+                  for name in names if name.endswith(".swift"))
+
+
+def first_error(build, room, below):
+    """What the compiler says of a room's files; "" where all is well."""
+    maps = [os.path.join(ROOT, "include")] + [os.path.join(build, f"{m}.build") for m in ("MLAKernelABI", "MLAShims")]
+    run = subprocess.run(
+        ["swiftc", "-frontend", "-typecheck", "-parse-as-library", "-swift-version", "6", "-module-name", "MLACore",
+         "-module-cache-path", os.path.join(build, "ModuleCache"), "-I", os.path.join(build, "Modules")]
+        + [word for folder in maps for word in ("-Xcc", f"-fmodule-map-file={folder}/module.modulemap")]
+        + [word for file in files(room) for word in ("-primary-file", file)]
+        + [file for other in below for file in files(other)],
+        capture_output=True, text=True)
+    if run.returncode == 0:
+        return ""
+    said = (run.stdout + run.stderr).splitlines()
+    errors = [line for line in said if re.search(r":\d+: error: ", line)]
+    return (errors or said or [f"status {run.returncode}"])[0].removeprefix(ROOT + "/")
+
+
+def main(build):
+    order = layers()
+    drawn = {room for rooms in order for room in rooms}
+    missing = drawn ^ set(os.listdir(CORE))
+    for room in sorted(missing):
+        print(f"not ok MLACore/{room} is not both a folder and in the table of Sources/README.md")
+    checks = [(room, [other for lower in order[row + 1:] for other in lower])
+              for row, rooms in enumerate(order) for room in rooms]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        errors = list(pool.map(lambda check: first_error(os.path.abspath(build), *check), checks))
+    for (room, below), error in zip(checks, errors):
+        print(f"not ok MLACore/{room} uses more than {', '.join(below) or 'itself'}: {error}" if error
+              else f"ok MLACore/{room} uses {', '.join(below) or 'no other'}")
+    return 1 if missing or any(errors) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
