@@ -56,7 +56,7 @@ final class StridedBytesTests: XCTestCase {
   }
 
   private func tensor(shape: Extents, strides: Extents, at address: UInt) -> TensorView {
-    TensorView(name: "t", type: .float32, shape: shape, strides: strides, address: address)
+    TensorView(type: .float32, shape: shape, strides: strides, address: address)
   }
 
   /// One entry for each byte of each element.

@@ -127,14 +127,17 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   }
 
   private func run(_ plan: RunPlan, _ arguments: RunArguments) throws(MLAError) {
-    try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
-      AttentionRun(
-        schedule: plan.schedule, kernel: plan.kernel, combine: table.pointee.combine, dims: dims,
-        scale: Float(config.scale), q: arguments.q,
-        keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: plan.kernel, dims: dims),
-        out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
-        lse: arguments.lse, memory: plan.memory, start: start
-      ).execute()
+    switch arguments.device {
+    case .cpu:
+      try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
+        AttentionRun(
+          schedule: plan.schedule, kernel: plan.kernel, combine: table.pointee.combine, dims: dims,
+          scale: Float(config.scale), q: arguments.q,
+          keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: plan.kernel, dims: dims),
+          out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
+          lse: arguments.lse, memory: plan.memory, start: start
+        ).execute()
+      }
     }
   }
 

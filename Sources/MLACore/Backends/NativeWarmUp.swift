@@ -18,18 +18,17 @@ enum NativeWarmUp {
     start.initializeMemory(as: UInt8.self, repeating: 0, count: inputBytes + outBytes)
     for type in ElementType.allCases where type.isAttentionType {
       // All heads read the same rows; each writes its own.
-      func tensor(_ name: String, _ dim: Int, at offset: Int, isOutput: Bool = false) -> TensorView {
+      func input(_ dim: Int, at offset: Int) -> TensorView {
         TensorView(
-          name: name, type: type, shape: [tokens, heads, dim],
-          strides: isOutput ? [heads * dim, dim, 1] : [dim, 0, 1],
+          type: type, shape: [tokens, heads, dim], strides: [dim, 0, 1],
           address: UInt(bitPattern: start + offset))
       }
       let arguments = RunArguments(
-        q: tensor("q", config.qkHeadDim, at: 0),
-        k: tensor("k", config.qkHeadDim, at: tokens * config.qkHeadDim * 4),
-        v: tensor("v", config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
-        out: tensor("out", config.vHeadDim, at: inputBytes, isOutput: true),
-        workspace: nil)
+        device: .cpu, q: input(config.qkHeadDim, at: 0),
+        k: input(config.qkHeadDim, at: tokens * config.qkHeadDim * 4),
+        v: input(config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
+        out: TensorView(
+          type: type, dense: [tokens, heads, config.vHeadDim], at: start + inputBytes))
       try run(RowOffsets(lengths: CollectionOfOne(tokens)), arguments)
     }
   }

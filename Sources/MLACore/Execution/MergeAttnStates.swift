@@ -5,6 +5,12 @@ import MLAKernelABI
 public enum MergeAttnStates {
   /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
   public static func run(_ a: MergeArguments, maxISA: Int32 = 0) {
+    switch a.device {
+    case .cpu: runOnCPU(a, maxISA)
+    }
+  }
+
+  private static func runOnCPU(_ a: MergeArguments, _ maxISA: Int32) {
     if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
     let combine = KernelTables.table(cappedAt: maxISA).pointee.combine
     let (prefix, suffix) = ((a.prefixOutput, a.prefixLSE), (a.suffixOutput, a.suffixLSE))

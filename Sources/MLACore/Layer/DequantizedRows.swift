@@ -9,7 +9,7 @@ extension KVBProj {
     let columns = weights.shape[1]
     func copy(_ part: Range<Int>, times scales: UnsafePointer<Float>?, group: Int) {
       var args = mla_convert_args(
-        rows: weights.row(part.lowerBound, head: 0), row_stride: Int64(weights.strides[0]),
+        rows: weights.view.row(part.lowerBound, head: 0), row_stride: Int64(weights.strides[0]),
         num_rows: Int64(part.count), row_dim: Int64(columns), format: weights.type.rawValue,
         out_format: type.rawValue, multiplier: 1,
         out: out + (part.lowerBound - rows.lowerBound) * columns * type.bytes,

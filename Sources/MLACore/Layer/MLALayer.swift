@@ -50,7 +50,10 @@ public final class MLALayer: Sendable {
       attention: table.pointer.pointee.kernel(for: config.type),
       projection: table.pointer.pointee.projection(for: config.type))
     switch path {
-    case .fused(let split): try forward(arguments, keys, split)
+    case .fused(let split):
+      switch arguments.device {
+      case .cpu: try forward(arguments, keys, split)
+      }
     case .registered(let backend): try backend.forward(arguments, keys, table)
     }
   }

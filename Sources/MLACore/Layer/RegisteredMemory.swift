@@ -66,17 +66,17 @@ struct RegisteredMemory {
   }
 
   func keys(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
-    tensor("k", config.type, rows, config.attention.qkHeadDim, at: start)
+    tensor(config.type, rows, config.attention.qkHeadDim, at: start)
   }
 
   func values(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
     let keyBytes = alignedUp(rows * Self.keyBytes(config))
-    return tensor("v", config.type, rows, config.attention.vHeadDim, at: start + keyBytes)
+    return tensor(config.type, rows, config.attention.vHeadDim, at: start + keyBytes)
   }
 
   /// A run's result in fp32, in the place of its keys and values.
   func result(_ start: UnsafeMutableRawPointer, _ tokens: Int) -> TensorView {
-    tensor("out", .float32, tokens, config.attention.vHeadDim, at: start)
+    tensor(.float32, tokens, config.attention.vHeadDim, at: start)
   }
 
   func part(_ start: UnsafeMutableRawPointer, _ tokens: Int) -> (out: TensorView, lse: TensorView) {
@@ -97,18 +97,14 @@ struct RegisteredMemory {
     let (heads, dim) = (config.attention.numHeads, config.attention.vHeadDim)
     let outBytes = alignedUp(tokens * heads * dim * type.bytes)
     let lse = TensorView(
-      name: "lse", type: .float32, shape: [heads, tokens], strides: [tokens, 1],
+      type: .float32, shape: [heads, tokens], strides: [tokens, 1],
       address: UInt(bitPattern: start + outBytes))
-    return (tensor("out", type, tokens, dim, at: start), lse)
+    return (tensor(type, tokens, dim, at: start), lse)
   }
 
   private func tensor(
-    _ name: String, _ type: ElementType, _ rows: Int, _ dim: Int,
-    at start: UnsafeMutableRawPointer
+    _ type: ElementType, _ rows: Int, _ dim: Int, at start: UnsafeMutableRawPointer
   ) -> TensorView {
-    let heads = config.attention.numHeads
-    return TensorView(
-      name: name, type: type, shape: [rows, heads, dim], strides: [heads * dim, dim, 1],
-      address: UInt(bitPattern: start))
+    TensorView(type: type, dense: [rows, config.attention.numHeads, dim], at: start)
   }
 }

@@ -82,7 +82,7 @@ struct RegisteredRun {
         (result, part.lse),
         into: (
           merged.out.narrowed(0, to: chunk.tokens), merged.lse.narrowed(1, to: chunk.tokens)
-        )), maxISA: maxISA)
+        ), on: arguments.device), maxISA: maxISA)
   }
 
   /// Calls `body` with q, k, v, out and lse as C reads them.
@@ -91,7 +91,7 @@ struct RegisteredRun {
     _ body: (UnsafePointer<mla_tensor>) throws(MLAError) -> Void
   ) throws(MLAError) {
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    let tensors = [q, k, v, out, lse ?? out].map(mla_tensor.init)
+    let tensors = [q, k, v, out, lse ?? out].map { mla_tensor($0, on: arguments.device) }
     try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
       guard let first = tensors.baseAddress else { return }
       try body(first)
@@ -112,11 +112,11 @@ struct RegisteredRun {
 }
 
 extension mla_tensor {
-  fileprivate init(_ view: TensorView) {
+  fileprivate init(_ view: TensorView, on device: Device) {
     self.init(
       struct_size: UInt32(MemoryLayout<mla_tensor>.size), dtype: view.type.rawValue,
       data: UnsafeMutableRawPointer(bitPattern: view.address),
-      device_type: Int32(MLA_DEVICE_CPU), device_id: 0, ndim: Int32(view.shape.count), reserved: 0,
-      shape: view.shape.padded, strides: view.strides.padded)
+      device_type: device.raw.type, device_id: device.raw.id, ndim: Int32(view.shape.count),
+      reserved: 0, shape: view.shape.padded, strides: view.strides.padded)
   }
 }

@@ -60,7 +60,7 @@ enum DsMLASlot {
   static let bytes = ropeOffset + rope * 2
 
   /// - Parameter cache: [num_blocks, block_size, bytes].
-  static func check(_ cache: TensorView) throws(MLAError) {
+  static func check(_ cache: CallTensor) throws(MLAError) {
     try cache.requireType(.float8E4M3, "with MLA_CACHE_FORMAT_FP8_DS_MLA")
     try cache.requireShape(
       (cache.shape[0], ""), (cache.shape[1], ""),

@@ -1,7 +1,8 @@
 import CMLAPrefill
 
-/// Tokens and their places in a paged cache, checked against each other.
+/// Tokens and their places in a paged cache, on one device.
 public struct ConcatAndCacheArguments: Sendable {
+  let device: Device
   let latents: TensorView
   /// nil where the cache holds no rotary part.
   let rope: TensorView?
@@ -10,23 +11,21 @@ public struct ConcatAndCacheArguments: Sendable {
   let slots: FixedArray<Int64>
   let cacheFormat: CacheFormat
 
+  /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 56)
     try checkReserved("args", raw.reserved)
-    try checkNoStream(raw.stream)
-    latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
-    cache = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
-    let needsRope =
-      raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN) && cache.shape[2] != latents.shape[1]
-    rope =
-      raw.k_pe == nil && !needsRope ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
+    let tensors = try CachedTensors(raw)
+    device = tensors.cache.device
+    try device.check(stream: raw.stream)
     cacheFormat = try CacheFormat(
-      raw.cache_format, cache.type, scale: raw.cache_scale, structName: "")
+      raw.cache_format, tensors.cache.type, scale: raw.cache_scale, structName: "")
     if case .plain(.float8E4M3, let scale) = cacheFormat {
       try checkQuantizingScale("cache_scale", scale)
     }
+    (latents, rope, cache) = (tensors.latents.view, tensors.rope?.view, tensors.cache.view)
     slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
-    try checkTensors()
+    try tensors.check(cacheFormat)
   }
 
   private static func slots(
@@ -49,12 +48,27 @@ public struct ConcatAndCacheArguments: Sendable {
     }
     return slots
   }
+}
 
-  private func checkTensors() throws(MLAError) {
+private struct CachedTensors {
+  let latents: CallTensor
+  let rope: CallTensor?
+  let cache: CallTensor
+
+  init(_ raw: mla_concat_and_cache_args) throws(MLAError) {
+    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
+    cache = try CallTensor(raw.kv_cache, name: "kv_cache", rank: 3)
+    let needsRope =
+      raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN) && cache.shape[2] != latents.shape[1]
+    rope =
+      raw.k_pe == nil && !needsRope ? nil : try CallTensor(raw.k_pe, name: "k_pe", rank: 2)
+  }
+
+  func check(_ format: CacheFormat) throws(MLAError) {
     try latents.requireAttentionType()
     try rope?.requireType(latents.type, "as kv_c_normed")
     let tokens = (latents.shape[0], "the rows of kv_c_normed")
-    switch cacheFormat {
+    switch format {
     case .plain:
       try rope?.requireShape(
         tokens,

@@ -15,6 +15,9 @@ public struct Extents: ExpressibleByArrayLiteral, Equatable, Sendable, CustomStr
 
   var indices: Range<Int> { 0..<count }
 
+  /// Whether a tensor of these sizes has no elements.
+  var isEmpty: Bool { indices.contains { values[$0] == 0 } }
+
   public subscript(dimension: Int) -> Int {
     get { values[dimension] }
     set { values[dimension] = newValue }

@@ -3,12 +3,12 @@ import CMLAPrefill
 /// kv_b_proj as the caller has it, for each head the rows that make its keys,
 /// then those that make its values. The weights are not copied.
 struct KVBProj {
-  let weights: TensorView
+  let weights: CallTensor
   /// nil but for fp8.
   let scales: WeightScales?
 
   init(_ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?) throws(MLAError) {
-    let tensor = try TensorView(weights, name: "config.kv_b_proj", rank: 2)
+    let tensor = try CallTensor(weights, name: "config.kv_b_proj", rank: 2)
     self.weights = tensor
     guard tensor.type == .float8E4M3 else {
       try tensor.requireAttentionType()
@@ -36,10 +36,10 @@ struct WeightScales {
   /// As DeepSeek's checkpoints have them, if not one for the whole tensor.
   private static let blockSize = 128
 
-  init(_ pointer: UnsafePointer<mla_tensor>?, of weights: TensorView) throws(MLAError) {
+  init(_ pointer: UnsafePointer<mla_tensor>?, of weights: CallTensor) throws(MLAError) {
     let name = "config.weight_scales"
     let rank = try readStruct(pointer, name: name, minimumSize: 96).ndim == 1 ? 1 : 2
-    let tensor = try TensorView(pointer, name: name, rank: rank)
+    let tensor = try CallTensor(pointer, name: name, rank: rank)
     try tensor.requireType(.float32, "whatever kv_b_proj's")
     let (rows, columns) = (max(1, weights.shape[0]), max(1, weights.shape[1]))
     if tensor.shape[0] == rows, rank == 1 || tensor.shape[1] == 1, rows > 1 {
@@ -58,8 +58,8 @@ struct WeightScales {
     values = try Self.values(tensor)
   }
 
-  private static func values(_ tensor: TensorView) throws(MLAError) -> FixedArray<Float> {
-    let first = UnsafePointer<Float>(bitPattern: tensor.address)
+  private static func values(_ tensor: CallTensor) throws(MLAError) -> FixedArray<Float> {
+    let first = UnsafePointer<Float>(bitPattern: tensor.view.address)
     let columns = tensor.shape.count == 2 ? tensor.shape[1] : 1
     var values = try FixedArray<Float>(
       capacity: tensor.shape[0] * columns, for: "weight_scales")

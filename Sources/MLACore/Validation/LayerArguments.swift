@@ -1,7 +1,8 @@
 import CMLAPrefill
 
-/// The arguments of a forward call, checked against each other and the layer.
+/// What a forward call reads and writes, on one device.
 struct LayerArguments: Sendable {
+  let device: Device
   let batch: LayerBatch
   let q: TensorView
   let latents: TensorView
@@ -18,37 +19,52 @@ struct LayerArguments: Sendable {
   /// 1 but for an fp8 out.
   var outMultiplier: Float { outputScale?.multiplier ?? 1 }
 
+  /// The caller's, checked against each other and the layer.
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     try checkReserved("args", raw.reserved)
     batch = try LayerBatch(raw, config.attention)
-    q = try TensorView(raw.q, name: "q", rank: 3)
-    try q.requireType(config.type, "the layer's dtype")
-    latents = try TensorView(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
-    rope =
-      raw.k_pe == nil && config.attention.qkRopeHeadDim == 0
-      ? nil : try TensorView(raw.k_pe, name: "k_pe", rank: 2)
-    out = try TensorView(raw.out, name: "out", rank: 3)
-    outputScale = try OutputScale(raw.output_scale, for: out)
-    lse = raw.lse == nil ? nil : try TensorView(raw.lse, name: "lse", rank: 2)
+    var tensors = try LayerTensors(raw, config)
+    outputScale = try OutputScale(raw.output_scale, for: tensors.out)
+    if raw.lse != nil { tensors.lse = try CallTensor(raw.lse, name: "lse", rank: 2) }
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
-    try checkNoStream(raw.stream)
-    let cacheTensor = try Self.cacheTensor(raw, config, batch)
+    device = tensors.q.device
+    try device.check(stream: raw.stream)
+    if raw.kv_cache != nil || batch.readsContext { try tensors.readCache(raw, config) }
     cache =
-      if let cacheTensor, batch.readsContext {
-        try PagedCache(cacheTensor, raw, batch)
+      if let cache = tensors.cache, batch.readsContext {
+        try PagedCache(cache, raw, batch)
       } else {
         nil
       }
-    try checkTensors(config)
-    try checkOverlaps(cacheTensor)
+    try tensors.check(config, isQuantized: outputScale != nil)
+    try tensors.q.requireRows(of: batch.queryStartLoc, "query_start_loc")
+    try tensors.checkOverlaps(workspace)
+    (q, latents, rope) = (tensors.q.view, tensors.latents.view, tensors.rope?.view)
+    (out, lse) = (tensors.out.view, tensors.lse?.view)
+  }
+}
+
+private struct LayerTensors {
+  let q: CallTensor
+  let latents: CallTensor
+  let rope: CallTensor?
+  let out: CallTensor
+  var lse: CallTensor?
+  /// nil where the caller has none and needs none.
+  var cache: CallTensor?
+
+  init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
+    q = try CallTensor(raw.q, name: "q", rank: 3)
+    try q.requireType(config.type, "the layer's dtype")
+    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
+    rope =
+      raw.k_pe == nil && config.attention.qkRopeHeadDim == 0
+      ? nil : try CallTensor(raw.k_pe, name: "k_pe", rank: 2)
+    out = try CallTensor(raw.out, name: "out", rank: 3)
   }
 
-  /// nil where the caller has none and needs none.
-  private static func cacheTensor(
-    _ raw: mla_layer_forward_args, _ config: LayerConfig, _ batch: LayerBatch
-  ) throws(MLAError) -> TensorView? {
-    guard raw.kv_cache != nil || batch.readsContext else { return nil }
-    let tensor = try TensorView(raw.kv_cache, name: "kv_cache", rank: 3)
+  mutating func readCache(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
+    let tensor = try CallTensor(raw.kv_cache, name: "kv_cache", rank: 3)
     switch config.cacheFormat {
     case .plain(let type, _):
       try tensor.requireType(type, "the layer's cache_dtype")
@@ -60,10 +76,10 @@ struct LayerArguments: Sendable {
     guard tensor.shape[1] > 0 else {
       throw .invalid("kv_cache.shape[1]", 0, "must be at least 1")
     }
-    return tensor
+    cache = tensor
   }
 
-  private func checkTensors(_ config: LayerConfig) throws(MLAError) {
+  func check(_ config: LayerConfig, isQuantized: Bool) throws(MLAError) {
     let tokens = (q.shape[0], "the rows of q")
     let heads = (config.attention.numHeads, "the layer's num_heads")
     try q.requireShape(
@@ -76,17 +92,11 @@ struct LayerArguments: Sendable {
     for tensor in [latents, rope].compactMap({ $0 }) {
       try tensor.requireType(config.type, "the layer's dtype")
     }
-    if outputScale == nil { try out.requireAttentionType() }
+    if !isQuantized { try out.requireAttentionType() }
     try lse?.requireType(.float32, "whatever q's")
-    let rows = batch.queryStartLoc
-    guard rows.rowCount <= q.shape[0] else {
-      throw .invalid(
-        "query_start_loc[\(rows.requestCount)]", rows.rowCount,
-        "must not be beyond the \(q.shape[0]) rows of q")
-    }
   }
 
-  private func checkOverlaps(_ cache: TensorView?) throws(MLAError) {
+  func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
     let inputs = [q, latents, rope, cache].compactMap { $0 }
     for output in [out, lse].compactMap({ $0 }) {
       try output.requireDistinctElements()

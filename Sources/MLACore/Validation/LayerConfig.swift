@@ -21,7 +21,7 @@ struct LayerConfig: Sendable {
     return (try LayerConfig(raw, weights.weights), weights)
   }
 
-  private init(_ raw: mla_layer_config, _ weights: TensorView) throws(MLAError) {
+  private init(_ raw: mla_layer_config, _ weights: CallTensor) throws(MLAError) {
     attention = try Self.attention(raw)
     guard attention.kvLoraRank > 0 else {
       throw .invalid("config.kv_lora_rank", 0, "must be at least 1")

@@ -1,7 +1,8 @@
 import CMLAPrefill
 
-/// The tensors of a merge, checked against each other.
+/// What a merge reads and writes, on one device.
 public struct MergeArguments: Sendable {
+  let device: Device
   let output: TensorView
   let outputLSE: TensorView?
   let prefixOutput: TensorView
@@ -12,18 +13,14 @@ public struct MergeArguments: Sendable {
   let tokensWithContext: Int
   let outputScale: OutputScale?
 
+  /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: 80)
     try checkReserved("args", raw.reserved)
-    try checkNoStream(raw.stream)
-    output = try TensorView(raw.output, name: "output", rank: 3)
-    outputLSE =
-      raw.output_lse == nil ? nil : try TensorView(raw.output_lse, name: "output_lse", rank: 2)
-    prefixOutput = try TensorView(raw.prefix_output, name: "prefix_output", rank: 3)
-    prefixLSE = try TensorView(raw.prefix_lse, name: "prefix_lse", rank: 2)
-    suffixOutput = try TensorView(raw.suffix_output, name: "suffix_output", rank: 3)
-    suffixLSE = try TensorView(raw.suffix_lse, name: "suffix_lse", rank: 2)
-    let tokens = output.shape[0]
+    let tensors = try MergeTensors(raw)
+    device = tensors.output.device
+    try device.check(stream: raw.stream)
+    let tokens = tensors.output.shape[0]
     guard raw.prefill_tokens_with_context >= -1, raw.prefill_tokens_with_context <= Int64(tokens)
     else {
       throw .invalid(
@@ -32,22 +29,48 @@ public struct MergeArguments: Sendable {
     }
     tokensWithContext =
       raw.prefill_tokens_with_context == -1 ? tokens : Int(raw.prefill_tokens_with_context)
-    outputScale = try OutputScale(raw.output_scale, for: output)
-    try checkTypes()
-    try checkShapes()
-    try checkOverlaps()
+    outputScale = try OutputScale(raw.output_scale, for: tensors.output)
+    try tensors.checkTypes()
+    try tensors.checkShapes()
+    try tensors.checkOverlaps()
+    (output, outputLSE) = (tensors.output.view, tensors.outputLSE?.view)
+    (prefixOutput, prefixLSE) = (tensors.prefixOutput.view, tensors.prefixLSE.view)
+    (suffixOutput, suffixLSE) = (tensors.suffixOutput.view, tensors.suffixLSE.view)
   }
 
   /// Merges a part into what has been merged so far.
-  init(_ part: (out: TensorView, lse: TensorView), into merged: (out: TensorView, lse: TensorView)) {
+  init(
+    _ part: (out: TensorView, lse: TensorView), into merged: (out: TensorView, lse: TensorView),
+    on device: Device
+  ) {
+    self.device = device
     (output, outputLSE) = (merged.out, merged.lse)
     (prefixOutput, prefixLSE) = (part.out, part.lse)
     (suffixOutput, suffixLSE) = (merged.out, merged.lse)
     tokensWithContext = merged.out.shape[0]
     outputScale = nil
   }
+}
 
-  private func checkTypes() throws(MLAError) {
+private struct MergeTensors {
+  let output: CallTensor
+  let outputLSE: CallTensor?
+  let prefixOutput: CallTensor
+  let prefixLSE: CallTensor
+  let suffixOutput: CallTensor
+  let suffixLSE: CallTensor
+
+  init(_ raw: mla_merge_args) throws(MLAError) {
+    output = try CallTensor(raw.output, name: "output", rank: 3)
+    outputLSE =
+      raw.output_lse == nil ? nil : try CallTensor(raw.output_lse, name: "output_lse", rank: 2)
+    prefixOutput = try CallTensor(raw.prefix_output, name: "prefix_output", rank: 3)
+    prefixLSE = try CallTensor(raw.prefix_lse, name: "prefix_lse", rank: 2)
+    suffixOutput = try CallTensor(raw.suffix_output, name: "suffix_output", rank: 3)
+    suffixLSE = try CallTensor(raw.suffix_lse, name: "suffix_lse", rank: 2)
+  }
+
+  func checkTypes() throws(MLAError) {
     try prefixOutput.requireAttentionType()
     try suffixOutput.requireType(prefixOutput.type, "as prefix_output")
     for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
@@ -55,7 +78,7 @@ public struct MergeArguments: Sendable {
     }
   }
 
-  private func checkShapes() throws(MLAError) {
+  func checkShapes() throws(MLAError) {
     let tokens = (output.shape[0], "the tokens of output")
     let heads = (output.shape[1], "the heads of output")
     let dim = (output.shape[2], "the head dimension of output")
@@ -67,15 +90,15 @@ public struct MergeArguments: Sendable {
     }
   }
 
-  private func checkOverlaps() throws(MLAError) {
+  func checkOverlaps() throws(MLAError) {
     try output.requireDistinctElements()
     try outputLSE?.requireDistinctElements()
-    for side in [prefixOutput, suffixOutput] where !output.isSameView(as: side) {
+    for side in [prefixOutput, suffixOutput] where output.view != side.view {
       try output.requireNoOverlap(with: side)
     }
     for lse in [prefixLSE, suffixLSE] {
       try output.requireNoOverlap(with: lse)
-      if let outputLSE, !outputLSE.isSameView(as: lse) {
+      if let outputLSE, outputLSE.view != lse.view {
         try outputLSE.requireNoOverlap(with: lse)
       }
     }
@@ -84,13 +107,5 @@ public struct MergeArguments: Sendable {
         try outputLSE.requireNoOverlap(with: tensor)
       }
     }
-  }
-}
-
-extension TensorView {
-  /// Element by element the same memory.
-  func isSameView(as other: TensorView) -> Bool {
-    address == other.address && type == other.type && shape == other.shape
-      && strides == other.strides
   }
 }

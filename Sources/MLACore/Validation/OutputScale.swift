@@ -6,7 +6,7 @@ public struct OutputScale: Sendable {
   var multiplier: Float { 1 / value }
 
   /// nil where there is none. An output of fp8 has one, no other has.
-  init?(_ pointer: UnsafePointer<Float>?, for output: TensorView) throws(MLAError) {
+  init?(_ pointer: UnsafePointer<Float>?, for output: CallTensor) throws(MLAError) {
     let value = pointer?.pointee
     if let value { try checkQuantizingScale("output_scale", value) }
     guard (output.type == .float8E4M3) == (value != nil) else {

@@ -12,8 +12,8 @@ struct PagedCache: Sendable {
   var blockSize: Int { tensor.shape[1] }
 
   /// - Parameter tensor: the cache, its width and type checked already.
-  init(_ tensor: TensorView, _ raw: mla_layer_forward_args, _ batch: LayerBatch) throws(MLAError) {
-    self.tensor = tensor
+  init(_ tensor: CallTensor, _ raw: mla_layer_forward_args, _ batch: LayerBatch) throws(MLAError) {
+    self.tensor = tensor.view
     guard let table = raw.block_table else { throw .null("block_table") }
     guard raw.max_blocks >= 0 else {
       throw .invalid("max_blocks", raw.max_blocks, "must not be negative")
@@ -28,7 +28,7 @@ struct PagedCache: Sendable {
       throw .invalid(
         "block_table_stride", raw.block_table_stride, "reaches beyond the address space")
     }
-    (blocks, firstBlocks) = try Self.blocks(table, raw, batch, of: tensor)
+    (blocks, firstBlocks) = try Self.blocks(table, raw, batch, of: self.tensor)
   }
 
   private static func blocks(

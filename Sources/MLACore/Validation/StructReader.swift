@@ -65,7 +65,3 @@ private let maximumStructSize = 4096
 func checkReserved(_ name: String, _ value: UInt32) throws(MLAError) {
   guard value == 0 else { throw .invalid("\(name).reserved", value, "must be 0") }
 }
-
-func checkNoStream(_ stream: UnsafeMutableRawPointer?) throws(MLAError) {
-  if let stream { throw .invalid("stream", "\(stream)", "must be NULL for CPU tensors") }
-}

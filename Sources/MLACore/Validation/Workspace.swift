@@ -21,10 +21,10 @@ public struct Workspace: @unchecked Sendable {
     self.size = Int(size)
   }
 
-  func requireNoOverlap(with tensors: [TensorView]) throws(MLAError) {
+  func requireNoOverlap(with tensors: [CallTensor]) throws(MLAError) {
     for tensor in tensors {
       guard !tensor.bytes.isEmpty, tensor.bytes.overlaps(bytes),
-        StridedBytes(bytes).sharesBytes(with: StridedBytes(tensor))
+        StridedBytes(bytes).sharesBytes(with: StridedBytes(tensor.view))
       else { continue }
       throw .invalid("workspace", "\(start)", "must not overlap \(tensor.name)")
     }

@@ -1,0 +1,171 @@
+import CMLAPrefill
+
+/// A tensor of the caller's, checked: every element that its shape and strides reach lies
+/// in `bytes`.
+struct CallTensor: Sendable {
+  let name: String
+  let device: Device
+  /// Strides are 0 for dimensions of size 0 or 1 and where there are no elements, whatever
+  /// the caller wrote.
+  let view: TensorView
+  /// Addresses from the first element's first byte to the last one's last.
+  let bytes: Range<UInt>
+
+  var type: ElementType { view.type }
+  var shape: Extents { view.shape }
+  var strides: Extents { view.strides }
+
+  /// - Parameters:
+  ///   - name: the field that held the pointer, for messages.
+  ///   - rank: the number of dimensions it must have.
+  init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
+    let raw = try readStruct(pointer, name: name, minimumSize: 96)
+    try checkReserved(name, raw.reserved)
+    guard let type = ElementType(rawValue: raw.dtype) else {
+      throw .invalid("\(name).dtype", raw.dtype, "must be one of MLA_DTYPE_*")
+    }
+    guard raw.ndim == rank else {
+      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)")
+    }
+    self.name = name
+    device = try Device(raw, name: name)
+    let (shape, strides) = try Self.readLayout(raw, name, rank: rank)
+    view = TensorView(
+      type: type, shape: shape, strides: strides, address: UInt(bitPattern: raw.data))
+    bytes = try Self.extent(of: view, name)
+  }
+
+  private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
+    -> (Extents, Extents)
+  {
+    let sizes = SIMD4(raw.shape.0, raw.shape.1, raw.shape.2, raw.shape.3)
+    let steps = SIMD4(raw.strides.0, raw.strides.1, raw.strides.2, raw.strides.3)
+    var (shape, strides) = (Extents(), Extents())
+    for i in 0..<rank {
+      guard sizes[i] >= 0, sizes[i] <= maximumDimension else {
+        throw .invalid("\(name).shape[\(i)]", sizes[i], "must be 0 to \(maximumDimension)")
+      }
+      shape.append(Int(sizes[i]))
+      guard sizes[i] > 1 else {
+        strides.append(0)
+        continue
+      }
+      guard steps[i] >= 0 else {
+        throw .invalid("\(name).strides[\(i)]", steps[i], "must not be negative")
+      }
+      guard i < rank - 1 || steps[i] == 1 else {
+        throw .invalid("\(name).strides[\(i)]", steps[i], "the last dimension must have stride 1")
+      }
+      strides.append(Int(steps[i]))
+    }
+    // Rows of no elements may be many, at strides that no memory has.
+    if shape.isEmpty { for i in shape.indices { strides[i] = 0 } }
+    return (shape, strides)
+  }
+
+  private static func extent(of view: TensorView, _ name: String) throws(MLAError)
+    -> Range<UInt>
+  {
+    let (type, shape, strides, address) = (view.type, view.shape, view.strides, view.address)
+    if shape.isEmpty { return 0..<0 }
+    guard address != 0 else { throw .null("\(name).data") }
+    guard address % UInt(type.bytes) == 0 else {
+      throw .invalid(
+        "\(name).data", "0x" + String(address, radix: 16),
+        "must be aligned to its elements of \(type.bytes) bytes")
+    }
+    var last: UInt = 0
+    var overflows = false
+    for i in shape.indices {
+      let (step, a) = UInt(shape[i] - 1).multipliedReportingOverflow(by: UInt(strides[i]))
+      let (sum, b) = last.addingReportingOverflow(step)
+      overflows = overflows || a || b
+      last = sum
+    }
+    let (count, a) = last.addingReportingOverflow(1)
+    let (length, b) = count.multipliedReportingOverflow(by: UInt(type.bytes))
+    let (end, c) = address.addingReportingOverflow(length)
+    guard !overflows, !a, !b, !c, end <= endOfMemory else {
+      throw .invalid(
+        "\(name).strides", "\(strides)", "with shape \(shape) they reach beyond the address space")
+    }
+    return address..<end
+  }
+}
+
+/// Far beyond memory for any useful tensor; keeps products of sizes in range.
+let maximumDimension = Int64(Int32.max)
+
+/// No memory of a process lies behind it, and sums of two addresses or offsets fit into
+/// an Int.
+let endOfMemory: UInt = 1 << 62
+
+extension CallTensor {
+  typealias SizeRule = (size: Int, rule: String)
+
+  func requireShape(_ first: SizeRule, _ second: SizeRule? = nil, _ third: SizeRule? = nil)
+    throws(MLAError)
+  {
+    try requireSize(first, ofDimension: 0)
+    if let second { try requireSize(second, ofDimension: 1) }
+    if let third { try requireSize(third, ofDimension: 2) }
+  }
+
+  private func requireSize(_ expected: SizeRule, ofDimension i: Int) throws(MLAError) {
+    guard shape[i] == expected.size else {
+      throw .invalid(
+        "\(name).shape[\(i)]", shape[i], "must be \(expected.size), \(expected.rule)")
+    }
+  }
+
+  /// - Parameter field: what the offsets came from.
+  func requireRows(of offsets: RowOffsets, _ field: String) throws(MLAError) {
+    guard offsets.rowCount <= shape[0] else {
+      throw .invalid(
+        "\(field)[\(offsets.requestCount)]", offsets.rowCount,
+        "must not be beyond the \(shape[0]) rows of \(name)")
+    }
+  }
+
+  func requireType(_ expected: ElementType, _ rule: String) throws(MLAError) {
+    guard type == expected else {
+      throw .invalid("\(name).dtype", type.name, "must be \(expected.name), \(rule)")
+    }
+  }
+
+  /// What attention reads and writes unquantized.
+  func requireAttentionType() throws(MLAError) {
+    guard type.isAttentionType else {
+      throw .invalid("\(name).dtype", type.name, "must be fp32, fp16 or bf16")
+    }
+  }
+
+  /// An output must not reach one element twice: two threads would write it.
+  func requireDistinctElements() throws(MLAError) {
+    guard !StridedBytes(view).repeatsBytes else {
+      throw .invalid(
+        "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
+    }
+  }
+
+  func requireNoOverlap(with other: CallTensor) throws(MLAError) {
+    // Most tensors lie apart.
+    guard !bytes.isEmpty, !other.bytes.isEmpty, bytes.overlaps(other.bytes),
+      StridedBytes(view).sharesBytes(with: StridedBytes(other.view))
+    else { return }
+    throw .invalid(
+      "\(name).data", "0x" + String(view.address, radix: 16), "must not overlap \(other.name)")
+  }
+}
+
+extension ElementType {
+  /// As the header spells it.
+  public var name: String {
+    switch self {
+    case .float32: "MLA_DTYPE_FLOAT32"
+    case .float16: "MLA_DTYPE_FLOAT16"
+    case .bfloat16: "MLA_DTYPE_BFLOAT16"
+    case .float8E4M3: "MLA_DTYPE_FLOAT8_E4M3FN"
+    }
+  }
+}
