@@ -67,20 +67,6 @@ struct AbsorbedScratch {
 }
 
 extension LayerConfig {
-  /// How a request is to be worked on: a matter of the request alone.
-  func form(newTokens: Int, contextLen: Int, _ cost: FormCost) -> LayerForm {
-    switch algorithm {
-    case .upProjected: .upProjected
-    case .absorbed: .absorbed
-    case .auto:
-      cost.form(
-        of: LayerWork(
-          newTokens: newTokens, contextLen: contextLen, numHeads: attention.numHeads,
-          qkNopeHeadDim: attention.qkNopeHeadDim, qkRopeHeadDim: attention.qkRopeHeadDim,
-          vHeadDim: attention.vHeadDim, kvLoraRank: attention.kvLoraRank))
-    }
-  }
-
   /// Of attention in latent space: a key is a latent and its rotary part, its
   /// value the latent.
   var latentDims: mla_kernel_dims {
