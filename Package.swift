@@ -129,7 +129,7 @@ let package = Package(
       ]),
     .testTarget(
       name: "AMXKernelTests",
-      dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLATestSupport"],
+      dependencies: ["MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLATestSupport"],
       // Of tiles that are carried out by signals.
       exclude: ["CoreModelTests.swift", "SoftwareAMXTests.swift", "TileInstructionTests.swift"]),
   ]

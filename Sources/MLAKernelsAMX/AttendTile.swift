@@ -28,9 +28,9 @@ import MLAShims
 /// the bounds of fp32 by far. By the model a call takes 0.31 of AVX-512's time.
 @inline(never)
 func attendTile<Operands: TileOperands>(
-  _: Operands.Type, _ args: UnsafePointer<mla_attend_args>?
+  _: Operands.Type, _ args: UnsafePointer<mla_attend_args>
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   let call = TileCall<Operands>(a)
   call.preparePanels()
   call.attendBlocks()

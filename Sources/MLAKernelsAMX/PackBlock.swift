@@ -5,9 +5,9 @@ import MLAShims
 /// for no query sees one.
 @inline(never)
 func packBlock<Operands: TileOperands>(
-  _: Operands.Type, _ args: UnsafePointer<mla_pack_args>?
+  _: Operands.Type, _ args: UnsafePointer<mla_pack_args>
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   let layout = PackedLayout(a.dims, parts: Operands.parts)
   let packed = a.packed.unsafelyUnwrapped
   let groups = (Int(a.num_keys) + groupKeys - 1) / groupKeys

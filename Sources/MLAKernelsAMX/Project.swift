@@ -37,9 +37,9 @@ func packedRowsBytes<Operands: TileOperands>(
 
 @inline(never)
 func packTokens<Operands: TileOperands>(
-  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>?
+  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   for group in 0..<(Int(a.num_rows) + 31) / 32 {
     rows(Operands.self, a, group).packLeft(
       into: a.packed.unsafelyUnwrapped + group * rowGroupBytes(Operands.self, a.row_dim))
@@ -48,9 +48,9 @@ func packTokens<Operands: TileOperands>(
 
 @inline(never)
 func packWeights<Operands: TileOperands>(
-  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>?
+  _: Operands.Type, _ args: UnsafePointer<mla_pack_rows_args>
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   withUnsafeTemporaryAllocation(of: FloatVector.self, capacity: lanes) {
     let spare = $0.baseAddress.unsafelyUnwrapped
     for group in 0..<(Int(a.num_rows) + 31) / 32 {
@@ -73,8 +73,8 @@ private func rows<Operands: TileOperands>(
 }
 
 @inline(never)
-func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla_project_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla_project_args>) {
+  let a = args.pointee
   let groupBytes = rowGroupBytes(Operands.self, a.row_dim)
   withStackVectors { products in
     for weight in stride(from: 0, to: Int(a.num_weights), by: 32) {
@@ -94,10 +94,10 @@ func project<Operands: TileOperands>(_: Operands.Type, _ args: UnsafePointer<mla
 /// Writes products of 32 tokens and 32 weights that exist, the first of them as given.
 @inline(never)
 private func writeProducts(
-  _ products: UnsafePointer<FloatVector>, _ args: UnsafePointer<mla_project_args>?, token: Int,
+  _ products: UnsafePointer<FloatVector>, _ args: UnsafePointer<mla_project_args>, token: Int,
   weight: Int
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   switch Int(a.out_format) {
   case MLA_FORMAT_BFLOAT16: write(BFloat16Format.self, products, a, token: token, weight: weight)
   case MLA_FORMAT_FLOAT16: write(Float16Format.self, products, a, token: token, weight: weight)

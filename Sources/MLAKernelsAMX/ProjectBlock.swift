@@ -8,9 +8,9 @@ import MLAShims
 /// written while the tile unit works on the next.
 @inline(never)
 func projectBlock<Operands: TileOperands>(
-  _: Operands.Type, _ args: UnsafePointer<mla_project_block_args>?
+  _: Operands.Type, _ args: UnsafePointer<mla_project_block_args>
 ) {
-  let a = args.unsafelyUnwrapped.pointee
+  let a = args.pointee
   let call = ProjectBlockCall<Operands>(a)
   withStackVectors { first in
     withStackVectors { second in

@@ -77,8 +77,8 @@ private func packValues(_ a: mla_pack_args, into block: PackedBlock) {
 }
 
 @inline(never)
-func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func packBlock(_ args: UnsafePointer<mla_pack_args>) {
+  let a = args.pointee
   let block = PackedBlock(a.packed.unsafelyUnwrapped, a.dims)
   packKeys(BFloat16PairFormat.self, a, into: block.keys)
   packValues(a, into: block)
@@ -93,18 +93,18 @@ func packQueries<Row: QueryRow>(
 }
 
 @inline(never)
-func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
-  packTokens(BFloat16PairFormat.self, args.unsafelyUnwrapped.pointee)
+func packTokens(_ args: UnsafePointer<mla_pack_rows_args>) {
+  packTokens(BFloat16PairFormat.self, args.pointee)
 }
 
 @inline(never)
-func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
-  packWeights(BFloat16PairFormat.self, args.unsafelyUnwrapped.pointee)
+func packWeights(_ args: UnsafePointer<mla_pack_rows_args>) {
+  packWeights(BFloat16PairFormat.self, args.pointee)
 }
 
 @inline(never)
-func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
-  projectBlock(BFloat16Format.self, args.unsafelyUnwrapped.pointee)
+func projectBlock(_ args: UnsafePointer<mla_project_block_args>) {
+  projectBlock(BFloat16Format.self, args.pointee)
 }
 
 /// The operand that begins with the product at `p`; the other half of the pair is

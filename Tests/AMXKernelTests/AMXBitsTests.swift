@@ -1,6 +1,5 @@
 import Foundation
 import MLAKernelABI
-import MLAKernelsAMX
 import MLATestSupport
 import XCTest
 
@@ -56,14 +55,12 @@ final class AMXBitsTests: XCTestCase {
   }
 
   func testProjection() {
-    var table = mla_kernel_table()
-    fillAMXKernels(&table)
     for input in ElementFormat.inputs {
       let kernels = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input)
       for seed: UInt64 in 0..<3 {
         var random = SplitMix64(seed: seed)
         let problem = BlockProjection(
-          kernels.attention(of: table), kernels.projection(of: table), input, &random)
+          kernels.attention(of: amxTable), kernels.projection(of: amxTable), input, &random)
         let block = problem.fused()
         XCTAssertEqual(Self.digest(block), Self.digest(problem.byWayOfRows()), "\(problem)")
         print("bits projection \(input.name) \(seed): \(Self.digest(block))")

@@ -1,5 +1,4 @@
 import MLAKernelABI
-import MLAKernelsAMX
 import MLATestSupport
 import XCTest
 
@@ -56,9 +55,7 @@ struct AMXKernel {
   let entry: mla_attention_kernel
 
   init(_ input: ElementFormat = .bfloat16) {
-    var table = mla_kernel_table()
-    fillAMXKernels(&table)
-    entry = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input).attention(of: table)
+    entry = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input).attention(of: amxTable)
   }
 
   init(entry: mla_attention_kernel) { self.entry = entry }

@@ -1,5 +1,4 @@
 import MLAKernelABI
-import MLAKernelsAMX
 import MLAKernelsAVX512
 import MLATestSupport
 import SoftwareAMX
@@ -54,11 +53,9 @@ final class CoreModelTests: XCTestCase {
 
   /// Six products on tiles for what fp32 multiplications do at once elsewhere.
   func testFloat32AgainstAVX512() {
-    var table = mla_kernel_table()
-    fillAVX512Kernels(&table)
     let attention = AttentionCase(input: .float32, queries: 96, keys: 512)
     let tensors = AttentionTensors(attention)
-    let cycles = [AMXKernel(entry: table.fp32), AMXKernel(.float32)].map { kernel in
+    let cycles = [AMXKernel(entry: avx512Kernels().fp32), AMXKernel(.float32)].map { kernel in
       var cycles = 0.0
       _ = kernel.run(attention, tensors) { attend in
         core_model_begin()
@@ -100,10 +97,8 @@ final class CoreModelTests: XCTestCase {
 
   /// The up-projection of a block of 512 keys, DeepSeek's dimensions.
   func testUpProjection() {
-    var table = mla_kernel_table()
-    fillAMXKernels(&table)
-    checkUpProjection(table.bf16, table.bf16_projection, .bfloat16, products: 1)
-    checkUpProjection(table.fp16, table.fp16_projection, .float16, products: 4)
+    checkUpProjection(amxTable.bf16, amxTable.bf16_projection, .bfloat16, products: 1)
+    checkUpProjection(amxTable.fp16, amxTable.fp16_projection, .float16, products: 4)
   }
 
   private func checkUpProjection(

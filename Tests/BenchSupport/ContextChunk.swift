@@ -73,7 +73,7 @@ private struct ChunkTensors {
 /// CPU backend cuts it.
 private final class PreparedKeys {
   private let kernel: mla_attention_kernel
-  private let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
+  private let combine: @convention(c) (UnsafePointer<mla_combine_args>) -> Void
   private let dims: mla_kernel_dims
   private let scale: Float
   private let block: Int
@@ -85,7 +85,7 @@ private final class PreparedKeys {
   private let scratch: UnsafeMutableRawPointer
 
   init(_ kernelCase: KernelCase, _ d: MLADimensions, _ chunk: ChunkTensors) throws {
-    let table = KernelTables.table(cappedAt: kernelCase.isa).pointee
+    let table = KernelTables.table(cappedAt: kernelCase.isa).kernels
     kernel = kernelCase.attention(of: table)
     combine = table.combine
     dims = mla_kernel_dims(qk_head_dim: Int64(d.qk), v_head_dim: Int64(d.v))
@@ -147,7 +147,7 @@ private final class PreparedKeys {
       args.out_stride = Int64(chunk.q.heads) * dims.v_head_dim
       members.withUnsafeBufferPointer {
         args.partials = $0.baseAddress
-        combine?(&args)
+        combine(&args)
       }
     }
     kernel.leave?()

@@ -51,7 +51,7 @@ private final class Problem {
 
   init(_ kernelCase: KernelCase, _ d: MLADimensions, _ tokens: Int, _ scores: ScoreCosts.Scores) {
     format = kernelCase.format
-    kernel = kernelCase.attention(of: KernelTables.table(cappedAt: kernelCase.isa).pointee)
+    kernel = kernelCase.attention(of: KernelTables.table(cappedAt: kernelCase.isa).kernels)
     dims = mla_kernel_dims(qk_head_dim: Int64(d.qk), v_head_dim: Int64(d.v))
     scale = Float(d.scale) * (scores == .far ? 1e4 : 1)
     q = HostTensor(format, rows: tokens, heads: 0, dim: d.qk)

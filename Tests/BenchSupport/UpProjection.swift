@@ -131,7 +131,7 @@ private final class UpProjectionWork {
 }
 
 extension KernelCase {
-  fileprivate var table: mla_kernel_table { KernelTables.table(cappedAt: isa).pointee }
+  fileprivate var table: mla_kernel_table { KernelTables.table(cappedAt: isa).kernels }
 }
 
 private func aligned(_ bytes: Int) -> UnsafeMutableRawPointer {

@@ -91,7 +91,7 @@ final class CombineProblem {
       args.out_stride = Int64(result.out.rowStride)
       args.lse = result.lse.pointer().assumingMemoryBound(to: Float.self)
       args.lse_stride = Int64(result.lse.rowStride)
-      KernelTables.table(cappedAt: isa).pointee.combine(&args)
+      KernelTables.table(cappedAt: isa).kernels.combine(&args)
     }
     return result
   }

@@ -124,7 +124,7 @@ final class ConvertKernelTests: XCTestCase {
       row_dim: Int64(rows.dim), format: rows.format.rawValue, out_format: target.rawValue,
       multiplier: multiplier, out: out.pointer(), out_stride: Int64(out.rowStride), scales: scales,
       scale_stride: Int64(stride), scale_group: Int64(group))
-    KernelTables.table(cappedAt: isa).pointee.convert(&args)
+    KernelTables.table(cappedAt: isa).kernels.convert(&args)
     return out
   }
 }

@@ -45,7 +45,7 @@ final class QuantizeKernelTests: XCTestCase {
       row_dim: Int64(rows.dim), format: rows.format.rawValue, out: out.pointer(),
       out_stride: Int64(out.rowStride), scales: out.pointer() + rows.dim,
       scale_stride: Int64(out.rowStride), scale_group: Int64(group))
-    KernelTables.table(cappedAt: isa).pointee.quantize(&args)
+    KernelTables.table(cappedAt: isa).kernels.quantize(&args)
     for row in 0..<rows.rows {
       for first in stride(from: 0, to: rows.dim, by: group) {
         let values = (first..<min(first + group, rows.dim)).map { rows[row, 0, $0] }

@@ -73,7 +73,7 @@ final class RunPlanTests: XCTestCase {
   }
 
   private func emptyPlan(_ threads: Int) throws(MLAError) -> RunPlan {
-    let kernel = KernelTables.table(cappedAt: 0).pointee.bf16
+    let kernel = KernelTables.table(cappedAt: 0).kernels.bf16
     let dims = mla_kernel_dims(qk_head_dim: 96, v_head_dim: 64)
     let schedule = try TileSchedule(
       [], numHeads: 1, isCausal: true, shape: kernel.shape(dims), split: .never, threads: threads)

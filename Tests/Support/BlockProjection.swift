@@ -114,7 +114,7 @@ public struct BlockProjection: CustomStringConvertible {
   }
 
   private func pack(
-    _ pack: (UnsafePointer<mla_pack_rows_args>?) -> Void, _ tensor: PoisonedTensor,
+    _ pack: (UnsafePointer<mla_pack_rows_args>) -> Void, _ tensor: PoisonedTensor,
     _ bytes: (Int64, Int64) -> Int64
   ) -> GuardedMemory {
     let memory = GuardedMemory(byteCount: Int(bytes(Int64(tensor.rows), Int64(tensor.dim))))

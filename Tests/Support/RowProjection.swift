@@ -49,7 +49,7 @@ public struct RowProjection: CustomStringConvertible {
   }
 
   private func pack(
-    _ pack: (UnsafePointer<mla_pack_rows_args>?) -> Void, _ tensor: PoisonedTensor, _ first: Int,
+    _ pack: (UnsafePointer<mla_pack_rows_args>) -> Void, _ tensor: PoisonedTensor, _ first: Int,
     _ rows: Int, bytes: (Int64, Int64) -> Int64, _ garbage: UInt8
   ) -> GuardedMemory {
     let memory = GuardedMemory(byteCount: Int(bytes(Int64(rows), Int64(rowDim))))

@@ -6,7 +6,7 @@ import MLAKernelABI
 final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   private let contract: any NativeContract
   private let config: BackendConfig
-  private let table: UnsafePointer<mla_kernel_table>
+  private let table: KernelTable
   /// Of the run before, which the next batch's will be like: what to plan ahead for.
   private let lastType = Guarded(ElementType.bfloat16)
 
@@ -114,7 +114,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     _ spans: RequestSpans, isCausal: Bool, _ type: ElementType, atMost limit: Int,
     numHeads: Int? = nil
   ) throws(MLAError) -> RunPlan {
-    let kernel = table.pointee.kernel(for: type)
+    let kernel = table.attention(for: type)
     let numHeads = numHeads ?? config.numHeads
     let threads = TileCost.threads(spans, numHeads: numHeads, isCausal: isCausal, atMost: limit)
     let schedule = try TileSchedule(
@@ -131,7 +131,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     case .cpu:
       try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
         AttentionRun(
-          schedule: plan.schedule, kernel: plan.kernel, combine: table.pointee.combine, dims: dims,
+          schedule: plan.schedule, kernel: plan.kernel, table: table, dims: dims,
           scale: Float(config.scale), q: arguments.q,
           keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: plan.kernel, dims: dims),
           out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
@@ -142,24 +142,6 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   }
 
   private var dims: mla_kernel_dims { config.kernelDims }
-}
-
-extension mla_kernel_table {
-  func kernel(for type: ElementType) -> mla_attention_kernel {
-    switch type {
-    case .bfloat16: bf16
-    case .float16: fp16
-    default: fp32
-    }
-  }
-
-  func projection(for type: ElementType) -> mla_projection_kernel {
-    switch type {
-    case .bfloat16: bf16_projection
-    case .float16: fp16_projection
-    default: fp32_projection
-    }
-  }
 }
 
 extension BackendConfig {

@@ -25,7 +25,7 @@ struct RowPlace {
 struct AttentionRun<Keys: KeySource> {
   let schedule: TileSchedule
   let kernel: mla_attention_kernel
-  let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
+  let table: KernelTable
   let dims: mla_kernel_dims
   let scale: Float
   let q: TensorView
@@ -165,7 +165,7 @@ struct AttentionRun<Keys: KeySource> {
           args.out_stride = Int64(out.strides[0])
           args.lse = lseRow(task.queries.lowerBound, head: task.head)
         }
-        combine?(&args)
+        table.combine(args)
       }
     }
   }

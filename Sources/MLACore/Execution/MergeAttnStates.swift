@@ -12,18 +12,18 @@ public enum MergeAttnStates {
 
   private static func runOnCPU(_ a: MergeArguments, _ maxISA: Int32) {
     if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
-    let combine = KernelTables.table(cappedAt: maxISA).pointee.combine
+    let table = KernelTables.table(cappedAt: maxISA)
     let (prefix, suffix) = ((a.prefixOutput, a.prefixLSE), (a.suffixOutput, a.suffixLSE))
     ParallelLoop.runRows(a.output.shape[0], heads: a.output.shape[1]) { tokens, head in
       let withContext = tokens.clamped(to: 0..<a.tokensWithContext)
-      merge(withContext, head, [prefix, suffix], a, combine)
-      merge(tokens.dropFirst(withContext.count), head, [suffix], a, combine)
+      merge(withContext, head, [prefix, suffix], a, table)
+      merge(tokens.dropFirst(withContext.count), head, [suffix], a, table)
     }
   }
 
   private static func merge(
     _ tokens: Range<Int>, _ head: Int, _ sides: [(out: TensorView, lse: TensorView)],
-    _ a: MergeArguments, _ combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
+    _ a: MergeArguments, _ table: KernelTable
   ) {
     if tokens.isEmpty { return }
     let partials = sides.map { side in
@@ -33,15 +33,15 @@ public enum MergeAttnStates {
         lse: UnsafePointer(side.lse.lse(tokens.lowerBound, head: head)), lse_stride: 1)
     }
     partials.withUnsafeBufferPointer { partials in
-      var args = mla_combine_args(
-        num_rows: Int64(tokens.count), v_head_dim: Int64(a.output.shape[2]),
-        partials: partials.baseAddress, num_partials: Int64(partials.count),
-        format: a.prefixOutput.type.rawValue, out_format: a.output.type.rawValue,
-        out_multiplier: a.outputScale?.multiplier ?? 1,
-        out: a.output.row(tokens.lowerBound, head: head),
-        out_stride: Int64(a.output.strides[0]),
-        lse: a.outputLSE?.lse(tokens.lowerBound, head: head), lse_stride: 1)
-      combine?(&args)
+      table.combine(
+        mla_combine_args(
+          num_rows: Int64(tokens.count), v_head_dim: Int64(a.output.shape[2]),
+          partials: partials.baseAddress, num_partials: Int64(partials.count),
+          format: a.prefixOutput.type.rawValue, out_format: a.output.type.rawValue,
+          out_multiplier: a.outputScale?.multiplier ?? 1,
+          out: a.output.row(tokens.lowerBound, head: head),
+          out_stride: Int64(a.output.strides[0]),
+          lse: a.outputLSE?.lse(tokens.lowerBound, head: head), lse_stride: 1))
     }
   }
 }

@@ -9,7 +9,6 @@ struct AbsorbedRun {
   let scratch: AbsorbedScratch
   /// Where latents, weights and kernels are.
   let keys: LatentKeys
-  let combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?
   let start: UnsafeMutableRawPointer
   /// Taken before anything is written.
   let waves: AbsorbedSchedule.Waves
@@ -17,12 +16,11 @@ struct AbsorbedRun {
   private var partials: UnsafeMutablePointer<Float>
 
   init(
-    _ plan: LayerPlan.Absorbed, _ keys: LatentKeys,
-    combine: (@convention(c) (UnsafePointer<mla_combine_args>?) -> Void)?,
-    waves: AbsorbedSchedule.Waves, start: UnsafeMutableRawPointer
+    _ plan: LayerPlan.Absorbed, _ keys: LatentKeys, waves: AbsorbedSchedule.Waves,
+    start: UnsafeMutableRawPointer
   ) {
     (schedule, memory, scratch) = (plan.schedule, plan.memory, plan.scratch)
-    (self.keys, self.combine, self.waves, self.start) = (keys, combine, waves, start)
+    (self.keys, self.waves, self.start) = (keys, waves, start)
     partials = start.assumingMemoryBound(to: Float.self)
   }
 
@@ -95,10 +93,10 @@ struct AbsorbedRun {
   ) {
     if dim == 0 { return }
     let format = config.type.rawValue
-    var args = mla_convert_args(
-      rows: rows, row_stride: Int64(stride), num_rows: Int64(count), row_dim: Int64(dim),
-      format: format, out_format: format, multiplier: 1, out: out, out_stride: Int64(outStride))
-    source.convert?(&args)
+    source.table.convert(
+      mla_convert_args(
+        rows: rows, row_stride: Int64(stride), num_rows: Int64(count), row_dim: Int64(dim),
+        format: format, out_format: format, multiplier: 1, out: out, out_stride: Int64(outStride)))
   }
 
   /// - Parameter rows: contiguous, and at the start of a worker's scratch.
@@ -197,12 +195,12 @@ struct AbsorbedRun {
     withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 2) { partials in
       partials[0] = mla_partial(out: out, out_stride: stride, lse: lse, lse_stride: 1)
       partials[1] = mla_partial(out: moreOut, out_stride: stride, lse: moreLSE, lse_stride: 1)
-      var args = mla_combine_args(
-        num_rows: Int64(rows), v_head_dim: stride, partials: partials.baseAddress,
-        num_partials: 2, format: Int32(MLA_FORMAT_FLOAT32),
-        out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1, out: out, out_stride: stride,
-        lse: lse, lse_stride: 1)
-      combine?(&args)
+      source.table.combine(
+        mla_combine_args(
+          num_rows: Int64(rows), v_head_dim: stride, partials: partials.baseAddress,
+          num_partials: 2, format: Int32(MLA_FORMAT_FLOAT32),
+          out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1, out: out, out_stride: stride,
+          lse: lse, lse_stride: 1))
     }
   }
 
@@ -225,13 +223,13 @@ struct AbsorbedRun {
     let out = source.arguments.out
     count = 0
     for chunk in chunks {
-      var args = mla_convert_args(
-        rows: products + count * vDim * 4, row_stride: Int64(vDim),
-        num_rows: Int64(chunk.tokens.count), row_dim: Int64(vDim),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
-        multiplier: source.arguments.outMultiplier,
-        out: out.row(chunk.tokens.lowerBound, head: head), out_stride: Int64(out.strides[0]))
-      source.convert?(&args)
+      source.table.convert(
+        mla_convert_args(
+          rows: products + count * vDim * 4, row_stride: Int64(vDim),
+          num_rows: Int64(chunk.tokens.count), row_dim: Int64(vDim),
+          format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
+          multiplier: source.arguments.outMultiplier,
+          out: out.row(chunk.tokens.lowerBound, head: head), out_stride: Int64(out.strides[0])))
       count += chunk.tokens.count
     }
   }
@@ -249,13 +247,13 @@ struct AbsorbedRun {
         out: partial.out + head * rank, out_stride: Int64(heads * rank),
         lse: partial.lse + head, lse_stride: Int64(heads))
     }
-    var args = mla_combine_args(
-      num_rows: Int64(chunk.tokens.count), v_head_dim: Int64(rank),
-      partials: partials, num_partials: Int64(chunk.ranges),
-      format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
-      out: out, out_stride: Int64(rank),
-      lse: source.arguments.lse?.lse(chunk.tokens.lowerBound, head: head), lse_stride: 1)
-    combine?(&args)
+    source.table.combine(
+      mla_combine_args(
+        num_rows: Int64(chunk.tokens.count), v_head_dim: Int64(rank),
+        partials: partials, num_partials: Int64(chunk.ranges),
+        format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
+        out: out, out_stride: Int64(rank),
+        lse: source.arguments.lse?.lse(chunk.tokens.lowerBound, head: head), lse_stride: 1))
   }
 
   // MARK: Places

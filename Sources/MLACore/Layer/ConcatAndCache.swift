@@ -27,12 +27,9 @@ public enum ConcatAndCache {
 /// Writes a token's latent and rotary part as the cache's format has them.
 private struct SlotWriter {
   private let arguments: ConcatAndCacheArguments
-  private let table: mla_kernel_table
+  private let table = KernelTables.table(cappedAt: 0)
 
-  init(_ arguments: ConcatAndCacheArguments) {
-    self.arguments = arguments
-    table = KernelTables.table(cappedAt: 0).pointee
-  }
+  init(_ arguments: ConcatAndCacheArguments) { self.arguments = arguments }
 
   func write(_ token: Int, to slot: UnsafeMutableRawPointer) {
     let (latents, rope) = (arguments.latents, arguments.rope)
@@ -61,21 +58,21 @@ private struct SlotWriter {
     times multiplier: Float
   ) {
     if source.shape[1] == 0 { return }
-    var args = mla_convert_args(
-      rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
-      row_dim: Int64(source.shape[1]), format: source.type.rawValue, out_format: type.rawValue,
-      multiplier: multiplier, out: out, out_stride: 0)
-    table.convert(&args)
+    table.convert(
+      mla_convert_args(
+        rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
+        row_dim: Int64(source.shape[1]), format: source.type.rawValue, out_format: type.rawValue,
+        multiplier: multiplier, out: out, out_stride: 0))
   }
 
   private func quantize(
     _ source: TensorView, _ token: Int, to slot: UnsafeMutableRawPointer
   ) {
-    var args = mla_quantize_args(
-      rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
-      row_dim: Int64(DsMLASlot.rank), format: source.type.rawValue, out: slot, out_stride: 0,
-      scales: slot + DsMLASlot.scalesOffset, scale_stride: 0,
-      scale_group: Int64(DsMLASlot.group))
-    table.quantize(&args)
+    table.quantize(
+      mla_quantize_args(
+        rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
+        row_dim: Int64(DsMLASlot.rank), format: source.type.rawValue, out: slot, out_stride: 0,
+        scales: slot + DsMLASlot.scalesOffset, scale_stride: 0,
+        scale_group: Int64(DsMLASlot.group)))
   }
 }

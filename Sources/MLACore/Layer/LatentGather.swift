@@ -5,7 +5,7 @@ import MLAKernelABI
 struct LatentGather {
   let arguments: LayerArguments
   let config: LayerConfig
-  let convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?
+  let table: KernelTable
 
   /// Rows of the layer's dtype; `stride` in elements.
   struct Rows {
@@ -91,13 +91,13 @@ struct LatentGather {
 
   private func read(_ source: Source, dim: Int, count: Int, to out: Rows) {
     if dim == 0 { return }
-    var args = mla_convert_args(
-      rows: source.rows, row_stride: Int64(source.stride), num_rows: Int64(count),
-      row_dim: Int64(dim), format: source.type.rawValue, out_format: type.rawValue,
-      multiplier: source.multiplier, out: out.out, out_stride: Int64(out.stride),
-      scales: source.scales, scale_stride: Int64(source.stride * source.type.bytes),
-      scale_group: Int64(DsMLASlot.group))
-    convert?(&args)
+    table.convert(
+      mla_convert_args(
+        rows: source.rows, row_stride: Int64(source.stride), num_rows: Int64(count),
+        row_dim: Int64(dim), format: source.type.rawValue, out_format: type.rawValue,
+        multiplier: source.multiplier, out: out.out, out_stride: Int64(out.stride),
+        scales: source.scales, scale_stride: Int64(source.stride * source.type.bytes),
+        scale_group: Int64(DsMLASlot.group)))
   }
 
   private var type: ElementType { config.type }

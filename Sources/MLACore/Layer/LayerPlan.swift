@@ -23,10 +23,10 @@ struct LayerPlan {
 
   init(
     _ batch: LayerBatch, _ config: LayerConfig, split: SplitRule,
-    _ table: UnsafePointer<mla_kernel_table>
+    _ table: KernelTable
   ) throws(MLAError) {
-    let kernel = table.pointee.kernel(for: config.type)
-    let projection = table.pointee.projection(for: config.type)
+    let kernel = table.attention(for: config.type)
+    let projection = table.projection(for: config.type)
     let spans = try FormedSpans(batch, config, kernel)
     if spans.upProjected.isEmpty {
       upProjected = nil

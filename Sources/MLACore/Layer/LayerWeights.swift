@@ -14,11 +14,11 @@ final class LayerWeights: @unchecked Sendable {
 
   /// - Parameter forQueries: whether requests may be worked on in latent space.
   init(
-    _ weights: KVBProj, _ config: LayerConfig, _ table: UnsafePointer<mla_kernel_table>,
+    _ weights: KVBProj, _ config: LayerConfig, _ table: KernelTable,
     forQueries: Bool
   ) throws(MLAError) {
     let dims = config.attention
-    let kernel = table.pointee.projection(for: config.type)
+    let kernel = table.projection(for: config.type)
     let rank = Int64(dims.kvLoraRank)
     let nope = Int64(dims.qkNopeHeadDim)
     valuesOffset = Int(kernel.packed_weights_bytes(nope, rank))
@@ -31,7 +31,7 @@ final class LayerWeights: @unchecked Sendable {
       throw .outOfMemory("packed kv_b_proj", bytes: overflows ? .max : bytes)
     }
     start = memory
-    try pack(weights, config, kernel, table.pointee.convert, forQueries: forQueries)
+    try pack(weights, config, kernel, table, forQueries: forQueries)
   }
 
   deinit { free(start) }
@@ -42,7 +42,7 @@ final class LayerWeights: @unchecked Sendable {
 
   private func pack(
     _ weights: KVBProj, _ config: LayerConfig, _ kernel: mla_projection_kernel,
-    _ convert: (@convention(c) (UnsafePointer<mla_convert_args>?) -> Void)?, forQueries: Bool
+    _ table: KernelTable, forQueries: Bool
   ) throws(MLAError) {
     let (nope, v) = (config.attention.qkNopeHeadDim, config.attention.vHeadDim)
     let rank = config.attention.kvLoraRank
@@ -67,7 +67,7 @@ final class LayerWeights: @unchecked Sendable {
       }
       while let head = tickets.take(below: config.attention.numHeads) {
         weights.copy(
-          head * (nope + v)..<(head + 1) * (nope + v), to: rows, config.type, convert)
+          head * (nope + v)..<(head + 1) * (nope + v), to: rows, config.type, table)
         pack(rows, nope, rank, into: self.keys(head: head))
         pack(rows + nope * rowBytes, v, rank, into: self.values(head: head))
         guard forQueries else { continue }

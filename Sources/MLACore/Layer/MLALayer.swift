@@ -6,7 +6,7 @@ import MLAKernelABI
 public final class MLALayer: Sendable {
   private let config: LayerConfig
   private let path: Path
-  private let table: KernelTablePointer
+  private let table: KernelTable
   private let weights: LayerWeights
 
   /// How keys and values reach the attention.
@@ -31,24 +31,22 @@ public final class MLALayer: Sendable {
       case .registered(let backend):
         .registered(try RegisteredLayer(backend, name: name, config))
       }
-    table = KernelTablePointer(KernelTables.table(cappedAt: config.attention.maxISA))
+    table = KernelTables.table(cappedAt: config.attention.maxISA)
     let mayAbsorb =
       switch path {
       case .fused: config.algorithm != .upProjected
       case .registered: false
       }
-    self.weights = try LayerWeights(weights, config, table.pointer, forQueries: mayAbsorb)
+    self.weights = try LayerWeights(weights, config, table, forQueries: mayAbsorb)
   }
 
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
     let arguments = try LayerArguments(raw, config)
     let keys = LatentKeys(
-      source: LatentGather(
-        arguments: arguments, config: config, convert: table.pointer.pointee.convert),
-      weights: weights, config: config,
-      attention: table.pointer.pointee.kernel(for: config.type),
-      projection: table.pointer.pointee.projection(for: config.type))
+      source: LatentGather(arguments: arguments, config: config, table: table),
+      weights: weights, config: config, attention: table.attention(for: config.type),
+      projection: table.projection(for: config.type))
     switch path {
     case .fused(let split):
       switch arguments.device {
@@ -61,8 +59,7 @@ public final class MLALayer: Sendable {
   private func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ split: SplitRule)
     throws(MLAError)
   {
-    let plan = try LayerPlan(arguments.batch, config, split: split, table.pointer)
-    let combine = table.pointer.pointee.combine
+    let plan = try LayerPlan(arguments.batch, config, split: split, table)
     let waves = try plan.absorbed.map { part throws(MLAError) in
       try AbsorbedSchedule.Waves(part.schedule)
     }
@@ -71,14 +68,14 @@ public final class MLALayer: Sendable {
     ) { start in
       if let part = plan.upProjected {
         AttentionRun(
-          schedule: part.schedule, kernel: keys.attention, combine: combine,
+          schedule: part.schedule, kernel: keys.attention, table: table,
           dims: config.attention.kernelDims, scale: Float(config.attention.scale),
           q: arguments.q, keys: keys, out: arguments.out, outMultiplier: arguments.outMultiplier,
           lse: arguments.lse, memory: part.memory, start: start
         ).execute()
       }
       if let part = plan.absorbed, let waves {
-        AbsorbedRun(part, keys, combine: combine, waves: waves, start: start).execute()
+        AbsorbedRun(part, keys, waves: waves, start: start).execute()
       }
     }
   }
@@ -90,18 +87,11 @@ public final class MLALayer: Sendable {
     let batch = try LayerBatch(raw, config.attention)
     switch path {
     case .fused(let split):
-      return Int64(try LayerPlan(batch, config, split: split, table.pointer).bytes)
+      return Int64(try LayerPlan(batch, config, split: split, table).bytes)
     case .registered(let backend):
       return Int64(try backend.workspaceBytes(batch, quantizes: raw.output_scale != nil, table))
     }
   }
-}
-
-/// Tables are never written once they are built.
-struct KernelTablePointer: @unchecked Sendable {
-  let pointer: UnsafePointer<mla_kernel_table>
-
-  init(_ pointer: UnsafePointer<mla_kernel_table>) { self.pointer = pointer }
 }
 
 private let argsFirstVersionSize = 120

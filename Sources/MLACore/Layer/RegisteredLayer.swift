@@ -18,14 +18,13 @@ final class RegisteredLayer: Sendable {
     ])
   }
 
-  func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ kernels: KernelTablePointer)
+  func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ kernels: KernelTable)
     throws(MLAError)
   {
     if arguments.batch.queryStartLoc.rowCount == 0 { return }
     try withBackend { backend throws(MLAError) in
       let plan = try RegisteredPlan(
-        arguments.batch, quantizes: arguments.outputScale != nil, config, kernels.pointer,
-        for: backend)
+        arguments.batch, quantizes: arguments.outputScale != nil, config, kernels, for: backend)
       try withMemory(
         of: plan.memory.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
       ) { start throws(MLAError) in
@@ -38,12 +37,12 @@ final class RegisteredLayer: Sendable {
   }
 
   func workspaceBytes(
-    _ batch: LayerBatch, quantizes: Bool, _ kernels: KernelTablePointer
+    _ batch: LayerBatch, quantizes: Bool, _ kernels: KernelTable
   ) throws(MLAError) -> Int {
     if batch.queryStartLoc.rowCount == 0 { return 0 }
     return try withBackend { backend throws(MLAError) in
       try RegisteredPlan(
-        batch, quantizes: quantizes, config, kernels.pointer, for: backend
+        batch, quantizes: quantizes, config, kernels, for: backend
       ).memory.bytes
     }
   }

@@ -31,7 +31,7 @@ struct RegisteredPlan {
   /// - Parameter quantizes: the caller wants fp8.
   init(
     _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
-    _ kernels: UnsafePointer<mla_kernel_table>, for backend: BackendObject
+    _ kernels: KernelTable, for backend: BackendObject
   ) throws(MLAError) {
     try Self.checkSize(batch, config)
     let rowBytes = RegisteredMemory.rowBytes(config)
@@ -65,7 +65,7 @@ struct RegisteredPlan {
 
   private init(
     _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
-    _ kernels: UnsafePointer<mla_kernel_table>, for backend: BackendObject, rowBudget: Int,
+    _ kernels: KernelTable, for backend: BackendObject, rowBudget: Int,
     threads: Int
   ) throws(MLAError) {
     self.batch = batch
@@ -89,8 +89,7 @@ struct RegisteredPlan {
       config, rows: mostRows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
       workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, mostRows)),
       scratchBytes: LatentScratch(
-        config, kernels.pointee.kernel(for: config.type),
-        kernels.pointee.projection(for: config.type)
+        config, kernels.attention(for: config.type), kernels.projection(for: config.type)
       ).bytes)
   }
 

@@ -3,7 +3,7 @@ import CMLAPrefill
 /// What mla_get_cpu_info() and mla_cpu_summary() tell.
 extension Host {
   public var cpuInfo: mla_cpu_info {
-    let kernels = KernelTables.host.table(cappedAt: Int32(MLA_ISA_DEFAULT)).pointee
+    let kernels = KernelTables.host.table(cappedAt: Int32(MLA_ISA_DEFAULT)).kernels
     var info = mla_cpu_info()
     info.features = features.bits
     info.best_isa = features.bestFamily.rawValue

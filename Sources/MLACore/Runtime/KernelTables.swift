@@ -20,38 +20,38 @@ public struct KernelTables: @unchecked Sendable {
 
   /// The host's table, no stronger than `family`: an MLA_ISA_* value, of which
   /// MLA_ISA_DEFAULT means no limit.
-  public static func table(cappedAt family: Int32) -> UnsafePointer<mla_kernel_table> {
-    host.table(cappedAt: family)
-  }
+  public static func table(cappedAt family: Int32) -> KernelTable { host.table(cappedAt: family) }
 
   init(upTo family: KernelFamily) {
     let tables = UnsafeMutablePointer<mla_kernel_table>.allocate(
       capacity: KernelFamily.allCases.count)
-    tables.initialize(repeating: mla_kernel_table(), count: KernelFamily.allCases.count)
+    var table = portableKernels()
     for (index, next) in KernelFamily.allCases.enumerated() where next <= family {
-      if index > 0 { tables[index] = tables[index - 1] }
-      Self.fill(tables + index, next)
+      table = Self.kernels(of: next, over: table)
+      (tables + index).initialize(to: table)
     }
     self.tables = UnsafePointer(tables)
     self.family = family
   }
 
-  func table(cappedAt cap: Int32) -> UnsafePointer<mla_kernel_table> {
+  func table(cappedAt cap: Int32) -> KernelTable {
     let index = cap > 0 ? min(cap, family.rawValue) : family.rawValue
-    return tables + Int(index - KernelFamily.portable.rawValue)
+    return KernelTable(tables + Int(index - KernelFamily.portable.rawValue))
   }
 
-  private static func fill(_ table: UnsafeMutablePointer<mla_kernel_table>, _ family: KernelFamily) {
+  private static func kernels(of family: KernelFamily, over weaker: mla_kernel_table)
+    -> mla_kernel_table
+  {
     switch family {
-    case .portable: fillPortableKernels(table)
+    case .portable: portableKernels()
     #if arch(x86_64)
-      case .avx2: fillAVX2Kernels(table)
-      case .avx512: fillAVX512Kernels(table)
-      case .avx512BF16: fillAVX512BF16Kernels(table)
-      case .amx: fillAMXKernels(table)
+      case .avx2: avx2Kernels()
+      case .avx512: avx512Kernels()
+      case .avx512BF16: avx512BF16Kernels(over: weaker)
+      case .amx: amxKernels(over: weaker)
     #else
       // No other architecture's CPU is of these families.
-      case .avx2, .avx512, .avx512BF16, .amx: break
+      case .avx2, .avx512, .avx512BF16, .amx: weaker
     #endif
     }
   }

@@ -10,6 +10,10 @@
 
 #include <stdint.h>
 
+// What a kernel is handed says in words what may be NULL; of a table Swift must know.
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wnullability-completeness"
+
 // Element formats; the values of MLA_DTYPE_* in mla_prefill.h.
 enum {
   MLA_FORMAT_FLOAT32 = 1,
@@ -117,13 +121,13 @@ typedef struct mla_attention_kernel {
   int32_t family;       // MLA_FAMILY_*: whose code this is
   int64_t query_tile;   // most queries of an attend call
   int64_t key_block;    // keys of a packed block
-  int64_t (*packed_block_bytes)(mla_kernel_dims dims);  // a multiple of 64
-  int64_t (*scratch_bytes)(mla_kernel_dims dims);       // a multiple of 64
-  void (*pack)(const mla_pack_args *args);
-  void (*attend)(const mla_attend_args *args);
+  int64_t (*_Nonnull packed_block_bytes)(mla_kernel_dims dims);  // a multiple of 64
+  int64_t (*_Nonnull scratch_bytes)(mla_kernel_dims dims);       // a multiple of 64
+  void (*_Nonnull pack)(const mla_pack_args *_Nonnull args);
+  void (*_Nonnull attend)(const mla_attend_args *_Nonnull args);
   // Called on a thread before its first kernel and after its last; may be NULL.
-  void (*enter)(void);
-  void (*leave)(void);
+  void (*_Nullable enter)(void);
+  void (*_Nullable leave)(void);
 } mla_attention_kernel;
 
 // Rows of a matrix to bring into a projection's own layout.
@@ -187,12 +191,13 @@ typedef struct mla_project_block_args {
 // between the `enter` and `leave` of the same table's attention kernel.
 typedef struct mla_projection_kernel {
   int32_t family;  // MLA_FAMILY_*: whose code this is
-  int64_t (*packed_tokens_bytes)(int64_t num_rows, int64_t row_dim);   // a multiple of 64
-  int64_t (*packed_weights_bytes)(int64_t num_rows, int64_t row_dim);  // a multiple of 64
-  void (*pack_tokens)(const mla_pack_rows_args *args);
-  void (*pack_weights)(const mla_pack_rows_args *args);
-  void (*project)(const mla_project_args *args);
-  void (*project_block)(const mla_project_block_args *args);
+  // Multiples of 64.
+  int64_t (*_Nonnull packed_tokens_bytes)(int64_t num_rows, int64_t row_dim);
+  int64_t (*_Nonnull packed_weights_bytes)(int64_t num_rows, int64_t row_dim);
+  void (*_Nonnull pack_tokens)(const mla_pack_rows_args *_Nonnull args);
+  void (*_Nonnull pack_weights)(const mla_pack_rows_args *_Nonnull args);
+  void (*_Nonnull project)(const mla_project_args *_Nonnull args);
+  void (*_Nonnull project_block)(const mla_project_block_args *_Nonnull args);
 } mla_projection_kernel;
 
 // Copies rows from one format into another: out = rows * scale * multiplier,
@@ -237,8 +242,9 @@ typedef struct mla_quantize_args {
   int64_t scale_group;
 } mla_quantize_args;
 
-// Everything one host needs; tables are filled weakest to strongest, each
-// family replacing what it does better.
+// Everything one host needs; tables are made weakest to strongest, each family
+// replacing what it does better. No kernel is ever missing: to Swift a table does not
+// exist before each of its fields does.
 typedef struct mla_kernel_table {
   mla_attention_kernel bf16;
   mla_attention_kernel fp16;
@@ -246,9 +252,11 @@ typedef struct mla_kernel_table {
   mla_projection_kernel bf16_projection;
   mla_projection_kernel fp16_projection;
   mla_projection_kernel fp32_projection;
-  void (*combine)(const mla_combine_args *args);
-  void (*convert)(const mla_convert_args *args);
-  void (*quantize)(const mla_quantize_args *args);
+  void (*_Nonnull combine)(const mla_combine_args *_Nonnull args);
+  void (*_Nonnull convert)(const mla_convert_args *_Nonnull args);
+  void (*_Nonnull quantize)(const mla_quantize_args *_Nonnull args);
 } mla_kernel_table;
+
+#pragma clang diagnostic pop
 
 #endif  // MLA_KERNEL_ABI_H

@@ -56,8 +56,8 @@ func scratchBytes(_ dims: mla_kernel_dims) -> Int64 {
 /// exact, sums fp32); probabilities carry 1.6e-7 relative error from `exp2`;
 /// the sum is taken of unrounded probabilities.
 @inline(never)
-func attendTile(_ args: UnsafePointer<mla_attend_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func attendTile(_ args: UnsafePointer<mla_attend_args>) {
+  let a = args.pointee
   if a.num_queries > 2 * lanes {
     attendPanel(Row3.self, a)
   } else if a.num_queries > lanes {

@@ -55,8 +55,8 @@ func packValues<Format: ElementFormat>(
 }
 
 @inline(never)
-func packBlock(_ args: UnsafePointer<mla_pack_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func packBlock(_ args: UnsafePointer<mla_pack_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: packBlock(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: packBlock(Float16Format.self, a)
@@ -87,8 +87,8 @@ func packQueries<Row: QueryRow>(
 }
 
 @inline(never)
-func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func packTokens(_ args: UnsafePointer<mla_pack_rows_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: packTokens(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: packTokens(Float16Format.self, a)
@@ -97,8 +97,8 @@ func packTokens(_ args: UnsafePointer<mla_pack_rows_args>?) {
 }
 
 @inline(never)
-func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func packWeights(_ args: UnsafePointer<mla_pack_rows_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: packWeights(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: packWeights(Float16Format.self, a)
@@ -107,8 +107,8 @@ func packWeights(_ args: UnsafePointer<mla_pack_rows_args>?) {
 }
 
 @inline(never)
-func projectBlock(_ args: UnsafePointer<mla_project_block_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func projectBlock(_ args: UnsafePointer<mla_project_block_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: projectBlock(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: projectBlock(Float16Format.self, a)

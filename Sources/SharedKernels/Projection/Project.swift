@@ -64,8 +64,8 @@ func packWeights<Format: ElementFormat>(_: Format.Type, _ a: mla_pack_rows_args)
 /// Weights in the outer loop: a panel of them stays in the L1 cache while all
 /// tokens pass by.
 @inline(never)
-func project(_ args: UnsafePointer<mla_project_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func project(_ args: UnsafePointer<mla_project_args>) {
+  let a = args.pointee
   switch Int(a.out_format) {
   case MLA_FORMAT_BFLOAT16: project(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: project(Float16Format.self, a)

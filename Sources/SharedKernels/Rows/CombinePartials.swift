@@ -5,8 +5,8 @@ import MLAShims
 /// partials are added in the order in which they are given. An fp8 output is the
 /// fp32 one times out_multiplier, rounded once.
 @inline(never)
-func combinePartials(_ args: UnsafePointer<mla_combine_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func combinePartials(_ args: UnsafePointer<mla_combine_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: combine(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: combine(Float16Format.self, a)

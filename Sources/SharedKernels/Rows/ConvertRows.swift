@@ -2,8 +2,8 @@ import MLAKernelABI
 import MLAShims
 
 @inline(never)
-func convertRows(_ args: UnsafePointer<mla_convert_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func convertRows(_ args: UnsafePointer<mla_convert_args>) {
+  let a = args.pointee
   if a.format == a.out_format && a.multiplier == 1 && a.scales == nil { return copyRows(a) }
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: convert(BFloat16Format.self, a)

@@ -2,8 +2,8 @@ import MLAKernelABI
 import MLAShims
 
 @inline(never)
-func quantizeRows(_ args: UnsafePointer<mla_quantize_args>?) {
-  let a = args.unsafelyUnwrapped.pointee
+func quantizeRows(_ args: UnsafePointer<mla_quantize_args>) {
+  let a = args.pointee
   switch Int(a.format) {
   case MLA_FORMAT_BFLOAT16: quantize(BFloat16Format.self, a)
   case MLA_FORMAT_FLOAT16: quantize(Float16Format.self, a)

@@ -1,39 +1,40 @@
 import MLAKernelABI
 
-/// Puts this module's kernels into a table, over those of weaker families. The
-/// operating system must have granted tile data to the process.
+/// For a process that the operating system has granted tile data.
 @inline(never)
-public func fillAMXKernels(_ table: UnsafeMutablePointer<mla_kernel_table>) {
-  table.pointee.bf16 = attentionKernel(
+public func amxKernels(over weaker: mla_kernel_table) -> mla_kernel_table {
+  var table = weaker
+  table.bf16 = attentionKernel(
     { packedBlockBytes(BFloat16Operands.self, $0) }, { scratchBytes(BFloat16Operands.self, $0) },
     pack: { packBlock(BFloat16Operands.self, $0) },
     attend: { attendTile(BFloat16Operands.self, $0) })
-  table.pointee.fp16 = attentionKernel(
+  table.fp16 = attentionKernel(
     { packedBlockBytes(Float16Operands.self, $0) }, { scratchBytes(Float16Operands.self, $0) },
     pack: { packBlock(Float16Operands.self, $0) },
     attend: { attendTile(Float16Operands.self, $0) })
-  table.pointee.fp32 = attentionKernel(
+  table.fp32 = attentionKernel(
     { packedBlockBytes(Float32Operands.self, $0) }, { scratchBytes(Float32Operands.self, $0) },
     pack: { packBlock(Float32Operands.self, $0) },
     attend: { attendTile(Float32Operands.self, $0) })
-  table.pointee.bf16_projection = projectionKernel(
+  table.bf16_projection = projectionKernel(
     { packedRowsBytes(BFloat16Operands.self, $0, $1) },
     packTokens: { packTokens(BFloat16Operands.self, $0) },
     packWeights: { packWeights(BFloat16Operands.self, $0) },
     project: { project(BFloat16Operands.self, $0) },
     projectBlock: { projectBlock(BFloat16Operands.self, $0) })
-  table.pointee.fp16_projection = projectionKernel(
+  table.fp16_projection = projectionKernel(
     { packedRowsBytes(Float16Operands.self, $0, $1) },
     packTokens: { packTokens(Float16Operands.self, $0) },
     packWeights: { packWeights(Float16Operands.self, $0) },
     project: { project(Float16Operands.self, $0) },
     projectBlock: { projectBlock(Float16Operands.self, $0) })
-  table.pointee.fp32_projection = projectionKernel(
+  table.fp32_projection = projectionKernel(
     { packedRowsBytes(Float32Operands.self, $0, $1) },
     packTokens: { packTokens(Float32Operands.self, $0) },
     packWeights: { packWeights(Float32Operands.self, $0) },
     project: { project(Float32Operands.self, $0) },
     projectBlock: { projectBlock(Float32Operands.self, $0) })
+  return table
 }
 
 private let family = Int32(truncatingIfNeeded: MLA_FAMILY_AMX)
@@ -43,8 +44,8 @@ private let family = Int32(truncatingIfNeeded: MLA_FAMILY_AMX)
 private func attentionKernel(
   _ packedBlockBytes: @convention(c) (mla_kernel_dims) -> Int64,
   _ scratchBytes: @convention(c) (mla_kernel_dims) -> Int64,
-  pack: @convention(c) (UnsafePointer<mla_pack_args>?) -> Void,
-  attend: @convention(c) (UnsafePointer<mla_attend_args>?) -> Void
+  pack: @convention(c) (UnsafePointer<mla_pack_args>) -> Void,
+  attend: @convention(c) (UnsafePointer<mla_attend_args>) -> Void
 ) -> mla_attention_kernel {
   mla_attention_kernel(
     family: family, query_tile: Int64(queryTile), key_block: Int64(keyBlock),
@@ -54,10 +55,10 @@ private func attentionKernel(
 
 private func projectionKernel(
   _ packedRowsBytes: @convention(c) (Int64, Int64) -> Int64,
-  packTokens: @convention(c) (UnsafePointer<mla_pack_rows_args>?) -> Void,
-  packWeights: @convention(c) (UnsafePointer<mla_pack_rows_args>?) -> Void,
-  project: @convention(c) (UnsafePointer<mla_project_args>?) -> Void,
-  projectBlock: @convention(c) (UnsafePointer<mla_project_block_args>?) -> Void
+  packTokens: @convention(c) (UnsafePointer<mla_pack_rows_args>) -> Void,
+  packWeights: @convention(c) (UnsafePointer<mla_pack_rows_args>) -> Void,
+  project: @convention(c) (UnsafePointer<mla_project_args>) -> Void,
+  projectBlock: @convention(c) (UnsafePointer<mla_project_block_args>) -> Void
 ) -> mla_projection_kernel {
   mla_projection_kernel(
     family: family, packed_tokens_bytes: packedRowsBytes, packed_weights_bytes: packedRowsBytes,

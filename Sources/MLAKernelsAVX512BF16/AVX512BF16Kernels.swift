@@ -1,0 +1,11 @@
+import MLAKernelABI
+
+/// What combines, converts and quantizes rows stays AVX512's: it would not gain by these
+/// instructions.
+@inline(never)
+public func avx512BF16Kernels(over weaker: mla_kernel_table) -> mla_kernel_table {
+  var table = weaker
+  table.bf16 = attentionKernel(family: MLA_FAMILY_AVX512_BF16)
+  table.bf16_projection = projectionKernel(family: MLA_FAMILY_AVX512_BF16)
+  return table
+}

@@ -1,0 +1,4 @@
+import MLAKernelABI
+
+@inline(never)
+public func portableKernels() -> mla_kernel_table { kernelTable(family: MLA_FAMILY_PORTABLE) }

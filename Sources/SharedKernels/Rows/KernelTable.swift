@@ -1,0 +1,12 @@
+import MLAKernelABI
+
+/// A table of this module's kernels alone.
+@inline(__always)
+func kernelTable(family: Int) -> mla_kernel_table {
+  let attention = attentionKernel(family: family)
+  let projection = projectionKernel(family: family)
+  return mla_kernel_table(
+    bf16: attention, fp16: attention, fp32: attention, bf16_projection: projection,
+    fp16_projection: projection, fp32_projection: projection, combine: combinePartials,
+    convert: convertRows, quantize: quantizeRows)
+}
