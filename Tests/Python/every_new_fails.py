@@ -77,7 +77,7 @@ mine.prepare_metadata([0, 3, 5], [])
 def run_mine():
     """From C: the exception comes back, or what there was no memory for."""
     try:
-        mine.run_prefill_new_tokens(q, k, v, out, None, None)
+        mine.run_prefill_new_tokens(q, k, v, out, None, None, False)
     except ValueError as error:
         assert LONG in str(error)
     else:

@@ -28,7 +28,8 @@ def test_metadata_of_a_python_backend(library):
     backend = one_head("LOOKING")
     backend.prepare_metadata([0, 2, 5], [(0, [0, 2, 5], [0, 3, 3])])
     rows, lse = np.zeros((5, 1, 2), np.float32), np.zeros((1, 5), np.float32)
-    backend.run_prefill_context_chunk(-1, [0, 2, 5], [0, 1, 3], rows, rows, rows, rows.copy(), lse)
+    tensors = rows, rows, rows, rows.copy(), lse
+    backend.run_prefill_context_chunk(-1, [0, 2, 5], [0, 1, 3], *tensors, False)
     metadata, chunk = Looking.seen
     assert metadata.query_lens_cpu.tolist() == [2, 3] and metadata.max_query_len == 3
     assert isinstance(metadata.prefill_backend, Looking) and metadata.block_table is None

@@ -152,7 +152,7 @@ def test_quantized_run_of_a_python_backend():
     backend = one_head("QUANTIZING")
     backend.prepare_metadata([0, 1], [])
     row, out = np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 2), ml_dtypes.float8_e4m3fn)
-    backend.run_prefill_new_tokens(row, row, row, out, None, 0.25)
+    backend.run_prefill_new_tokens(row, row, row, out, None, 0.25, False)
     assert Quantizing.scales == [0.25] and (out.astype(np.float32) == 4).all()
 
 
@@ -187,7 +187,7 @@ def test_exceptions(cpp, error, status):
     backend.prepare_metadata([0, 1], [])
     row = np.zeros((1, 1, 2), np.float32)
     with pytest.raises(type(error)) as caught:
-        backend.run_prefill_new_tokens(row, row, row, row.copy(), None, None)
+        backend.run_prefill_new_tokens(row, row, row, row.copy(), None, None, False)
     assert caught.value is error
 
 

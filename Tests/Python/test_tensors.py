@@ -144,7 +144,8 @@ def test_copies_of_what_a_backend_borrows():
     backend.prepare_metadata([0, 4], [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_adapter.BackendAdapter, "run_prefill_new_tokens", keep)
-        backend.run_prefill_new_tokens(rows, rows, rows, np.zeros((4, 2, 3), "f4"), None, None)
+        out = np.zeros((4, 2, 3), np.float32)
+        backend.run_prefill_new_tokens(rows, rows, rows, out, None, None, False)
     assert (borrowed[0] == rows).all() and borrowed[0].flags.c_contiguous
 
 

@@ -159,7 +159,7 @@ def test_python_backends_have_offsets_on_the_cpu():
     assert metadata.query_start_loc.tolist() == [0, 6]
     (chunk,) = metadata.chunked_context.chunks
     assert chunk.cu_seq_lens.tolist() == [0, 6] and chunk.seq_lens.tolist() == [6]
-    backend.run_prefill_new_tokens(q, k, v, out, lse, None)
+    backend.run_prefill_new_tokens(q, k, v, out, lse, None, False)
 
 
 def test_types_of_torch():
@@ -246,12 +246,12 @@ def test_python_backend_by_way_of_the_library(dtype):
     backend.prepare_metadata([0, 6], [(0, [0, 6], [0, 6])])
     q, k, v = tensors_of(problem)
     out, lse = torch.empty(6, 2, 16, dtype=TYPES[dtype]), torch.empty(2, 6)
-    backend.run_prefill_new_tokens(q, k, v, out, lse, None)
+    backend.run_prefill_new_tokens(q, k, v, out, lse, None, False)
     assert Mean.seen[-1] == (torch.Tensor, TYPES[dtype], torch.Tensor)
     expected = v.float().cumsum(0) / torch.arange(1, 7)[:, None, None]
     torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=1e-2)
     torch.testing.assert_close(lse[0], torch.arange(1, 7).log())
-    backend.run_prefill_context_chunk(0, [0, 6], [0, 6], q, k, v, out, lse)
+    backend.run_prefill_context_chunk(0, [0, 6], [0, 6], q, k, v, out, lse, False)
     torch.testing.assert_close(out[0].float(), v.float().mean(0), atol=2e-2, rtol=1e-2)
 
 
@@ -269,7 +269,7 @@ def test_results_that_cannot_be_copied_are_named(name, change):
     backend.prepare_metadata([0, 6], [])
     out, lse = torch.empty(6, 2, 16), torch.empty(2, 6)
     with pytest.raises((TypeError, ValueError), match=f"^{name}: the backend returned what"):
-        backend.run_prefill_new_tokens(*tensors_of(Problem([6])), out, lse, None)
+        backend.run_prefill_new_tokens(*tensors_of(Problem([6])), out, lse, None, False)
 
 
 def test_torch_threads_are_left_alone():

@@ -95,15 +95,12 @@ Text optional_text_argument(nb::handle value, const char *name) {
 }
 
 void bind_arguments(nb::module_ &module) {
-  module.def("integer", &int64_argument, anything("value"), nb::arg("name"));
-  module.def("flag", &flag_argument, anything("value"), nb::arg("name"));
-  module.def(
-      "text",
-      [](nb::handle value, const char *name) {
-        text_argument(value, name);
-        return nb::borrow(value);
-      },
-      anything("value"), nb::arg("name"));
+  define(module, "integer", &int64_argument);
+  define(module, "flag", &flag_argument);
+  define(module, "text", +[](nb::handle value, const char *name) {
+    text_argument(value, name);
+    return nb::borrow(value);
+  });
 }
 
 }  // namespace mla_python

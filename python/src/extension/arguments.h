@@ -4,13 +4,32 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "calls.h"
 
 namespace mla_python {
 
-/// A parameter that takes whatever it is handed: the call judges it, by its name.
-inline auto anything(const char *name) { return nb::arg(name).none(); }
+/// A parameter that takes whatever it is handed: the call judges it, by the name that it has
+/// in Python's signature.
+template <class>
+auto anything() {
+  return nb::arg().none();
+}
+
+/// Binds a function whose arguments come by their places.
+template <class Scope, class Result, class... Arguments>
+void define(Scope &scope, const char *name, Result (*function)(Arguments...)) {
+  scope.def(name, function, anything<Arguments>()...);
+}
+template <class Scope, class Self, class Result, class... Arguments>
+void define(Scope &scope, const char *name, Result (Self::*method)(Arguments...)) {
+  scope.def(name, method, anything<Arguments>()...);
+}
+template <class Scope, class Self, class Result, class... Arguments>
+void define(Scope &scope, const char *name, Result (Self::*method)(Arguments...) const) {
+  scope.def(name, method, anything<Arguments>()...);
+}
 
 /// The name of its type, for messages.
 std::string kind_of(nb::handle value);
@@ -54,16 +73,54 @@ inline const char *pointer_or_null(const Text &text) { return text ? text->c_str
 /// A number that the library reads by its address.
 class FloatArgument {
  public:
-  /// None makes an absent one: pointer() is NULL. TypeError unless it is a number.
-  FloatArgument(nb::handle value, const char *name)
-      : is_present_(!value.is_none()), value_(is_present_ ? float32_argument(value, name) : 0) {}
-
-  const float *pointer() const { return is_present_ ? &value_ : nullptr; }
+  /// None leaves `field` NULL. TypeError unless it is a number.
+  FloatArgument(nb::handle value, const char *name, const float *&field) {
+    if (value.is_none()) return;
+    value_ = float32_argument(value, name);
+    field = &value_;
+  }
+  FloatArgument(const FloatArgument &) = delete;
+  FloatArgument &operator=(const FloatArgument &) = delete;
 
  private:
-  bool is_present_;
-  float value_;
+  float value_ = 0;
 };
+
+/// Arguments that come by name, as constructors' do.
+class NamedArguments {
+ public:
+  explicit NamedArguments(nb::kwargs given) : given_(std::move(given)) {}
+
+  nb::object operator[](const char *name) const { return given_[name]; }
+  std::int32_t int32(const char *name) const { return int32_argument((*this)[name], name); }
+  std::int64_t int64(const char *name) const { return int64_argument((*this)[name], name); }
+  double number(const char *name) const { return float_argument((*this)[name], name); }
+  float float32(const char *name) const { return float32_argument((*this)[name], name); }
+  std::int32_t flag(const char *name) const { return flag_argument((*this)[name], name) ? 1 : 0; }
+  Text optional_text(const char *name) const {
+    return optional_text_argument((*this)[name], name);
+  }
+
+ private:
+  nb::kwargs given_;
+};
+
+/// What all that is made for a model has of it.
+template <class Config>
+void read_head_dimensions(const NamedArguments &given, Config &config) {
+  config.qk_nope_head_dim = given.int32("qk_nope_head_dim");
+  config.qk_rope_head_dim = given.int32("qk_rope_head_dim");
+  config.v_head_dim = given.int32("v_head_dim");
+}
+
+/// The same and what those that run have.
+template <class Config>
+void read_model(const NamedArguments &given, Config &config) {
+  config.num_heads = given.int32("num_heads");
+  config.scale = given.number("scale");
+  config.kv_lora_rank = given.int32("kv_lora_rank");
+  read_head_dimensions(given, config);
+}
 
 /// `integer`, `flag`, `text` (value, name): the same for the package's Python code.
 void bind_arguments(nb::module_ &module);

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -46,22 +47,36 @@ class ChunkArgument {
   mla_context_chunk chunk_ = MLA_CONTEXT_CHUNK_INIT;
 };
 
+/// The tensors of a run.
+class RunTensors {
+ public:
+  template <class Args>
+  RunTensors(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse, Args &args)
+      : q_(q, "q", args.q),
+        k_(k, "k", args.k),
+        v_(v, "v", args.v),
+        out_(out, "out", args.out, role::output),
+        lse_(lse, "lse", args.lse, role::float32_output) {}
+
+  /// Of outputs that are made for this run, dense: lse always is.
+  void clear_beyond(std::int64_t num_tokens, bool is_new_out) {
+    if (is_new_out) out_.clear_rows_from(num_tokens);
+    lse_.clear_tokens_from(num_tokens);
+  }
+
+ private:
+  TensorArgument q_, k_, v_, out_, lse_;
+};
+
 /// A backend object of the library's; the Python object owns it.
 class Backend {
  public:
-  Backend(nb::handle name, nb::handle num_heads, nb::handle scale, nb::handle kv_lora_rank,
-          nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim, nb::handle v_head_dim,
-          bool ignore_override)
-      : Backend() {
+  Backend(nb::handle name, nb::kwargs keywords) : Backend() {
+    const NamedArguments given(std::move(keywords));
     const std::string text = text_argument(name, "name");
     mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
-    config.num_heads = int32_argument(num_heads, "num_heads");
-    config.scale = float_argument(scale, "scale");
-    config.kv_lora_rank = int32_argument(kv_lora_rank, "kv_lora_rank");
-    config.qk_nope_head_dim = int32_argument(qk_nope_head_dim, "qk_nope_head_dim");
-    config.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
-    config.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
-    config.ignore_override = ignore_override ? 1 : 0;
+    read_model(given, config);
+    config.ignore_override = given.flag("ignore_override");
     call_library([&] { return mla_backend_create(text.c_str(), &config, &backend_); });
   }
   Backend(const Backend &) = delete;
@@ -92,44 +107,24 @@ class Backend {
     num_tokens_ = offsets.back();
   }
 
-  /// `is_new_out`, `is_new_lse`: made for this run, dense.
   void run_prefill_new_tokens(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
-                              nb::handle lse, nb::handle output_scale, bool is_new_out,
-                              bool is_new_lse) const {
-    const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    TensorArgument out_view(out, "out", role::output);
-    TensorArgument lse_view(lse, "lse", role::float32_output);
-    if (is_new_out) out_view.clear_rows_from(num_tokens_);
-    if (is_new_lse) lse_view.clear_tokens_from(num_tokens_);
-    const FloatArgument scale(output_scale, "output_scale");
+                              nb::handle lse, nb::handle output_scale, bool is_new_out) const {
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
-    args.q = q_view.pointer();
-    args.k = k_view.pointer();
-    args.v = v_view.pointer();
-    args.out = out_view.pointer();
-    args.lse = lse_view.pointer();
-    args.output_scale = scale.pointer();
+    RunTensors tensors(q, k, v, out, lse, args);
+    tensors.clear_beyond(num_tokens_, is_new_out);
+    const FloatArgument scale(output_scale, "output_scale", args.output_scale);
     call_library([&] { return mla_run_prefill_new_tokens(backend_, &args); });
   }
 
   void run_prefill_context_chunk(nb::handle index, nb::handle query_start_loc,
                                  nb::handle cu_seq_lens, nb::handle q, nb::handle k, nb::handle v,
-                                 nb::handle out, nb::handle lse, bool is_new_out,
-                                 bool is_new_lse) const {
+                                 nb::handle out, nb::handle lse, bool is_new_out) const {
     const ChunkArgument argument("chunk", index, query_start_loc, cu_seq_lens);
     const mla_context_chunk chunk = argument.get();
-    const TensorArgument q_view(q, "q"), k_view(k, "k"), v_view(v, "v");
-    TensorArgument out_view(out, "out", role::output);
-    TensorArgument lse_view(lse, "lse", role::float32_output);
-    if (is_new_out) out_view.clear_rows_from(argument.num_query_rows());
-    if (is_new_lse) lse_view.clear_tokens_from(argument.num_query_rows());
     mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
     args.chunk = &chunk;
-    args.q = q_view.pointer();
-    args.k = k_view.pointer();
-    args.v = v_view.pointer();
-    args.out = out_view.pointer();
-    args.lse = lse_view.pointer();
+    RunTensors tensors(q, k, v, out, lse, args);
+    tensors.clear_beyond(argument.num_query_rows(), is_new_out);
     call_library([&] { return mla_run_prefill_context_chunk(backend_, &args); });
   }
 
@@ -165,25 +160,15 @@ class Backend {
 }  // namespace
 
 void bind_backend(nb::module_ &module) {
-  nb::class_<Backend>(module, "Backend", "A backend object of the library's.")
-      .def(nb::init<nb::handle, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                    nb::handle, bool>(),
-           anything("name"), nb::kw_only(), anything("num_heads"), anything("scale"),
-           anything("kv_lora_rank"), anything("qk_nope_head_dim"), anything("qk_rope_head_dim"),
-           anything("v_head_dim"), nb::arg("ignore_override"))
-      .def("prepare_metadata", &Backend::prepare_metadata, anything("query_start_loc"),
-           nb::arg("chunks"))
-      .def("run_prefill_new_tokens", &Backend::run_prefill_new_tokens, anything("q"),
-           anything("k"), anything("v"), anything("out"), anything("lse"),
-           anything("output_scale"), nb::arg("is_new_out") = false, nb::arg("is_new_lse") = false)
-      .def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, anything("index"),
-           anything("query_start_loc"), anything("cu_seq_lens"), anything("q"), anything("k"),
-           anything("v"), anything("out"), anything("lse"), nb::arg("is_new_out") = false,
-           nb::arg("is_new_lse") = false)
-      .def("supports_out", &Backend::supports_out)
-      .def("supports_quant_output", &Backend::supports_quant_output, nb::arg("dtype"))
-      .def("workspace_size", &Backend::workspace_size)
-      .def_prop_ro("name", &Backend::name);
+  nb::class_<Backend> backend(module, "Backend", "A backend object of the library's.");
+  backend.def(nb::init<nb::handle, nb::kwargs>());
+  define(backend, "prepare_metadata", &Backend::prepare_metadata);
+  define(backend, "run_prefill_new_tokens", &Backend::run_prefill_new_tokens);
+  define(backend, "run_prefill_context_chunk", &Backend::run_prefill_context_chunk);
+  define(backend, "supports_out", &Backend::supports_out);
+  define(backend, "supports_quant_output", &Backend::supports_quant_output);
+  define(backend, "workspace_size", &Backend::workspace_size);
+  backend.def_prop_ro("name", &Backend::name);
 }
 
 }  // namespace mla_python

@@ -72,13 +72,12 @@ void bind_host(nb::module_ &module) {
   module.def("library_path", &library_path);
   module.def("cpu_features", &cpu_features);
   module.def("cpu_summary", &mla_cpu_summary);
-  module.def("set_num_threads", &set_num_threads, anything("num_threads"));
+  define(module, "set_num_threads", &set_num_threads);
   module.def("get_num_threads", &mla_get_num_threads);
   module.def("trim", &trim);
-  module.def(
-      "use_openmp_threads",
-      [](nb::handle enabled) { return use_openmp_threads(flag_argument(enabled, "enabled")); },
-      anything("enabled"));
+  define(module, "use_openmp_threads", +[](nb::handle enabled) {
+    return use_openmp_threads(flag_argument(enabled, "enabled"));
+  });
 }
 
 }  // namespace mla_python

@@ -223,13 +223,11 @@ std::int32_t dtype_of_name(const std::string &name) {
 std::int64_t dtype_bytes(std::int32_t dtype) { return row_of(dtype).dlpack.bits / 8; }
 
 void bind_host_tensor(nb::module_ &module) {
-  module.def("dtype_of_name", [](nb::str name) { return dtype_of_name(text_of(name)); },
-             nb::arg("name"));
-  module.def("dtype_name", &dtype_name, nb::arg("dtype"));
+  module.def("dtype_of_name", [](nb::str name) { return dtype_of_name(text_of(name)); });
+  module.def("dtype_name", &dtype_name);
   nb::class_<HostTensor>(module, "HostTensor",
                          "A tensor in host memory: DLPack and NumPy's array interface over it.")
-      .def(nb::init<const std::vector<std::int64_t> &, std::int32_t>(), nb::arg("shape"),
-           nb::arg("dtype"))
+      .def(nb::init<const std::vector<std::int64_t> &, std::int32_t>())
       .def_prop_ro("shape", &HostTensor::shape)
       .def_prop_ro("strides", &HostTensor::strides)
       .def_prop_ro("dtype", [](const HostTensor &self) { return dtype_name(self.view().dtype); })

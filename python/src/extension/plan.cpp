@@ -71,9 +71,7 @@ nb::list plan_context_chunks(nb::handle context_lens, nb::handle row_budget, nb:
 }  // namespace
 
 void bind_plan(nb::module_ &module) {
-  module.def("plan_context_chunks", &plan_context_chunks, anything("context_lens"),
-             anything("row_budget"), anything("block_size"), anything("query_start_loc"),
-             anything("max_context_chunk"));
+  define(module, "plan_context_chunks", &plan_context_chunks);
 }
 
 }  // namespace mla_python

@@ -27,6 +27,16 @@ nb::tuple described(const mla_context_chunk &chunk) {
                         offsets(chunk.cu_seq_lens, chunk.num_requests));
 }
 
+/// Keyword arguments of a configuration's.
+template <class Config>
+nb::dict head_dimensions(const Config &config) {
+  nb::dict dimensions;
+  dimensions["qk_nope_head_dim"] = config.qk_nope_head_dim;
+  dimensions["qk_rope_head_dim"] = config.qk_rope_head_dim;
+  dimensions["v_head_dim"] = config.v_head_dim;
+  return dimensions;
+}
+
 void destroy_context(void *context) {
   // Memory of an interpreter that is gone is nobody's to free.
   if (interpreter_has_ended()) return;
@@ -38,9 +48,8 @@ mla_status validate(void *context, const mla_selector_config *config, mla_reason
                     void *sink_context) {
   const mla_status status = in_python([&] {
     const nb::object reasons = call_method(
-        object(context), "validate", config->dtype, config->qk_nope_head_dim,
-        config->qk_rope_head_dim, config->v_head_dim, config->platform, config->capability_major,
-        config->capability_minor, config->batch_invariant != 0);
+        object(context), "validate", config->dtype, head_dimensions(*config), config->platform,
+        config->capability_major, config->capability_minor, config->batch_invariant != 0);
     for (nb::handle reason : nb::iter(reasons)) sink(sink_context, c_text_of(reason).c_str());
   });
   // Lists go on without the exception; the text tells their readers.
@@ -50,9 +59,11 @@ mla_status validate(void *context, const mla_selector_config *config, mla_reason
 
 mla_status create(void *context, const mla_backend_config *config, void **instance) {
   return in_python([&] {
-    nb::object created = call_method(
-        object(context), "create", config->num_heads, config->scale, config->kv_lora_rank,
-        config->qk_nope_head_dim, config->qk_rope_head_dim, config->v_head_dim);
+    nb::dict arguments = head_dimensions(*config);
+    arguments["num_heads"] = config->num_heads;
+    arguments["scale"] = config->scale;
+    arguments["kv_lora_rank"] = config->kv_lora_rank;
+    nb::object created = call_method(object(context), "create", arguments);
     *instance = created.release().ptr();
   });
 }

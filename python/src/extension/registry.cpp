@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -14,20 +15,16 @@ namespace {
 /// What a backend must serve: mla_selector_config with the string it points to.
 class SelectorConfig {
  public:
-  SelectorConfig(std::int32_t dtype, nb::handle qk_nope_head_dim, nb::handle qk_rope_head_dim,
-                 nb::handle v_head_dim, nb::handle platform, nb::handle capability_major,
-                 nb::handle capability_minor, nb::handle batch_invariant, bool ignore_overrides,
-                 nb::handle backend)
-      : backend_(optional_text_argument(backend, "backend")) {
-    config_.dtype = dtype;
-    config_.qk_nope_head_dim = int32_argument(qk_nope_head_dim, "qk_nope_head_dim");
-    config_.qk_rope_head_dim = int32_argument(qk_rope_head_dim, "qk_rope_head_dim");
-    config_.v_head_dim = int32_argument(v_head_dim, "v_head_dim");
-    config_.platform = int32_argument(platform, "platform");
-    config_.capability_major = int32_argument(capability_major, "device_capability.major");
-    config_.capability_minor = int32_argument(capability_minor, "device_capability.minor");
-    config_.batch_invariant = flag_argument(batch_invariant, "batch_invariant") ? 1 : 0;
-    config_.ignore_overrides = ignore_overrides ? 1 : 0;
+  explicit SelectorConfig(nb::kwargs keywords) {
+    const NamedArguments given(std::move(keywords));
+    backend_ = given.optional_text("backend");
+    config_.dtype = given.int32("dtype");
+    read_head_dimensions(given, config_);
+    config_.platform = given.int32("platform");
+    config_.capability_major = int32_argument(given["major"], "device_capability.major");
+    config_.capability_minor = int32_argument(given["minor"], "device_capability.minor");
+    config_.batch_invariant = given.flag("batch_invariant");
+    config_.ignore_overrides = given.flag("ignore_overrides");
   }
 
   mla_selector_config get() const {
@@ -43,8 +40,9 @@ class SelectorConfig {
 
 using Register = mla_status (*)(const char *, const mla_backend_registration *);
 
-void register_with(Register function, nb::handle name_text, nb::handle class_path_text,
-                   nb::handle adapter, nb::handle backend_name_text) {
+template <Register function>
+void register_with(nb::handle name_text, nb::handle class_path_text, nb::handle adapter,
+                   nb::handle backend_name_text) {
   const std::string name = text_argument(name_text, "name");
   const Text class_path = optional_text_argument(class_path_text, "class_path");
   const Text backend_name = optional_text_argument(backend_name_text, "backend_name");
@@ -66,24 +64,10 @@ void register_with(Register function, nb::handle name_text, nb::handle class_pat
   }
 }
 
-void bind_registration(nb::module_ &module, const char *name, Register function) {
-  module.def(
-      name,
-      [function](nb::handle member, nb::handle class_path, nb::handle adapter,
-                 nb::handle backend_name) {
-        register_with(function, member, class_path, adapter, backend_name);
-      },
-      anything("name"), anything("class_path"), anything("adapter"), anything("backend_name"));
-}
-
-void bind_by_name(nb::module_ &module, const char *name, mla_status (*function)(const char *)) {
-  module.def(
-      name,
-      [function](nb::handle member) {
-        const std::string text = text_argument(member, "name");
-        call_library([&] { return function(text.c_str()); });
-      },
-      anything("name"));
+template <mla_status (*function)(const char *)>
+void by_name(nb::handle name_text) {
+  const std::string name = text_argument(name_text, "name");
+  call_library([&] { return function(name.c_str()); });
 }
 
 nb::object text_or_none(const char *text) {
@@ -173,21 +157,16 @@ nb::str select(const SelectorConfig &config) {
 
 void bind_registry(nb::module_ &module) {
   nb::class_<SelectorConfig>(module, "SelectorConfig", "What a backend must serve.")
-      .def(nb::init<std::int32_t, nb::handle, nb::handle, nb::handle, nb::handle, nb::handle,
-                    nb::handle, nb::handle, bool, nb::handle>(),
-           nb::kw_only(), nb::arg("dtype"), anything("qk_nope_head_dim"),
-           anything("qk_rope_head_dim"), anything("v_head_dim"), anything("platform"),
-           anything("capability_major"), anything("capability_minor"),
-           anything("batch_invariant"), nb::arg("ignore_overrides"), anything("backend"));
-  bind_registration(module, "register_backend", mla_register_backend);
-  bind_registration(module, "override_backend", mla_override_backend);
-  bind_by_name(module, "clear_override", mla_clear_override);
-  bind_by_name(module, "remove_backend", mla_remove_backend);
-  module.def("backend_path", &backend_path, anything("name"));
-  module.def("is_overridden", &is_overridden, anything("name"));
-  module.def("backends", &backends, nb::arg("config").none());
-  module.def("validate", &validate, anything("name"), nb::arg("config"));
-  module.def("select", &select, nb::arg("config"));
+      .def(nb::init<nb::kwargs>());
+  define(module, "register_backend", &register_with<mla_register_backend>);
+  define(module, "override_backend", &register_with<mla_override_backend>);
+  define(module, "clear_override", &by_name<mla_clear_override>);
+  define(module, "remove_backend", &by_name<mla_remove_backend>);
+  define(module, "backend_path", &backend_path);
+  define(module, "is_overridden", &is_overridden);
+  define(module, "backends", &backends);
+  define(module, "validate", &validate);
+  define(module, "select", &select);
 }
 
 }  // namespace mla_python

@@ -55,10 +55,11 @@ bool is_number(nb::handle value) {
 
 }  // namespace
 
-TensorArgument::TensorArgument(nb::handle value, const char *name, const Role &role)
+TensorArgument::TensorArgument(nb::handle value, const char *name, const mla_tensor *&field,
+                               const Role &role)
     : role_(role) {
   if (value.is_none()) return;
-  is_present_ = true;
+  field = &view_;
   try {
     read(value, name);
   } catch (nb::cast_error &) {
@@ -82,7 +83,7 @@ TensorArgument::TensorArgument(nb::handle value, const char *name, const Role &r
 }
 
 void TensorArgument::drop_heads() {
-  if (!is_present_ || view_.ndim != 4 || view_.shape[2] != 1) return;
+  if (view_.ndim != 4 || view_.shape[2] != 1) return;
   view_.ndim = 3;
   view_.shape[2] = view_.shape[3];
   view_.strides[2] = view_.strides[3];
@@ -221,20 +222,18 @@ void TensorArgument::set_dtype(nb::handle value, const std::string &dtype, const
 namespace {
 
 nb::tuple describe(nb::handle value, const char *name) {
-  const TensorArgument argument(value, name);
-  if (!argument.pointer()) {
-    raise(PyExc_TypeError, std::string(name) + ": must be a tensor, not None");
-  }
-  const mla_tensor &view = *argument.pointer();
+  const mla_tensor *view = nullptr;
+  const TensorArgument argument(value, name, view);
+  if (!view) raise(PyExc_TypeError, std::string(name) + ": must be a tensor, not None");
   nb::list shape;
-  for (std::int32_t i = 0; i < described_dimensions(view.ndim); ++i) shape.append(view.shape[i]);
-  return nb::make_tuple(nb::tuple(shape), dtype_name(view.dtype));
+  for (std::int32_t i = 0; i < described_dimensions(view->ndim); ++i) shape.append(view->shape[i]);
+  return nb::make_tuple(nb::tuple(shape), dtype_name(view->dtype));
 }
 
 }  // namespace
 
 void bind_tensor_argument(nb::module_ &module) {
-  module.def("describe", &describe, anything("tensor"), nb::arg("name"));
+  define(module, "describe", &describe);
 }
 
 }  // namespace mla_python

@@ -40,13 +40,12 @@ constexpr Role filled_cache{true, true, false, cache_types};
 /// A view of the object's own memory, which it keeps alive.
 class TensorArgument {
  public:
-  /// None makes an absent one: pointer() is NULL. Raises TypeError or ValueError
-  /// that begin with `name`; shapes are the library's to judge.
-  TensorArgument(nb::handle value, const char *name, const Role &role = role::input);
+  /// `field` points to it; None leaves that NULL. Raises TypeError or ValueError that begin
+  /// with `name`; shapes are the library's to judge.
+  TensorArgument(nb::handle value, const char *name, const mla_tensor *&field,
+                 const Role &role = role::input);
   TensorArgument(const TensorArgument &) = delete;
   TensorArgument &operator=(const TensorArgument &) = delete;
-
-  const mla_tensor *pointer() const { return is_present_ ? &view_ : nullptr; }
 
   /// [blocks, block_size, 1, width], as caches with a dimension for heads are, becomes
   /// [blocks, block_size, width].
@@ -71,7 +70,6 @@ class TensorArgument {
   HeldBuffer buffer_;
   Role role_;
   float number_ = 0;
-  bool is_present_ = false;
   Writing writing_ = Writing::allowed;
 };
 

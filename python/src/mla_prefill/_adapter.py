@@ -76,9 +76,7 @@ class BackendAdapter:
     def validate(
         self,
         dtype: int,
-        qk_nope_head_dim: int,
-        qk_rope_head_dim: int,
-        v_head_dim: int,
+        head_dimensions: dict[str, int],
         platform: int,
         capability_major: int,
         capability_minor: int,
@@ -91,34 +89,14 @@ class BackendAdapter:
         capability = DeviceCapability(capability_major, capability_minor)
         config = MLAPrefillSelectorConfig(
             dtype=_tensors.library_dtype(dtype),
-            mla_dimensions=MLADimensions(
-                qk_nope_head_dim=qk_nope_head_dim,
-                qk_rope_head_dim=qk_rope_head_dim,
-                v_head_dim=v_head_dim,
-            ),
+            mla_dimensions=MLADimensions(**head_dimensions),
             platform=Platform(platform),
             batch_invariant=batch_invariant,
         )
         return reasons_of(backend_class, capability if capability_major >= 0 else None, config)
 
-    def create(
-        self,
-        num_heads: int,
-        scale: float,
-        kv_lora_rank: int,
-        qk_nope_head_dim: int,
-        qk_rope_head_dim: int,
-        v_head_dim: int,
-    ) -> Any:
-        backend = self.backend_class()(
-            num_heads=num_heads,
-            scale=scale,
-            kv_lora_rank=kv_lora_rank,
-            qk_nope_head_dim=qk_nope_head_dim,
-            qk_rope_head_dim=qk_rope_head_dim,
-            v_head_dim=v_head_dim,
-            vllm_config=None,
-        )
+    def create(self, arguments: dict[str, Any]) -> Any:
+        backend = self.backend_class()(**arguments, vllm_config=None)
         _library_of(backend)
         return backend
 

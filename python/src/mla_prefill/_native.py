@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType, dtype_code, with_dtype
-from mla_prefill.base import MLAPrefillBackend
+from mla_prefill.base import MLAPrefillBackend, model_arguments
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, library_config, part
 from mla_prefill.metadata import announced_chunks, chunk_by_index
 
@@ -102,40 +102,10 @@ class NativePrefillBackend(MLAPrefillBackend):
                 return True
         return False
 
-    def __init__(
-        self,
-        num_heads: int,
-        scale: float,
-        kv_lora_rank: int,
-        qk_nope_head_dim: int,
-        qk_rope_head_dim: int,
-        v_head_dim: int,
-        vllm_config: Any = None,
-    ) -> None:
-        """As the base class.
-
-        Raises:
-            TypeError, ValueError: an argument breaks a rule; the text names it.
-        """
-        super().__init__(
-            num_heads=num_heads,
-            scale=scale,
-            kv_lora_rank=kv_lora_rank,
-            qk_nope_head_dim=qk_nope_head_dim,
-            qk_rope_head_dim=qk_rope_head_dim,
-            v_head_dim=v_head_dim,
-            vllm_config=vllm_config,
-        )
+    def _take_up(self) -> None:
         self._num_announced = 0
         self._backend = _core.Backend(
-            self.member_name,
-            num_heads=num_heads,
-            scale=scale,
-            kv_lora_rank=kv_lora_rank,
-            qk_nope_head_dim=qk_nope_head_dim,
-            qk_rope_head_dim=qk_rope_head_dim,
-            v_head_dim=v_head_dim,
-            ignore_override=self.is_own_implementation,
+            self.member_name, **model_arguments(self), ignore_override=self.is_own_implementation
         )
 
     def supports_out(self) -> bool:
@@ -204,9 +174,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         with_lse = _core.flag(return_softmax_lse, "return_softmax_lse")
         dtype = None if output_scale is None else _tensors.QUANTIZED
         result, lse = self._outputs(q, out, with_lse, dtype)
-        self._backend.run_prefill_new_tokens(
-            q, k, v, result, lse, output_scale, is_new_out=out is None, is_new_lse=True
-        )
+        self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale, out is None)
         result = _tensors.finished(q, result) if out is None else out
         return (result, _tensors.finished(q, lse)) if with_lse else result
 
@@ -234,13 +202,9 @@ class NativePrefillBackend(MLAPrefillBackend):
         Raises:
             TypeError, ValueError: the text names the argument.
         """
-        index, query_start_loc, cu_seq_lens = self._chunk_fields(chunk, chunk_idx)
+        fields = self._chunk_fields(chunk, chunk_idx)
         result, lse = self._outputs(q, out, True)
-        self._backend.run_prefill_context_chunk(
-            *(index, query_start_loc, cu_seq_lens, q, k, v, result, lse),
-            is_new_out=out is None,
-            is_new_lse=True,
-        )
+        self._backend.run_prefill_context_chunk(*fields, q, k, v, result, lse, out is None)
         return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
 
     def _chunk_fields(self, chunk: Any, chunk_idx: Any) -> tuple[int, Any, Any]:

@@ -5,10 +5,18 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mla_prefill._dtypes import DType, dtype_name, dtype_text
-from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig
+from mla_prefill.configuration import HEAD_DIMENSIONS, MLADimensions, MLAPrefillSelectorConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_MODEL_ARGUMENTS = ("num_heads", "scale", "kv_lora_rank", *HEAD_DIMENSIONS)
+
+
+def model_arguments(holder: Any) -> dict[str, Any]:
+    """What a backend or a layer is made with for a model, of one that has been made."""
+    return {name: getattr(holder, name) for name in _MODEL_ARGUMENTS}
 
 
 class MLAPrefillBackend(ABC):
@@ -109,18 +117,14 @@ class MLAPrefillBackend(ABC):
         self.qk_rope_head_dim = qk_rope_head_dim
         self.v_head_dim = v_head_dim
         self.vllm_config = vllm_config
+        self._take_up()
+
+    def _take_up(self) -> None:  # noqa: B027
+        """What the library's own backends do with the arguments."""
 
     def clone(self) -> "Self":
         """A second object of the same configuration, without metadata."""
-        return self.__class__(
-            num_heads=self.num_heads,
-            scale=self.scale,
-            kv_lora_rank=self.kv_lora_rank,
-            qk_nope_head_dim=self.qk_nope_head_dim,
-            qk_rope_head_dim=self.qk_rope_head_dim,
-            v_head_dim=self.v_head_dim,
-            vllm_config=self.vllm_config,
-        )
+        return self.__class__(**model_arguments(self), vllm_config=self.vllm_config)
 
     def supports_quant_output(self, quant_key: Any) -> bool:
         """Whether new-token runs can write output quantized by ``quant_key``."""

@@ -2,7 +2,7 @@
 """What a backend is chosen for and judged by: a dtype, head dimensions, a device."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ class MLADimensions:
             f"(qk_nope_head_dim={self.qk_nope_head_dim}, "
             f"qk_rope_head_dim={self.qk_rope_head_dim}, v_head_dim={self.v_head_dim})"
         )
+
+
+HEAD_DIMENSIONS = tuple(field.name for field in fields(MLADimensions))
 
 
 class MLAPrefillSelectorConfig(NamedTuple):
@@ -73,11 +76,7 @@ class MLAPrefillConfig:
         """The part that backends judge."""
         return MLAPrefillSelectorConfig(
             dtype=self.dtype,
-            mla_dimensions=MLADimensions(
-                qk_nope_head_dim=self.qk_nope_head_dim,
-                qk_rope_head_dim=self.qk_rope_head_dim,
-                v_head_dim=self.v_head_dim,
-            ),
+            mla_dimensions=MLADimensions(**{name: getattr(self, name) for name in HEAD_DIMENSIONS}),
             platform=self.platform,
             batch_invariant=self.batch_invariant,
         )
@@ -114,10 +113,7 @@ def library_config(
         device_capability: ``(major, minor)``, by name or by place; None: not known.
     """
     dimensions = part(config, "mla_dimensions", "selector_config")
-    sizes = {
-        name: part(dimensions, name, "mla_dimensions")
-        for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-    }
+    sizes = {name: part(dimensions, name, "mla_dimensions") for name in HEAD_DIMENSIONS}
     major, minor = _capability(device_capability)
     # vLLM's own configurations have no platform.
     platform = _core.integer(getattr(config, "platform", Platform.AUTO), "platform")
@@ -127,8 +123,8 @@ def library_config(
         dtype=dtype_code(part(config, "dtype", "selector_config")),
         **sizes,
         platform=platform,
-        capability_major=major,
-        capability_minor=minor,
+        major=major,
+        minor=minor,
         batch_invariant=getattr(config, "batch_invariant", False),
         ignore_overrides=ignore_overrides,
         backend=backend,

@@ -150,18 +150,10 @@ class MLAPrefillLayer:
         if out is None:
             dtype = None if output_scale is None else _tensors.QUANTIZED
             result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
+        offsets = [0, rows] if query_start_loc is None else query_start_loc
         self._layer.forward(
-            q=q,
-            kv_c_normed=kv_c_normed,
-            k_pe=k_pe,
-            kv_cache=kv_cache,
-            block_table=block_table,
-            query_start_loc=[0, rows] if query_start_loc is None else query_start_loc,
-            context_lens=context_lens,
-            out=result,
-            lse=lse,
-            output_scale=output_scale,
-            is_new_out=out is None,
+            *(q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens),
+            *(result, lse, output_scale, out is None),
         )
         return _tensors.finished(q, result) if out is None else out
 
@@ -172,9 +164,7 @@ class MLAPrefillLayer:
             TypeError, ValueError: an argument breaks a rule, or the batch does not fit
                 ``workspace_bound``; the text names it.
         """
-        return self._layer.workspace_size(
-            query_start_loc=query_start_loc, context_lens=context_lens
-        )
+        return self._layer.workspace_size(query_start_loc, context_lens)
 
 
 def concat_and_cache_mla(
@@ -206,14 +196,9 @@ def concat_and_cache_mla(
         TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
             has been written.
     """
-    _core.concat_and_cache_mla(
-        kv_c_normed=kv_c_normed,
-        k_pe=k_pe,
-        kv_cache=kv_cache,
-        slot_mapping=slot_mapping,
-        cache_scale=1 if cache_scale is None else cache_scale,
-        cache_format=_choice(cache_format, _CACHE_FORMATS, "cache_format"),
-    )
+    scale = 1 if cache_scale is None else cache_scale
+    code = _choice(cache_format, _CACHE_FORMATS, "cache_format")
+    _core.concat_and_cache_mla(kv_c_normed, k_pe, kv_cache, slot_mapping, scale, code)
 
 
 def _choice(value: Any, codes: dict[str, int], name: str) -> int:

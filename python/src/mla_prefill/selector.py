@@ -9,6 +9,7 @@ from mla_prefill import _core
 from mla_prefill._adapter import reasons_of
 from mla_prefill._dtypes import DType, with_dtype
 from mla_prefill.configuration import (
+    HEAD_DIMENSIONS,
     MLAPrefillConfig,
     MLAPrefillSelectorConfig,
     Platform,
@@ -81,10 +82,7 @@ def _from_vllm(vllm_config: Any) -> MLAPrefillConfig:
     dimensions = {}
     if model_config is not None:
         model = part(model_config, "hf_text_config", "vllm_config.model_config")
-        dimensions = {
-            name: getattr(model, name, 0)
-            for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-        }
+        dimensions = {name: getattr(model, name, 0) for name in HEAD_DIMENSIONS}
     return MLAPrefillConfig(
         dtype=(
             _default_dtype()
