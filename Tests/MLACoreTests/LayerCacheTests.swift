@@ -59,13 +59,26 @@ final class LayerCacheTests: XCTestCase {
       }
       let used = slots.filter { $0 >= 0 }
       let expected = Set(used).count < used.count
-      let copied = try slots.withUnsafeBufferPointer {
-        try FixedArray(copying: $0, for: "slots")
-      }
-      XCTAssertEqual(try SlotRuns(copied).meetAgain(), expected, "round \(round)")
+      XCTAssertEqual(try meetAgain(slots), expected, "round \(round)")
       repeats += expected ? 1 : 0
     }
     XCTAssertGreaterThan(repeats, 50)
+  }
+
+  /// Which slots of a group of 64 were met is a bit each.
+  func testEverySlotOfAGroupMeetsAgain() throws {
+    for slot in Int64(0)..<192 {
+      let once = [500, slot, slot ^ 1, slot + 64]
+      XCTAssertFalse(try meetAgain(once), "\(slot)")
+      XCTAssertTrue(try meetAgain(once + [slot]), "\(slot)")
+      XCTAssertTrue(try meetAgain([500, slot, slot]), "\(slot), next to itself")
+    }
+  }
+
+  private func meetAgain(_ slots: [Int64]) throws -> Bool {
+    try slots.withUnsafeBufferPointer { slots in
+      try SlotRuns(FixedArray(copying: slots, for: "slots")).meetAgain()
+    }
   }
 
   private func check(_ problem: CacheProblem, _ what: String) throws {
