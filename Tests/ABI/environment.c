@@ -29,9 +29,12 @@ static const char *const variables[][2] = {
     {"SWIFT_DUMP_ACCESSIBLE_FUNCTIONS", "1"},
 };
 
+static const int signals[] = {SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,
+                              SIGABRT, SIGTRAP, SIGQUIT, SIGUSR1};
+enum { signal_count = sizeof(signals) / sizeof(signals[0]) };
+
 /** In a process whose library was loaded with the variables set; 0 if all is well. */
 static int use(void) {
-  const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGQUIT, SIGUSR1};
   mla_selector_config config = MLA_SELECTOR_CONFIG_INIT;
   mla_backend_config object = MLA_BACKEND_CONFIG_INIT;
   mla_backend_list *list;
@@ -43,7 +46,7 @@ static int use(void) {
   object.qk_nope_head_dim = object.v_head_dim = 32;
   if (mla_backend_create("TOKENSPEED_MLA", &object, &backend) != MLA_OK) return 3;
   mla_backend_destroy(backend);
-  for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); ++i) {
+  for (size_t i = 0; i < signal_count; ++i) {
     struct sigaction action;
     if (sigaction(signals[i], NULL, &action) != 0 || action.sa_handler != SIG_DFL) return 4;
   }
@@ -62,6 +65,8 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); ++i) {
       setenv(variables[i][0], variables[i][1], 1);
     }
+    /* Whoever started this may ignore some: shells do for what runs in the background. */
+    for (size_t i = 0; i < signal_count; ++i) signal(signals[i], SIG_DFL);
     dup2(fileno(said), STDOUT_FILENO);
     dup2(fileno(said), STDERR_FILENO);
     execl("/proc/self/exe", argv[0], "use", (char *)NULL);
