@@ -2,7 +2,8 @@
 #
 #   make build                    the library, .build/release/libmlaprefill.so
 #   make demo                     what it does on recorded input, with errors and speed
-#   make test                     everything under Tests/
+#   make test                     what a change can break, in less than ten minutes of two cores
+#   make test-long                the rest: emulated CPUs, sanitizers, long searches
 #   make test-python              the Python package's alone
 #   make test-tables              every kernel table, those that this CPU lacks on a model
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
@@ -34,7 +35,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-python test-tables test-vllm test-amx bench bench-vllm install sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-amx bench bench-vllm install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -72,6 +73,10 @@ bench-vllm:
 test:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh
+
+test-long:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh long
 
 sanitize:
 	Sources/Packaging/debian-packages.sh test

@@ -1,56 +1,42 @@
 #!/bin/bash
-# Everything under Tests/, one line per step, the counts at the end.
+# The tests under Tests/: one line per step, the counts at the end.
 #
-#   Tests/run.sh [STEP...]      the steps of these names only; default: all
+#   Tests/run.sh             what a change can break
+#   Tests/run.sh tables      of these and the rest what tests kernel tables
+#   Tests/run.sh long        the rest: emulated CPUs, sanitizers, long searches
+#   Tests/run.sh STEP...     the steps of these names, of either, and what they need
 #
-# A step's output goes to .build/test-logs/STEP.log; a failing step's end of it is
-# shown. Run by `make test`, which installs what is missing. With MLA_MAX_ISA in the
-# environment a host is tested as one that has no more: MLA_MAX_ISA=avx2 make test.
+# Each kernel table is tested by the first: on the host's own instructions where it has
+# them, else on a model of these. Long steps do the same another way: capped hosts, the
+# model of what the host has.
+#
+# Run by `make test` and `make test-long`, which install what is missing. With MLA_MAX_ISA
+# in the environment a host is tested as one that has no more: MLA_MAX_ISA=avx2 make test.
+# With UNTIL, a time of `date +%s`, long steps that would take longer are left out.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+. Tests/steps.sh
 . Tests/tables.sh
 
-root=$PWD
-logs=$root/.build/test-logs
-stage=$root/.build/stage
-abi=$root/.build/abi
-mkdir -p "$logs"
+stage=$PWD/.build/stage
+abi=$PWD/.build/abi
 # Of Swift's own crash reporter: tests expect plain exits.
 export SWIFT_BACKTRACE=enable=no
 unset MLA_PREFILL_BACKEND CC CXX CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS MFLAGS
 
-passed=0
-failed=0
-only=("$@")
 table=$(strongest_table)
-# Of the Swift tests. Portable and AVX2 are the same in the build of `tables`, which then
+# Of the Swift tests. Portable and AVX2 are the same in the model's build, which then
 # saves one.
 test_build=.build-tests
 [ "$table" != avx2 ] || test_build=.build-tables
+swift_tests=$test_build/release/MLAPrefillPackageTests.xctest
 
-# step NAME COMMAND...: the command's tests are lines that begin with "ok" or
-# "not ok", XCTest's or pytest's; a command without any counts as one test.
-step() {
-  local name=$1 started=$SECONDS status good bad
-  shift
-  if [ ${#only[@]} -gt 0 ] && [[ " ${only[*]} " != *" $name "* ]]; then return; fi
-  "$@" >"$logs/$name.log" 2>&1
-  status=$?
-  good=$(grep -cE "^ok |^Test Case '.*' passed |(^| )PASSED( |$)" "$logs/$name.log")
-  bad=$(grep -cE "^not ok |^Test Case '.*' failed |(^| )FAILED( |$)" "$logs/$name.log")
-  if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
-    [ "$good" -gt 0 ] || good=1
-    printf 'PASS %-12s %4d tests %5d s\n' "$name" "$good" $((SECONDS - started))
-    grep "^table " "$logs/$name.log"
-  else
-    [ "$bad" -gt 0 ] || bad=1
-    printf 'FAIL %-12s %4d of %d %5d s, see %s\n' "$name" "$bad" $((good + bad)) \
-      $((SECONDS - started)) "$logs/$name.log"
-    grep -E -A4 "^not ok |error:|Sanitizer" "$logs/$name.log" | head -30
-    tail -15 "$logs/$name.log"
-  fi
-  passed=$((passed + good))
-  failed=$((failed + bad))
+build() {
+  make -s install PREFIX="$stage" && make -s -j"$(nproc)" -C Tests/ABI STAGE="$stage" OUT="$abi"
+}
+
+build_swift_tests() {
+  swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests
 }
 
 # The first Python that has numpy.
@@ -65,27 +51,13 @@ python_with_numpy() {
   echo python3
 }
 
-build() { make -s install PREFIX="$stage" && make -s -C Tests/ABI STAGE="$stage" OUT="$abi"; }
-
 gates() {
-  local status=0
+  local status=0 objects=.build/release/mlaprefill.product/Objects.LinkFileList
   Tests/Gates/headers.sh || status=1
   python3 Tests/Gates/layers.py .build/release || status=1
   python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
-  python3 Tests/Gates/instruction_sets.py .build/release/mlaprefill.product/Objects.LinkFileList \
-    .build/release/libmlaprefill.so || status=1
-  python3 Tests/Gates/allocators.py .build/release/mlaprefill.product/Objects.LinkFileList || status=1
-  return $status
-}
-
-# all PREFIX DIRECTORY TEST...: runs each test by way of PREFIX.
-all() {
-  local prefix=$1 directory=$2 status=0 test
-  shift 2
-  for test in "$@"; do
-    # shellcheck disable=SC2086
-    $prefix $directory/$test || status=1
-  done
+  python3 Tests/Gates/instruction_sets.py $objects .build/release/libmlaprefill.so || status=1
+  python3 Tests/Gates/allocators.py $objects || status=1
   return $status
 }
 
@@ -95,64 +67,43 @@ ctypes() {
   MLA_PREFILL_LIBRARY=$stage/lib/libmlaprefill.so.1 "$(python_with_numpy)" Tests/ABI/ctypes_backend.py
 }
 
+# all PREFIX TEST...: runs each of the ABI's tests by way of PREFIX.
+all() {
+  local prefix=$1 status=0 test
+  for test in "${@:2}"; do
+    # shellcheck disable=SC2086
+    $prefix "$abi"/$test || status=1
+  done
+  return $status
+}
+
 abi_tests() {
   local status=0
-  all "" "$abi" golden bits shapes interleaved host wrapper vtable layer_backend bad_input || status=1
-  all "" "$abi" malformed_calls environment first_use log_callback threads arithmetic numbers ds_mla || status=1
-  all "" "$abi" allocation_failures batch_limits short_memory || status=1
+  all "" golden bits shapes interleaved host wrapper vtable layer_backend bad_input malformed_calls \
+    environment first_use log_callback threads arithmetic numbers ds_mla || status=1
   "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
   ctypes || status=1
   return $status
 }
 
-# The Swift tests that look at what the code computes: not at the machine itself,
-# which an emulated CPU contradicts, nor at how much memory is used, and not the long
-# random searches, which have run natively on every table.
-emulated_swift_tests() {
-  $test_build/release/MLAPrefillPackageTests.xctest --list-tests |
-    grep -E "^(KernelTests|MLACoreTests)\." |
-    grep -vE "RuntimeHostTests|RuntimeParallelLoopTests" |
-    grep -vE "/test(RandomProblemsAgainstFloat64|SameBitsForAnyThreads|ContextChunksAgainst)" |
-    grep -vE "/test(EveryBackendTableAndLongContext|EveryDimensionAgainstFloat64)" |
-    grep -vE "/test(AgreesWithFloat64AndTheFusedPath|Float8IsTheFloat32Result|QuantizedOutput)" |
-    grep -vE "/test(EveryCacheFormat|QuantizedWeightsOfEveryDimension|RoundingKeysIsWhatMovesLSE)" |
-    grep -vE "/test(LongContexts|WorkspaceAndBoundHold|SizesBeyondMemory)" |
-    paste -sd,
-}
-
-# CPUs that lack what the build machine has.
-qemu() {
-  local status=0 model table tests
-  tests=$(emulated_swift_tests)
-  while read -r model table; do
-    all "env MLA_EXPECT_ISA=$table qemu-x86_64 -cpu $model" "$abi" \
-      "host versions" "host cpu" "golden bf16" wrapper vtable layer_backend || status=1
-    # The modelled instructions would run there, too.
-    MLA_MAX_ISA=$table qemu-x86_64 -cpu "$model" \
-      $test_build/release/MLAPrefillPackageTests.xctest "$tests" || status=1
-  done <<< "Haswell-noTSX avx2
-Westmere portable"
-  return $status
-}
-
+# On the model's build a host has AMX, which a step of its own tests.
 swift_tests() {
   if [ $test_build = .build-tables ]; then
-    echo "the tables' build has all that this host runs"
-    return
+    MLA_MAX_ISA=avx2 "$swift_tests" "$(list_tests "^(KernelTests|MLACoreTests)\.")"
+  else
+    "$swift_tests"
   fi
-  swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests &&
-    swift test --skip-build -c release -Xswiftc -enable-testing --scratch-path .build-tests &&
-    amx_bits
 }
 
-# What the compiler made of the AMX kernels for their own CPU has the bits of the tables'
+# list_tests PATTERN: the Swift tests of these names, as XCTest takes them.
+list_tests() { "$swift_tests" --list-tests | grep -E "$1" | paste -sd,; }
+
+memory_tests() { all "" allocation_failures batch_limits short_memory; }
+
+# What the compiler made of the AMX kernels for their own CPU has the bits of the model's
 # build, in which their results are tested.
 amx_bits() {
   local build bits=()
-  if [ ! -x .build-tables/release/MLAPrefillPackageTests.xctest ]; then
-    echo "the tables' build is not there to compare AMX kernels' bits with"
-    return
-  fi
   for build in .build-tests .build-tables; do
     bits+=("$($build/release/MLAPrefillPackageTests.xctest AMXKernelTests.AMXBitsTests | grep "^bits ")")
   done
@@ -164,18 +115,93 @@ amx_bits() {
   fi
 }
 
-step build build
-step gates gates
-step abi abi_tests
-step examples Tests/Gates/install.sh
-step readme readme
-step tables Tests/ModelledInstructions/run.sh
-step swift swift_tests
-step python Tests/Python/run.sh
-step qemu qemu
-step arm64 Tests/Arm64/run.sh
-step address Tests/Gates/sanitize.sh address
-step thread Tests/Gates/sanitize.sh thread
+# CPUs that lack what the build machine has: $1 of qemu, for table $2.
+emulate() {
+  all "env MLA_EXPECT_ISA=$2 qemu-x86_64 -cpu $1" \
+    "host versions" "host cpu" "golden bf16" wrapper vtable layer_backend
+}
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+emulate_both() {
+  local status=0
+  emulate Haswell-noTSX avx2 || status=1
+  emulate Westmere portable || status=1
+  return $status
+}
+
+# The Swift tests that look at what the code computes: not at the machine itself,
+# which an emulated CPU contradicts, nor at how much memory is used, and not the long
+# random searches, which have run natively on every table.
+emulate_swift_tests() {
+  local tests
+  tests=$("$swift_tests" --list-tests |
+    grep -E "^(KernelTests|MLACoreTests)\." |
+    grep -vE "RuntimeHostTests|RuntimeParallelLoopTests" |
+    grep -vE "/test(RandomProblemsAgainstFloat64|SameBitsForAnyThreads|ContextChunksAgainst)" |
+    grep -vE "/test(EveryBackendTableAndLongContext|EveryDimensionAgainstFloat64)" |
+    grep -vE "/test(AgreesWithFloat64AndTheFusedPath|Float8IsTheFloat32Result|QuantizedOutput)" |
+    grep -vE "/test(EveryCacheFormat|QuantizedWeightsOfEveryDimension|RoundingKeysIsWhatMovesLSE)" |
+    grep -vE "/test(LongContexts|WorkspaceAndBoundHold|SizesBeyondMemory)" |
+    paste -sd,)
+  # The modelled instructions would run there, too.
+  MLA_MAX_ISA=$2 qemu-x86_64 -cpu "$1" "$swift_tests" "$tests"
+}
+
+# Malformed calls of a kind that differs each day.
+fuzz() {
+  local seed=$(($(date +%s) / 86400))
+  echo "seed $seed"
+  "$abi/malformed_calls" 2000000 $seed && "$abi/malformed_calls" 1000000 $seed 1
+}
+
+# declare_steps: what a change can break, what takes longest first.
+declare_steps() {
+  local each tests_step=build-tests
+  step build "" build
+  step build-model "" Tests/ModelledInstructions/build.sh
+  if [ $test_build = .build-tables ]; then
+    tests_step=build-model
+  else
+    step build-tests "" build_swift_tests
+  fi
+  step python "build" Tests/Python/run.sh
+  step abi "build" abi_tests
+  step memory "build" memory_tests
+  step gates "build" gates
+  for each in $(tables_above "$table"); do
+    step "model-$each" "build build-model" Tests/ModelledInstructions/run.sh "$each"
+  done
+  step swift "$tests_step" swift_tests
+  [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" amx_bits
+  step examples "build" Tests/Gates/install.sh
+  step readme "build" readme
+  step arm64 "" Tests/Arm64/run.sh
+  step qemu "build" emulate_both
+
+  local kernels="Sources/MLAKernels Sources/SharedKernels Sources/MLAShims"
+  for each in $all_tables; do
+    [ "$each" != "$table" ] || break
+    long_step "capped-$each" 60 "Sources/MLACore $kernels" "build $tests_step" test_table "$each" $test_build
+  done
+  for each in avx512 avx512_bf16 amx; do
+    [ -n "${commands[model-$each]:-}" ] ||
+      long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build build-model" \
+        Tests/ModelledInstructions/run.sh "$each"
+  done
+  long_step qemu-haswell 120 "$kernels" "$tests_step" emulate_swift_tests Haswell-noTSX avx2
+  long_step qemu-westmere 120 "$kernels" "$tests_step" emulate_swift_tests Westmere portable
+  long_step address 240 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
+    Tests/Gates/sanitize.sh address
+  long_step thread 240 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
+    Tests/Gates/sanitize.sh thread
+  long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build" fuzz
+}
+
+declare_steps
+case ${1:-} in
+  "") run_steps "${steps[@]}" ;;
+  # shellcheck disable=SC2046
+  tables) run_steps swift $(tr ' ' '\n' <<< "${steps[*]} ${long_steps[*]}" | grep -E "^(model|capped)-") ;;
+  # shellcheck disable=SC2046
+  long) run_steps $(long_steps_in_turn) ;;
+  *) run_steps "$@" ;;
+esac

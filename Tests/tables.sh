@@ -1,4 +1,5 @@
-# Sourced: the kernel tables, weakest first, and those that this host runs by itself.
+# Sourced: the kernel tables, weakest first, those that this host runs by itself, and what
+# is tested of each.
 all_tables="portable avx2 avx512 avx512_bf16 amx"
 
 # The strongest table of the host, or MLA_MAX_ISA where that is weaker: with it any host
@@ -20,4 +21,19 @@ amx amx_bf16"
 tables_above() {
   local above=${all_tables#*"$1"}
   echo "${above# }"
+}
+
+# What depends on table $1, on a host that has no more: the Swift tests of build $2, and
+# the ABI's programs.
+test_table() {
+  local status=0 modules="KernelTests|MLACoreTests" tests=$2/release/MLAPrefillPackageTests.xctest test
+  [ "$1" != amx ] || modules+="|AMXKernelTests"
+  export SWIFT_BACKTRACE=enable=no MLA_MAX_ISA=$1 MLA_EXPECT_ISA=$1 MLA_TEST_TABLE=$1
+  "$tests" "$("$tests" --list-tests | grep -E "^($modules)\." | paste -sd,)" 2>&1 || status=1
+  for test in golden bits shapes interleaved host wrapper vtable layer_backend bad_input arithmetic \
+    numbers ds_mla "malformed_calls 30000"; do
+    # shellcheck disable=SC2086
+    .build/abi/$test || status=1
+  done
+  return $status
 }

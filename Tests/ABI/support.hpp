@@ -4,6 +4,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -24,10 +25,14 @@ inline mla_cpu_info cpu_info() {
   return info;
 }
 
-/// The kernel tables that this host can run.
+/// The kernel tables that this host can run, or the one that MLA_TEST_TABLE names alone.
 inline std::vector<std::int32_t> tables() {
+  const char* only = std::getenv("MLA_TEST_TABLE");
   std::vector<std::int32_t> list;
-  for (std::int32_t isa = MLA_ISA_PORTABLE; isa <= cpu_info().isa; ++isa) list.push_back(isa);
+  for (std::int32_t isa = MLA_ISA_PORTABLE; isa <= cpu_info().isa; ++isa) {
+    if (only == nullptr || std::strcmp(only, mla_isa_name(isa)) == 0) list.push_back(isa);
+  }
+  CHECK(!list.empty());
   return list;
 }
 

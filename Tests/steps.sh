@@ -1,0 +1,138 @@
+# Sourced: the steps of a test run. They are carried out side by side, each as soon as
+# what it needs is over, and those named first begin first.
+#
+#   step NAME "NEEDED STEPS" COMMAND...
+#   long_step NAME SECONDS "WHAT IT IS ABOUT" "NEEDED STEPS" COMMAND...
+#   run_steps NAME...     and what these need; fails where a step did
+#
+# A step's output goes to .build/test-logs/STEP.log; a failing step's end of it is shown.
+# Its tests are lines that begin with "ok" or "not ok", XCTest's or pytest's; a step
+# without any counts as one test.
+
+logs=$PWD/.build/test-logs
+mkdir -p "$logs"
+lanes=${TEST_LANES:-$(nproc)}
+[ "$lanes" -le 4 ] || lanes=4
+
+steps=() long_steps=() left_out=()
+declare -A needs=() commands=() seconds_of=() about=() state=() running=()
+passed=0
+failed=0
+
+step() {
+  steps+=("$1")
+  needs[$1]=$2
+  commands[$1]=${*:3}
+}
+
+# Is begun only where SECONDS, on two quiet cores, are left until the time UNTIL (of
+# `date +%s`). What it is about are paths, as Git has them.
+long_step() {
+  long_steps+=("$1")
+  seconds_of[$1]=$2
+  about[$1]=$3
+  needs[$1]=$4
+  commands[$1]=${*:5}
+}
+
+# Marks steps, and what they need, as to be done.
+want() {
+  local name
+  for name in "$@"; do
+    if [ -z "${commands[$name]:-}" ]; then
+      echo "no step $name; there are: ${steps[*]} ${long_steps[*]}" >&2
+      exit 2
+    fi
+    [ -z "${state[$name]:-}" ] || continue
+    state[$name]=wanted
+    # shellcheck disable=SC2086
+    want ${needs[$name]}
+  done
+}
+
+# Whether all that step $1 needs is over.
+is_ready() {
+  local needed
+  for needed in ${needs[$1]}; do [ "${state[$needed]}" = over ] || return 1; done
+}
+
+begin() {
+  local name=$1
+  if [ -n "${UNTIL:-}" ] && [ -n "${seconds_of[$name]:-}" ] &&
+    [ $(($(date +%s) + seconds_of[$name])) -gt "$UNTIL" ]; then
+    left_out+=("$name")
+    state[$name]=over
+    return
+  fi
+  state[$name]=running
+  (
+    TIMEFORMAT='%0R %0U %0S'
+    { time ${commands[$name]} < /dev/null > "$logs/$name.log" 2>&1; } 2> "$logs/$name.time"
+  ) &
+  running[$!]=$name
+}
+
+# Each step is a process group of its own, which ends with this program.
+set -m
+trap 'for pid in "${!running[@]}"; do kill -- "-$pid" 2> /dev/null; done' EXIT
+trap 'exit 130' INT TERM
+
+# Waits for the next step to end, and tells of it.
+end_one() {
+  local pid name status good bad wall user system
+  wait -n -p pid "${!running[@]}"
+  status=$?
+  name=${running[$pid]}
+  unset "running[$pid]"
+  state[$name]=over
+  read -r wall user system < "$logs/$name.time"
+  good=$(grep -cE "^ok |^Test Case '.*' passed |(^| )PASSED( |$)" "$logs/$name.log")
+  bad=$(grep -cE "^not ok |^Test Case '.*' failed |(^| )FAILED( |$)" "$logs/$name.log")
+  if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
+    [ "$good" -gt 0 ] || good=1
+    printf 'PASS %-16s %4d tests %5d s, %5d of processors\n' "$name" "$good" "$wall" $((user + system))
+  else
+    [ "$bad" -gt 0 ] || bad=1
+    printf 'FAIL %-16s %4d of %d %5d s, see %s\n' "$name" "$bad" $((good + bad)) "$wall" "$logs/$name.log"
+    grep -E -A4 "^not ok |error:|Sanitizer" "$logs/$name.log" | head -30
+    tail -15 "$logs/$name.log"
+  fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+}
+
+run_steps() {
+  local name begun
+  want "$@"
+  while true; do
+    begun=
+    for name in "$@" "${steps[@]}"; do
+      [ "${state[$name]:-}" = wanted ] && [ ${#running[@]} -lt "$lanes" ] && is_ready "$name" || continue
+      begin "$name"
+      begun=1
+    done
+    if [ ${#running[@]} -gt 0 ]; then end_one; elif [ -z "$begun" ]; then break; fi
+  done
+  [ ${#left_out[@]} -eq 0 ] || echo "LEFT OUT for lack of time: ${left_out[*]}"
+  echo "$passed passed, $failed failed in $SECONDS s"
+  [ $failed -eq 0 ]
+}
+
+# The long steps: first those that are about what was changed last, then the others, every
+# day another one first.
+long_steps_in_turn() {
+  local name path count=${#long_steps[@]} day changed i related=() others=()
+  changed=$(git log -5 --name-only --format= 2> /dev/null)
+  day=$(($(date +%s) / 86400))
+  for ((i = 0; i < count; i++)); do
+    name=${long_steps[(day + i) % count]}
+    for path in ${about[$name]}; do
+      if grep -q "^$path" <<< "$changed"; then
+        related+=("$name")
+        continue 2
+      fi
+    done
+    others+=("$name")
+  done
+  echo "${related[@]}" "${others[@]}"
+}
