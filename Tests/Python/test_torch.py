@@ -299,3 +299,30 @@ assert mla_prefill.use_openmp_threads()
 run()
 assert threads() == before
 """)
+
+
+def test_tensors_cross_without_python_code(monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("Python code has run")
+
+    monkeypatch.setattr(torch.Tensor, "__dlpack__", refuse)
+    monkeypatch.setattr(torch.utils.dlpack, "to_dlpack", refuse)
+    problem = Problem([5])
+    out = torch.zeros(5, 2, 16)
+    problem.check(backend_for(problem).run_prefill_new_tokens(*tensors_of(problem), False, out=out))
+
+
+def test_torch_of_before_the_exchange_api(monkeypatch):
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    problem = Problem([5])
+    tensors, out = dict(zip("qkv", tensors_of(problem), strict=True)), torch.zeros(5, 2, 16)
+    backend = backend_for(problem)
+    problem.check(backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, out=out))
+    for change, said in (
+        (lambda t: t.to("meta"), "q: Cannot pack tensors on meta"),
+        (lambda t: torch._neg_view(t), r"q\.is_neg\(\) = True"),
+        (lambda t: t.clone().requires_grad_(), r"q\.requires_grad = True"),
+    ):
+        wrong = {**tensors, "q": change(tensors["q"])}
+        with pytest.raises(ValueError, match=f"^{said}"):
+            backend.run_prefill_new_tokens(**wrong, return_softmax_lse=False)

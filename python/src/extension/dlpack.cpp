@@ -8,7 +8,22 @@ namespace mla_python {
 
 namespace {
 
-constexpr int newest_version = 1;
+/// What DLPack's exchange API begins with.
+struct ExchangeApi {
+  DLPackVersion version;
+  const ExchangeApi *previous;
+  void *allocate;
+  int (*export_tensor)(void *object, DLManagedTensorVersioned **managed);
+};
+
+const ExchangeApi *exchange_api(nb::handle type) {
+  constexpr const char *capsule_name = "dlpack_exchange_api";
+  const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), capsule_name)) return nullptr;
+  const auto *api =
+      static_cast<const ExchangeApi *>(PyCapsule_GetPointer(capsule.ptr(), capsule_name));
+  return api->version.major == dlpack_major_version ? api : nullptr;
+}
 
 void require_cpu(std::int64_t type, nb::handle value, const char *name) {
   if (type == kDLCPU) return;
@@ -55,59 +70,70 @@ nb::object torch_of(nb::handle value) {
 /// Raises for what torch refuses without the argument's name, and for what it exports
 /// without its sign.
 void require_plain_numbers(nb::handle value, const char *name) {
-  if (is_true(nb::getattr(value, "requires_grad"))) {
+  if (is_true(nb::getattr(value, "requires_grad", nb::none()))) {
     raise(PyExc_ValueError,
           std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
   }
-  if (is_true(value.attr("is_neg")())) {
+  const nb::object is_neg = nb::getattr(value, "is_neg", nb::none());
+  if (!is_neg.is_none() && is_true(called(is_neg, nb::tuple()))) {
     raise(PyExc_ValueError,
           std::string(name) + ".is_neg() = True: its memory has the other sign, resolve_neg() it");
   }
 }
 
-nb::object export_capsule(nb::handle value, const nb::object &torch, const char *name) {
-  if (torch.is_valid()) {
-    require_plain_numbers(value, name);
-    // Ten times faster than its __dlpack__; the capsule is an old one, but torch has no
-    // read-only tensors to tell apart.
-    return answer(name, [&] {
-      return torch.attr("utils").attr("dlpack").attr("to_dlpack")(value);
-    });
+nb::object exported(nb::handle value) {
+  try {
+    nb::dict keywords;
+    keywords["max_version"] = nb::make_tuple(dlpack_major_version, 0);
+    return called(nb::getattr(value, "__dlpack__"), nb::tuple(), keywords);
+  } catch (nb::python_error &error) {
+    // Producers of before version 1 know no keyword.
+    if (!error.matches(PyExc_TypeError)) throw;
   }
-  require_cpu_device(value, name);
-  return answer(name, [&] {
-    try {
-      nb::dict keywords;
-      keywords["max_version"] = nb::make_tuple(newest_version, 0);
-      return called(nb::getattr(value, "__dlpack__"), nb::tuple(), keywords);
-    } catch (nb::python_error &error) {
-      // Producers of before version 1 know no keyword.
-      if (!error.matches(PyExc_TypeError)) throw;
-    }
-    return call_method(value, "__dlpack__");
-  });
+  return call_method(value, "__dlpack__");
 }
 
 }  // namespace
 
-bool is_torch_tensor(nb::handle value) { return torch_of(value).is_valid(); }
+bool DLPackBorrow::exchange(nb::handle value, const char *name) {
+  const ExchangeApi *api = exchange_api(value.type());
+  if (!api) return false;
+  require_plain_numbers(value, name);
+  DLManagedTensorVersioned *managed = nullptr;
+  if (stopping_at_the_end([&] { return api->export_tensor(value.ptr(), &managed); }) != 0) {
+    forget_refusal();
+    return false;
+  }
+  capsule_ = capsule_of(managed);
+  open(value, name);
+  return true;
+}
 
-DLPackBorrow::DLPackBorrow(nb::handle value, const char *name) {
+void DLPackBorrow::ask(nb::handle value, const char *name) {
   const nb::object torch = torch_of(value);
-  capsule_ = export_capsule(value, torch, name);
-  PyObject *capsule = capsule_.ptr();
-  if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
-    const auto *managed = static_cast<const DLManagedTensorVersioned *>(
-        PyCapsule_GetPointer(capsule, "dltensor_versioned"));
-    if (managed->version.major > newest_version) {
+  if (torch.is_valid()) {
+    require_plain_numbers(value, name);
+    // Of torch before its exchange API, too: its __dlpack__ takes ten times as long. The
+    // capsule is an old one, but torch has no read-only tensors to tell apart.
+    writing_ = Writing::allowed;
+    const nb::object dlpack = torch.attr("utils").attr("dlpack");
+    capsule_ = answer(name, [&] { return call_method(dlpack, "to_dlpack", value); });
+  } else {
+    require_cpu_device(value, name);
+    capsule_ = answer(name, [&] { return exported(value); });
+  }
+  open(value, name);
+}
+
+void DLPackBorrow::open(nb::handle value, const char *name) {
+  if (const auto *managed = managed_of<DLManagedTensorVersioned>(capsule_)) {
+    if (managed->version.major > dlpack_major_version) {
       raise(PyExc_ValueError, std::string(name) + ": its DLPack version is too new");
     }
     tensor_ = &managed->dl_tensor;
     writing_ = managed->flags & kDLReadOnly ? Writing::forbidden : Writing::allowed;
-  } else if (PyCapsule_IsValid(capsule, "dltensor")) {
-    if (torch.is_valid()) writing_ = Writing::allowed;
-    tensor_ = &static_cast<const DLManagedTensor *>(PyCapsule_GetPointer(capsule, "dltensor"))
-                   ->dl_tensor;
+  } else if (const auto *managed = managed_of<DLManagedTensor>(capsule_)) {
+    tensor_ = &managed->dl_tensor;
   } else {
     raise(PyExc_TypeError, std::string(name) + ": its __dlpack__ gave no DLPack capsule");
   }

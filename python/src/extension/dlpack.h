@@ -1,5 +1,11 @@
-// DLPack: the structs of its ABI that this extension exchanges, and a borrow.
+// DLPack, and a borrow of what speaks it.
+//
+// nanobind has the tensor's struct. Its nb::ndarray would not do: it takes capsules of before
+// version 1 for writable, which JAX's are not, knows no ml_dtypes in NumPy's arrays, has no
+// message for what it refuses, and makes no copies of what it exports.
 #pragma once
+
+#include <nanobind/ndarray.h>
 
 #include <cstdint>
 
@@ -7,31 +13,16 @@
 
 namespace mla_python {
 
-enum : std::int32_t { kDLCPU = 1 };
+using DLTensor = nb::dlpack::dltensor;
+using DLDataType = nb::dlpack::dtype;
+
+constexpr std::int32_t kDLCPU = nb::device::cpu::value;
+/// Not all are in every nanobind.
 enum : std::uint8_t { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLFloat8_e4m3fn = 10 };
 
-struct DLDevice {
-  std::int32_t device_type;
-  std::int32_t device_id;
-};
-
-struct DLDataType {
-  std::uint8_t code;
-  std::uint8_t bits;
-  std::uint16_t lanes;
-};
-
-struct DLTensor {
-  void *data;
-  DLDevice device;
-  std::int32_t ndim;
-  DLDataType dtype;
-  std::int64_t *shape;
-  std::int64_t *strides;
-  std::uint64_t byte_offset;
-};
-
 struct DLManagedTensor {
+  static constexpr const char *capsule_name = "dltensor";
+
   DLTensor dl_tensor;
   void *manager_ctx;
   void (*deleter)(DLManagedTensor *);
@@ -42,7 +33,11 @@ struct DLPackVersion {
   std::uint32_t minor;
 };
 
+constexpr std::uint32_t dlpack_major_version = 1;
+
 struct DLManagedTensorVersioned {
+  static constexpr const char *capsule_name = "dltensor_versioned";
+
   DLPackVersion version;
   void *manager_ctx;
   void (*deleter)(DLManagedTensorVersioned *);
@@ -53,18 +48,44 @@ struct DLManagedTensorVersioned {
 constexpr std::uint64_t kDLReadOnly = 1;
 constexpr std::uint64_t kDLIsCopied = 2;
 
-bool is_torch_tensor(nb::handle value);
+/// What a capsule that no consumer has taken over and renamed holds; NULL for any other object.
+template <class Managed>
+Managed *managed_of(nb::handle capsule) {
+  if (!PyCapsule_IsValid(capsule.ptr(), Managed::capsule_name)) return nullptr;
+  return static_cast<Managed *>(PyCapsule_GetPointer(capsule.ptr(), Managed::capsule_name));
+}
+
+/// A capsule that gives the tensor back, unless a consumer does; now, where there is no
+/// memory for one.
+template <class Managed>
+nb::object capsule_of(Managed *managed) {
+  static constexpr auto give_back = [](Managed *owned) {
+    if (owned && owned->deleter) owned->deleter(owned);
+  };
+  PyObject *capsule = PyCapsule_New(managed, Managed::capsule_name, [](PyObject *unused) {
+    give_back(managed_of<Managed>(unused));
+  });
+  if (!capsule) {
+    give_back(managed);
+    throw nb::python_error();
+  }
+  return nb::steal(capsule);
+}
 
 /// What a tensor's producer says of its memory.
 enum class Writing { allowed, forbidden, unknown };
 
-/// What an object's `__dlpack__` describes, for as long as the borrow lives. The
-/// capsule is kept, never consumed: its own destructor gives the memory back.
+/// A tensor that an object has exported, for as long as the borrow lives. The capsule is
+/// kept, never consumed: its own destructor gives the memory back.
 class DLPackBorrow {
  public:
-  /// ValueError that begins with `name` where the object is not on the CPU or
-  /// refuses, TypeError where it does not speak DLPack.
-  DLPackBorrow(nb::handle value, const char *name);
+  /// By the exchange API of the object's type, which runs no Python code: torch has one. False
+  /// where there is none, and where that refuses: `ask` says why. ValueError as `ask`.
+  bool exchange(nb::handle value, const char *name);
+
+  /// By the object's `__dlpack__`. ValueError that begins with `name` where the object is not
+  /// on the CPU or refuses, TypeError where it does not speak DLPack.
+  void ask(nb::handle value, const char *name);
 
   const DLTensor &tensor() const { return *tensor_; }
   /// Unknown of capsules from before version 1: to JAX, whose are, all are read-only.
@@ -72,6 +93,8 @@ class DLPackBorrow {
   nb::object capsule() const { return capsule_; }
 
  private:
+  void open(nb::handle value, const char *name);
+
   nb::object capsule_;
   const DLTensor *tensor_ = nullptr;
   Writing writing_ = Writing::unknown;

@@ -4,7 +4,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
 #include "arguments.h"
@@ -51,33 +50,17 @@ struct Export {
     delete exported;
   }
 
-  static constexpr const char *name() {
-    return std::is_same_v<Managed, DLManagedTensor> ? "dltensor" : "dltensor_versioned";
-  }
-
-  static void destroy_capsule(PyObject *capsule) {
-    // A consumer renames what it has taken over.
-    if (!PyCapsule_IsValid(capsule, name())) return;
-    release(static_cast<Managed *>(PyCapsule_GetPointer(capsule, name())));
-  }
 };
 
 template <class Managed>
 nb::object capsule_of(nb::handle self, Managed head) {
   mla_tensor &view = const_cast<mla_tensor &>(nb::cast<HostTensor &>(self).view());
-  auto exported = std::make_unique<Export<Managed>>();
-  exported->owner = self.ptr();
-  exported->managed = head;
-  exported->managed.manager_ctx = exported.get();
+  auto *exported = new Export<Managed>{head, self.inc_ref().ptr()};
+  exported->managed.manager_ctx = exported;
   exported->managed.deleter = Export<Managed>::release;
   exported->managed.dl_tensor = {view.data,  {kDLCPU, 0},  view.ndim, row_of(view.dtype).dlpack,
                                  view.shape, view.strides, 0};
-  nb::object capsule = nb::steal(PyCapsule_New(&exported->managed, Export<Managed>::name(),
-                                               Export<Managed>::destroy_capsule));
-  if (!capsule.is_valid()) throw nb::python_error();
-  Py_INCREF(self.ptr());
-  exported.release();
-  return capsule;
+  return mla_python::capsule_of(&exported->managed);
 }
 
 /// What a consumer asks `__dlpack__` for: the keywords of the array API standard.

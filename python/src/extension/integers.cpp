@@ -5,7 +5,6 @@
 #include <string>
 
 #include "arguments.h"
-#include "dlpack.h"
 
 namespace mla_python {
 
@@ -82,12 +81,18 @@ std::vector<Out> array_argument(nb::handle value, const char *name, std::size_t 
 }  // namespace
 
 bool IntegerTensor::borrow(nb::handle value, const char *name) {
+  // What is asked in vain takes longer than all of a short list.
+  if (PyList_CheckExact(value.ptr()) || PyTuple_CheckExact(value.ptr())) return false;
   // First: NumPy before 2.1 exports nothing that is read-only by DLPack.
   if (borrow_buffer(value)) return true;
-  if (!nb::hasattr(value, "__dlpack__")) return false;
-  // What has both has told its type already.
-  if (buffer_.is_held()) raise(PyExc_TypeError, std::string(name) + wanted_elements);
-  borrow_dlpack(value, name);
+  DLPackBorrow borrow;
+  if (!borrow.exchange(value, name)) {
+    if (!nb::hasattr(value, "__dlpack__")) return false;
+    // What has both has told its type already.
+    if (buffer_.is_held()) raise(PyExc_TypeError, std::string(name) + wanted_elements);
+    borrow.ask(value, name);
+  }
+  read_dlpack(borrow, name);
   return true;
 }
 
@@ -104,8 +109,7 @@ bool IntegerTensor::borrow_buffer(nb::handle value) {
   return true;
 }
 
-void IntegerTensor::borrow_dlpack(nb::handle value, const char *name) {
-  const DLPackBorrow borrow(value, name);
+void IntegerTensor::read_dlpack(const DLPackBorrow &borrow, const char *name) {
   const DLTensor &tensor = borrow.tensor();
   const DLDataType &type = tensor.dtype;
   if (type.code != kDLInt || type.lanes != 1 || (type.bits != 32 && type.bits != 64)) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "dlpack.h"
 #include "held_buffer.h"
 
 namespace mla_python {
@@ -32,7 +33,7 @@ class IntegerTensor {
 
  private:
   bool borrow_buffer(nb::handle value);
-  void borrow_dlpack(nb::handle value, const char *name);
+  void read_dlpack(const DLPackBorrow &borrow, const char *name);
 
   HeldBuffer buffer_;
   nb::object capsule_;

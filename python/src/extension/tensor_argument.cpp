@@ -111,13 +111,14 @@ void TensorArgument::read(nb::handle value, const char *name) {
     read_host_tensor(value);
   } else if (read_buffer(value, name)) {
     return;
-  } else if (is_torch_tensor(value)) {
-    // Asking one for attributes that it lacks takes longer than all the rest.
-    read_dlpack(value, name);
+  } else if (DLPackBorrow borrow; borrow.exchange(value, name)) {
+    // First: to ask torch's tensors for attributes that they lack takes longer than the rest.
+    read_dlpack(value, borrow, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
-    read_dlpack(value, name);
+    borrow.ask(value, name);
+    read_dlpack(value, borrow, name);
   } else {
     raise(PyExc_TypeError, std::string(name) + ": must be " +
                                (role_.takes_number ? "a number or " : "") +
@@ -191,8 +192,7 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   owner_ = nb::borrow(value);
 }
 
-void TensorArgument::read_dlpack(nb::handle value, const char *name) {
-  const DLPackBorrow borrow(value, name);
+void TensorArgument::read_dlpack(nb::handle value, const DLPackBorrow &borrow, const char *name) {
   const DLTensor &tensor = borrow.tensor();
   set_dtype(value, dlpack_dtype_name(tensor.dtype), name);
   view_.data = static_cast<char *>(tensor.data) + tensor.byte_offset;

@@ -62,7 +62,7 @@ class TensorArgument {
   void read_host_tensor(nb::handle value);
   bool read_buffer(nb::handle value, const char *name);
   void read_array_interface(nb::handle value, const char *name);
-  void read_dlpack(nb::handle value, const char *name);
+  void read_dlpack(nb::handle value, const DLPackBorrow &borrow, const char *name);
   void set_dtype(nb::handle value, const std::string &dtype, const char *name);
 
   mla_tensor view_ = MLA_TENSOR_INIT;

@@ -152,9 +152,9 @@ class MLAPrefillLayer:
             result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         offsets = [0, rows] if query_start_loc is None else query_start_loc
         self._layer.forward(
-            *(q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens),
-            *(result, lse, output_scale, out is None),
-        )
+            q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
+            result, lse, output_scale, out is None,
+        )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
 
     def workspace_size(self, query_start_loc: Any, context_lens: Any = None) -> int:
