@@ -22,27 +22,6 @@ class PrefillAMXMLAImpl(LayerPrefill, AMXMLAImpl):
 
     attention_name = "AMX_MLA"
 
-    def forward_mha(
-        self,
-        q: torch.Tensor,
-        kv_c_normed: torch.Tensor,
-        k_pe: torch.Tensor,
-        kv_c_and_k_pe_cache: torch.Tensor,
-        attn_metadata: Any,
-        k_scale: torch.Tensor,
-        output: torch.Tensor,
-        output_scale: torch.Tensor | None = None,
-    ) -> None:
-        prefill = attn_metadata.prefill
+    def _context_lens(self, prefill: Any) -> torch.Tensor:
         # AMX_MLA's own fields: its builder makes them in every version that has it.
-        context_lens = prefill.cpu_seq_lens - prefill.extend_seq_lens
-        self.forward_layer(
-            q,
-            kv_c_normed,
-            k_pe,
-            kv_c_and_k_pe_cache,
-            prefill,
-            context_lens,
-            output,
-            output_scale,
-        )
+        return prefill.cpu_seq_lens - prefill.extend_seq_lens

@@ -3,7 +3,6 @@
 
 from typing import Any
 
-import torch
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLABackend, CPUMLAImpl
 
 from mla_prefill._native import NativePrefillBackend
@@ -23,35 +22,10 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
 
     attention_name = "CPU_MLA"
 
-    def forward_mha(
-        self,
-        q: torch.Tensor,
-        kv_c_normed: torch.Tensor,
-        k_pe: torch.Tensor,
-        kv_c_and_k_pe_cache: torch.Tensor,
-        attn_metadata: Any,
-        k_scale: torch.Tensor,
-        output: torch.Tensor,
-        output_scale: torch.Tensor | None = None,
-    ) -> None:
-        prefill = attn_metadata.prefill
+    def _serves(self, prefill: Any) -> bool:
         # The common way where vLLM's registry has somebody else's prefill backend; and for
         # context, should CPU_MLA come to have it: vLLM forces it off.
-        if (
-            not isinstance(prefill.prefill_backend, NativePrefillBackend)
-            or prefill.chunked_context is not None
-        ):
-            super().forward_mha(
-                q,
-                kv_c_normed,
-                k_pe,
-                kv_c_and_k_pe_cache,
-                attn_metadata,
-                k_scale,
-                output,
-                output_scale,
-            )
-            return
-        self.forward_layer(
-            q, kv_c_normed, k_pe, kv_c_and_k_pe_cache, prefill, None, output, output_scale
+        return (
+            isinstance(prefill.prefill_backend, NativePrefillBackend)
+            and prefill.chunked_context is None
         )

@@ -14,6 +14,7 @@ from vllm.model_executor.layers.quantization.utils.quant_utils import (
     get_and_maybe_dequant_weights,
 )
 
+from mla_prefill.base import model_arguments
 from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.vllm_plugin.threads import announce, use_engine_threads
 from mla_prefill.vllm_plugin.usage import counted
@@ -24,53 +25,58 @@ class LayerPrefill:
 
     #: vLLM's name of the attention backend.
     attention_name: str
-    #: As vLLM's constructors set them.
+    #: As vLLM's constructors set them, with the rest of `model_arguments`.
     num_heads: int
-    scale: float
-    kv_lora_rank: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
     v_head_dim: int
     kv_b_proj: Any
+
+    def _serves(self, prefill: Any) -> bool:
+        """Whether these requests are the layer's, and do not go vLLM's common way."""
+        return True
+
+    def _context_lens(self, prefill: Any) -> torch.Tensor | None:
+        """``[requests]`` tokens in the cache before this step; None: nobody has any."""
+        return None
 
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
         # Weights are packed in parallel, too.
         use_engine_threads()
         # First: vLLM may empty the layer whose weight this is.
         self._prefill_layer = MLAPrefillLayer(
-            self.num_heads,
-            self.scale,
-            self.kv_lora_rank,
-            self.qk_nope_head_dim,
-            self.qk_rope_head_dim,
-            self.v_head_dim,
+            **model_arguments(self),
             **projection_weights(self.kv_b_proj, act_dtype),
             dtype=act_dtype,
         )
         super().process_weights_after_loading(act_dtype)  # type: ignore[misc]
 
-    def forward_layer(
+    def forward_mha(
         self,
         q: torch.Tensor,
         kv_c_normed: torch.Tensor,
         k_pe: torch.Tensor,
-        kv_cache: torch.Tensor,
-        prefill: Any,
-        context_lens: torch.Tensor | None,
+        kv_c_and_k_pe_cache: torch.Tensor,
+        attn_metadata: Any,
+        k_scale: torch.Tensor,
         output: torch.Tensor,
-        output_scale: torch.Tensor | None,
+        output_scale: torch.Tensor | None = None,
     ) -> None:
         """Attention of a step's prefill requests.
 
         Args:
             q: ``[tokens, num_heads, qk_head_dim]``.
             kv_c_normed, k_pe: ``[tokens, kv_lora_rank]``, ``[tokens, 1, rope]``.
-            kv_cache: ``[blocks, block_size, kv_lora_rank + rope]``.
-            prefill: vLLM's metadata of these requests.
-            context_lens: ``[requests]`` tokens in the cache before this step.
+            kv_c_and_k_pe_cache: ``[blocks, block_size, kv_lora_rank + rope]``.
             output: ``[tokens, num_heads * v_head_dim]``, of fp8 with an ``output_scale``:
                 vLLM asks the prefill backend whether that is supported.
         """
+        prefill = attn_metadata.prefill
+        if not self._serves(prefill):
+            tensors = q, kv_c_normed, k_pe, kv_c_and_k_pe_cache
+            super().forward_mha(  # type: ignore[misc]
+                *tensors, attn_metadata, k_scale, output, output_scale
+            )
+            return
+        context_lens = self._context_lens(prefill)
         use_engine_threads()
         announce(f"the layer under {self.attention_name}")
         cached = 0 if context_lens is None else int(context_lens.sum())
@@ -79,7 +85,7 @@ class LayerPrefill:
                 q=q,
                 kv_c_normed=kv_c_normed,
                 k_pe=k_pe.squeeze(1),
-                kv_cache=kv_cache if cached else None,
+                kv_cache=kv_c_and_k_pe_cache if cached else None,
                 block_table=prefill.block_table if cached else None,
                 query_start_loc=prefill.query_start_loc,
                 context_lens=context_lens,
