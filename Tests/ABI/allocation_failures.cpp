@@ -5,15 +5,12 @@
 //   allocation_failures [NAME]
 //
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <thread>
 
 #include "allocation/call.hpp"
+#include "allocation/child.hpp"
+#include "allocation/first_use.hpp"
 #include "failing_allocations.hpp"
 
 namespace {
@@ -75,138 +72,12 @@ void fail_for_long(const Call& call, int rounds) {
   CHECK(succeed(call) == expected);
 }
 
-/// Runs `body` in a child process.
-template <class Body>
-void in_child(Body body) {
-  const pid_t child = fork();
-  CHECK(child >= 0);
-  if (child == 0) {
-    alarm(60);
-    try {
-      body();
-    } catch (const std::exception& failure) {
-      std::fprintf(stderr, "%s\n", failure.what());
-      _exit(1);
-    }
-    _exit(0);
-  }
-  int status = 0;
-  CHECK(waitpid(child, &status, 0) == child);
-  EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with %d", status);
-}
-
-/// The calls that a process may begin with, one after the other; how many succeeded.
-int use_first(test::Attention& tokens, const mla_selector_config& wanted) {
-  const mla_backend_config config = tokens.model.config();
-  mla_cpu_info info = MLA_CPU_INFO_INIT;
-  mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
-  mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
-  mla_backend_list* list = nullptr;
-  mla_backend* backend = nullptr;
-  const char* name = nullptr;
-  metadata.num_requests = static_cast<std::int32_t>(tokens.q_loc.size() - 1);
-  metadata.query_start_loc = tokens.q_loc.data();
-  args.q = &tokens.q.view();
-  args.k = &tokens.k.view();
-  args.v = &tokens.v.view();
-  args.out = &tokens.out.view();
-  args.lse = &tokens.lse.view();
-  int succeeded = 0;
-  const auto note = [&](mla_status status) {
-    EXPECT(status == MLA_OK || status == MLA_ERROR_OUT_OF_MEMORY, "%s: %s",
-           mla_status_name(status), mla_last_error_message());
-    succeeded += status == MLA_OK;
-    return status == MLA_OK;
-  };
-  note(mla_get_cpu_info(&info));
-  note(mla_set_num_threads(4));
-  note(mla_select_backend(&wanted, &name));
-  note(mla_backend_list_create(&wanted, &list));
-  mla_backend_list_destroy(list);
-  if (note(mla_backend_create("FLASHINFER", &config, &backend)) &&
-      note(mla_prepare_metadata(backend, &metadata))) {
-    note(mla_run_prefill_new_tokens(backend, &args));
-  }
-  mla_backend_destroy(backend);
-  return succeeded;
-}
-
-/// In fresh processes: nothing of the library, the Swift runtime or the pool of threads
-/// has been made.
-void first_use() {
-  const test::Model model{3, 64, 32, 64, 64};
-  auto tokens = test::Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {90, 1, 60}, 1);
-  const mla_selector_config wanted = model.selector();
-  int in_pipe[2];
-  CHECK(pipe(in_pipe) == 0);
-  in_child([&] {
-    failing::start(0, false);
-    use_first(tokens, wanted);
-    const long allocations = failing::stop();
-    CHECK(write(in_pipe[1], &allocations, sizeof(allocations)) == sizeof(allocations));
-  });
-  long allocations = 0;
-  CHECK(read(in_pipe[0], &allocations, sizeof(allocations)) == sizeof(allocations));
-  CHECK(allocations > 100);
-  const long step = failing::under_address_sanitizer ? 7 : 1;
-  for (const bool onwards : {false, true}) {
-    for (long nth = 1; nth <= allocations; nth += step) {
-      in_child([&] {
-        failing::start(nth, onwards);
-        use_first(tokens, wanted);
-        failing::stop();
-        CHECK(use_first(tokens, wanted) == 7);
-        test::expect_close(tokens, test::reference_of(tokens), "after the failure");
-      });
-    }
-  }
-}
-
-/// Lets the process have `room` bytes more than it has, or all again. Takes no memory.
-void limit_address_space(rlim_t room) {
-  char text[64] = {};
-  const int statm = open("/proc/self/statm", O_RDONLY);
-  CHECK(read(statm, text, sizeof(text) - 1) > 0 && close(statm) == 0);
-  const long pages = std::atol(text);
-  rlimit limit{};
-  CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
-  limit.rlim_cur = room == RLIM_INFINITY ? limit.rlim_max : static_cast<rlim_t>(pages) * 4096 + room;
-  CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-}
-
-/// All that malloc() still has, until the process ends.
-void take_what_is_left() {
-  for (std::size_t bytes = 1 << 16; bytes >= 16; bytes /= 2) {
-    while (void* volatile taken = std::malloc(bytes)) static_cast<void>(taken);
-  }
-}
-
-/// Address space that runs out, for threads' stacks as well.
-void address_space() {
-  // Which takes more than can be spoken of in limits.
-  if (failing::under_address_sanitizer) return;
-  const test::Model model{3, 64, 32, 64, 64};
-  auto tokens = test::Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {90, 1, 60}, 1);
-  const mla_selector_config wanted = model.selector();
-  for (rlim_t room = 0; room <= 32 << 20; room += room < 1 << 20 ? 1 << 16 : 1 << 19) {
-    in_child([&] {
-      limit_address_space(0);
-      take_what_is_left();
-      limit_address_space(room);
-      use_first(tokens, wanted);
-      limit_address_space(RLIM_INFINITY);
-      CHECK(use_first(tokens, wanted) == 7);
-      test::expect_close(tokens, test::reference_of(tokens), "with address space again");
-    });
-  }
-}
-
 /// A forked child makes threads of its own.
 void threads_that_are_made(const Call& run) {
   const std::vector<std::uint8_t> expected = succeed(run);
   for (long nth = 1; nth <= 40; ++nth) {
     for (const bool onwards : {false, true}) {
-      in_child([&] {
+      allocation::in_child([&] {
         fail_one(run, nth, onwards, expected);
         CHECK(succeed(run) == expected);
       });
@@ -293,8 +164,8 @@ const Call& find(const std::vector<Call>& calls, const std::string& name) {
 int main(int argc, char** argv) {
   // Before the library is used here.
   int failures = test::run(argc, argv,
-                           {{"allocation failures: first use", first_use},
-                            {"allocation failures: address space", address_space}});
+                           {{"allocation failures: first use", allocation::first_use},
+                            {"allocation failures: address space", allocation::address_space}});
   std::vector<test::Case> cases;
   const auto add = [&](const std::vector<Call>& calls, int rounds) {
     for (const Call& call : calls) {
@@ -308,6 +179,7 @@ int main(int argc, char** argv) {
   add(allocation::host_calls(), 3000);
   add(allocation::registry_calls(), 3000);
   add(allocation::selector_calls(), 3000);
+  add(allocation::context_plan_calls(), 3000);
   failures += test::run(argc, argv, cases);
   static allocation::Delegate delegate;
   mla::check(mla_override_backend("CUSTOM", &delegate.registration));

@@ -1,7 +1,7 @@
 // The bytes of fp8_ds_mla as vLLM and FlashMLA write and read them.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include "support.hpp"
+#include "layer_request.hpp"
 
 namespace {
 
@@ -36,8 +36,7 @@ test::Array tokens(std::int32_t dtype) {
 
 test::Array written(const test::Array& latents, const mla_tensor* k_pe) {
   test::Array cache(MLA_DTYPE_FLOAT8_E4M3FN, {1, 32, slot});
-  std::vector<std::int64_t> slots;
-  for (std::int64_t i = 0; i < latents.size(0); ++i) slots.push_back(i);
+  const auto slots = test::numbered<std::int64_t>(latents.size(0));
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.kv_c_normed = &latents.view(), args.k_pe = k_pe, args.kv_cache = &cache.view();
   args.slot_mapping = slots.data(), args.num_slots = latents.size(0);
@@ -110,13 +109,8 @@ void layer_without_rope() {
     config.cache_dtype = kv_cache.view().dtype;
     config.cache_format = &kv_cache == &cache ? MLA_CACHE_FORMAT_FP8_DS_MLA : MLA_CACHE_FORMAT_PLAIN;
     const mla::tensor new_latents = latents.view().narrow(0, 0, count);
-    const std::int32_t q_loc[] = {0, count}, context_lens[] = {context}, table[] = {0};
-    mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
-    args.num_requests = 1, args.query_start_loc = q_loc, args.context_lens = context_lens;
-    args.q = &q.view(), args.kv_c_normed = &new_latents, args.kv_cache = &kv_cache.view();
-    args.block_table = table, args.block_table_stride = args.max_blocks = 1;
-    args.out = &out.view();
-    mla::layer(config).forward(args);
+    test::LayerRequest request(q, new_latents, nullptr, kv_cache, context, out);
+    mla::layer(config).forward(request.args);
     return out;
   };
   for (std::int32_t isa : test::tables()) {

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "address_space.hpp"
 #include "support.hpp"
@@ -49,12 +48,6 @@ void each_limit(const Call& call) {
   EXPECT(call.body() == MLA_OK, "afterwards: %s", mla_last_error_message());
 }
 
-std::vector<std::int32_t> numbered(std::int32_t count) {
-  std::vector<std::int32_t> numbers(static_cast<std::size_t>(count));
-  std::iota(numbers.begin(), numbers.end(), 0);
-  return numbers;
-}
-
 mla_tensor tensor(std::vector<float>& data, std::vector<std::int64_t> shape) {
   mla_tensor made = MLA_TENSOR_INIT;
   made.dtype = MLA_DTYPE_FLOAT32;
@@ -72,7 +65,7 @@ mla_tensor tensor(std::vector<float>& data, std::vector<std::int64_t> shape) {
 struct Batch {
   static constexpr std::int64_t tokens = most_requests;
   const test::Model model{2, 4, 0, 4, 4};
-  const std::vector<std::int32_t> rows = numbered(most_requests + 1);
+  const std::vector<std::int32_t> rows = test::numbered<std::int32_t>(most_requests + 1);
   std::vector<float> q = std::vector<float>(tokens * 8, 0.5F), out = q;
   std::vector<float> lse = std::vector<float>(tokens * 2);
   mla_tensor q_view = tensor(q, {tokens, 2, 4}), out_view = tensor(out, {tokens, 2, 4}),
@@ -203,7 +196,7 @@ void context_plans() {
   } plans[] = {{20000, 1000, 64, 20000 * 16 - 7500}, {most_requests, 5, 1 << 20, 5}};
   for (const auto& each : plans) {
     const std::vector<std::int32_t> contexts(static_cast<std::size_t>(each.requests), each.context),
-        rows = numbered(each.requests + 1);
+        rows = test::numbered<std::int32_t>(each.requests + 1);
     mla_context_plan_args args = MLA_CONTEXT_PLAN_ARGS_INIT;
     args.num_requests = each.requests;
     args.context_lens = contexts.data();

@@ -6,12 +6,21 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "attention.hpp"
 
 namespace test {
+
+/// 0, 1, 2 and so on.
+template <class Integer>
+std::vector<Integer> numbered(std::int64_t count) {
+  std::vector<Integer> numbers(static_cast<std::size_t>(count));
+  std::iota(numbers.begin(), numbers.end(), Integer{0});
+  return numbers;
+}
 
 inline const std::vector<const char*>& backends() {
   static const std::vector<const char*> names{"FLASH_ATTN",     "FLASHINFER",    "TRTLLM_RAGGED",

@@ -7,17 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "mla_prefill.h"
+#include "vtable/copies_v.h"
 
-#define HEADS 2
+#define HEADS copies_v_heads
 #define QK_DIM 24
 #define V_DIM 16
 #define TOKENS 5
 
 static int failures;
-
-/** Longer than what a thread has room for when its first message was a short one. */
-static char long_message[2000];
 
 static void report(const char *name, int good) {
   printf("%s vtable %s\n", good ? "ok" : "not ok", name);
@@ -25,110 +22,6 @@ static void report(const char *name, int good) {
     printf("   last error: %s\n", mla_last_error_message());
     ++failures;
   }
-}
-
-/** What the backend below is asked, and what it shall answer. */
-typedef struct context {
-  int created, destroyed, context_destroyed, prepared, new_tokens, chunks;
-  int refuse_run, writes_fp8, mutters;
-  int32_t tokens;
-  float output_scale;
-} context;
-
-static mla_status validate(void *opaque, const mla_selector_config *config, mla_reason_sink sink,
-                           void *sink_context) {
-  (void)opaque;
-  if (config->dtype != MLA_DTYPE_FLOAT32) sink(sink_context, "only fp32 here");
-  if (config->v_head_dim > 64) sink(sink_context, "v_head_dim is too large");
-  return MLA_OK;
-}
-
-static mla_status create(void *opaque, const mla_backend_config *config, void **instance) {
-  context *mine = opaque;
-  if (config->num_heads != HEADS) {
-    mla_set_last_error_message("num_heads: this backend wants 2");
-    return MLA_ERROR_UNSUPPORTED_CONFIGURATION;
-  }
-  ++mine->created;
-  *instance = mine;
-  return MLA_OK;
-}
-
-static void destroy(void *opaque, void *instance) {
-  (void)opaque;
-  ++((context *)instance)->destroyed;
-}
-
-static void destroy_context(void *opaque) { ++((context *)opaque)->context_destroyed; }
-
-static mla_status prepare(void *opaque, void *instance, const mla_prefill_metadata *metadata) {
-  context *mine = instance;
-  (void)opaque;
-  ++mine->prepared;
-  mine->tokens = metadata->query_start_loc[metadata->num_requests];
-  return MLA_OK;
-}
-
-static void copy_v(const mla_tensor *v, const mla_tensor *out) {
-  int64_t token, head, i;
-  for (token = 0; token < out->shape[0]; ++token) {
-    for (head = 0; head < out->shape[1]; ++head) {
-      for (i = 0; i < out->shape[2]; ++i) {
-        ((float *)out->data)[token * out->strides[0] + head * out->strides[1] + i] =
-            ((const float *)v->data)[token * v->strides[0] + head * v->strides[1] + i];
-      }
-    }
-  }
-}
-
-static mla_status run_new_tokens(void *opaque, void *instance, const mla_new_tokens_args *args) {
-  context *mine = instance;
-  (void)opaque;
-  if (mine->refuse_run) {
-    if (mine->refuse_run == 1) mla_set_last_error_message("the backend is out of order");
-    return MLA_ERROR_INTERNAL;
-  }
-  ++mine->new_tokens;
-  if (mine->mutters) mla_set_last_error_message(long_message);
-  if (args->output_scale) {
-    mine->output_scale = *args->output_scale;
-    return args->out->dtype == MLA_DTYPE_FLOAT8_E4M3FN ? MLA_OK : MLA_ERROR_INTERNAL;
-  }
-  copy_v(args->v, args->out);
-  return MLA_OK;
-}
-
-static mla_status run_chunk(void *opaque, void *instance, const mla_context_chunk_args *args) {
-  (void)opaque;
-  ++((context *)instance)->chunks;
-  copy_v(args->v, args->out);
-  return MLA_OK;
-}
-
-static int32_t quant(void *opaque, void *instance, int32_t dtype) {
-  (void)opaque;
-  return ((context *)instance)->writes_fp8 && dtype == MLA_DTYPE_FLOAT8_E4M3FN;
-}
-
-static int64_t workspace(void *opaque, void *instance) {
-  (void)opaque;
-  return 64 * (int64_t)((context *)instance)->tokens;
-}
-
-static mla_backend_vtable table_of(context *mine) {
-  mla_backend_vtable table = MLA_BACKEND_VTABLE_INIT;
-  table.context = mine;
-  table.destroy_context = destroy_context;
-  table.backend_name = "COPIES_V";
-  table.validate = validate;
-  table.create = create;
-  table.destroy = destroy;
-  table.prepare_metadata = prepare;
-  table.run_prefill_new_tokens = run_new_tokens;
-  table.run_prefill_context_chunk = run_chunk;
-  table.supports_quant_output = quant;
-  table.workspace_size = workspace;
-  return table;
 }
 
 static mla_backend_config config_of(int32_t heads) {
@@ -239,13 +132,13 @@ static int listed(const char *name, int32_t dtype, int32_t valid, const char *re
 }
 
 /** A message stays valid until the thread's next failing call. */
-static int keeps_last_error(mla_backend *backend, context *mine) {
+static int keeps_last_error(mla_backend *backend, copies_v *mine) {
   const char *message;
   int good;
   mla_set_last_error_message("what went wrong");
   message = mla_last_error_message();
   good = run_once(backend) == MLA_OK && listed("FROM_C", MLA_DTYPE_BFLOAT16, 0, "only fp32 here");
-  memset(long_message, 'x', sizeof(long_message) - 1);
+  memset(copies_v_long_message, 'x', sizeof(copies_v_long_message) - 1);
   mine->mutters = 1;
   good = good && run_once(backend) == MLA_OK;
   mine->mutters = 0;
@@ -253,8 +146,8 @@ static int keeps_last_error(mla_backend *backend, context *mine) {
 }
 
 static void life_of_a_member(void) {
-  static context mine;
-  const mla_backend_vtable table = table_of(&mine);
+  static copies_v mine;
+  const mla_backend_vtable table = copies_v_table(&mine);
   const mla_backend_config config = config_of(HEADS), wrong = config_of(HEADS + 1);
   const int32_t offsets[] = {0, TOKENS};
   mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
@@ -314,8 +207,8 @@ static void life_of_a_member(void) {
 }
 
 static void life_of_an_override(void) {
-  static context mine;
-  const mla_backend_vtable table = table_of(&mine);
+  static copies_v mine;
+  const mla_backend_vtable table = copies_v_table(&mine);
   const mla_backend_config config = config_of(HEADS);
   const int32_t offsets[] = {0, TOKENS};
   mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;

@@ -91,6 +91,7 @@ struct Delegate {
 std::vector<Call> host_calls();
 std::vector<Call> registry_calls();
 std::vector<Call> selector_calls();
+std::vector<Call> context_plan_calls();
 /// With a Delegate behind CUSTOM.
 std::vector<Call> backend_calls();
 std::vector<Call> layer_calls();

@@ -61,37 +61,42 @@ struct Batch {
   std::vector<std::int64_t> slots;
 };
 
-}  // namespace
+void add(std::vector<Call>& calls, const char* name, std::function<mla_status()> call) {
+  Call made;
+  made.name = std::string(name) + " of 2^20 requests";
+  made.call = std::move(call);
+  calls.push_back(made);
+}
 
-std::vector<Call> large_batch_calls() {
-  auto& batch = kept<Batch>();
-  std::vector<Call> calls;
-  const auto add = [&](const char* name, std::function<mla_status()> call) {
-    Call made;
-    made.name = std::string(name) + " of 2^20 requests";
-    made.call = std::move(call);
-    calls.push_back(made);
-  };
+void add_runs(std::vector<Call>& calls, Batch& batch) {
   for (const char* name : {"CPU", "FLASHINFER"}) {
     auto& backend = kept<mla::backend>(name, model.config());
-    add("mla_prepare_metadata", [&] {
+    add(calls, "mla_prepare_metadata", [&] {
       mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
       metadata.num_requests = requests;
       metadata.query_start_loc = batch.offsets.data();
       return mla_prepare_metadata(backend.get(), &metadata);
     });
-    add("mla_workspace_size", [&] {
+    add(calls, "mla_workspace_size", [&] {
       std::int64_t bytes = 0;
       return mla_workspace_size(backend.get(), &bytes);
     });
-    add("mla_run_prefill_new_tokens", [&] {
+    add(calls, "mla_run_prefill_new_tokens", [&] {
       mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
       args.q = args.k = args.v = &batch.rows.view();
       args.out = &batch.out.view();
       return mla_run_prefill_new_tokens(backend.get(), &args);
     });
   }
-  add("mla_plan_context_chunks", [&] {
+}
+
+}  // namespace
+
+std::vector<Call> large_batch_calls() {
+  auto& batch = kept<Batch>();
+  std::vector<Call> calls;
+  add_runs(calls, batch);
+  add(calls, "mla_plan_context_chunks", [&] {
     mla_context_plan_args args = MLA_CONTEXT_PLAN_ARGS_INIT;
     mla_context_plan* plan = nullptr;
     args.num_requests = requests;
@@ -102,7 +107,7 @@ std::vector<Call> large_batch_calls() {
     mla_context_plan_destroy(plan);
     return status;
   });
-  add("mla_concat_and_cache_mla", [&] {
+  add(calls, "mla_concat_and_cache_mla", [&] {
     mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
     args.kv_c_normed = &batch.latents.view();
     args.slot_mapping = batch.slots.data();
@@ -112,12 +117,12 @@ std::vector<Call> large_batch_calls() {
   });
   for (const char* name : {"CPU", "CUSTOM"}) {
     mla_layer* const& layer = kept<mla_layer*>(batch.layer(name));
-    add("mla_layer_workspace_size", [&] {
+    add(calls, "mla_layer_workspace_size", [&] {
       const mla_layer_forward_args args = batch.forward();
       std::int64_t bytes = 0;
       return mla_layer_workspace_size(layer, &args, &bytes);
     });
-    add("mla_layer_forward", [&] {
+    add(calls, "mla_layer_forward", [&] {
       const mla_layer_forward_args args = batch.forward();
       return mla_layer_forward(layer, &args);
     });

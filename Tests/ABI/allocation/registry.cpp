@@ -201,6 +201,11 @@ std::vector<Call> selector_calls() {
   calls.push_back(named(
       "mla_backend_list_reason", [&] { return mla_backend_list_reason(rows, 1, 0, &name); },
       {value_of(name)}));
+  return calls;
+}
+
+std::vector<Call> context_plan_calls() {
+  std::vector<Call> calls;
   static const std::int32_t contexts[] = {100, 200, 300}, offsets[] = {0, 4, 5, 9};
   auto& wanted = kept<mla_context_plan_args>();
   wanted = MLA_CONTEXT_PLAN_ARGS_INIT;
