@@ -26,7 +26,7 @@ mkdir -p "$stage/lib" "$stage/include" || exit 1
 cp include/*.h include/*.hpp "$stage/include"
 cp "$scratch/release/libmlaprefill.so" "$stage/lib/libmlaprefill.so.1"
 ln -sf libmlaprefill.so.1 "$stage/lib/libmlaprefill.so"
-make -s -C Tests/ABI STAGE="$stage" OUT="$abi" SANITIZE="$kind" || exit 1
+make -s -j"$(nproc)" -C Tests/ABI STAGE="$stage" OUT="$abi" SANITIZE="$kind" || exit 1
 
 # Reports end the program, with another status than a failing test's.
 export ASAN_OPTIONS=exitcode=99:detect_stack_use_after_return=1
@@ -34,7 +34,7 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=exitcode=99:halt_on_error=1
 status=0
 for table in $tables; do
-  export MLA_MAX_ISA=$table MLA_EXPECT_ISA=$table
+  export MLA_MAX_ISA=$table MLA_EXPECT_ISA=$table MLA_TEST_TABLE=$table
   if [ "$kind" = address ]; then
     for test in golden shapes numbers "host cpu"; do
       # shellcheck disable=SC2086
@@ -46,6 +46,7 @@ for table in $tables; do
   fi
 done
 # What does not depend on the table much, on the last.
+unset MLA_TEST_TABLE
 if [ "$kind" = address ]; then
   for test in host wrapper vtable layer_backend bad_input malformed_calls allocation_failures; do
     "$abi/$test" || status=1
