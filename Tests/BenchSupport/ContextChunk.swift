@@ -101,10 +101,10 @@ private final class PreparedKeys {
         queryTile: Int(kernel.query_tile), keyBlock: block, packedBlockBytes: blockBytes,
         vHeadDim: d.v),
       split: .byCost(numHeads: d.heads), threads: 1)
-    let segments = schedule.units + schedule.waves.map { $0.segment(0) }
-    keysPerRange = segments[0].blocksPerSplit * block
+    let request = (Array(schedule.units) + schedule.waves)[0].segment(0).request
+    keysPerRange = request.blocksPerRange * block
     packed = .allocate(byteCount: d.heads * headBytes, alignment: 4096)
-    partials = .allocate(capacity: segments[0].splits * queries * (d.v + 1))
+    partials = .allocate(capacity: request.ranges * queries * (d.v + 1))
     scratch = .allocate(byteCount: Int(kernel.scratch_bytes(dims)), alignment: 4096)
     for head in 0..<d.heads { pack(chunk, head: head) }
   }

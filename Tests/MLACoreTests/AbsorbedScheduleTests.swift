@@ -20,14 +20,14 @@ final class AbsorbedScheduleTests: XCTestCase {
         waveBytes: random.pick([1, 1 << 18, 1 << 22]))
       var seen: [Int: [Range<Int>]] = [:]
       for wave in try waves(schedule) {
-        for index in 0..<wave.taskCount {
+        for index in 0..<wave.end.task {
           let task = wave.task(index)
           XCTAssertFalse(task.keys.isEmpty)
           XCTAssertEqual(task.keys.lowerBound % schedule.shape.keysPerPack, 0)
-          for (i, token) in task.chunk.tokens.enumerated() {
+          for (i, token) in task.tile.tokens.enumerated() {
             seen[token, default: []].append(task.keys)
             if task.isLast {
-              seen[token, default: []].append(task.chunk.sharedKeys..<task.chunk.sharedKeys + i)
+              seen[token, default: []].append(task.tile.sharedKeys..<task.tile.sharedKeys + i)
             }
           }
         }
@@ -51,17 +51,17 @@ final class AbsorbedScheduleTests: XCTestCase {
         randomSpans(&random), shape: shape(5), waveBytes: random.pick([1 << 16, 1 << 24]))
       for wave in try waves(schedule) {
         var (tokens, partials) = (0, 0)
-        for chunk in wave.chunks {
-          XCTAssertEqual(chunk.firstToken, tokens)
-          XCTAssertEqual(chunk.firstPartial, partials)
-          tokens += chunk.tokens.count
-          partials += chunk.ranges * chunk.tokens.count * 5
+        for tile in wave.tiles {
+          XCTAssertEqual(tile.place.token, tokens)
+          XCTAssertEqual(tile.place.partial, partials)
+          tokens += tile.tokens.count
+          partials += tile.ranges * tile.tokens.count * 5
         }
-        XCTAssertEqual([wave.tokenCount, wave.partialRows], [tokens, partials])
+        XCTAssertEqual([wave.end.token, wave.end.partial], [tokens, partials])
         XCTAssertEqual(wave.groups.first?.lowerBound, 0)
-        XCTAssertEqual(wave.groups.last?.upperBound, wave.chunks.count)
+        XCTAssertEqual(wave.groups.last?.upperBound, wave.tiles.count)
         for group in wave.groups {
-          let tokens = wave.chunks[group].reduce(0) { $0 + $1.tokens.count }
+          let tokens = wave.tiles[group].reduce(0) { $0 + $1.tokens.count }
           XCTAssertTrue((1...AbsorbedSchedule.groupTokens).contains(tokens))
         }
         for (a, b) in zip(wave.groups, wave.groups.dropFirst()) {
@@ -71,12 +71,12 @@ final class AbsorbedScheduleTests: XCTestCase {
     }
   }
 
-  /// A batch and a bound change where a chunk's work lies, never how it is cut.
+  /// A batch and a bound change where a tile's work lies, never how it is cut.
   func testCutsDependOnTheRequestAlone() throws {
     let long = RequestSpan(queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000)
     let other = RequestSpan(queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000)
     func cuts(_ schedule: AbsorbedSchedule) throws -> [[Int]] {
-      try waves(schedule).flatMap(\.chunks).filter { $0.keyBegin == 0 }.map {
+      try waves(schedule).flatMap(\.tiles).filter { $0.keyBegin == 0 }.map {
         [$0.tokens.lowerBound, $0.tokens.upperBound, $0.sharedKeys, $0.keysPerRange, $0.ranges]
       }
     }
@@ -92,7 +92,7 @@ final class AbsorbedScheduleTests: XCTestCase {
     let one = try AbsorbedSchedule(
       [RequestSpan(queryBegin: 0, queryCount: 1, keyBegin: 0, keyCount: 8193)], shape: shape(16),
       waveBytes: 1 << 24)
-    XCTAssertGreaterThanOrEqual(try waves(one)[0].taskCount, 32)
+    XCTAssertGreaterThanOrEqual(try waves(one)[0].end.task, 32)
     var random = SplitMix64(seed: 73)
     var keys = 0
     let batch = (0..<64).map { i in
@@ -102,7 +102,7 @@ final class AbsorbedScheduleTests: XCTestCase {
     }
     let schedule = try AbsorbedSchedule(batch, shape: shape(16), waveBytes: 1 << 30)
     let wave = try waves(schedule)[0]
-    let sizes = (0..<wave.taskCount).map { wave.task($0).keys.count }
+    let sizes = (0..<wave.end.task).map { wave.task($0).keys.count }
     XCTAssertEqual(sizes.reduce(0, +), keys)
     XCTAssertLessThanOrEqual(sizes.max() ?? 0, keys / 256)
   }
@@ -114,7 +114,7 @@ final class AbsorbedScheduleTests: XCTestCase {
       let schedule = try AbsorbedSchedule([span], shape: shape, waveBytes: 1)
       // No more than the latents, or one range each.
       let oneRange = 256 * shape.partialFloats * 4
-      let rows = try waves(schedule).map(\.partialRows).max() ?? 0
+      let rows = try waves(schedule).map(\.end.partial).max() ?? 0
       XCTAssertLessThanOrEqual(
         rows * shape.partialFloats * 4, keyCount * shape.partialFloats + oneRange)
       XCTAssertEqual(try waves(schedule).count, 4)
@@ -127,10 +127,10 @@ final class AbsorbedScheduleTests: XCTestCase {
     var next = try AbsorbedSchedule.Waves(schedule)
     while let wave = next.next() {
       XCTAssertLessThanOrEqual(
-        wave.tokenCount * schedule.shape.queryBytes
-          + wave.partialRows * schedule.shape.partialFloats * 4, schedule.waveBytes)
+        wave.end.token * schedule.shape.queryBytes
+          + wave.end.partial * schedule.shape.partialFloats * 4, schedule.waveBytes)
       XCTAssertLessThanOrEqual(
-        max(wave.taskCount, wave.groups.count * schedule.shape.numHeads), schedule.mostTasks)
+        max(wave.end.task, wave.groups.count * schedule.shape.numHeads), schedule.mostTasks)
       waves.append(try wave.copy())
     }
     return waves
@@ -151,8 +151,8 @@ final class AbsorbedScheduleTests: XCTestCase {
 extension AbsorbedSchedule.Wave {
   fileprivate func copy() throws -> Self {
     var copy = self
-    copy.chunks = try FixedArray(
-      copying: UnsafeBufferPointer(start: chunks.pointer, count: chunks.count), for: "chunks")
+    copy.tiles = try FixedArray(
+      copying: UnsafeBufferPointer(start: tiles.pointer, count: tiles.count), for: "tiles")
     copy.groups = try FixedArray(
       copying: UnsafeBufferPointer(start: groups.pointer, count: groups.count), for: "groups")
     return copy

@@ -170,28 +170,24 @@ private struct SimulatedRun {
   init(_ schedule: TileSchedule, threads: Int) {
     self.threads = threads
     run(schedule.unitGroups.map { $0.reduce(0) { $0 + cost(of: schedule.units[$1], schedule) } })
-    for wave in schedule.waves {
-      for turn in 0..<wave.turns {
-        let count = wave.taskCount(inTurn: turn)
-        run(schedule.packTasks(in: wave, turn: turn).map(Self.cost))
-        run((0..<count).map { Self.cost(schedule.attendTask($0, in: wave, turn: turn)) })
-        run((0..<wave.tileCount).map { Self.cost(schedule.combineTask($0, in: wave, turn: turn)) })
-        tasks += count
-      }
-    }
+    for wave in schedule.waves { phases(of: wave, schedule).forEach { run($0) } }
   }
 
-  private mutating func cost(of unit: TileSchedule.Segment, _ schedule: TileSchedule) -> Int {
-    var cost = 0
-    for block in 0..<unit.blocksPerHead { cost += Self.cost(schedule.packTask(block, of: unit)) }
-    for turn in 0..<unit.turns {
-      for tile in 0..<unit.tileCount {
-        cost += Self.cost(schedule.attendTask(tile, turn: turn, of: unit))
-        cost += Self.cost(schedule.combineTask(tile, turn: turn, of: unit))
-      }
+  private mutating func cost(of unit: TileSchedule.Wave, _ schedule: TileSchedule) -> Int {
+    phases(of: unit, schedule).joined().reduce(0, +)
+  }
+
+  /// What the tasks of each phase cost.
+  private mutating func phases(of wave: TileSchedule.Wave, _ schedule: TileSchedule) -> [[Int]] {
+    (0..<wave.turns).flatMap { turn in
+      let count = wave.taskCount(inTurn: turn)
+      tasks += count
+      return [
+        schedule.packTasks(in: wave, turn: turn).map(Self.cost),
+        (0..<count).map { Self.cost(schedule.attendTask($0, in: wave, turn: turn)) },
+        (0..<wave.end.tile).map { Self.cost(schedule.combineTask($0, in: wave, turn: turn)) },
+      ]
     }
-    tasks += unit.tileCount * unit.splits
-    return cost
   }
 
   private mutating func run(_ costs: [Int]) {

@@ -24,26 +24,28 @@ final class ScheduleLimitTests: XCTestCase {
         waveBytes: random.pick([1, 1 << 20, TileSchedule.waveBytes(threads: threads), 1 << 44]))
       units += schedule.units.isEmpty ? 0 : 1
       waves += schedule.waves.isEmpty ? 0 : 1
-      for unit in [0, schedule.units.count / 2, schedule.units.count - 1]
-      where schedule.units.indices.contains(unit) {
-        let segment = schedule.units[unit]
-        check(segment.end, isWithin: schedule.units.most)
-        for turn in [0, segment.turns - 1] {
-          _ = schedule.attendTask(segment.tileCount - 1, turn: turn, of: segment)
-          _ = schedule.combineTask(segment.tileCount - 1, turn: turn, of: segment)
-        }
-      }
       XCTAssertEqual(schedule.unitGroups.last?.upperBound ?? 0, schedule.units.count)
-      for index in [0, schedule.waves.count / 2, schedule.waves.count - 1]
-      where schedule.waves.indices.contains(index) {
-        let wave = schedule.waves[index]
-        check(wave.end, isWithin: schedule.waves.most)
+      for wave in check(schedule.units, schedule) {
+        let segment = wave.segment(0)
+        XCTAssertEqual(wave.end, segment.end, "a unit is one segment")
+        XCTAssertTrue(wave.packCount(inTurn: 0) <= segment.blocksPerTurn, "packed for all heads")
+      }
+      for wave in check(schedule.waves, schedule) {
         turns += wave.turns > 1 ? 1 : 0
-        parts += wave.segment(0).tilesPerHead * shape.queryTile < longest / 2 ? 1 : 0
-        for turn in [0, wave.turns - 1] { checkLast(of: wave, turn, schedule) }
+        parts += wave.segment(0).request.tiles * shape.queryTile < longest / 2 ? 1 : 0
       }
     }
     XCTAssertGreaterThan(min(units, waves, turns, parts), 100, "all ways of working are met")
+  }
+
+  /// Some of the waves, checked.
+  private func check(_ waves: TileSchedule.Waves, _ schedule: TileSchedule) -> [TileSchedule.Wave] {
+    [0, waves.count / 2, waves.count - 1].filter(waves.indices.contains).map { index in
+      let wave = waves[index]
+      XCTAssertEqual(waves.most.largest(wave.end), waves.most)
+      for turn in [0, wave.turns - 1] { checkLast(of: wave, turn, schedule) }
+      return wave
+    }
   }
 
   /// The last pack, tile and result of a turn lie within the wave's memory.
@@ -51,22 +53,16 @@ final class ScheduleLimitTests: XCTestCase {
     if wave.packCount(inTurn: turn) > 0 {
       let pack = schedule.packTask(wave.packCount(inTurn: turn) - 1, in: wave, turn: turn)
       let last = pack.firstBlock + (pack.heads.count - 1) * pack.blockStride
-      XCTAssertTrue((0..<wave.blockCount).contains(last))
+      XCTAssertTrue((0..<wave.end.block).contains(last))
     }
     if let task = schedule.attendTask(wave.taskCount(inTurn: turn) - 1, in: wave, turn: turn),
       let partial = task.partial
     {
-      XCTAssertTrue((0..<wave.partialCount).contains(partial))
+      XCTAssertTrue((0..<wave.end.partial).contains(partial))
     }
-    let combined = schedule.combineTask(wave.tileCount - 1, in: wave, turn: turn)
+    let combined = schedule.combineTask(wave.end.tile - 1, in: wave, turn: turn)
     XCTAssertLessThanOrEqual(
-      combined.added.isEmpty ? 0 : combined.added.upperBound, wave.partialCount)
-  }
-
-  private func check(
-    _ numbers: TileSchedule.Numbers, isWithin most: TileSchedule.Numbers, line: UInt = #line
-  ) {
-    XCTAssertEqual(most.largest(numbers), most, line: line)
+      combined.added.isEmpty ? 0 : combined.added.upperBound, wave.end.partial)
   }
 
   func testAbsorbedSchedulesAtTheirLimits() throws {
@@ -90,10 +86,10 @@ final class ScheduleLimitTests: XCTestCase {
       for _ in 0..<3 {
         guard let wave = waves.next() else { break }
         XCTAssertLessThanOrEqual(
-          wave.tokenCount * shape.queryBytes + wave.partialRows * shape.partialFloats * 4,
+          wave.end.token * shape.queryBytes + wave.end.partial * shape.partialFloats * 4,
           schedule.waveBytes)
-        XCTAssertTrue(wave.task(wave.taskCount - 1).isLast)
-        let ranges = wave.chunks.map(\.ranges).max() ?? 0
+        XCTAssertTrue(wave.task(wave.end.task - 1).isLast)
+        let ranges = wave.tiles.map(\.ranges).max() ?? 0
         XCTAssertLessThanOrEqual(ranges, AbsorbedSchedule.mostRanges)
       }
     }

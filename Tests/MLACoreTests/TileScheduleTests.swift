@@ -48,14 +48,15 @@ final class TileScheduleTests: XCTestCase {
   }
 
   func testMemoryHasABoundWhateverTheLength() throws {
+    func bytes(_ waves: TileSchedule.Waves) -> Int {
+      shape.packedBytes(waves) + shape.partialBytes(waves)
+    }
     func bytes(_ length: Int) throws -> Int {
       let span = RequestSpan(queryBegin: 0, queryCount: length, keyBegin: 0, keyCount: length)
       return try [1, 2, 16].map { threads in
         let schedule = try TileSchedule(
           [span], numHeads: 16, isCausal: true, shape: shape, split: .never, threads: threads)
-        return max(
-          schedule.bytesPerWave + schedule.partialBytesPerWave,
-          threads * (schedule.bytesPerUnit + schedule.partialBytesPerUnit))
+        return max(bytes(schedule.waves), threads * bytes(schedule.units))
       }.max() ?? 0
     }
     XCTAssertLessThanOrEqual(try bytes(8192), TileSchedule.smallestWaveBytes)
@@ -65,19 +66,19 @@ final class TileScheduleTests: XCTestCase {
   func testSplitsDependOnTheRequestAlone() throws {
     let long = RequestSpan(queryBegin: 0, queryCount: 10, keyBegin: 0, keyCount: 9000)
     let other = RequestSpan(queryBegin: 10, queryCount: 500, keyBegin: 9000, keyCount: 20000)
-    var splits: Set<Int> = []
+    var cuts: Set<Int> = []
     for spans in [[long], [other, long]] {
       for threads in [1, 2, 64] {
         let schedule = try TileSchedule(
           spans, numHeads: 2, isCausal: false, shape: shape, split: .fixedRanges, threads: threads)
-        let segments = schedule.units + schedule.waves.flatMap(\.segments)
-        for segment in segments where segment.span == long {
-          splits.insert(segment.blocksPerSplit)
-          XCTAssertGreaterThan(segment.splits, 1)
+        for segment in (Array(schedule.units) + schedule.waves).flatMap(\.segments)
+        where segment.request.span == long {
+          cuts.insert(segment.request.blocksPerRange)
+          XCTAssertGreaterThan(segment.request.ranges, 1)
         }
       }
     }
-    XCTAssertEqual(splits.count, 1)
+    XCTAssertEqual(cuts.count, 1)
   }
 
   func testLongestFirstAndLongestTileFirst() throws {
@@ -85,13 +86,13 @@ final class TileScheduleTests: XCTestCase {
     let long = RequestSpan(queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300)
     let shared = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 8)
-    XCTAssertEqual(shared.waves[0].segments.map(\.span), [long, short])
+    XCTAssertEqual(shared.waves[0].segments.map(\.request.span), [long, short])
     let first = shared.attendTask(0, in: shared.waves[0], turn: 0)
     XCTAssertEqual(first?.queries, 338..<350)
     XCTAssertEqual(first?.causalOffset, 288)
     let alone = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 1)
-    XCTAssertEqual(alone.units.map(\.span), [long, short])
+    XCTAssertEqual(alone.units.map { $0.segment(0).request.span }, [long, short])
   }
 
   private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {

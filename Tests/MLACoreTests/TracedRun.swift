@@ -21,32 +21,26 @@ struct TracedRun {
   init(_ schedule: TileSchedule, headsPerTask: Int) {
     self.schedule = schedule
     for unit in schedule.units {
-      XCTAssertLessThanOrEqual(unit.heads.count, headsPerTask)
-      for turn in 0..<unit.turns {
-        packed = [:]
-        unit.blocks(inTurn: turn).forEach { pack(schedule.packTask($0, of: unit)) }
-        for tile in 0..<unit.tileCount {
-          attend(schedule.attendTask(tile, turn: turn, of: unit))
-          combine(schedule.combineTask(tile, turn: turn, of: unit))
-        }
-        checkPlaces(blockCount: unit.blockCount, partialCount: unit.partialCount)
-      }
-      partials = [:]
+      XCTAssertEqual(unit.segmentCount, 1)
+      XCTAssertLessThanOrEqual(unit.segment(0).heads.count, headsPerTask)
+      XCTAssertLessThanOrEqual(unit.packCount(inTurn: 0), unit.segment(0).blocksPerTurn)
+      carryOut(unit)
     }
-    for wave in schedule.waves {
-      for turn in 0..<wave.turns {
-        packed = [:]
-        schedule.packTasks(in: wave, turn: turn).forEach { pack($0) }
-        for task in 0..<wave.taskCount(inTurn: turn) {
-          attend(schedule.attendTask(task, in: wave, turn: turn))
-        }
-        for tile in 0..<wave.tileCount {
-          combine(schedule.combineTask(tile, in: wave, turn: turn))
-        }
-        checkPlaces(blockCount: wave.blockCount, partialCount: wave.partialCount)
+    for wave in schedule.waves { carryOut(wave) }
+  }
+
+  private mutating func carryOut(_ wave: TileSchedule.Wave) {
+    for turn in 0..<wave.turns {
+      packed = [:]
+      schedule.packTasks(in: wave, turn: turn).forEach { pack($0) }
+      for task in 0..<wave.taskCount(inTurn: turn) {
+        attend(schedule.attendTask(task, in: wave, turn: turn))
       }
-      partials = [:]
+      for tile in 0..<wave.end.tile { combine(schedule.combineTask(tile, in: wave, turn: turn)) }
+      XCTAssertLessThan(packed.keys.max() ?? -1, wave.end.block)
+      XCTAssertLessThan(partials.keys.max() ?? -1, wave.end.partial)
     }
+    partials = [:]
   }
 
   private mutating func pack(_ task: PackTask) {
@@ -86,11 +80,6 @@ struct TracedRun {
     guard task.isLast else { return }
     let tile = Tile(head: task.head, queries: task.queries)
     XCTAssertNil(results.updateValue(partials.removeValue(forKey: task.sum) ?? [], forKey: tile))
-  }
-
-  private func checkPlaces(blockCount: Int, partialCount: Int) {
-    XCTAssertLessThan(packed.keys.max() ?? -1, blockCount)
-    XCTAssertLessThan(partials.keys.max() ?? -1, partialCount)
   }
 }
 

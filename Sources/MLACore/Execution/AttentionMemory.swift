@@ -22,13 +22,14 @@ struct AttentionMemory {
     _ schedule: TileSchedule, _ kernel: mla_attention_kernel, _ dims: mla_kernel_dims,
     packScratchBytes: Int = 0
   ) {
-    let mostTasks = max(schedule.waves.most.block, schedule.waves.most.task)
+    let (shape, waves) = (schedule.shape, schedule.waves)
+    let mostTasks = max(waves.most.block, waves.most.task)
     let workers = max(1, min(schedule.threads, max(mostTasks, schedule.unitGroups.count)))
-    unitBytes = schedule.bytesPerUnit
-    unitPartialBytes = schedule.partialBytesPerUnit
+    unitBytes = shape.packedBytes(schedule.units)
+    unitPartialBytes = shape.partialBytes(schedule.units)
     let unitWorkers = min(workers, schedule.unitGroups.count)
-    partialsOffset = alignedUp(max(schedule.bytesPerWave, unitWorkers * unitBytes))
-    let partialBytes = max(schedule.partialBytesPerWave, unitWorkers * unitPartialBytes)
+    partialsOffset = alignedUp(max(shape.packedBytes(waves), unitWorkers * unitBytes))
+    let partialBytes = max(shape.partialBytes(waves), unitWorkers * unitPartialBytes)
     scratch = WorkerScratch(
       workers: workers, bytes: max(Int(kernel.scratch_bytes(dims)), packScratchBytes),
       at: partialsOffset + alignedUp(partialBytes))

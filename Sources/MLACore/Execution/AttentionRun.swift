@@ -20,8 +20,8 @@ struct RowPlace {
   let head: Int
 }
 
-/// Carries out a schedule: hands each task's rows to the kernel, first unit by
-/// unit, then wave by wave and phase by phase.
+/// Carries out a schedule: hands each task's rows to the kernel, the units' first, then
+/// the other waves', phase by phase.
 struct AttentionRun<Keys: KeySource> {
   let schedule: TileSchedule
   let kernel: mla_attention_kernel
@@ -39,82 +39,79 @@ struct AttentionRun<Keys: KeySource> {
 
   func execute() {
     parallel(schedule.unitGroups.count) { group, worker in
+      var crew = Crew(
+        packed: start + worker * memory.unitBytes,
+        partials: start + (memory.partialsOffset + worker * memory.unitPartialBytes),
+        worker: worker)
       let units = schedule.unitGroups[group]
       var unit = schedule.units[units.lowerBound]
       for following in units.dropFirst() {
         let next = schedule.units[following]
-        work(on: unit, before: next, worker: worker)
+        let (span, head) = (next.first.request.span, next.first.heads.lowerBound)
+        crew.nextKeys = span.keyCount > 0 ? RowPlace(row: span.keyBegin, head: head) : nil
+        crew.nextQueries = RowPlace(row: span.queryBegin, head: head)
+        work(on: unit, by: crew)
         unit = next
       }
-      work(on: unit, before: nil, worker: worker)
+      (crew.nextKeys, crew.nextQueries) = (nil, nil)
+      work(on: unit, by: crew)
     }
-    let room = Room(packed: start, partials: start + memory.partialsOffset)
-    for wave in schedule.waves {
-      for turn in 0..<wave.turns { work(on: wave, turn, room) }
-    }
+    let all = Crew(packed: start, partials: start + memory.partialsOffset)
+    for wave in schedule.waves { work(on: wave, by: all) }
   }
 
-  private func work(on wave: TileSchedule.Wave, _ turn: Int, _ room: Room) {
-    parallel(wave.packCount(inTurn: turn)) { task, worker in
-      pack(schedule.packTask(task, in: wave, turn: turn), before: nil, room, worker: worker)
-    }
-    parallel(wave.taskCount(inTurn: turn)) { task, worker in
-      attend(schedule.attendTask(task, in: wave, turn: turn), before: nil, room, worker: worker)
-    }
-    if wave.partialCount > 0 {
-      parallel(wave.tileCount) { task, _ in
-        merge(schedule.combineTask(task, in: wave, turn: turn), room)
-      }
-    }
+  /// Who carries out a wave, and where they find packed blocks and partial results.
+  private struct Crew {
+    let packed: UnsafeMutableRawPointer
+    let partials: UnsafeMutableRawPointer
+    /// nil: all of them.
+    var worker: Int? = nil
+    /// What the same worker packs and attends to next.
+    var nextKeys: RowPlace? = nil
+    var nextQueries: RowPlace? = nil
   }
 
-  /// A key range at a time, so that its packed keys stay in the cache.
-  ///
-  /// - Parameter next: what the same thread works on next.
-  private func work(
-    on unit: TileSchedule.Segment, before next: TileSchedule.Segment?, worker: Int
-  ) {
-    let nextKeys = next.flatMap {
-      $0.span.keyCount > 0 ? RowPlace(row: $0.span.keyBegin, head: $0.heads.lowerBound) : nil
-    }
-    let nextQueries = next.map { RowPlace(row: $0.span.queryBegin, head: $0.heads.lowerBound) }
-    let room = Room(
-      packed: start + worker * memory.unitBytes,
-      partials: start + (memory.partialsOffset + worker * memory.unitPartialBytes))
-    for turn in 0..<unit.turns {
-      for block in unit.blocks(inTurn: turn) {
-        let isLast = block == unit.blocksPerHead - 1
-        pack(
-          schedule.packTask(block, of: unit), before: isLast ? nextKeys : nil, room,
-          worker: worker)
+  private func work(on wave: TileSchedule.Wave, by crew: Crew) {
+    for turn in 0..<wave.turns {
+      let isLast = turn == wave.turns - 1
+      let packs = wave.packCount(inTurn: turn)
+      forEach(packs, by: crew) { index, worker in
+        keys.pack(
+          schedule.packTask(index, in: wave, turn: turn),
+          before: isLast && index == packs - 1 ? crew.nextKeys : nil,
+          into: { packedBlock($0, crew) }, scratch: scratch(of: worker))
       }
-      // Upwards: a tile's queries are fetched while the one before is packed.
-      for tile in (0..<unit.tileCount).reversed() {
-        let isLast = tile == 0 && turn == unit.turns - 1
+      let tasks = wave.taskCount(inTurn: turn)
+      forEach(tasks, by: crew) { index, worker in
+        // Upwards: a tile's queries are fetched while the one before is packed.
+        let task = crew.worker == nil ? index : tasks - 1 - index
         attend(
-          schedule.attendTask(tile, turn: turn, of: unit), before: isLast ? nextQueries : nil,
-          room, worker: worker)
-        if turn > 0 { merge(schedule.combineTask(tile, turn: turn, of: unit), room) }
+          schedule.attendTask(task, in: wave, turn: turn),
+          before: isLast && index == tasks - 1 ? crew.nextQueries : nil, crew, worker: worker)
+      }
+      if wave.end.partial > 0 {
+        forEach(wave.end.tile, by: crew) { index, _ in
+          combineTile(schedule.combineTask(index, in: wave, turn: turn), crew)
+        }
       }
     }
+  }
+
+  /// All tasks of a phase. Inlined, one worker's loop costs no closure.
+  @inline(__always)
+  private func forEach(
+    _ count: Int, by crew: Crew, _ body: (_ index: Int, _ worker: Int) -> Void
+  ) {
+    guard let worker = crew.worker else { return parallel(count, body) }
+    for index in 0..<count { body(index, worker) }
   }
 
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
     ParallelLoop.runTasks(count, workers: memory.scratch.workers, kernel, body)
   }
 
-  /// Where tasks find each other's packed blocks and partial results.
-  private struct Room {
-    let packed: UnsafeMutableRawPointer
-    let partials: UnsafeMutableRawPointer
-  }
-
-  private func pack(_ task: PackTask, before next: RowPlace?, _ room: Room, worker: Int) {
-    keys.pack(task, before: next, into: { packedBlock($0, room) }, scratch: scratch(of: worker))
-  }
-
-  private func packedBlock(_ index: Int, _ room: Room) -> UnsafeMutableRawPointer {
-    room.packed + index * schedule.shape.packedBlockBytes
+  private func packedBlock(_ index: Int, _ crew: Crew) -> UnsafeMutableRawPointer {
+    crew.packed + index * schedule.shape.packedBlockBytes
   }
 
   private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
@@ -122,13 +119,13 @@ struct AttentionRun<Keys: KeySource> {
   }
 
   private func attend(
-    _ task: AttendTask?, before next: RowPlace?, _ room: Room, worker: Int
+    _ task: AttendTask?, before next: RowPlace?, _ crew: Crew, worker: Int
   ) {
     guard let task else { return }
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
       q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
-      packed: packedBlock(task.firstBlock, room),
+      packed: packedBlock(task.firstBlock, crew),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
       out_format: out.type.rawValue, out_multiplier: outMultiplier,
@@ -137,7 +134,7 @@ struct AttentionRun<Keys: KeySource> {
       scratch: scratch(of: worker),
       next_q: next.map { UnsafeRawPointer(q.row($0.row, head: $0.head)) })
     if let index = task.partial {
-      let partial = partialOut(index, room)
+      let partial = partialOut(index, crew)
       args.out = UnsafeMutableRawPointer(partial)
       args.out_format = Int32(MLA_FORMAT_FLOAT32)
       args.out_stride = dims.v_head_dim
@@ -146,12 +143,12 @@ struct AttentionRun<Keys: KeySource> {
     kernel.attend(&args)
   }
 
-  private func merge(_ task: CombineTask, _ room: Room) {
-    let sum = partialOut(task.sum, room)
+  private func combineTile(_ task: CombineTask, _ crew: Crew) {
+    let sum = partialOut(task.sum, crew)
     withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 2) { sides in
       sides[0] = side(sum)
       for index in task.added {
-        sides[1] = side(partialOut(index, room))
+        sides[1] = side(partialOut(index, crew))
         var args = mla_combine_args(
           num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
           partials: sides.baseAddress, num_partials: 2,
@@ -180,8 +177,8 @@ struct AttentionRun<Keys: KeySource> {
     lse?.lse(token, head: head)
   }
 
-  private func partialOut(_ index: Int, _ room: Room) -> UnsafeMutablePointer<Float> {
-    room.partials.assumingMemoryBound(to: Float.self) + index * schedule.shape.partialFloats
+  private func partialOut(_ index: Int, _ crew: Crew) -> UnsafeMutablePointer<Float> {
+    crew.partials.assumingMemoryBound(to: Float.self) + index * schedule.shape.partialFloats
   }
 
   private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {

@@ -3,7 +3,7 @@ import MLAKernelABI
 /// What attention in latent space keeps beside its tensors.
 ///
 ///     queries   [token][head][latent | rope]  a wave's, of the layer's dtype
-///     partials  fp32, for each chunk and range: out [token][head][latent],
+///     partials  fp32, for each tile and range: out [token][head][latent],
 ///               then lse [token][head]; behind the wave's queries
 ///     scratch   one per worker, see `AbsorbedScratch`
 struct AbsorbedMemory {
@@ -18,7 +18,7 @@ struct AbsorbedMemory {
 
   /// Where a wave's partial results begin.
   func partialsOffset(_ wave: AbsorbedSchedule.Wave, _ shape: AbsorbedShape) -> Int {
-    alignedUp(wave.tokenCount * shape.queryBytes)
+    alignedUp(wave.end.token * shape.queryBytes)
   }
 
   var bytes: Int { scratch.end + memoryAlignment }
@@ -29,10 +29,10 @@ struct AbsorbedMemory {
 ///     absorb, finish   rows [groupTokens][nope or latent], of the layer's dtype
 ///                      tokens, the rows as the projection kernel packs them
 ///                      products [groupTokens][v_head_dim] fp32
-///                      sides [mostRanges], a chunk's partial results
+///                      sides [mostRanges], a tile's partial results
 ///     attend           rows [key_block][latent | rope]
 ///                      packed [keys_per_pack / key_block] blocks
-///                      partial, fp32 out and lse of a tile of queries
+///                      partial, fp32 out and lse of query_tile rows
 ///                      kernel, the attention kernel's own
 struct AbsorbedScratch {
   let tokensOffset: Int
@@ -85,6 +85,6 @@ extension LayerConfig {
   }
 }
 
-/// Packed keys are read again by each tile of a chunk's queries, whose results grow
+/// Packed keys are read again by each tile of a tile's queries, whose results grow
 /// with every pack: as much as is near a core.
 private let l2Bytes = 1 << 20

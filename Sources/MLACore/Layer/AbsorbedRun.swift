@@ -35,7 +35,7 @@ struct AbsorbedRun {
 
   private func work(on wave: AbsorbedSchedule.Wave) {
     forEachGroupAndHead(of: wave, absorb)
-    parallel(wave.taskCount) { task, worker in
+    parallel(wave.end.task) { task, worker in
       attend(wave.task(task), scratch: scratch(of: worker))
     }
     forEachGroupAndHead(of: wave, finish)
@@ -45,35 +45,38 @@ struct AbsorbedRun {
     ParallelLoop.runTasks(count, workers: memory.scratch.workers, kernel, body)
   }
 
+  /// Of a group.
+  private typealias Tiles = Slice<FixedArray<AbsorbedSchedule.Tile>>
+
   private func forEachGroupAndHead(
     of wave: AbsorbedSchedule.Wave,
-    _ body: (Slice<FixedArray<AbsorbedSchedule.Chunk>>, _ head: Int, UnsafeMutableRawPointer) -> Void
+    _ body: (Tiles, _ head: Int, UnsafeMutableRawPointer) -> Void
   ) {
     parallel(wave.groups.count * config.attention.numHeads) { task, worker in
       // Groups follow each other while a head's weights are in cache.
       let (head, group) = task.quotientAndRemainder(dividingBy: wave.groups.count)
-      body(wave.chunks[wave.groups[group]], head, scratch(of: worker))
+      body(wave.tiles[wave.groups[group]], head, scratch(of: worker))
     }
   }
 
   // MARK: Queries to the latents
 
   private func absorb(
-    _ chunks: Slice<FixedArray<AbsorbedSchedule.Chunk>>, head: Int, scratch rows: UnsafeMutableRawPointer
+    _ tiles: Tiles, head: Int, scratch rows: UnsafeMutableRawPointer
   ) {
     let (q, elementBytes) = (source.arguments.q, config.type.bytes)
-    let out = queries(chunks[chunks.startIndex].firstToken, head: head)
+    let out = queries(tiles[tiles.startIndex].place.token, head: head)
     var count = 0
-    for chunk in chunks {
-      let token = chunk.tokens.lowerBound
+    for tile in tiles {
+      let token = tile.tokens.lowerBound
       let from = q.row(token, head: head)
       copy(
-        from, q.strides[0], chunk.tokens.count, nope, to: rows + count * nope * elementBytes,
+        from, q.strides[0], tile.tokens.count, nope, to: rows + count * nope * elementBytes,
         nope)
       copy(
-        from + nope * elementBytes, q.strides[0], chunk.tokens.count, rope,
+        from + nope * elementBytes, q.strides[0], tile.tokens.count, rope,
         to: out + (count * queryStride + rank) * elementBytes, queryStride)
-      count += chunk.tokens.count
+      count += tile.tokens.count
     }
     if nope > 0 {
       project(
@@ -119,21 +122,21 @@ struct AbsorbedRun {
   // MARK: Attention
 
   private func attend(_ task: AbsorbedSchedule.Task, scratch: UnsafeMutableRawPointer) {
-    let chunk = task.chunk
-    let rows = chunk.tokens.count * config.attention.numHeads
+    let tile = task.tile
+    let rows = tile.tokens.count * config.attention.numHeads
     for begin in stride(
       from: task.keys.lowerBound, to: task.keys.upperBound, by: schedule.shape.keysPerPack)
     {
       let end = min(begin + schedule.shape.keysPerPack, task.keys.upperBound)
-      pack(chunk.keyBegin + begin..<chunk.keyBegin + end, scratch)
+      pack(tile.keyBegin + begin..<tile.keyBegin + end, scratch)
       attend(
         task, rows: 0..<rows, keyCount: end - begin, isFirst: begin == task.keys.lowerBound,
         scratch)
     }
-    guard task.isLast, chunk.tokens.count > 1 else { return }
-    let shared = chunk.keyBegin + chunk.sharedKeys
-    pack(shared..<shared + chunk.tokens.count - 1, scratch)
-    for token in 1..<chunk.tokens.count {
+    guard task.isLast, tile.tokens.count > 1 else { return }
+    let shared = tile.keyBegin + tile.sharedKeys
+    pack(shared..<shared + tile.tokens.count - 1, scratch)
+    for token in 1..<tile.tokens.count {
       let first = token * config.attention.numHeads
       attend(
         task, rows: first..<first + config.attention.numHeads, keyCount: token, isFirst: false,
@@ -165,9 +168,9 @@ struct AbsorbedRun {
     _ task: AbsorbedSchedule.Task, rows: Range<Int>, keyCount: Int, isFirst: Bool,
     _ scratch: UnsafeMutableRawPointer
   ) {
-    let partial = Partial(self, task.chunk, range: task.range)
+    let partial = Partial(self, task.tile, range: task.range)
     let more = (scratch + self.scratch.partialOffset).assumingMemoryBound(to: Float.self)
-    let q = queries(task.chunk.firstToken, head: 0)
+    let q = queries(task.tile.place.token, head: 0)
     for begin in stride(from: rows.lowerBound, to: rows.upperBound, by: Int(kernel.query_tile)) {
       let count = min(Int(kernel.query_tile), rows.upperBound - begin)
       let (out, lse) = (partial.out + begin * rank, partial.lse + begin)
@@ -207,14 +210,14 @@ struct AbsorbedRun {
   // MARK: Results to values
 
   private func finish(
-    _ chunks: Slice<FixedArray<AbsorbedSchedule.Chunk>>, head: Int, scratch rows: UnsafeMutableRawPointer
+    _ tiles: Tiles, head: Int, scratch rows: UnsafeMutableRawPointer
   ) {
     var count = 0
-    for chunk in chunks {
+    for tile in tiles {
       combineRanges(
-        of: chunk, head: head, into: rows + count * rank * config.type.bytes,
+        of: tile, head: head, into: rows + count * rank * config.type.bytes,
         sides: rows + scratch.sidesOffset)
-      count += chunk.tokens.count
+      count += tile.tokens.count
     }
     let products = rows + scratch.productsOffset
     project(
@@ -222,50 +225,50 @@ struct AbsorbedRun {
       stride: vDim)
     let out = source.arguments.out
     count = 0
-    for chunk in chunks {
+    for tile in tiles {
       source.table.convert(
         mla_convert_args(
           rows: products + count * vDim * 4, row_stride: Int64(vDim),
-          num_rows: Int64(chunk.tokens.count), row_dim: Int64(vDim),
+          num_rows: Int64(tile.tokens.count), row_dim: Int64(vDim),
           format: Int32(MLA_FORMAT_FLOAT32), out_format: out.type.rawValue,
           multiplier: source.arguments.outMultiplier,
-          out: out.row(chunk.tokens.lowerBound, head: head), out_stride: Int64(out.strides[0])))
-      count += chunk.tokens.count
+          out: out.row(tile.tokens.lowerBound, head: head), out_stride: Int64(out.strides[0])))
+      count += tile.tokens.count
     }
   }
 
-  /// One head's results of all of a chunk's keys, and its lse.
+  /// One head's results of all of a tile's keys, and its lse.
   private func combineRanges(
-    of chunk: AbsorbedSchedule.Chunk, head: Int, into out: UnsafeMutableRawPointer,
+    of tile: AbsorbedSchedule.Tile, head: Int, into out: UnsafeMutableRawPointer,
     sides: UnsafeMutableRawPointer
   ) {
     let heads = config.attention.numHeads
-    let partials = sides.bindMemory(to: mla_partial.self, capacity: chunk.ranges)
-    for range in 0..<chunk.ranges {
-      let partial = Partial(self, chunk, range: range)
+    let partials = sides.bindMemory(to: mla_partial.self, capacity: tile.ranges)
+    for range in 0..<tile.ranges {
+      let partial = Partial(self, tile, range: range)
       partials[range] = mla_partial(
         out: partial.out + head * rank, out_stride: Int64(heads * rank),
         lse: partial.lse + head, lse_stride: Int64(heads))
     }
     source.table.combine(
       mla_combine_args(
-        num_rows: Int64(chunk.tokens.count), v_head_dim: Int64(rank),
-        partials: partials, num_partials: Int64(chunk.ranges),
+        num_rows: Int64(tile.tokens.count), v_head_dim: Int64(rank),
+        partials: partials, num_partials: Int64(tile.ranges),
         format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
         out: out, out_stride: Int64(rank),
-        lse: source.arguments.lse?.lse(chunk.tokens.lowerBound, head: head), lse_stride: 1))
+        lse: source.arguments.lse?.lse(tile.tokens.lowerBound, head: head), lse_stride: 1))
   }
 
   // MARK: Places
 
-  /// Where a chunk's results of one range lie.
+  /// Where a tile's results of one range lie.
   private struct Partial {
     let out: UnsafeMutablePointer<Float>
     let lse: UnsafeMutablePointer<Float>
 
-    init(_ run: AbsorbedRun, _ chunk: AbsorbedSchedule.Chunk, range: Int) {
-      let rows = chunk.tokens.count * run.config.attention.numHeads
-      let first = chunk.firstPartial + range * rows
+    init(_ run: AbsorbedRun, _ tile: AbsorbedSchedule.Tile, range: Int) {
+      let rows = tile.tokens.count * run.config.attention.numHeads
+      let first = tile.place.partial + range * rows
       out = run.partials + first * run.schedule.shape.partialFloats
       lse = out + rows * run.rank
     }

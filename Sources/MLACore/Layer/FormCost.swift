@@ -47,10 +47,10 @@ struct FormCost: Equatable, Sendable {
 
   func absorbed(_ work: LayerWork) -> Double {
     let keyAndValue = Double(2 * work.kvLoraRank + work.qkRopeHeadDim)
-    let chunkTokens = AbsorbedSchedule.mostChunkTokens(numHeads: work.numHeads)
-    let chunks = (work.newTokens + chunkTokens - 1) / chunkTokens
+    let tileTokens = AbsorbedSchedule.mostTokensPerTile(numHeads: work.numHeads)
+    let tiles = (work.newTokens + tileTokens - 1) / tileTokens
     return filled(work.newTokens) * Double(work.numHeads) * work.projectionProducts * project
-      + Double(chunks) * work.keysPerQuery * keyAndValue * packLatents
+      + Double(tiles) * work.keysPerQuery * keyAndValue * packLatents
       + filled(work.newTokens * work.numHeads)
         * (work.keysPerQuery * keyAndValue * attendLatents
           + Double(work.kvLoraRank) * latentResult)

@@ -22,17 +22,17 @@ struct AbsorbedShape: Equatable, Sendable {
 /// share one key: rows of queries are pairs of token and head. A pure value, for
 /// a request the same in any batch and for any number of threads.
 ///
-/// A request's new tokens are cut into chunks, a chunk's keys into ranges. The
-/// chunks are gathered into waves whose queries and partial results fit into a
-/// bounded memory, each when its turn comes: a schedule holds requests, however many
-/// tokens these have. A wave runs in three phases, each a parallel loop:
+/// The words are those of `TileSchedule`: a request's new tokens are cut into tiles, here
+/// of all heads, the keys of each tile into ranges. Tiles are gathered into waves whose
+/// queries and partial results fit into a bounded memory, each when its time comes: a
+/// schedule holds requests, however many tokens these have. A wave's three phases:
 ///
-///     absorb   queries of a group of chunks and a head, projected to the latents
-///     attend   one chunk to one range of its keys, which the task packs itself
-///     finish   a group of chunks and a head: the ranges' results combined,
+///     absorb   queries of a group of tiles and a head, projected to the latents
+///     attend   one tile to one range of its keys, which the task packs itself
+///     finish   a group of tiles and a head: the ranges' results combined,
 ///              projected to values, written
 struct AbsorbedSchedule: Sendable {
-  struct Chunk: Equatable, Sendable {
+  struct Tile: Equatable, Sendable {
     /// Rows of q.
     let tokens: Range<Int>
     /// Number of the request's first key.
@@ -43,15 +43,22 @@ struct AbsorbedSchedule: Sendable {
     /// A multiple of `keysPerPack`.
     let keysPerRange: Int
     let ranges: Int
-    /// Tokens, tasks and rows of partial results before this chunk's in its wave.
-    var firstToken = 0
-    var firstTask = 0
-    var firstPartial = 0
+    /// Where it begins in its wave.
+    var place = Place()
   }
 
-  /// A chunk and a range of its shared keys, counted from the request's first.
+  /// A place in a wave, by what is counted through it.
+  struct Place: Equatable, Sendable {
+    var token = 0
+    /// Tasks of attending.
+    var task = 0
+    /// Rows of partial results, one for each token, head and range.
+    var partial = 0
+  }
+
+  /// A tile and a range of its shared keys, counted from the request's first.
   struct Task: Equatable {
-    let chunk: Chunk
+    let tile: Tile
     let range: Int
     let keys: Range<Int>
     /// Whether the keys that only some of the tokens see are this task's as well.
@@ -65,17 +72,17 @@ struct AbsorbedSchedule: Sendable {
   let waveBytes: Int
   /// No wave has more.
   let mostTasks: Int
-  let mostChunks: Int
+  let mostTiles: Int
 
-  /// No chunk has more: a range has at least half of the keys that make as many as are
+  /// No tile has more: a range has at least half of the keys that make as many as are
   /// wanted.
   static let mostRanges = 2 * SplitRule.nominalTasks
 
-  /// Most tokens that a group has, and so a chunk.
+  /// Most tokens that a group has, and so a tile.
   static let groupTokens = 64
 
   /// - Parameter waveBytes: queries and partial results that a wave should not
-  ///   exceed; a single chunk may.
+  ///   exceed; a single tile may.
   init(_ spans: some Collection<RequestSpan>, shape: AbsorbedShape, waveBytes: Int)
     throws(MLAError)
   {
@@ -85,49 +92,49 @@ struct AbsorbedSchedule: Sendable {
     for span in spans { longestFirst.append(span) }
     longestFirst.sort { ($0.keyCount, $1.queryBegin) > ($1.keyCount, $0.queryBegin) }
     self.spans = longestFirst
-    var (largest, total, chunks, tasks, tokens) = (0, 0, 0, 0, 0)
+    var (largest, total, tiles, tasks, tokens) = (0, 0, 0, 0, 0)
     for span in longestFirst {
       let size = Size(span, shape)
-      largest = max(largest, size.largestChunk)
+      largest = max(largest, size.largestTile)
       total = saturatingSum(total, size.bytes)
-      chunks += size.chunks
-      tasks += size.chunks * size.mostRanges
+      tiles += size.tiles
+      tasks += size.tiles * size.mostRanges
       tokens += span.queryCount
     }
     self.waveBytes = min(total, max(waveBytes, largest))
     // Two groups that follow each other have more than `groupTokens` together.
     let groups = 2 * tokens / Self.groupTokens + 1
     mostTasks = max(tasks, groups * shape.numHeads)
-    mostChunks = min(chunks, Self.mostChunksPerWave)
+    mostTiles = min(tiles, Self.mostTilesPerWave)
   }
 
   /// Far more than keep any number of threads busy.
-  private static let mostChunksPerWave = 4096
+  private static let mostTilesPerWave = 4096
 
-  /// What a request's chunks may have and take.
+  /// What a request's tiles may have and take.
   private struct Size {
-    let chunks: Int
+    let tiles: Int
     let mostRanges: Int
-    let largestChunk: Int
+    let largestTile: Int
     let bytes: Int
 
     init(_ span: RequestSpan, _ shape: AbsorbedShape) {
-      chunks = AbsorbedSchedule.chunkCount(span, shape)
-      if chunks <= Self.mostToLookAt {
+      tiles = AbsorbedSchedule.tileCount(span, shape)
+      if tiles <= Self.mostToLookAt {
         var (ranges, largest, sum) = (0, 0, 0)
-        for index in 0..<chunks {
-          let chunk = AbsorbedSchedule.chunk(index, of: chunks, span, shape)
-          let bytes = chunk.bytes(shape)
-          (ranges, largest, sum) = (max(ranges, chunk.ranges), max(largest, bytes), sum + bytes)
+        for index in 0..<tiles {
+          let tile = AbsorbedSchedule.tile(index, of: tiles, span, shape)
+          let bytes = tile.bytes(shape)
+          (ranges, largest, sum) = (max(ranges, tile.ranges), max(largest, bytes), sum + bytes)
         }
-        (mostRanges, largestChunk, bytes) = (ranges, largest, sum)
+        (mostRanges, largestTile, bytes) = (ranges, largest, sum)
       } else {
         // One more than are wanted for what division leaves: a range has no fewer keys
         // than there are ranges.
-        mostRanges = AbsorbedSchedule.wantedRanges(chunks) + 1
-        let tokens = (span.queryCount + chunks - 1) / chunks
-        largestChunk = shape.bytes(tokens: tokens, ranges: mostRanges)
-        bytes = saturatingProduct(largestChunk, chunks)
+        mostRanges = AbsorbedSchedule.wantedRanges(tiles) + 1
+        let tokens = (span.queryCount + tiles - 1) / tiles
+        largestTile = shape.bytes(tokens: tokens, ranges: mostRanges)
+        bytes = saturatingProduct(largestTile, tiles)
       }
     }
 
@@ -137,15 +144,15 @@ struct AbsorbedSchedule: Sendable {
 }
 
 extension AbsorbedSchedule {
-  static func chunkCount(_ span: RequestSpan, _ shape: AbsorbedShape) -> Int {
-    let mostTokens = mostChunkTokens(numHeads: shape.numHeads)
+  static func tileCount(_ span: RequestSpan, _ shape: AbsorbedShape) -> Int {
+    let mostTokens = mostTokensPerTile(numHeads: shape.numHeads)
     return (span.queryCount + mostTokens - 1) / mostTokens
   }
 
-  /// Chunks of equal size; ranges long enough that partial results take less
+  /// Tiles of equal size; ranges long enough that partial results take less
   /// memory than the latents that they are made of.
-  static func chunk(_ index: Int, of count: Int, _ span: RequestSpan, _ shape: AbsorbedShape)
-    -> Chunk
+  static func tile(_ index: Int, of count: Int, _ span: RequestSpan, _ shape: AbsorbedShape)
+    -> Tile
   {
     let context = span.keyCount - span.queryCount
     let first = span.queryCount * index / count
@@ -155,27 +162,27 @@ extension AbsorbedSchedule {
       keysPerRow * tokens.count * shape.numHeads, sharedKeys / wantedRanges(count))
     let packs = max(1, (shortest + shape.keysPerPack - 1) / shape.keysPerPack)
     let keysPerRange = packs * shape.keysPerPack
-    return Chunk(
+    return Tile(
       tokens: span.queryBegin + tokens.lowerBound..<span.queryBegin + tokens.upperBound,
       keyBegin: span.keyBegin, sharedKeys: sharedKeys, keysPerRange: keysPerRange,
       ranges: (sharedKeys + keysPerRange - 1) / keysPerRange)
   }
 
-  private static func wantedRanges(_ chunks: Int) -> Int {
-    (SplitRule.nominalTasks + chunks - 1) / chunks
+  private static func wantedRanges(_ tiles: Int) -> Int {
+    (SplitRule.nominalTasks + tiles - 1) / tiles
   }
 
-  static func mostChunkTokens(numHeads: Int) -> Int {
-    max(1, min(groupTokens, rowsPerChunk / numHeads))
+  static func mostTokensPerTile(numHeads: Int) -> Int {
+    max(1, min(groupTokens, rowsPerTile / numHeads))
   }
 
-  /// Enough that packing a key, which each chunk does anew, is little beside
+  /// Enough that packing a key, which each tile does anew, is little beside
   /// attending to it; few enough that their results stay near the core.
-  private static let rowsPerChunk = 256
+  private static let rowsPerTile = 256
   private static let keysPerRow = 4
 }
 
-extension AbsorbedSchedule.Chunk {
+extension AbsorbedSchedule.Tile {
   /// Queries and partial results.
   func bytes(_ shape: AbsorbedShape) -> Int { shape.bytes(tokens: tokens.count, ranges: ranges) }
 }

@@ -1,22 +1,20 @@
 extension AbsorbedSchedule {
-  /// Chunks that are worked on together. Their lists are those of the wave before.
+  /// Tiles that are worked on together. Their lists are those of the wave before.
   struct Wave {
-    var chunks: FixedArray<Chunk>
-    /// Neighbouring chunks whose tokens are projected together.
+    var tiles: FixedArray<Tile>
+    /// Neighbouring tiles whose tokens are projected together.
     var groups: FixedArray<Range<Int>>
-    fileprivate(set) var tokenCount = 0
-    fileprivate(set) var taskCount = 0
-    /// Rows of partial results, one for each token, head and range.
-    fileprivate(set) var partialRows = 0
+    /// Where a further tile would begin.
+    fileprivate(set) var end = Place()
 
     func task(_ index: Int) -> Task {
-      let chunk = chunks[lastNumber(in: chunks.indices) { chunks[$0].firstTask <= index }]
-      let range = index - chunk.firstTask
-      let begin = range * chunk.keysPerRange
+      let tile = tiles[lastNumber(in: tiles.indices) { tiles[$0].place.task <= index }]
+      let range = index - tile.place.task
+      let begin = range * tile.keysPerRange
       return Task(
-        chunk: chunk, range: range,
-        keys: begin..<min(begin + chunk.keysPerRange, chunk.sharedKeys),
-        isLast: range == chunk.ranges - 1)
+        tile: tile, range: range,
+        keys: begin..<min(begin + tile.keysPerRange, tile.sharedKeys),
+        isLast: range == tile.ranges - 1)
     }
   }
 
@@ -26,63 +24,61 @@ extension AbsorbedSchedule {
     private var wave: Wave
     private var span = 0
     /// Of the span's.
-    private var chunk = 0
+    private var tile = 0
 
     init(_ schedule: AbsorbedSchedule) throws(MLAError) {
       self.schedule = schedule
       wave = Wave(
-        chunks: try FixedArray(capacity: schedule.mostChunks, for: "a wave's chunks"),
-        groups: try FixedArray(capacity: schedule.mostChunks, for: "a wave's groups of chunks"))
+        tiles: try FixedArray(capacity: schedule.mostTiles, for: "a wave's tiles"),
+        groups: try FixedArray(capacity: schedule.mostTiles, for: "a wave's groups of tiles"))
     }
 
-    /// As many chunks as there is room for.
+    /// As many tiles as there is room for.
     mutating func next() -> Wave? {
       wave.removeAll()
       var bytes = 0
       let shape = schedule.shape
       while span < schedule.spans.count {
-        let count = AbsorbedSchedule.chunkCount(schedule.spans[span], shape)
-        while chunk < count {
-          let next = AbsorbedSchedule.chunk(chunk, of: count, schedule.spans[span], shape)
+        let count = AbsorbedSchedule.tileCount(schedule.spans[span], shape)
+        while tile < count {
+          let next = AbsorbedSchedule.tile(tile, of: count, schedule.spans[span], shape)
           let added = next.bytes(shape)
-          if bytes > schedule.waveBytes - added || wave.chunks.count == schedule.mostChunks {
+          if bytes > schedule.waveBytes - added || wave.tiles.count == schedule.mostTiles {
             return wave
           }
           wave.append(next, rows: next.tokens.count * shape.numHeads)
           bytes += added
-          chunk += 1
+          tile += 1
         }
         span += 1
-        chunk = 0
+        tile = 0
       }
-      return wave.chunks.isEmpty ? nil : wave
+      return wave.tiles.isEmpty ? nil : wave
     }
   }
 }
 
 extension AbsorbedSchedule.Wave {
   fileprivate mutating func removeAll() {
-    chunks.removeAll()
+    tiles.removeAll()
     groups.removeAll()
-    (tokenCount, taskCount, partialRows) = (0, 0, 0)
+    end = .init()
   }
 
-  fileprivate mutating func append(_ chunk: AbsorbedSchedule.Chunk, rows: Int) {
+  fileprivate mutating func append(_ tile: AbsorbedSchedule.Tile, rows: Int) {
     if let last = groups.last,
-      tokenCount + chunk.tokens.count - chunks[last.lowerBound].firstToken
+      end.token + tile.tokens.count - tiles[last.lowerBound].place.token
         <= AbsorbedSchedule.groupTokens
     {
       groups[groups.count - 1] = last.lowerBound..<last.upperBound + 1
     } else {
-      groups.append(chunks.count..<chunks.count + 1)
+      groups.append(tiles.count..<tiles.count + 1)
     }
-    var placed = chunk
-    placed.firstToken = tokenCount
-    placed.firstTask = taskCount
-    placed.firstPartial = partialRows
-    chunks.append(placed)
-    tokenCount += chunk.tokens.count
-    taskCount += chunk.ranges
-    partialRows += chunk.ranges * rows
+    var placed = tile
+    placed.place = end
+    tiles.append(placed)
+    end.token += tile.tokens.count
+    end.task += tile.ranges
+    end.partial += tile.ranges * rows
   }
 }

@@ -25,7 +25,7 @@ public enum SplitRule: Equatable, Sendable {
 
   /// Keys of each range, a multiple of `keyBlock`; all of the request's keys or
   /// more if it is not split.
-  func keysPerSplit(_ span: RequestSpan, tilesPerHead: Int, keyBlock: Int) -> Int {
+  func keysPerRange(_ span: RequestSpan, tilesPerHead: Int, keyBlock: Int) -> Int {
     let blocks = max(1, (span.keyCount + keyBlock - 1) / keyBlock)
     let shortest = max(1, Self.shortestRange / keyBlock)
     let longest = max(1, Self.longestRange / keyBlock)

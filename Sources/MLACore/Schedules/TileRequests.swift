@@ -1,12 +1,13 @@
 /// The requests of a batch that have queries, all heads of each, longest first; equal
 /// ones keep their order. How a request is cut is settled here: by itself alone.
-struct TileRequests: Sendable {
-  let segments: FixedArray<TileSchedule.Segment>
+final class TileRequests: Sendable {
+  let longestFirst: FixedArray<TileSchedule.Request>
   let numHeads: Int
   let isCausal: Bool
   let shape: TileShape
+  /// Most heads to pack for at a time, and of a unit.
+  let headsPerPack: Int
 
-  /// - Parameter headsPerPack: most heads to pack for at a time, and of a unit.
   init(
     _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, isCausal: Bool,
     shape: TileShape, split: SplitRule, headsPerPack: Int
@@ -14,36 +15,64 @@ struct TileRequests: Sendable {
     self.numHeads = numHeads
     self.isCausal = isCausal
     self.shape = shape
-    let places = try Self.longestFirst(spans)
-    var segments = try FixedArray<TileSchedule.Segment>(
-      capacity: places.count, for: "a schedule's requests")
-    for place in places {
-      let span = spans[spans.index(spans.startIndex, offsetBy: place.request)]
+    self.headsPerPack = headsPerPack
+    let order = try Self.longestFirst(spans)
+    var requests = try FixedArray<TileSchedule.Request>(
+      capacity: order.count, for: "a schedule's requests")
+    for entry in order {
+      let span = spans[spans.index(spans.startIndex, offsetBy: entry.request)]
       let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
-      let keysPerSplit = split.keysPerSplit(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-      segments.append(
-        TileSchedule.Segment(
-          span, heads: 0..<numHeads, blocksPerSplit: keysPerSplit / shape.keyBlock,
-          headsPerPack: headsPerPack, shape))
+      let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
+      requests.append(
+        TileSchedule.Request(span, blocksPerRange: keysPerRange / shape.keyBlock, shape))
     }
-    self.segments = segments
+    longestFirst = requests
   }
 
-  private struct Place {
+  func segment(
+    _ request: TileSchedule.Request, heads: Range<Int>, rangesPerTurn: Int = .max,
+    at place: TileSchedule.Place = .init()
+  ) -> TileSchedule.Segment {
+    TileSchedule.Segment(
+      request, heads: heads, rangesPerTurn: rangesPerTurn, headsPerPack: headsPerPack, at: place)
+  }
+
+  private struct Entry {
     let work: Int
     let request: Int
   }
 
   private static func longestFirst(_ spans: some RandomAccessCollection<RequestSpan>)
-    throws(MLAError) -> FixedArray<Place>
+    throws(MLAError) -> FixedArray<Entry>
   {
-    var places = try FixedArray<Place>(
+    var order = try FixedArray<Entry>(
       capacity: spans.reduce(0) { $0 + ($1.queryCount > 0 ? 1 : 0) }, for: "a schedule's order")
     for (request, span) in spans.enumerated() where span.queryCount > 0 {
       let (work, overflows) = span.queryCount.multipliedReportingOverflow(by: span.keyCount)
-      places.append(Place(work: overflows ? .max : work, request: request))
+      order.append(Entry(work: overflows ? .max : work, request: request))
     }
-    places.sort { a, b in a.work != b.work ? a.work > b.work : a.request < b.request }
-    return places
+    order.sort { a, b in a.work != b.work ? a.work > b.work : a.request < b.request }
+    return order
+  }
+}
+
+extension TileSchedule {
+  /// How the heads of a request are cut, all of them alike.
+  public struct Request: Equatable, Sendable {
+    public let span: RequestSpan
+    /// A head's.
+    let tiles: Int
+    let blocks: Int
+    /// At least 1; the request is split where there are more.
+    public let ranges: Int
+    public let blocksPerRange: Int
+
+    init(_ span: RequestSpan, blocksPerRange: Int, _ shape: TileShape) {
+      self.span = span
+      tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
+      blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
+      ranges = max(1, (blocks + blocksPerRange - 1) / blocksPerRange)
+      self.blocksPerRange = max(1, min(blocksPerRange, blocks))
+    }
   }
 }

@@ -19,8 +19,8 @@ struct AttendTask: Equatable {
   let keys: Range<Int>
   /// Query i sees the keys up to i + causalOffset.
   let causalOffset: Int
-  /// The packed block that holds the request's key 0, or would: before the first
-  /// one where a unit's memory holds a later key range.
+  /// The packed block that holds the request's key 0, or would: before the first one
+  /// in a later turn.
   let firstBlock: Int
   /// Where a partial result goes; nil where this task is the whole tile.
   let partial: Int?
@@ -44,87 +44,50 @@ let unmasked = Int.max / 2
 extension TileSchedule {
   /// Some of what is to be packed before a wave's turn can be worked on.
   func packTask(_ index: Int, in wave: Wave, turn: Int) -> PackTask {
-    let segment = wave.segment(of: index, \.pack)
+    let segment = wave.segment(of: index) { $0.pack }
     let blocks = segment.blocks(inTurn: turn)
-    let (group, place) = (index - segment.first.pack).quotientAndRemainder(
+    let (pack, block) = (index - segment.place.pack).quotientAndRemainder(
       dividingBy: blocks.count)
-    let first = group * segment.headsPerPack
-    return packTask(
-      segment, first..<min(first + segment.headsPerPack, segment.heads.count),
-      blocks.lowerBound + place,
-      firstBlock: segment.first.block + first * segment.blocksPerTurn + place,
-      blockStride: segment.blocksPerTurn)
-  }
-
-  /// A unit's packing, for all of its heads; blocks are numbered within the key
-  /// range.
-  func packTask(_ block: Int, of unit: Segment) -> PackTask {
-    packTask(
-      unit, 0..<unit.heads.count, block, firstBlock: block % unit.blocksPerSplit,
-      blockStride: unit.blocksPerSplit)
-  }
-
-  /// - Parameter heads: counted from the segment's first.
-  private func packTask(
-    _ segment: Segment, _ heads: Range<Int>, _ block: Int, firstBlock: Int, blockStride: Int
-  ) -> PackTask {
-    let end = segment.span.keyBegin + segment.span.keyCount
-    let begin = segment.span.keyBegin + block * shape.keyBlock
-    let first = segment.heads.lowerBound
+    let first = pack * segment.headsPerPack
+    let span = segment.request.span
+    let keyBegin = span.keyBegin + (blocks.lowerBound + block) * shape.keyBlock
     return PackTask(
-      heads: first + heads.lowerBound..<first + heads.upperBound,
-      keys: begin..<min(begin + shape.keyBlock, end), firstBlock: firstBlock,
-      blockStride: blockStride)
+      heads: segment.heads.dropFirst(first).prefix(segment.headsPerPack),
+      keys: keyBegin..<min(keyBegin + shape.keyBlock, span.keyBegin + span.keyCount),
+      firstBlock: segment.place.block + first * segment.blocksPerTurn + block,
+      blockStride: segment.blocksPerTurn)
   }
 
   /// nil for a tile that sees nothing of the range.
   func attendTask(_ index: Int, in wave: Wave, turn: Int) -> AttendTask? {
-    let segment = wave.segment(of: index, \.task)
-    let (tile, split) = (index - segment.first.task)
-      .quotientAndRemainder(dividingBy: segment.splits(inTurn: turn).count)
-    return attendTask(tile, split, turn: turn, segment)
-  }
-
-  /// A unit's tile against the one key range of a turn.
-  func attendTask(_ tile: Int, turn: Int, of unit: Segment) -> AttendTask? {
-    attendTask(tile, 0, turn: turn, unit)
-  }
-
-  /// - Parameters:
-  ///   - index: the tile's place in the segment.
-  ///   - place: the key range's in the turn.
-  private func attendTask(_ index: Int, _ place: Int, turn: Int, _ segment: Segment)
-    -> AttendTask?
-  {
-    let tile = Tile(index, of: segment, self)
-    let split = turn * segment.splitsPerTurn + place
-    guard split < tile.splits else { return nil }
-    let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
-    let keyBegin = split * keysPerSplit
+    let segment = wave.segment(of: index) { $0.task }
+    let ranges = segment.ranges(inTurn: turn)
+    let (number, place) = (index - segment.place.task).quotientAndRemainder(
+      dividingBy: ranges.count)
+    let tile = Tile(number, of: segment, self)
+    let range = ranges.lowerBound + place
+    guard range < tile.ranges else { return nil }
+    let keysPerRange = segment.request.blocksPerRange * shape.keyBlock
+    let keyBegin = range * keysPerRange
     return AttendTask(
       head: tile.head, queries: tile.queries,
-      keys: keyBegin..<min(keyBegin + keysPerSplit, segment.span.keyCount),
+      keys: keyBegin..<min(keyBegin + keysPerRange, segment.request.span.keyCount),
       causalOffset: tile.causalOffset,
-      firstBlock: segment.first.block
+      firstBlock: segment.place.block
         + (tile.head - segment.heads.lowerBound) * segment.blocksPerTurn
         - segment.blocks(inTurn: turn).lowerBound,
-      partial: tile.splits > 1 ? tile.firstPartial + place + min(turn, 1) : nil)
+      partial: tile.ranges > 1 ? tile.firstPartial + place + min(turn, 1) : nil)
   }
 
   func combineTask(_ index: Int, in wave: Wave, turn: Int) -> CombineTask {
-    let segment = wave.segment(of: index, \.tile)
-    return combineTask(index - segment.first.tile, turn: turn, of: segment)
-  }
-
-  /// - Parameter index: the tile's place in the segment.
-  func combineTask(_ index: Int, turn: Int, of segment: Segment) -> CombineTask {
-    let tile = Tile(index, of: segment, self)
+    let segment = wave.segment(of: index) { $0.tile }
+    let tile = Tile(index - segment.place.tile, of: segment, self)
     // The first range of all is the beginning of the sum.
-    let added = segment.splits(inTurn: turn).clamped(to: 1..<max(1, tile.splits))
+    let added = segment.ranges(inTurn: turn).clamped(to: 1..<max(1, tile.ranges))
     let first = tile.firstPartial + 1
     return CombineTask(
       head: tile.head, queries: tile.queries, sum: tile.firstPartial,
-      added: first..<first + added.count, isLast: added.upperBound == tile.splits)
+      added: first..<first + added.count, isLast: added.upperBound == tile.ranges)
   }
 
   /// One head's tile of queries.
@@ -133,23 +96,24 @@ extension TileSchedule {
     /// Rows of q.
     let queries: Range<Int>
     let causalOffset: Int
-    /// Key ranges of which it sees anything, at least 1.
-    let splits: Int
+    /// Those of which it sees anything, at least 1.
+    let ranges: Int
     let firstPartial: Int
 
+    /// - Parameter index: counted from the segment's first.
     init(_ index: Int, of segment: Segment, _ schedule: TileSchedule) {
-      let (head, order) = index.quotientAndRemainder(dividingBy: segment.tilesPerHead)
-      let (span, shape) = (segment.span, schedule.shape)
+      let (request, span, shape) = (segment.request, segment.request.span, schedule.shape)
+      let (head, order) = index.quotientAndRemainder(dividingBy: request.tiles)
       // The last tile of a causal request sees the most keys.
-      let begin = (segment.tilesPerHead - 1 - order) * shape.queryTile
+      let begin = (request.tiles - 1 - order) * shape.queryTile
       let end = min(begin + shape.queryTile, span.queryCount)
       self.head = segment.heads.lowerBound + head
       queries = span.queryBegin + begin..<span.queryBegin + end
       causalOffset = schedule.isCausal ? begin + span.keyCount - span.queryCount : unmasked
-      let keysPerSplit = segment.blocksPerSplit * shape.keyBlock
+      let keysPerRange = request.blocksPerRange * shape.keyBlock
       let seen = schedule.isCausal ? span.keyCount - (span.queryCount - end) : span.keyCount
-      splits = max(1, (seen + keysPerSplit - 1) / keysPerSplit)
-      firstPartial = segment.first.partial + index * segment.partialsPerTile
+      ranges = max(1, (seen + keysPerRange - 1) / keysPerRange)
+      firstPartial = segment.place.partial + index * segment.partialsPerTile
     }
   }
 }

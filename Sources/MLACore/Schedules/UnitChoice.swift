@@ -5,55 +5,61 @@
 /// for, but as many threads as there are units may be idle at the end. Units are
 /// therefore as many, longest first, as finish soonest: that is simulated.
 struct UnitChoice {
-  let units: TileSchedule.Units
+  let units: TileSchedule.Waves
   let groups: UnitGroups
   private let requests: TileRequests
-  /// Of all requests that may be units.
-  private let runs: FixedArray<TileSchedule.Units.Run>
+  /// All requests that may be units.
+  private let shares: FixedArray<Share>
   private let bytesPerUnit: Int
+
+  fileprivate typealias Share = TileSchedule.Waves.Share
 
   /// - Parameter bytesPerUnit: most packed blocks and partial results that a thread
   ///   may keep.
   init(_ requests: TileRequests, threads: Int, bytesPerUnit: Int) throws(MLAError) {
     self.requests = requests
     self.bytesPerUnit = bytesPerUnit
-    let segments = requests.segments
-    var runs = try FixedArray<TileSchedule.Units.Run>(
-      capacity: segments.count, for: "a schedule's units")
+    var shares = try FixedArray<Share>(
+      capacity: requests.longestFirst.count, for: "a schedule's units")
     var count = 0
-    for request in segments.indices {
-      let heads = Self.headsPerUnit(segments[request], requests.shape, bytesPerUnit)
+    for request in requests.longestFirst.indices {
+      let heads = Self.headsPerUnit(request, requests, bytesPerUnit)
       if heads < 1 { continue }
-      runs.append(.init(request: request, firstUnit: count, headsPerUnit: heads))
-      count += (requests.numHeads + heads - 1) / heads
+      // A range at a time stays in its worker's cache.
+      let share = Share(
+        request: request, heads: 0..<requests.numHeads, headsPerWave: heads, tilesPerWave: .max,
+        rangesPerTurn: 1, firstWave: count, place: .init())
+      shares.append(share)
+      count += share.wavesOfHeads
     }
-    self.runs = runs
-    let soonest = Self.soonestFinish(UnitCosts(requests, runs, count: count), threads: threads)
-    units = TileSchedule.Units(segments, runs, count: soonest)
-    groups = try UnitGroups(UnitCosts(requests, runs, count: soonest), threads: threads)
+    self.shares = shares
+    let soonest = Self.soonestFinish(UnitCosts(requests, shares, count: count), threads: threads)
+    units = TileSchedule.Waves(requests, shares, count: soonest)
+    groups = try UnitGroups(UnitCosts(requests, shares, count: soonest), threads: threads)
   }
 
   /// 0: a thread has no room for any.
-  private static func headsPerUnit(
-    _ request: TileSchedule.Segment, _ shape: TileShape, _ bytesPerUnit: Int
-  ) -> Int {
-    let head = request.narrowed(to: 0..<1, splitsPerTurn: 1)
+  private static func headsPerUnit(_ request: Int, _ requests: TileRequests, _ bytesPerUnit: Int)
+    -> Int
+  {
+    let head = requests.segment(
+      requests.longestFirst[request], heads: 0..<1, rangesPerTurn: 1)
+    let shape = requests.shape
     let bytes =
       head.blockCount * shape.packedBlockBytes + head.partialCount * shape.partialFloats * 4
-    return min(request.headsPerPack, bytesPerUnit / max(1, bytes))
+    return min(requests.headsPerPack, bytesPerUnit / max(1, bytes))
   }
 
   /// Calls `body` for the heads of each request that are in no unit, those that are
   /// too long for any first.
   func forEachRest(_ body: (_ request: Int, _ heads: Range<Int>) -> Void) {
-    let segments = requests.segments
-    for request in segments.indices
-    where Self.headsPerUnit(segments[request], requests.shape, bytesPerUnit) < 1 {
+    for request in requests.longestFirst.indices
+    where Self.headsPerUnit(request, requests, bytesPerUnit) < 1 {
       body(request, 0..<requests.numHeads)
     }
-    for run in runs {
-      let first = min(max(0, units.count - run.firstUnit) * run.headsPerUnit, requests.numHeads)
-      if first < requests.numHeads { body(run.request, first..<requests.numHeads) }
+    for share in shares {
+      let rest = share.heads.dropFirst(max(0, units.count - share.firstWave) * share.headsPerWave)
+      if !rest.isEmpty { body(share.request, rest) }
     }
   }
 
@@ -89,13 +95,13 @@ struct UnitChoice {
 /// What units cost, one request's after the other's.
 private struct UnitCosts: Sequence {
   private let requests: TileRequests
-  private let runs: FixedArray<TileSchedule.Units.Run>
+  private let shares: FixedArray<UnitChoice.Share>
   /// Of the first units.
   private let count: Int
 
-  init(_ requests: TileRequests, _ runs: FixedArray<TileSchedule.Units.Run>, count: Int) {
+  init(_ requests: TileRequests, _ shares: FixedArray<UnitChoice.Share>, count: Int) {
     self.requests = requests
-    self.runs = runs
+    self.shares = shares
     self.count = count
   }
 
@@ -103,7 +109,7 @@ private struct UnitCosts: Sequence {
 
   struct Iterator: IteratorProtocol {
     fileprivate let costs: UnitCosts
-    private var run = 0
+    private var share = 0
     private var unit = 0
 
     fileprivate init(costs: UnitCosts) { self.costs = costs }
@@ -113,31 +119,33 @@ private struct UnitCosts: Sequence {
     mutating func next() -> CostRun? {
       guard unit < costs.count else { return nil }
       if unit == fullEnd {
-        let heads = costs.requests.numHeads % costs.runs[run].headsPerUnit
+        let heads = costs.requests.numHeads % current.headsPerWave
         let cost = headCost * heads
         unit += 1
-        run += 1
+        share += 1
         return CostRun(cost: cost, count: 1)
       }
       let (cost, first) = (fullCost, unit)
       while unit < costs.count, unit < fullEnd, fullCost == cost {
         unit = Swift.min(fullEnd, costs.count)
-        guard costs.requests.numHeads.isMultiple(of: costs.runs[run].headsPerUnit) else { break }
-        run += 1
+        guard costs.requests.numHeads.isMultiple(of: current.headsPerWave) else { break }
+        share += 1
       }
       return CostRun(cost: cost, count: unit - first)
     }
 
+    private var current: UnitChoice.Share { costs.shares[share] }
+
     /// Behind the request's units of as many heads as they may have.
     private var fullEnd: Int {
-      costs.runs[run].firstUnit + costs.requests.numHeads / costs.runs[run].headsPerUnit
+      current.firstWave + costs.requests.numHeads / current.headsPerWave
     }
 
-    private var fullCost: Int { headCost * costs.runs[run].headsPerUnit }
+    private var fullCost: Int { headCost * current.headsPerWave }
 
     private var headCost: Int {
       TileCost.ofHead(
-        costs.requests.segments[costs.runs[run].request].span, isCausal: costs.requests.isCausal)
+        costs.requests.longestFirst[current.request].span, isCausal: costs.requests.isCausal)
     }
   }
 }

@@ -5,16 +5,15 @@ struct WaveBuilder {
   /// Most partial results of a wave.
   private let mostPartials: Int
   private var shareCount = 0
-  private var runCount = 0
+  /// Without the one that may take more.
   private var waveCount = 0
   /// nil while only counting.
-  private var kept: (shares: FixedArray<Share>, runs: FixedArray<Run>)?
-  /// Of the wave that may take more.
-  private var current = TileSchedule.Numbers()
-  private var currentShares = 0
+  private var kept: FixedArray<Share>?
+  /// Where a further segment would begin in the wave that may take more.
+  private var place = TileSchedule.Place()
+  private var isEmpty = true
 
   private typealias Share = TileSchedule.Waves.Share
-  private typealias Run = TileSchedule.Waves.Run
 
   /// - Parameter forEachRest: calls its argument for each request's heads that are to
   ///   go into waves, always the same.
@@ -24,16 +23,12 @@ struct WaveBuilder {
   ) throws(MLAError) -> TileSchedule.Waves {
     var counter = WaveBuilder(requests, blocksPerWave: blocksPerWave)
     forEachRest { counter.add($0, $1) }
-    counter.close()
     var builder = WaveBuilder(requests, blocksPerWave: blocksPerWave)
-    let shares = try FixedArray<Share>(capacity: counter.shareCount, for: "a schedule's segments")
-    let runs = try FixedArray<Run>(capacity: counter.runCount, for: "a schedule's waves")
-    builder.kept = (shares, runs)
+    let shares = try FixedArray<Share>(capacity: counter.shareCount, for: "a schedule's waves")
+    builder.kept = shares
     forEachRest { builder.add($0, $1) }
     builder.close()
-    return TileSchedule.Waves(
-      requests, builder.kept?.shares ?? shares, builder.kept?.runs ?? runs,
-      count: builder.waveCount)
+    return TileSchedule.Waves(requests, builder.kept ?? shares, count: builder.waveCount)
   }
 
   private init(_ requests: TileRequests, blocksPerWave: Int) {
@@ -46,39 +41,40 @@ struct WaveBuilder {
   }
 
   private mutating func add(_ request: Int, _ heads: Range<Int>) {
-    let segment = requests.segments[request]
-    let head = segment.narrowed(to: 0..<1, splitsPerTurn: segment.splits)
-    if segment.splits > 1, head.blockCount > blocksPerWave || head.partialCount > mostPartials {
+    let whole = requests.longestFirst[request]
+    let head = requests.segment(whole, heads: 0..<1)
+    if whole.ranges > 1, head.blockCount > blocksPerWave || head.partialCount > mostPartials {
       return addInTurns(request, heads)
     }
-    let headsPerWave = max(1, room(for: head, beside: .init()))
+    let headsPerWave = max(1, room(for: head, behind: .init()))
     var rest = heads
     while !rest.isEmpty {
-      let room = room(for: head, beside: current)
-      if room < 1, currentShares > 0 {
+      let room = room(for: head, behind: place)
+      if room < 1, !isEmpty {
         close()
-      } else if currentShares == 0, rest.count > headsPerWave {
+      } else if isEmpty, rest.count > headsPerWave {
         // A wave each, but for the last ones, which others may join.
         let waves = (rest.count - 1) / headsPerWave
-        append(
-          Share(request: request, heads: rest.prefix(waves * headsPerWave), first: .init()),
-          headsPerWave: headsPerWave, waves: waves)
-        rest = rest.dropFirst(waves * headsPerWave)
+        let taken = rest.prefix(waves * headsPerWave)
+        append(request, taken, headsPerWave: headsPerWave)
+        waveCount += waves
+        rest = rest.dropFirst(taken.count)
       } else {
         let taken = rest.prefix(max(1, room))
-        append(Share(request: request, heads: taken, first: current))
-        current = segment.narrowed(to: taken, splitsPerTurn: segment.splits, behind: current).end
+        append(request, taken)
+        place = requests.segment(whole, heads: taken, at: place).end
+        isEmpty = false
         rest = rest.dropFirst(taken.count)
       }
     }
   }
 
   /// For how many such heads there is room.
-  private func room(for head: TileSchedule.Segment, beside wave: TileSchedule.Numbers) -> Int {
+  private func room(for head: TileSchedule.Segment, behind place: TileSchedule.Place) -> Int {
     let blocks =
-      head.blockCount == 0 ? Int.max : (blocksPerWave - wave.block) / head.blockCount
+      head.blockCount == 0 ? Int.max : (blocksPerWave - place.block) / head.blockCount
     let partials =
-      head.partialCount == 0 ? Int.max : (mostPartials - wave.partial) / head.partialCount
+      head.partialCount == 0 ? Int.max : (mostPartials - place.partial) / head.partialCount
     return min(blocks, partials)
   }
 
@@ -87,21 +83,17 @@ struct WaveBuilder {
   /// some of its tiles after the others, at the cost of packing the keys again.
   private mutating func addInTurns(_ request: Int, _ heads: Range<Int>) {
     close()
-    let segment = requests.segments[request]
+    let whole = requests.longestFirst[request]
     let partials = mostPartials / Self.leastPartialsPerTile
-    let mostHeads = min(
-      blocksPerWave / segment.blocksPerSplit, partials / segment.tilesPerHead)
+    let mostHeads = min(blocksPerWave / whole.blocksPerRange, partials / whole.tiles)
     let headCount = max(1, min(heads.count, mostHeads))
     // Ranges side by side are tasks where tiles alone are too few, and partial results.
-    let wanted = SplitRule.nominalTasks / (headCount * segment.tilesPerHead)
-    let splits = max(1, min(wanted, blocksPerWave / (headCount * segment.blocksPerSplit)))
+    let wanted = SplitRule.nominalTasks / (headCount * whole.tiles)
+    let ranges = max(1, min(wanted, blocksPerWave / (headCount * whole.blocksPerRange)))
     let tiles = max(
-      Self.fewestTiles, Self.leastPartialsPerTile * partials / (headCount * (splits + 1)))
-    let parts = (segment.tilesPerHead + tiles - 1) / tiles
-    append(
-      Share(request: request, heads: heads, first: .init()), headsPerWave: headCount,
-      tilesPerPart: tiles, splitsPerTurn: splits,
-      waves: parts * ((heads.count + headCount - 1) / headCount))
+      Self.fewestTiles, Self.leastPartialsPerTile * partials / (headCount * (ranges + 1)))
+    append(request, heads, headsPerWave: headCount, tilesPerWave: tiles, rangesPerTurn: ranges)
+    waveCount += (whole.tiles + tiles - 1) / tiles * ((heads.count + headCount - 1) / headCount)
   }
 
   /// The sum of the turns before and one range's result.
@@ -112,41 +104,21 @@ struct WaveBuilder {
   /// Attending to a key is little beside packing it if fewer see it.
   private static let fewestTiles = 16
 
-  /// To the wave that may take more.
-  private mutating func append(_ share: Share) {
-    kept?.shares.append(share)
-    shareCount += 1
-    currentShares += 1
-  }
-
-  /// Waves of their own.
   private mutating func append(
-    _ share: Share, headsPerWave: Int, tilesPerPart: Int = .max, splitsPerTurn: Int = .max,
-    waves: Int
+    _ request: Int, _ heads: Range<Int>, headsPerWave: Int = .max, tilesPerWave: Int = .max,
+    rangesPerTurn: Int = .max
   ) {
-    kept?.shares.append(share)
     shareCount += 1
-    append(
-      Run(
-        firstWave: waveCount, firstShare: shareCount - 1, shareCount: 1,
-        headsPerWave: headsPerWave, tilesPerPart: tilesPerPart, splitsPerTurn: splitsPerTurn),
-      waves: waves)
-  }
-
-  private mutating func append(_ run: Run, waves: Int) {
-    kept?.runs.append(run)
-    runCount += 1
-    waveCount += waves
+    kept?.append(
+      Share(
+        request: request, heads: heads, headsPerWave: min(headsPerWave, heads.count),
+        tilesPerWave: tilesPerWave, rangesPerTurn: rangesPerTurn, firstWave: waveCount,
+        place: place))
   }
 
   private mutating func close() {
-    if currentShares > 0 {
-      append(
-        Run(
-          firstWave: waveCount, firstShare: shareCount - currentShares, shareCount: currentShares,
-          headsPerWave: .max, tilesPerPart: .max, splitsPerTurn: .max), waves: 1)
-    }
-    current = .init()
-    currentShares = 0
+    if !isEmpty { waveCount += 1 }
+    place = .init()
+    isEmpty = true
   }
 }

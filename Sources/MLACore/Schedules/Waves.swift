@@ -1,45 +1,42 @@
 extension TileSchedule {
-  /// Heads that all threads work on together. What they are of is kept once for each
-  /// request, however many waves its heads, or the parts of a very long one, are.
+  /// Waves, made out one by one: what they are of is kept once for each request, however
+  /// many waves its heads, or the tiles of a very long one, are.
   public struct Waves: RandomAccessCollection, Sendable {
-    /// Some heads of a request.
+    /// Some heads of a request: a segment of a wave beside others, or waves of their own,
+    /// of a few heads each and some tiles, the last ones first, all heads of these before
+    /// the next ones.
     struct Share {
       let request: Int
       let heads: Range<Int>
-      let first: Numbers
-    }
-
-    /// One wave of some shares, or some waves of one: of a few heads each, and some
-    /// tiles of a request, the last ones first, all heads of these before the next ones.
-    struct Run {
-      let firstWave: Int
-      let firstShare: Int
-      let shareCount: Int
       let headsPerWave: Int
-      let tilesPerPart: Int
-      let splitsPerTurn: Int
+      let tilesPerWave: Int
+      let rangesPerTurn: Int
+      /// Shares of the same first wave are one wave.
+      let firstWave: Int
+      /// In that wave.
+      let place: Place
+
+      /// Waves of the same tiles.
+      var wavesOfHeads: Int { (heads.count + headsPerWave - 1) / headsPerWave }
     }
 
     private let requests: TileRequests
     private let shares: FixedArray<Share>
-    private let runs: FixedArray<Run>
     public let endIndex: Int
-    /// The largest numbers that any of them has.
-    private(set) var most = Numbers()
+    /// The furthest places that any of them has.
+    private(set) var most = Place()
 
-    init(
-      _ requests: TileRequests, _ shares: FixedArray<Share>, _ runs: FixedArray<Run>, count: Int
-    ) {
+    /// - Parameter count: waves there are; those of the last shares may be more.
+    init(_ requests: TileRequests, _ shares: FixedArray<Share>, count: Int) {
       self.requests = requests
       self.shares = shares
-      self.runs = runs
       endIndex = count
-      for run in runs {
-        most = most.largest(wave(0, of: run).end)
-        // Of two parts the first one's tiles may be fewer, the other's have fewer ranges.
-        let request = requests.segments[shares[run.firstShare].request]
-        if run.tilesPerPart < request.tilesPerHead {
-          most = most.largest(wave(headGroups(run), of: run).end)
+      for share in shares {
+        guard share.firstWave < count else { break }
+        most = most.largest(requests.segment(of: share).end)
+        // The last tiles of all may be fewer than others, which have fewer ranges.
+        if share.tilesPerWave < requests.longestFirst[share.request].tiles {
+          most = most.largest(requests.segment(of: share, wave: share.wavesOfHeads).end)
         }
       }
     }
@@ -47,106 +44,85 @@ extension TileSchedule {
     public var startIndex: Int { 0 }
 
     public subscript(index: Int) -> Wave {
-      let run = runs[lastNumber(in: runs.indices) { runs[$0].firstWave <= index }]
-      return wave(index - run.firstWave, of: run)
-    }
-
-    private func headsPerWave(_ run: Run) -> Int {
-      Swift.min(run.headsPerWave, shares[run.firstShare].heads.count)
-    }
-
-    private func headGroups(_ run: Run) -> Int {
-      let step = headsPerWave(run)
-      return (shares[run.firstShare].heads.count + step - 1) / step
-    }
-
-    private func wave(_ number: Int, of run: Run) -> Wave {
-      let first = segment(number, of: run)
-      if run.shareCount == 1 { return Wave(first) }
-      return Wave(
-        first, shares.part(run.firstShare..<run.firstShare + run.shareCount), requests.segments)
-    }
-
-    /// The first of a wave.
-    private func segment(_ number: Int, of run: Run) -> Segment {
-      let share = shares[run.firstShare]
-      let request = requests.segments[share.request]
-      let (order, group) = number.quotientAndRemainder(dividingBy: headGroups(run))
-      let first = share.heads.lowerBound + group * headsPerWave(run)
-      let heads = first..<Swift.min(first + headsPerWave(run), share.heads.upperBound)
-      let part = self.part(order, run.tilesPerPart, of: request)
-      return part.narrowed(to: heads, splitsPerTurn: Swift.min(run.splitsPerTurn, part.splits))
-    }
-
-    /// The last tiles are the part of order 0. Tiles and key ranges are those of the
-    /// whole request.
-    private func part(_ order: Int, _ tiles: Int, of request: Segment) -> Segment {
-      if tiles >= request.tilesPerHead { return request }
-      let span = request.span
-      let parts = (request.tilesPerHead + tiles - 1) / tiles
-      let begin = (parts - 1 - order) * tiles * requests.shape.queryTile
-      let end = Swift.min(begin + tiles * requests.shape.queryTile, span.queryCount)
-      let unseen = requests.isCausal ? span.queryCount - end : 0
-      return Segment(
-        RequestSpan(
-          queryBegin: span.queryBegin + begin, queryCount: end - begin, keyBegin: span.keyBegin,
-          keyCount: Swift.max(0, span.keyCount - unseen)),
-        heads: request.heads, blocksPerSplit: request.blocksPerSplit,
-        headsPerPack: request.headsPerPack, requests.shape)
+      let last = lastNumber(in: shares.indices) { shares[$0].firstWave <= index }
+      let firstWave = shares[last].firstWave
+      if last == 0 || shares[last - 1].firstWave < firstWave {
+        return Wave(requests.segment(of: shares[last], wave: index - firstWave))
+      }
+      let first = firstNumber(in: 0..<last + 1) { shares[$0].firstWave >= firstWave }
+      return Wave(requests, shares.part(first..<last + 1))
     }
   }
 
-  /// What is worked on at a time: packed, attended to, combined.
   public struct Wave: Sendable {
-    private let first: Segment
+    let first: Segment
+    /// Those of all segments, where there are several.
     private let shares: FixedArray<Waves.Share>
-    private let requests: FixedArray<Segment>
-    let end: Numbers
+    private let requests: TileRequests?
+    let end: Place
 
     fileprivate init(_ only: Segment) {
-      (first, shares, requests) = (only, .init(), .init())
-      end = only.end
+      (first, shares, requests, end) = (only, .init(), nil, only.end)
     }
 
-    fileprivate init(
-      _ first: Segment, _ shares: FixedArray<Waves.Share>, _ requests: FixedArray<Segment>
-    ) {
-      (self.first, self.shares, self.requests) = (first, shares, requests)
-      end = Self.segment(shares[shares.count - 1], requests).end
+    fileprivate init(_ requests: TileRequests, _ shares: FixedArray<Waves.Share>) {
+      first = requests.segment(of: shares[0])
+      (self.shares, self.requests) = (shares, requests)
+      end = requests.segment(of: shares[shares.count - 1]).end
     }
 
     /// More than 1 in a wave of a single segment only.
-    public var turns: Int { shares.isEmpty ? first.turns : 1 }
-    public var blockCount: Int { end.block }
-    /// Of the first turn; none has more.
-    public var taskCount: Int { end.task }
-    public var tileCount: Int { end.tile }
-    public var partialCount: Int { end.partial }
-
-    func taskCount(inTurn turn: Int) -> Int {
-      turn == 0 ? end.task : first.taskCount(inTurn: turn)
-    }
+    var turns: Int { requests == nil ? first.turns : 1 }
 
     func packCount(inTurn turn: Int) -> Int {
       turn == 0 ? end.pack : first.packCount(inTurn: turn)
     }
 
+    func taskCount(inTurn turn: Int) -> Int {
+      turn == 0 ? end.task : first.taskCount(inTurn: turn)
+    }
+
     var segmentCount: Int { Swift.max(1, shares.count) }
 
     public func segment(_ index: Int) -> Segment {
-      index == 0 ? first : Self.segment(shares[index], requests)
+      guard index > 0, let requests else { return first }
+      return requests.segment(of: shares[index])
     }
 
     /// The segment that a number belongs to.
-    func segment(of number: Int, _ first: (Numbers) -> Int) -> Segment {
-      if segmentCount == 1 { return self.first }
-      return segment(lastNumber(in: 0..<segmentCount) { first(shares[$0].first) <= number })
+    func segment(of number: Int, _ count: (Place) -> Int) -> Segment {
+      if requests == nil { return first }
+      return segment(lastNumber(in: shares.indices) { count(shares[$0].place) <= number })
     }
+  }
+}
 
-    private static func segment(_ share: Waves.Share, _ requests: FixedArray<Segment>) -> Segment {
-      let request = requests[share.request]
-      return request.narrowed(
-        to: share.heads, splitsPerTurn: request.splits, behind: share.first)
-    }
+extension TileRequests {
+  /// - Parameter wave: counted from the share's first.
+  fileprivate func segment(of share: TileSchedule.Waves.Share, wave: Int = 0)
+    -> TileSchedule.Segment
+  {
+    let whole = longestFirst[share.request]
+    let (order, heads) = wave.quotientAndRemainder(dividingBy: share.wavesOfHeads)
+    return segment(
+      share.tilesPerWave < whole.tiles ? tiles(order, share.tilesPerWave, of: whole) : whole,
+      heads: share.heads.dropFirst(heads * share.headsPerWave).prefix(share.headsPerWave),
+      rangesPerTurn: share.rangesPerTurn, at: share.place)
+  }
+
+  /// A request's tiles, so many at a time, of which those of order 0 are the last.
+  private func tiles(_ order: Int, _ count: Int, of request: TileSchedule.Request)
+    -> TileSchedule.Request
+  {
+    let span = request.span
+    let waves = (request.tiles + count - 1) / count
+    let begin = (waves - 1 - order) * count * shape.queryTile
+    let end = min(begin + count * shape.queryTile, span.queryCount)
+    let unseen = isCausal ? span.queryCount - end : 0
+    return TileSchedule.Request(
+      RequestSpan(
+        queryBegin: span.queryBegin + begin, queryCount: end - begin, keyBegin: span.keyBegin,
+        keyCount: max(0, span.keyCount - unseen)),
+      blocksPerRange: request.blocksPerRange, shape)
   }
 }
