@@ -59,10 +59,7 @@ public final class BackendObject: @unchecked Sendable {
     let batch = try preparedBatch()
     let rows = batch.metadata.queryStartLoc
     let arguments = try RunArguments(
-      RunArguments.Raw(
-        q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: raw.output_scale,
-        workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
-      config: config, queries: rows, queriesField: "query_start_loc", keys: rows,
+      raw, config: config, queries: rows, queriesField: "query_start_loc", keys: rows,
       keysField: "query_start_loc", isContextChunk: false)
     if let scale = arguments.outputScale, !backend.supportsQuantOutput(arguments.out.type) {
       throw MLAError(
@@ -89,9 +86,10 @@ public final class BackendObject: @unchecked Sendable {
         "chunk.index", chunk.index, "must be -1 or one of the \(announced) chunks of the metadata")
     }
     let arguments = try RunArguments(
-      RunArguments.Raw(
-        q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse, outputScale: nil,
-        workspace: raw.workspace, workspaceSize: raw.workspace_size, stream: raw.stream),
+      mla_new_tokens_args(
+        struct_size: 0, reserved: 0, q: raw.q, k: raw.k, v: raw.v, out: raw.out, lse: raw.lse,
+        output_scale: nil, workspace: raw.workspace, workspace_size: raw.workspace_size,
+        stream: raw.stream),
       config: config, queries: chunk.queryStartLoc, queriesField: "chunk.query_start_loc",
       keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", isContextChunk: true)
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
@@ -102,10 +100,7 @@ public final class BackendObject: @unchecked Sendable {
   public func supportsOut() -> Bool { backend.supportsOut() }
 
   public func supportsQuantOutput(_ dtype: Int32) throws(MLAError) -> Bool {
-    guard let type = ElementType(rawValue: dtype) else {
-      throw .invalid("dtype", dtype, "must be one of MLA_DTYPE_*")
-    }
-    return backend.supportsQuantOutput(type)
+    backend.supportsQuantOutput(try ElementType(dtype, field: "dtype"))
   }
 
   public func workspaceSize() throws(MLAError) -> Int64 {

@@ -44,12 +44,9 @@ public struct CheckedVTable: @unchecked Sendable {
     guard table.run_prefill_context_chunk != nil else {
       throw .null("\(field).run_prefill_context_chunk")
     }
-    backendName =
-      if let name = table.backend_name {
-        try readString(name, field: "\(field).backend_name", maximumBytes: maximumNameBytes)
-      } else {
-        nil
-      }
+    backendName = try table.backend_name.map { name throws(MLAError) in
+      try readString(name, field: "\(field).backend_name", maximumBytes: maximumNameBytes)
+    }
     table.backend_name = nil
     vtable = table
   }

@@ -16,11 +16,6 @@ public struct RegistrationRequest: Sendable {
   let classPath: String?
   let vtable: CheckedVTable?
 
-  public init(classPath: String? = nil, vtable: CheckedVTable? = nil) {
-    self.classPath = classPath
-    self.vtable = vtable
-  }
-
   public init(_ pointer: UnsafePointer<mla_backend_registration>?) throws(MLAError) {
     let registration = try readStruct(
       pointer, name: "registration", minimumSize: firstVersionSize)
@@ -28,18 +23,12 @@ public struct RegistrationRequest: Sendable {
     guard registration.class_path != nil || registration.vtable != nil else {
       throw .invalid("registration.class_path", "NULL", "class_path or vtable must be given")
     }
-    classPath =
-      if let path = registration.class_path {
-        try readString(path, field: "registration.class_path", maximumBytes: maximumPathBytes)
-      } else {
-        nil
-      }
-    vtable =
-      if let table = registration.vtable {
-        try CheckedVTable(table, field: "registration.vtable")
-      } else {
-        nil
-      }
+    classPath = try registration.class_path.map { path throws(MLAError) in
+      try readString(path, field: "registration.class_path", maximumBytes: maximumPathBytes)
+    }
+    vtable = try registration.vtable.map { table throws(MLAError) in
+      try CheckedVTable(table, field: "registration.vtable")
+    }
   }
 }
 

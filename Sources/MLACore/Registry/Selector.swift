@@ -6,13 +6,7 @@ public struct Selector: Sendable {
   /// Whether the host is one that ZEN_CPU is for.
   let servesZenCPU: Bool
   /// What MLA_PREFILL_BACKEND says, if it is set.
-  let environmentChoice: String?
-
-  public init(registry: Registry, servesZenCPU: Bool, environmentChoice: String? = nil) {
-    self.registry = registry
-    self.servesZenCPU = servesZenCPU
-    self.environmentChoice = environmentChoice
-  }
+  var environmentChoice: String?
 
   /// The name of the backend that serves `config`.
   public func select(_ config: SelectorConfig) throws(MLAError) -> String {

@@ -17,51 +17,35 @@ public enum Platform: Sendable { case cpu, cuda, rocm }
 /// What a backend must serve, checked.
 public struct SelectorConfig: Sendable {
   /// nil: none (MLA_DTYPE_NONE).
-  public var dtype: ElementType?
-  public var dimensions: MLADimensions
-  public var platform: Platform
+  var dtype: ElementType?
+  var dimensions: MLADimensions
+  var platform = Platform.cpu
   /// nil where it is not known.
-  public var capability: DeviceCapability?
-  public var isBatchInvariant: Bool
+  var capability: DeviceCapability?
+  var isBatchInvariant = false
   /// Whether members are judged by their own implementations alone.
-  public var ignoresOverrides: Bool
+  var ignoresOverrides = false
   /// The engine's explicit choice.
-  public var backend: String?
+  var backend: String?
+}
 
-  public init(
-    dtype: ElementType?, dimensions: MLADimensions, platform: Platform = .cpu,
-    capability: DeviceCapability? = nil, isBatchInvariant: Bool = false,
-    ignoresOverrides: Bool = false, backend: String? = nil
-  ) {
-    self.dtype = dtype
-    self.dimensions = dimensions
-    self.platform = platform
-    self.capability = capability
-    self.isBatchInvariant = isBatchInvariant
-    self.ignoresOverrides = ignoresOverrides
-    self.backend = backend
-  }
-
+extension SelectorConfig {
   public init(_ pointer: UnsafePointer<mla_selector_config>?) throws(MLAError) {
     let config = try readStruct(pointer, name: "config", minimumSize: firstVersionSize)
-    dtype = ElementType(rawValue: config.dtype)
-    guard dtype != nil || config.dtype == Int32(MLA_DTYPE_NONE) else {
-      throw .invalid("config.dtype", config.dtype, "must be one of MLA_DTYPE_*")
-    }
-    dimensions = MLADimensions(
-      try Self.headDim(config.qk_nope_head_dim, "qk_nope_head_dim"),
-      try Self.headDim(config.qk_rope_head_dim, "qk_rope_head_dim"),
-      try Self.headDim(config.v_head_dim, "v_head_dim"))
-    platform = try Self.platform(config.platform)
-    capability = try Self.capability(config.capability_major, config.capability_minor)
-    isBatchInvariant = config.batch_invariant != 0
-    ignoresOverrides = config.ignore_overrides != 0
-    backend =
-      if let name = config.backend {
+    self.init(
+      dtype: config.dtype == MLA_DTYPE_NONE
+        ? nil : try ElementType(config.dtype, field: "config.dtype"),
+      dimensions: MLADimensions(
+        try Self.headDim(config.qk_nope_head_dim, "qk_nope_head_dim"),
+        try Self.headDim(config.qk_rope_head_dim, "qk_rope_head_dim"),
+        try Self.headDim(config.v_head_dim, "v_head_dim")),
+      platform: try Self.platform(config.platform),
+      capability: try Self.capability(config.capability_major, config.capability_minor),
+      isBatchInvariant: config.batch_invariant != 0,
+      ignoresOverrides: config.ignore_overrides != 0,
+      backend: try config.backend.map { name throws(MLAError) in
         try readString(name, field: "config.backend", maximumBytes: maximumNameBytes)
-      } else {
-        nil
-      }
+      })
   }
 
   /// As torch spells it.

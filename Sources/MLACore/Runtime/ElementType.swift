@@ -1,5 +1,3 @@
-import CMLAPrefill
-
 /// The dtypes of tensors.
 public enum ElementType: Int32, Sendable, CaseIterable {
   case float32 = 1
@@ -17,4 +15,22 @@ public enum ElementType: Int32, Sendable, CaseIterable {
 
   /// What attention reads and writes unquantized.
   public var isAttentionType: Bool { self != .float8E4M3 }
+
+  /// As the header spells it.
+  public var name: String {
+    switch self {
+    case .float32: "MLA_DTYPE_FLOAT32"
+    case .float16: "MLA_DTYPE_FLOAT16"
+    case .bfloat16: "MLA_DTYPE_BFLOAT16"
+    case .float8E4M3: "MLA_DTYPE_FLOAT8_E4M3FN"
+    }
+  }
+
+  /// - Parameter field: what the number came from, for messages.
+  init(_ raw: Int32, field: @autoclosure () -> String) throws(MLAError) {
+    guard let type = Self(rawValue: raw) else {
+      throw .invalid(field(), raw, "must be one of MLA_DTYPE_*")
+    }
+    self = type
+  }
 }

@@ -1,35 +1,23 @@
 import CMLAPrefill
 
 /// What a backend object is made for, checked.
-public struct BackendConfig: Equatable, Sendable {
-  public let numHeads: Int
-  public let scale: Double
-  public let kvLoraRank: Int
-  public let qkNopeHeadDim: Int
-  public let qkRopeHeadDim: Int
-  public let vHeadDim: Int
+struct BackendConfig: Equatable, Sendable {
+  let numHeads: Int
+  let scale: Double
+  let kvLoraRank: Int
+  let qkNopeHeadDim: Int
+  let qkRopeHeadDim: Int
+  let vHeadDim: Int
   /// MLA_ISA_*: the strongest kernels allowed.
-  public let maxISA: Int32
+  let maxISA: Int32
   /// Whether the member's own implementation is wanted, whatever overrides it.
-  public let ignoresOverride: Bool
+  let ignoresOverride: Bool
 
-  public var qkHeadDim: Int { qkNopeHeadDim + qkRopeHeadDim }
+  var qkHeadDim: Int { qkNopeHeadDim + qkRopeHeadDim }
+}
 
-  public init(
-    numHeads: Int, scale: Double, kvLoraRank: Int, qkNopeHeadDim: Int, qkRopeHeadDim: Int,
-    vHeadDim: Int, maxISA: Int32 = 0, ignoresOverride: Bool = false
-  ) {
-    self.numHeads = numHeads
-    self.scale = scale
-    self.kvLoraRank = kvLoraRank
-    self.qkNopeHeadDim = qkNopeHeadDim
-    self.qkRopeHeadDim = qkRopeHeadDim
-    self.vHeadDim = vHeadDim
-    self.maxISA = maxISA
-    self.ignoresOverride = ignoresOverride
-  }
-
-  public init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
+extension BackendConfig {
+  init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "config", minimumSize: 40)
     try checkRange("config.num_heads", raw.num_heads, 1...65536)
     // So that neither it nor its product with log2(e) leaves fp32's normal numbers.

@@ -67,14 +67,11 @@ extension ContextPlanRequest {
     }
     let contextLens = try readContextLens(
       args.context_lens, count: Int(args.num_requests), field: "args.context_lens")
-    let queryStartLoc: RowOffsets? =
-      if let offsets = args.query_start_loc {
-        try RowOffsets(
-          offsets, requests: args.num_requests, countField: "args.num_requests",
-          field: "args.query_start_loc")
-      } else {
-        nil
-      }
+    let queryStartLoc = try args.query_start_loc.map { offsets throws(MLAError) in
+      try RowOffsets(
+        offsets, requests: args.num_requests, countField: "args.num_requests",
+        field: "args.query_start_loc")
+    }
     self.init(
       contextLens: contextLens, queryStartLoc: queryStartLoc, rowBudget: args.row_budget,
       blockSize: args.block_size, maximumPiece: args.max_context_chunk)

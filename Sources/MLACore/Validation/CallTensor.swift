@@ -21,9 +21,7 @@ struct CallTensor: Sendable {
   init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
     let raw = try readStruct(pointer, name: name, minimumSize: 96)
     try checkReserved(name, raw.reserved)
-    guard let type = ElementType(rawValue: raw.dtype) else {
-      throw .invalid("\(name).dtype", raw.dtype, "must be one of MLA_DTYPE_*")
-    }
+    let type = try ElementType(raw.dtype, field: "\(name).dtype")
     guard raw.ndim == rank else {
       throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)")
     }
@@ -33,6 +31,14 @@ struct CallTensor: Sendable {
     view = TensorView(
       type: type, shape: shape, strides: strides, address: UInt(bitPattern: raw.data))
     bytes = try Self.extent(of: view, name)
+  }
+
+  /// nil where there may be none, and is none.
+  init?(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, mayBeNull: Bool)
+    throws(MLAError)
+  {
+    if pointer == nil && mayBeNull { return nil }
+    try self.init(pointer, name: name, rank: rank)
   }
 
   private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
@@ -140,32 +146,29 @@ extension CallTensor {
     }
   }
 
-  /// An output must not reach one element twice: two threads would write it.
-  func requireDistinctElements() throws(MLAError) {
+  /// An output must not reach one element twice: two threads would write it. Nor what
+  /// others read or write.
+  func requireOutput(
+    apartFrom a: CallTensor?, _ b: CallTensor?, _ c: CallTensor? = nil, _ d: CallTensor? = nil,
+    _ e: CallTensor? = nil
+  ) throws(MLAError) {
     guard !StridedBytes(view).repeatsBytes else {
       throw .invalid(
         "\(name).strides", "\(strides)", "with shape \(shape) elements of an output overlap")
     }
+    try requireNoOverlap(with: a)
+    try requireNoOverlap(with: b)
+    try requireNoOverlap(with: c)
+    try requireNoOverlap(with: d)
+    try requireNoOverlap(with: e)
   }
 
-  func requireNoOverlap(with other: CallTensor) throws(MLAError) {
+  func requireNoOverlap(with other: CallTensor?) throws(MLAError) {
     // Most tensors lie apart.
-    guard !bytes.isEmpty, !other.bytes.isEmpty, bytes.overlaps(other.bytes),
+    guard let other, !bytes.isEmpty, !other.bytes.isEmpty, bytes.overlaps(other.bytes),
       StridedBytes(view).sharesBytes(with: StridedBytes(other.view))
     else { return }
     throw .invalid(
       "\(name).data", "0x" + String(view.address, radix: 16), "must not overlap \(other.name)")
-  }
-}
-
-extension ElementType {
-  /// As the header spells it.
-  public var name: String {
-    switch self {
-    case .float32: "MLA_DTYPE_FLOAT32"
-    case .float16: "MLA_DTYPE_FLOAT16"
-    case .bfloat16: "MLA_DTYPE_BFLOAT16"
-    case .float8E4M3: "MLA_DTYPE_FLOAT8_E4M3FN"
-    }
   }
 }

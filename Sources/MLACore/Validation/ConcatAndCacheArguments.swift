@@ -60,8 +60,7 @@ private struct CachedTensors {
     cache = try CallTensor(raw.kv_cache, name: "kv_cache", rank: 3)
     let needsRope =
       raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN) && cache.shape[2] != latents.shape[1]
-    rope =
-      raw.k_pe == nil && !needsRope ? nil : try CallTensor(raw.k_pe, name: "k_pe", rank: 2)
+    rope = try CallTensor(raw.k_pe, name: "k_pe", rank: 2, mayBeNull: !needsRope)
   }
 
   func check(_ format: CacheFormat) throws(MLAError) {
@@ -79,7 +78,6 @@ private struct CachedTensors {
       let width = rope?.shape[1] == 0 ? 0 : DsMLASlot.rope
       try rope?.requireShape(tokens, (width, "or 0, with MLA_CACHE_FORMAT_FP8_DS_MLA"))
     }
-    try cache.requireDistinctElements()
-    for input in [latents, rope].compactMap({ $0 }) { try cache.requireNoOverlap(with: input) }
+    try cache.requireOutput(apartFrom: latents, rope)
   }
 }

@@ -25,7 +25,7 @@ struct LayerArguments: Sendable {
     batch = try LayerBatch(raw, config.attention)
     var tensors = try LayerTensors(raw, config)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
-    if raw.lse != nil { tensors.lse = try CallTensor(raw.lse, name: "lse", rank: 2) }
+    tensors.lse = try CallTensor(raw.lse, name: "lse", rank: 2, mayBeNull: true)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     device = tensors.q.device
     try device.check(stream: raw.stream)
@@ -57,9 +57,8 @@ private struct LayerTensors {
     q = try CallTensor(raw.q, name: "q", rank: 3)
     try q.requireType(config.type, "the layer's dtype")
     latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
-    rope =
-      raw.k_pe == nil && config.attention.qkRopeHeadDim == 0
-      ? nil : try CallTensor(raw.k_pe, name: "k_pe", rank: 2)
+    rope = try CallTensor(
+      raw.k_pe, name: "k_pe", rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
     out = try CallTensor(raw.out, name: "out", rank: 3)
   }
 
@@ -89,20 +88,15 @@ private struct LayerTensors {
       tokens, (config.attention.qkRopeHeadDim, "the layer's qk_rope_head_dim"))
     try out.requireShape(tokens, heads, (config.attention.vHeadDim, "the layer's v_head_dim"))
     try lse?.requireShape(heads, tokens)
-    for tensor in [latents, rope].compactMap({ $0 }) {
-      try tensor.requireType(config.type, "the layer's dtype")
-    }
+    try latents.requireType(config.type, "the layer's dtype")
+    try rope?.requireType(config.type, "the layer's dtype")
     if !isQuantized { try out.requireAttentionType() }
     try lse?.requireType(.float32, "whatever q's")
   }
 
   func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
-    let inputs = [q, latents, rope, cache].compactMap { $0 }
-    for output in [out, lse].compactMap({ $0 }) {
-      try output.requireDistinctElements()
-      for input in inputs { try output.requireNoOverlap(with: input) }
-    }
-    try lse?.requireNoOverlap(with: out)
-    try workspace?.requireNoOverlap(with: inputs + [out, lse].compactMap { $0 })
+    try out.requireOutput(apartFrom: q, latents, rope, cache)
+    try lse?.requireOutput(apartFrom: q, latents, rope, cache, out)
+    try workspace?.requireNoOverlap(with: q, latents, rope, cache, out, lse)
   }
 }

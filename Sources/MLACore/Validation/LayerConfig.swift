@@ -26,14 +26,16 @@ struct LayerConfig: Sendable {
     guard attention.kvLoraRank > 0 else {
       throw .invalid("config.kv_lora_rank", 0, "must be at least 1")
     }
-    backend =
-      raw.backend == nil
-      ? nil : try readString(raw.backend, field: "config.backend", maximumBytes: maximumNameBytes)
+    backend = try raw.backend.map { name throws(MLAError) in
+      try readString(name, field: "config.backend", maximumBytes: maximumNameBytes)
+    }
     let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
     try weights.requireShape(
       (attention.numHeads * rowsPerHead, "num_heads * (qk_nope_head_dim + v_head_dim)"),
       (attention.kvLoraRank, "kv_lora_rank"))
-    type = try Self.type(raw.dtype, "config.dtype", default: weights.type)
+    type =
+      raw.dtype == MLA_DTYPE_NONE
+      ? weights.type : try ElementType(raw.dtype, field: "config.dtype")
     guard type.isAttentionType else {
       throw .invalid("config.dtype", type.name, "must be fp32, fp16 or bf16")
     }
@@ -62,8 +64,10 @@ struct LayerConfig: Sendable {
     _ raw: mla_layer_config, _ attention: BackendConfig, default type: ElementType
   ) throws(MLAError) -> CacheFormat {
     let isBytes = raw.cache_format == Int32(MLA_CACHE_FORMAT_FP8_DS_MLA)
-    let cacheType = try Self.type(
-      raw.cache_dtype, "config.cache_dtype", default: isBytes ? .float8E4M3 : type)
+    let cacheType =
+      raw.cache_dtype == MLA_DTYPE_NONE
+      ? isBytes ? .float8E4M3 : type
+      : try ElementType(raw.cache_dtype, field: "config.cache_dtype")
     let format = try CacheFormat(
       raw.cache_format, cacheType, scale: raw.cache_scale, structName: "config.")
     guard isBytes else { return format }
@@ -83,16 +87,6 @@ struct LayerConfig: Sendable {
         "must be MLA_DTYPE_FLOAT8_E4M3FN with MLA_CACHE_FORMAT_FP8_DS_MLA")
     }
     return format
-  }
-
-  private static func type(_ raw: Int32, _ field: String, default type: ElementType)
-    throws(MLAError) -> ElementType
-  {
-    if raw == Int32(MLA_DTYPE_NONE) { return type }
-    guard let type = ElementType(rawValue: raw) else {
-      throw .invalid(field, raw, "must be one of MLA_DTYPE_*")
-    }
-    return type
   }
 }
 

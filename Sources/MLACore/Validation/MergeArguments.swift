@@ -62,8 +62,7 @@ private struct MergeTensors {
 
   init(_ raw: mla_merge_args) throws(MLAError) {
     output = try CallTensor(raw.output, name: "output", rank: 3)
-    outputLSE =
-      raw.output_lse == nil ? nil : try CallTensor(raw.output_lse, name: "output_lse", rank: 2)
+    outputLSE = try CallTensor(raw.output_lse, name: "output_lse", rank: 2, mayBeNull: true)
     prefixOutput = try CallTensor(raw.prefix_output, name: "prefix_output", rank: 3)
     prefixLSE = try CallTensor(raw.prefix_lse, name: "prefix_lse", rank: 2)
     suffixOutput = try CallTensor(raw.suffix_output, name: "suffix_output", rank: 3)
@@ -90,22 +89,16 @@ private struct MergeTensors {
     }
   }
 
+  /// An output may be in the place of a side's, element by element.
   func checkOverlaps() throws(MLAError) {
-    try output.requireDistinctElements()
-    try outputLSE?.requireDistinctElements()
-    for side in [prefixOutput, suffixOutput] where output.view != side.view {
-      try output.requireNoOverlap(with: side)
+    func others(_ output: CallTensor, _ side: CallTensor) -> CallTensor? {
+      output.view == side.view ? nil : side
     }
-    for lse in [prefixLSE, suffixLSE] {
-      try output.requireNoOverlap(with: lse)
-      if let outputLSE, outputLSE.view != lse.view {
-        try outputLSE.requireNoOverlap(with: lse)
-      }
-    }
-    if let outputLSE {
-      for tensor in [output, prefixOutput, suffixOutput] {
-        try outputLSE.requireNoOverlap(with: tensor)
-      }
-    }
+    try output.requireOutput(
+      apartFrom: others(output, prefixOutput), others(output, suffixOutput), prefixLSE, suffixLSE)
+    guard let outputLSE else { return }
+    try outputLSE.requireOutput(
+      apartFrom: others(outputLSE, prefixLSE), others(outputLSE, suffixLSE), output, prefixOutput,
+      suffixOutput)
   }
 }

@@ -14,30 +14,21 @@ struct RunArguments: Sendable {
 }
 
 extension RunArguments {
-  /// The fields that both kinds of run have.
-  struct Raw {
-    let q, k, v, out, lse: UnsafePointer<mla_tensor>?
-    let outputScale: UnsafePointer<Float>?
-    let workspace: UnsafeMutableRawPointer?
-    let workspaceSize: Int64
-    let stream: UnsafeMutableRawPointer?
-  }
-
   /// The caller's, checked against each other and the backend's configuration.
   ///
   /// - Parameters:
   ///   - queries, keys: the offsets that say which rows of q and of k and v are used.
   ///   - isContextChunk: a run whose result is to be merged: lse is wanted, and out
-  ///     is not quantized.
+  ///     is not quantized; k and v are not of the same tokens as q.
   init(
-    _ raw: Raw, config: BackendConfig, queries: RowOffsets, queriesField: String, keys: RowOffsets,
-    keysField: String, isContextChunk: Bool
+    _ raw: mla_new_tokens_args, config: BackendConfig, queries: RowOffsets, queriesField: String,
+    keys: RowOffsets, keysField: String, isContextChunk: Bool
   ) throws(MLAError) {
-    let tensors = try RunTensors(raw, lseIsOptional: !isContextChunk)
-    workspace = try Workspace(raw.workspace, size: raw.workspaceSize)
+    let tensors = try RunTensors(raw, needsLSE: isContextChunk)
+    workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     device = tensors.q.device
     try device.check(stream: raw.stream)
-    outputScale = isContextChunk ? nil : try OutputScale(raw.outputScale, for: tensors.out)
+    outputScale = isContextChunk ? nil : try OutputScale(raw.output_scale, for: tensors.out)
     try tensors.checkTypes(isQuantized: outputScale != nil)
     try tensors.checkShapes(config, keysAreOfQueries: !isContextChunk)
     try tensors.q.requireRows(of: queries, queriesField)
@@ -55,14 +46,14 @@ private struct RunTensors {
   let out: CallTensor
   let lse: CallTensor?
 
-  init(_ raw: RunArguments.Raw, lseIsOptional: Bool) throws(MLAError) {
+  init(_ raw: mla_new_tokens_args, needsLSE: Bool) throws(MLAError) {
     q = try CallTensor(raw.q, name: "q", rank: 3)
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
     k = try CallTensor(raw.k, name: "k", rank: 3)
     v = try CallTensor(raw.v, name: "v", rank: 3)
     out = try CallTensor(raw.out, name: "out", rank: 3)
-    lse = raw.lse == nil && lseIsOptional ? nil : try CallTensor(raw.lse, name: "lse", rank: 2)
+    lse = try CallTensor(raw.lse, name: "lse", rank: 2, mayBeNull: !needsLSE)
   }
 
   func checkTypes(isQuantized: Bool) throws(MLAError) {
@@ -72,7 +63,6 @@ private struct RunTensors {
     try lse?.requireType(.float32, "whatever q's")
   }
 
-  /// - Parameter keysAreOfQueries: whether k and v are of the same tokens as q.
   func checkShapes(_ config: BackendConfig, keysAreOfQueries: Bool) throws(MLAError) {
     let heads = (config.numHeads, "config.num_heads")
     let qkDim = (config.qkHeadDim, "config's qk_nope_head_dim + qk_rope_head_dim")
@@ -86,18 +76,8 @@ private struct RunTensors {
   }
 
   func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
-    try checkOverlaps(of: out)
-    if let lse {
-      try checkOverlaps(of: lse)
-      try lse.requireNoOverlap(with: out)
-    }
-    try workspace?.requireNoOverlap(with: [q, k, v, out, lse].compactMap { $0 })
-  }
-
-  private func checkOverlaps(of output: CallTensor) throws(MLAError) {
-    try output.requireDistinctElements()
-    try output.requireNoOverlap(with: q)
-    try output.requireNoOverlap(with: k)
-    try output.requireNoOverlap(with: v)
+    try out.requireOutput(apartFrom: q, k, v)
+    try lse?.requireOutput(apartFrom: q, k, v, out)
+    try workspace?.requireNoOverlap(with: q, k, v, out, lse)
   }
 }

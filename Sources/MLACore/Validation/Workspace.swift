@@ -21,8 +21,8 @@ public struct Workspace: @unchecked Sendable {
     self.size = Int(size)
   }
 
-  func requireNoOverlap(with tensors: [CallTensor]) throws(MLAError) {
-    for tensor in tensors {
+  func requireNoOverlap(with tensors: CallTensor?...) throws(MLAError) {
+    for case let tensor? in tensors {
       guard !tensor.bytes.isEmpty, tensor.bytes.overlaps(bytes),
         StridedBytes(bytes).sharesBytes(with: StridedBytes(tensor.view))
       else { continue }
