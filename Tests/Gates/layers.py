@@ -4,7 +4,8 @@
 
 Their order is that of the table in Sources/README.md; rooms of one row do not know one
 another. The compiler judges: a room is type-checked with those below it alone, and what
-uses a name of another one is an error.
+uses a name of another one is an error. The stages of a call that the same page follows go
+down that table, and all that it links to is there.
 """
 
 import concurrent.futures
@@ -14,14 +15,31 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-CORE = os.path.join(ROOT, "Sources/MLACore")
+SOURCES = os.path.join(ROOT, "Sources")
+CORE = os.path.join(SOURCES, "MLACore")
 
 
-def layers():
-    """From the top, the rooms of each row that has any in its first column."""
-    with open(os.path.join(ROOT, "Sources/README.md")) as file:
-        rows = [re.findall(r"`MLACore/(\w+)/`", row.split("|")[1]) for row in file if row.startswith("|")]
-    return [rooms for rooms in rows if rooms]
+def table(page):
+    """From the top, what each row has in its first column."""
+    rows = page.split("|---|---|\n", 1)[1].split("\n\n", 1)[0]
+    return [re.findall(r"`([^`]+?)/?`", row.split("|")[1]) for row in rows.splitlines()]
+
+
+def first_broken_link(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page)
+    return next((link for link in links if not os.path.exists(os.path.join(SOURCES, link))), None)
+
+
+def step_up(page):
+    """What is wrong with the stages of the call; "" where each lies below the one before."""
+    rows = [re.compile("|".join(re.escape(name).replace(r"\*", r"\w*") for name in names)) for names in table(page)]
+    before = 0
+    for stage in re.findall(r"^\d+\. \[[^]]*\]\(([^)]+)\)", page, re.MULTILINE):
+        row = next((i for i, names in enumerate(rows) if names.match(stage)), -1)
+        if row < before:
+            return f"a stage above the one before, {stage}"
+        before = row
+    return "" if before == len(rows) - 1 else "the last stage is not in the last row"
 
 
 def files(room):
@@ -47,7 +65,10 @@ def first_error(build, room, below):
 
 
 def main(build):
-    order = layers()
+    with open(os.path.join(SOURCES, "README.md")) as file:
+        page = file.read()
+    rooms = [[name.removeprefix("MLACore/") for name in row if name.startswith("MLACore/")] for row in table(page)]
+    order = [row for row in rooms if row]
     drawn = {room for rooms in order for room in rooms}
     missing = drawn ^ set(os.listdir(CORE))
     for room in sorted(missing):
@@ -59,7 +80,10 @@ def main(build):
     for (room, below), error in zip(checks, errors):
         print(f"not ok MLACore/{room} uses more than {', '.join(below) or 'itself'}: {error}" if error
               else f"ok MLACore/{room} uses {', '.join(below) or 'no other'}")
-    return 1 if missing or any(errors) else 0
+    broken, up = first_broken_link(page), step_up(page)
+    print(f"not ok Sources/README.md links to {broken}" if broken else "ok Sources/README.md links to what is there")
+    print(f"not ok Sources/README.md: {up}" if up else "ok Sources/README.md: a call goes down")
+    return 1 if missing or any(errors) or broken or up else 0
 
 
 if __name__ == "__main__":
