@@ -1,49 +1,6 @@
 import MLAKernelABI
 import MLAShims
 
-/// Most queries of a call: what the register tile holds side by side.
-@inline(__always) var queryTile: Int { vectorsPerPanel * lanes }
-
-/// What a call keeps beside its registers; all of it stays in the L1 and L2
-/// caches.
-///
-///     columns  [step][width]         the queries, turned: one vector is the same
-///                                    operand of `lanes` queries
-///     scores     [keyBlock][width]       then, in place, probabilities: an operand
-///                                        of a query for each step
-///     outputs    [queries][v_head_dim]   fp32, not yet divided by the sum
-///     constants  [3][width]              of the queries, a lane each
-///     square     [lanes]                 for turning
-struct TileScratch {
-  /// Vectors of queries side by side.
-  let width: Int
-  let columns: UnsafeMutablePointer<FloatVector>
-  let scores: UnsafeMutablePointer<FloatVector>
-  let outputs: UnsafeMutablePointer<FloatVector>
-  let constants: UnsafeMutablePointer<FloatVector>
-  let square: UnsafeMutablePointer<FloatVector>
-  let end: UnsafeMutablePointer<FloatVector>
-
-  @inline(__always)
-  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims, width: Int) {
-    self.width = width
-    columns = start.assumingMemoryBound(to: FloatVector.self)
-    scores = columns + operandSteps(dims) * width
-    outputs = scores + keyBlock * width
-    constants = outputs + width * lanes * ValuePanels(dims).vectors
-    square = constants + 3 * width
-    end = square + lanes
-  }
-}
-
-@inline(never)
-func scratchBytes(_ dims: mla_kernel_dims) -> Int64 {
-  let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
-  let scratch = TileScratch(start, dims, width: vectorsPerPanel)
-  let bytes = UnsafeMutableRawPointer(scratch.end) - start
-  return Int64((bytes + 63) / 64 * 64)
-}
-
 /// Attention of up to `queryTile` queries to a range of packed keys.
 ///
 /// Scores are kept transposed, S^T = K Q^T: a lane is a query, so the softmax needs
@@ -121,43 +78,6 @@ private func formatBytes(_ format: Int32) -> Int {
   case MLA_FORMAT_FLOAT32: 4
   case MLA_FORMAT_FLOAT8_E4M3FN: 1
   default: 2
-  }
-}
-
-/// Which of a block's keys which queries see.
-///
-/// Scores of a group of keys that is hidden from all queries of the first vectors are
-/// computed for the others only:
-///
-///                 vector  0  1  2
-///     groups below end(0)  x  x  x      keys that some query of each vector sees
-///     groups below end(1)     x  x
-///     the other groups           x
-///
-/// What is left out is what `maskScores` makes -inf, of which 0 remains.
-private struct VisibleKeys {
-  let keys: Int
-  /// The block's first key, counted from query 0's own.
-  let firstKey: Int
-
-  /// Keys that a query sees.
-  @inline(__always)
-  func count(to query: Int) -> Int { max(0, min(keys, query + 1 - firstKey)) }
-
-  private var groups: Int { (keys + rowsPerGroup - 1) / rowsPerGroup }
-
-  /// Groups of keys whose scores the vectors behind the first `hidden` need.
-  @inline(__always)
-  func groups(hidden: Int, of width: Int) -> Range<Int> {
-    let begin = hidden == 0 ? 0 : end(hidden - 1)
-    return begin..<(hidden == width - 1 ? groups : end(hidden))
-  }
-
-  /// The first group that vector `vector` sees nothing of.
-  @inline(__always)
-  private func end(_ vector: Int) -> Int {
-    let keys = max(0, (vector + 1) * lanes - firstKey)
-    return min(groups, (keys + rowsPerGroup - 1) / rowsPerGroup)
   }
 }
 
