@@ -22,7 +22,7 @@ public func mla_context_plan_get(
 ) -> mla_status {
   entry { () throws(MLAError) in
     let planned = try contextPlan(plan).chunk(at: index)
-    try writeStruct(chunk, name: "chunk", minimumSize: chunkFirstVersionSize, value: planned)
+    try writeStruct(chunk, name: "chunk", value: planned)
   }
 }
 
@@ -34,5 +34,3 @@ public func mla_context_plan_destroy(_ plan: OpaquePointer!) {
 private func contextPlan(_ handle: OpaquePointer?) throws(MLAError) -> ContextPlanTable {
   try object(handle, "plan")
 }
-
-private let chunkFirstVersionSize = 64

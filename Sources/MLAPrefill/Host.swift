@@ -5,8 +5,7 @@ import Synchronization
 @_cdecl("mla_get_cpu_info") @implementation
 public func mla_get_cpu_info(_ info: UnsafeMutablePointer<mla_cpu_info>!) -> mla_status {
   entry { () throws(MLAError) in
-    try writeStruct(
-      info, name: "info", minimumSize: cpuInfoFirstVersionSize, value: Host.current.cpuInfo)
+    try writeStruct(info, name: "info", value: Host.current.cpuInfo)
   }
 }
 
@@ -75,5 +74,3 @@ public func mla_get_log_callback(
     if let log_context { log_context.pointee = current.context }
   }
 }
-
-private let cpuInfoFirstVersionSize = 112

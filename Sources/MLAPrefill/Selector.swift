@@ -49,7 +49,7 @@ public func mla_backend_list_get(
 ) -> mla_status {
   entry { () throws(MLAError) in
     let row = try backendList(list).info(at: index)
-    try writeStruct(info, name: "info", minimumSize: infoFirstVersionSize, value: row)
+    try writeStruct(info, name: "info", value: row)
   }
 }
 
@@ -72,5 +72,3 @@ public func mla_backend_list_destroy(_ list: OpaquePointer!) {
 private func backendList(_ handle: OpaquePointer?) throws(MLAError) -> BackendList {
   try object(handle, "list")
 }
-
-private let infoFirstVersionSize = 56

@@ -54,8 +54,7 @@ public final class BackendObject: @unchecked Sendable {
   }
 
   public func runPrefillNewTokens(_ pointer: UnsafePointer<mla_new_tokens_args>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    try checkReserved("args", raw.reserved)
+    let raw = try readStruct(pointer, name: "args")
     let batch = try preparedBatch()
     let rows = batch.metadata.queryStartLoc
     let arguments = try RunArguments(
@@ -75,8 +74,7 @@ public final class BackendObject: @unchecked Sendable {
   public func runPrefillContextChunk(_ pointer: UnsafePointer<mla_context_chunk_args>?)
     throws(MLAError)
   {
-    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    try checkReserved("args", raw.reserved)
+    let raw = try readStruct(pointer, name: "args")
     let batch = try preparedBatch()
     let chunk = try ContextChunk(raw.chunk, name: "chunk", announced: batch.metadata.chunks)
     try checkSize(chunk, "chunk")

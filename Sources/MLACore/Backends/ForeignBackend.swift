@@ -11,7 +11,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
 
   init(_ registered: RegisteredBackend, name: String, config: BackendConfig) throws(MLAError) {
     var raw = mla_backend_config(
-      struct_size: UInt32(MemoryLayout<mla_backend_config>.size),
+      struct_size: mla_backend_config.size,
       num_heads: Int32(config.numHeads), scale: config.scale,
       kv_lora_rank: Int32(config.kvLoraRank), qk_nope_head_dim: Int32(config.qkNopeHeadDim),
       qk_rope_head_dim: Int32(config.qkRopeHeadDim), v_head_dim: Int32(config.vHeadDim),

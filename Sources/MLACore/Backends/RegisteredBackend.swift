@@ -35,8 +35,7 @@ public struct CheckedVTable: @unchecked Sendable {
 
   /// - Parameter field: what the caller calls it, for messages.
   public init(_ pointer: UnsafePointer<mla_backend_vtable>?, field: String) throws(MLAError) {
-    var table = try readStruct(pointer, name: field, minimumSize: firstVersionSize)
-    try checkReserved(field, table.reserved)
+    var table = try readStruct(pointer, name: field)
     guard table.create != nil else { throw .null("\(field).create") }
     guard table.run_prefill_new_tokens != nil else {
       throw .null("\(field).run_prefill_new_tokens")
@@ -51,5 +50,3 @@ public struct CheckedVTable: @unchecked Sendable {
     vtable = table
   }
 }
-
-private let firstVersionSize = 104

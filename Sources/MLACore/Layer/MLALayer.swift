@@ -41,7 +41,7 @@ public final class MLALayer: Sendable {
   }
 
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
+    let raw = try readStruct(pointer, name: "args")
     let arguments = try LayerArguments(raw, config)
     let keys = LatentKeys(
       source: LatentGather(arguments: arguments, config: config, table: table),
@@ -83,7 +83,7 @@ public final class MLALayer: Sendable {
   public func workspaceSize(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError)
     -> Int64
   {
-    let raw = try readStruct(pointer, name: "args", minimumSize: argsFirstVersionSize)
+    let raw = try readStruct(pointer, name: "args")
     let batch = try LayerBatch(raw, config.attention)
     switch path {
     case .fused(let split):
@@ -93,5 +93,3 @@ public final class MLALayer: Sendable {
     }
   }
 }
-
-private let argsFirstVersionSize = 120

@@ -133,7 +133,7 @@ struct RegisteredPlan {
     _ announced: FixedArray<mla_context_chunk>
   ) throws(MLAError) {
     var metadata = mla_prefill_metadata(
-      struct_size: UInt32(MemoryLayout<mla_prefill_metadata>.size),
+      struct_size: mla_prefill_metadata.size,
       num_requests: Int32(queryStartLoc.requestCount), query_start_loc: queryStartLoc.pointer,
       chunks: announced.isEmpty ? nil : announced.pointer, num_chunks: Int32(announced.count),
       reserved: 0)
@@ -172,7 +172,7 @@ extension RegisteredPlan.Chunk {
     let count = chunk.request_end - chunk.request_begin
     tokens = Int(chunk.token_begin)..<Int(chunk.token_end)
     raw = mla_context_chunk(
-      struct_size: UInt32(MemoryLayout<mla_context_chunk>.size), index: chunk.index,
+      struct_size: mla_context_chunk.size, index: chunk.index,
       num_requests: count, reserved: 0, query_start_loc: chunk.query_start_loc,
       cu_seq_lens: chunk.cu_seq_lens)
     rows = Int(chunk.cu_seq_lens[Int(count)])

@@ -50,7 +50,7 @@ struct RegisteredRun {
     try withRunTensors(q, rows: tokens, out, lse) { tensors throws(MLAError) in
       try withUnsafePointer(to: scale?.value ?? 1) { value throws(MLAError) in
         var args = mla_new_tokens_args(
-          struct_size: UInt32(MemoryLayout<mla_new_tokens_args>.size), reserved: 0, q: tensors,
+          struct_size: mla_new_tokens_args.size, reserved: 0, q: tensors,
           k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: lse == nil ? nil : tensors + 4,
           output_scale: scale == nil ? nil : value, workspace: plan.memory.workspace(start),
           workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
@@ -68,7 +68,7 @@ struct RegisteredRun {
     try withRunTensors(q, rows: chunk.rows, part.out, part.lse) { tensors throws(MLAError) in
       try withUnsafePointer(to: chunk.raw) { raw throws(MLAError) in
         var args = mla_context_chunk_args(
-          struct_size: UInt32(MemoryLayout<mla_context_chunk_args>.size), reserved: 0, chunk: raw,
+          struct_size: mla_context_chunk_args.size, reserved: 0, chunk: raw,
           q: tensors, k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: tensors + 4,
           workspace: plan.memory.workspace(start),
           workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
@@ -114,7 +114,7 @@ struct RegisteredRun {
 extension mla_tensor {
   fileprivate init(_ view: TensorView, on device: Device) {
     self.init(
-      struct_size: UInt32(MemoryLayout<mla_tensor>.size), dtype: view.type.rawValue,
+      struct_size: mla_tensor.size, dtype: view.type.rawValue,
       data: UnsafeMutableRawPointer(bitPattern: view.address),
       device_type: device.raw.type, device_id: device.raw.id, ndim: Int32(view.shape.count),
       reserved: 0, shape: view.shape.padded, strides: view.strides.padded)

@@ -17,9 +17,7 @@ public struct RegistrationRequest: Sendable {
   let vtable: CheckedVTable?
 
   public init(_ pointer: UnsafePointer<mla_backend_registration>?) throws(MLAError) {
-    let registration = try readStruct(
-      pointer, name: "registration", minimumSize: firstVersionSize)
-    try checkReserved("registration", registration.reserved)
+    let registration = try readStruct(pointer, name: "registration")
     guard registration.class_path != nil || registration.vtable != nil else {
       throw .invalid("registration.class_path", "NULL", "class_path or vtable must be given")
     }
@@ -31,5 +29,3 @@ public struct RegistrationRequest: Sendable {
     }
   }
 }
-
-private let firstVersionSize = 24

@@ -31,7 +31,7 @@ public struct SelectorConfig: Sendable {
 
 extension SelectorConfig {
   public init(_ pointer: UnsafePointer<mla_selector_config>?) throws(MLAError) {
-    let config = try readStruct(pointer, name: "config", minimumSize: firstVersionSize)
+    let config = try readStruct(pointer, name: "config")
     self.init(
       dtype: config.dtype == MLA_DTYPE_NONE
         ? nil : try ElementType(config.dtype, field: "config.dtype"),
@@ -63,7 +63,7 @@ extension SelectorConfig {
   /// older library's caller lacks filled in.
   func withCStruct<Result>(_ body: (UnsafePointer<mla_selector_config>) -> Result) -> Result {
     var config = mla_selector_config()
-    config.struct_size = UInt32(MemoryLayout<mla_selector_config>.size)
+    config.struct_size = mla_selector_config.size
     config.dtype = dtype?.rawValue ?? Int32(MLA_DTYPE_NONE)
     config.qk_nope_head_dim = dimensions.qkNopeHeadDim
     config.qk_rope_head_dim = dimensions.qkRopeHeadDim
@@ -114,4 +114,3 @@ extension SelectorConfig {
 }
 
 private let maximumCapability: Int32 = 999
-private let firstVersionSize = 48

@@ -18,7 +18,7 @@ struct BackendConfig: Equatable, Sendable {
 
 extension BackendConfig {
   init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "config", minimumSize: 40)
+    let raw = try readStruct(pointer, name: "config")
     try checkRange("config.num_heads", raw.num_heads, 1...65536)
     // So that neither it nor its product with log2(e) leaves fp32's normal numbers.
     guard raw.scale == 0 || (0x1p-126...0x1p127).contains(abs(raw.scale)) else {

@@ -51,7 +51,7 @@ extension LayerBatch {
 
 extension ContextPlanRequest {
   public init(_ pointer: UnsafePointer<mla_context_plan_args>?) throws(MLAError) {
-    let args = try readStruct(pointer, name: "args", minimumSize: firstVersionSize)
+    let args = try readStruct(pointer, name: "args")
     try checkRange("args.num_requests", args.num_requests, 0...maximumRequests)
     guard args.block_size >= 1 else {
       throw .invalid("args.block_size", args.block_size, "must be at least 1")
@@ -90,5 +90,3 @@ private func readContextLens(_ pointer: UnsafePointer<Int32>?, count: Int, field
   }
   return lengths
 }
-
-private let firstVersionSize = 40

@@ -19,8 +19,7 @@ struct CallTensor: Sendable {
   ///   - name: the field that held the pointer, for messages.
   ///   - rank: the number of dimensions it must have.
   init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
-    let raw = try readStruct(pointer, name: name, minimumSize: 96)
-    try checkReserved(name, raw.reserved)
+    let raw = try readStruct(pointer, name: name)
     let type = try ElementType(raw.dtype, field: "\(name).dtype")
     guard raw.ndim == rank else {
       throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)")

@@ -13,8 +13,7 @@ public struct ConcatAndCacheArguments: Sendable {
 
   /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "args", minimumSize: 56)
-    try checkReserved("args", raw.reserved)
+    let raw = try readStruct(pointer, name: "args")
     let tensors = try CachedTensors(raw)
     device = tensors.cache.device
     try device.check(stream: raw.stream)

@@ -38,7 +38,7 @@ struct WeightScales {
 
   init(_ pointer: UnsafePointer<mla_tensor>?, of weights: CallTensor) throws(MLAError) {
     let name = "config.weight_scales"
-    let rank = try readStruct(pointer, name: name, minimumSize: 96).ndim == 1 ? 1 : 2
+    let rank = try readStruct(pointer, name: name).ndim == 1 ? 1 : 2
     let tensor = try CallTensor(pointer, name: name, rank: rank)
     try tensor.requireType(.float32, "whatever kv_b_proj's")
     let (rows, columns) = (max(1, weights.shape[0]), max(1, weights.shape[1]))

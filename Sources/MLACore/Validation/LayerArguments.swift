@@ -21,7 +21,6 @@ struct LayerArguments: Sendable {
 
   /// The caller's, checked against each other and the layer.
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
-    try checkReserved("args", raw.reserved)
     batch = try LayerBatch(raw, config.attention)
     var tensors = try LayerTensors(raw, config)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)

@@ -16,7 +16,7 @@ struct LayerConfig: Sendable {
   static func read(_ pointer: UnsafePointer<mla_layer_config>?) throws(MLAError)
     -> (config: LayerConfig, weights: KVBProj)
   {
-    let raw = try readStruct(pointer, name: "config", minimumSize: 72)
+    let raw = try readStruct(pointer, name: "config")
     let weights = try KVBProj(raw.kv_b_proj, scales: raw.weight_scales)
     return (try LayerConfig(raw, weights.weights), weights)
   }
@@ -53,7 +53,7 @@ struct LayerConfig: Sendable {
   /// The fields that a backend object has as well, by the same rules.
   private static func attention(_ raw: mla_layer_config) throws(MLAError) -> BackendConfig {
     var config = mla_backend_config(
-      struct_size: UInt32(MemoryLayout<mla_backend_config>.size), num_heads: raw.num_heads,
+      struct_size: mla_backend_config.size, num_heads: raw.num_heads,
       scale: raw.scale, kv_lora_rank: raw.kv_lora_rank, qk_nope_head_dim: raw.qk_nope_head_dim,
       qk_rope_head_dim: raw.qk_rope_head_dim, v_head_dim: raw.v_head_dim, max_isa: raw.max_isa,
       ignore_override: 0)

@@ -15,8 +15,7 @@ public struct MergeArguments: Sendable {
 
   /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "args", minimumSize: 80)
-    try checkReserved("args", raw.reserved)
+    let raw = try readStruct(pointer, name: "args")
     let tensors = try MergeTensors(raw)
     device = tensors.output.device
     try device.check(stream: raw.stream)

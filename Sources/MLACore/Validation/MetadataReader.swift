@@ -2,8 +2,7 @@ import CMLAPrefill
 
 extension PrefillMetadata {
   init(_ pointer: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "metadata", minimumSize: 32)
-    try checkReserved("metadata", raw.reserved)
+    let raw = try readStruct(pointer, name: "metadata")
     let queryStartLoc = try RowOffsets(
       raw.query_start_loc, requests: raw.num_requests, countField: "metadata.num_requests",
       field: "metadata.query_start_loc")
@@ -39,8 +38,7 @@ extension ContextChunk {
   fileprivate static func read(_ pointer: UnsafePointer<mla_context_chunk>?, _ name: String)
     throws(MLAError) -> mla_context_chunk
   {
-    let raw = try readStruct(pointer, name: name, minimumSize: 32)
-    try checkReserved(name, raw.reserved)
+    let raw = try readStruct(pointer, name: name)
     try checkRange("\(name).index", raw.index, -1...maximumRequests)
     return raw
   }

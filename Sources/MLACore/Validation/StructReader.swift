@@ -2,16 +2,23 @@ import CMLAPrefill
 
 /// Reads a struct that the caller filled, whatever header it was compiled
 /// against: a missing tail reads as zero, a tail this library does not know
-/// must be zero.
+/// must be zero, and so must what is reserved.
 ///
-/// - Parameters:
-///   - pointer: the caller's struct; its first field is `uint32_t struct_size`.
-///   - name: what the caller calls it, for messages.
-///   - minimumSize: the size of its first version; no caller has a smaller one.
-public func readStruct<Struct: BitwiseCopyable>(
-  _ pointer: UnsafePointer<Struct>?, name: String, minimumSize: Int
+/// - Parameter name: what the caller calls it, for messages.
+func readStruct<Struct: ABIStruct & BitwiseCopyable>(
+  _ pointer: UnsafePointer<Struct>?, name: String
 ) throws(MLAError) -> Struct {
-  let size = try checkedStructSize(pointer, name: name, minimumSize: minimumSize)
+  let filled = try readFields(pointer, name: name)
+  guard filled.reserved == 0 else {
+    throw .invalid("\(name).reserved", filled.reserved, "must be 0")
+  }
+  return filled
+}
+
+private func readFields<Struct: ABIStruct & BitwiseCopyable>(
+  _ pointer: UnsafePointer<Struct>?, name: String
+) throws(MLAError) -> Struct {
+  let size = try checkedStructSize(pointer, name: name)
   guard let pointer else { throw .null(name) }
   let raw = UnsafeRawPointer(pointer)
   let known = MemoryLayout<Struct>.size
@@ -33,8 +40,8 @@ public func readStruct<Struct: BitwiseCopyable>(
 }
 
 /// The `struct_size` of a caller's struct, once pointer and size are plausible.
-func checkedStructSize<Struct>(
-  _ pointer: UnsafePointer<Struct>?, name: String, minimumSize: Int
+func checkedStructSize<Struct: ABIStruct & BitwiseCopyable>(
+  _ pointer: UnsafePointer<Struct>?, name: String
 ) throws(MLAError) -> Int {
   guard let pointer else { throw .null(name) }
   let raw = UnsafeRawPointer(pointer)
@@ -46,10 +53,10 @@ func checkedStructSize<Struct>(
   let alignment = MemoryLayout<Struct>.alignment
   // A field of one version and the next one's never share an aligned word: sizes of
   // structs are multiples of their alignment, and no other size ends between fields.
-  guard size >= minimumSize, size <= maximumStructSize, size.isMultiple(of: alignment) else {
+  guard size >= Struct.firstSize, size <= maximumStructSize, size.isMultiple(of: alignment) else {
     throw .invalid(
       "\(name).struct_size", size,
-      "must be the size that the matching _INIT macro sets, \(minimumSize) to "
+      "must be the size that the matching _INIT macro sets, \(Struct.firstSize) to "
         + "\(maximumStructSize) and a multiple of \(alignment)")
   }
   return size
@@ -58,10 +65,3 @@ func checkedStructSize<Struct>(
 /// Far above any struct of this header: a larger size is garbage, not a newer
 /// caller.
 private let maximumStructSize = 4096
-
-/// Fields that have no meaning yet must be zero, so that they can get one.
-///
-/// - Parameter name: what the caller calls the struct.
-func checkReserved(_ name: String, _ value: UInt32) throws(MLAError) {
-  guard value == 0 else { throw .invalid("\(name).reserved", value, "must be 0") }
-}

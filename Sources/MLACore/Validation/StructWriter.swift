@@ -5,14 +5,12 @@ import CMLAPrefill
 /// only a newer one knows is zeroed. Writes nothing if it throws.
 ///
 /// - Parameters:
-///   - pointer: the caller's struct; its first field is `uint32_t struct_size`.
 ///   - name: what the caller calls it, for messages.
-///   - minimumSize: the size of its first version; no caller has a smaller one.
 ///   - value: what to store; its `struct_size` is ignored, the caller's stays.
-public func writeStruct<Struct: BitwiseCopyable>(
-  _ pointer: UnsafeMutablePointer<Struct>?, name: String, minimumSize: Int, value: Struct
+public func writeStruct<Struct: ABIStruct & BitwiseCopyable>(
+  _ pointer: UnsafeMutablePointer<Struct>?, name: String, value: Struct
 ) throws(MLAError) {
-  let size = try checkedStructSize(pointer.map { UnsafePointer($0) }, name: name, minimumSize: minimumSize)
+  let size = try checkedStructSize(pointer.map { UnsafePointer($0) }, name: name)
   guard let pointer else { return }
   let raw = UnsafeMutableRawPointer(pointer)
   let header = MemoryLayout<UInt32>.size
