@@ -19,7 +19,7 @@ unset PYTHONPATH PYTHONHOME
 rm -rf "$out/wheels"
 "$out/build/bin/pip" wheel --no-deps -w "$out/wheels" ./python
 
-tools=(pytest hypothesis numpy ml_dtypes)
+tools=(pytest hypothesis numpy ml_dtypes safetensors)
 
 "$python" -m venv --clear "$out/numpy"
 "$out/numpy/bin/pip" install "$out"/wheels/*.whl "${tools[@]}"
@@ -29,12 +29,16 @@ if [ ! -e "$out/torch/complete" ]; then
   # The CPU's own build is a tenth of the size, but not every index has it.
   "$out/torch/bin/pip" install torch==2.13.0+cpu 2> "$out/torch/pip.log" ||
     "$out/torch/bin/pip" install torch==2.13.0
-  "$out/torch/bin/pip" install "${tools[@]}"
   touch "$out/torch/complete"
 fi
+"$out/torch/bin/pip" install "${tools[@]}"
 "$out/torch/bin/pip" install --no-deps --force-reinstall "$out"/wheels/*.whl
 
 status=0
+# Where neither torch nor vLLM is, as at most of the package's users.
+"$out/build/bin/pip" install mypy
+(cd python && "$out/build/bin/mypy" --cache-dir "$out/mypy") || status=1
+
 for environment in numpy torch; do
   echo "--- $environment"
   without=()

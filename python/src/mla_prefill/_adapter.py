@@ -15,9 +15,10 @@ from mla_prefill._dtypes import DType
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, Platform
 from mla_prefill.metadata import ChunkedContextMetadata, ContextChunk, PrefillMetadata, longest
 
-
 #: Whose tensors a backend written in Python may ask for.
 _LIBRARIES = ("torch", "numpy")
+#: Index, query_start_loc and cu_seq_lens.
+Chunk = tuple[int, list[int], list[int]]
 
 
 class DeviceCapability(NamedTuple):
@@ -101,7 +102,7 @@ class BackendAdapter:
         return backend
 
     def prepare_metadata(
-        self, backend: Any, query_start_loc: list[int], chunks: list[tuple[int, list, list]]
+        self, backend: Any, query_start_loc: list[int], chunks: list[Chunk]
     ) -> None:
         library = _library_of(backend)
         announced = [_context_chunk(chunk, place, library) for place, chunk in enumerate(chunks)]
@@ -145,7 +146,7 @@ class BackendAdapter:
     def run_prefill_context_chunk(
         self,
         backend: Any,
-        chunk: tuple[int, list, list],
+        chunk: Chunk,
         q: _core.HostTensor,
         k: _core.HostTensor,
         v: _core.HostTensor,
@@ -191,9 +192,7 @@ def _library_of(backend: Any) -> str | None:
     raise ValueError(f"tensor_library = {library!r}: {text}")
 
 
-def _context_chunk(
-    chunk: tuple[int, list[int], list[int]], index: int, library: str | None
-) -> ContextChunk:
+def _context_chunk(chunk: Chunk, index: int, library: str | None) -> ContextChunk:
     _, query_start_loc, cu_seq_lens = chunk
     seq_lens = [end - begin for begin, end in pairwise(cu_seq_lens)]
     return ContextChunk(

@@ -40,7 +40,7 @@ class NativePrefillBackend(MLAPrefillBackend):
     #: override that derives from what it replaces must not find itself.
     is_own_implementation: ClassVar[bool] = True
 
-    supported_dtypes = _SupportedTypes()  # type: ignore[assignment]
+    supported_dtypes = _SupportedTypes()
 
     @classmethod
     def _reasons(

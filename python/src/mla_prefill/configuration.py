@@ -2,6 +2,7 @@
 """What a backend is chosen for and judged by: a dtype, head dimensions, a device."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
@@ -150,6 +151,7 @@ def gpu_platform() -> Platform:
 def _capability(device_capability: Any) -> tuple[int, int]:
     if device_capability is None:
         return -1, -1
+    pair: Sequence[Any]
     if hasattr(device_capability, "major"):
         pair = device_capability.major, part(device_capability, "minor", "device_capability")
     elif isinstance(device_capability, (tuple, list)) and len(device_capability) == 2:
