@@ -86,17 +86,20 @@ abi_tests() {
   return $status
 }
 
+# list_tests PATTERN: the Swift tests whose names match, as XCTest takes them.
+list_tests() { "$swift_tests" --list-tests | grep -P "$1" | paste -sd,; }
+
 # On the model's build a host has AMX, which a step of its own tests.
 swift_tests() {
   if [ $test_build = .build-tables ]; then
     MLA_MAX_ISA=avx2 "$swift_tests" "$(list_tests "^(KernelTests|MLACoreTests)\.")"
   else
-    "$swift_tests"
+    "$swift_tests" "$(list_tests "^(?!.*CoreModelTests)")"
   fi
 }
 
-# list_tests PATTERN: the Swift tests of these names, as XCTest takes them.
-list_tests() { "$swift_tests" --list-tests | grep -E "$1" | paste -sd,; }
+# How long AMX kernels keep a core at work, by a model of it.
+core_model() { "$swift_tests" "$(list_tests "CoreModelTests")"; }
 
 memory_tests() { all "" allocation_failures batch_limits short_memory; }
 
@@ -133,8 +136,7 @@ emulate_both() {
 # random searches, which have run natively on every table.
 emulate_swift_tests() {
   local tests
-  tests=$("$swift_tests" --list-tests |
-    grep -E "^(KernelTests|MLACoreTests)\." |
+  tests=$(list_tests "^(KernelTests|MLACoreTests)\." | tr , '\n' |
     grep -vE "RuntimeHostTests|RuntimeParallelLoopTests" |
     grep -vE "/test(RandomProblemsAgainstFloat64|SameBitsForAnyThreads|ContextChunksAgainst)" |
     grep -vE "/test(EveryBackendTableAndLongContext|EveryDimensionAgainstFloat64)" |
@@ -187,8 +189,10 @@ declare_steps() {
       long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build build-model" \
         Tests/ModelledInstructions/run.sh "$each"
   done
+  [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" core_model
   long_step qemu-haswell 120 "$kernels" "$tests_step" emulate_swift_tests Haswell-noTSX avx2
   long_step qemu-westmere 120 "$kernels" "$tests_step" emulate_swift_tests Westmere portable
+  long_step python-torch 90 "python" "build" Tests/Python/run.sh torch
   long_step address 240 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
   long_step thread 240 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \

@@ -2,10 +2,12 @@
 # The Python package as its users get it: a wheel, installed into environments
 # that know neither Swift nor this checkout, and the tests of this folder in them.
 #
-#   Tests/Python/run.sh [PYTEST-ARGUMENT...]
+#   Tests/Python/run.sh                       with torch what is about it, without all else
+#   Tests/Python/run.sh torch                 all of them with torch
+#   Tests/Python/run.sh PYTEST-ARGUMENT...    with it and without
 #
-# Environments lie in .build-python: `numpy` is made anew each time, `torch`
-# (200 MB to fetch) once.
+# Environments lie in .build-python. They are made once (torch is 200 MB to fetch), the
+# wheel is installed anew each time.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,35 +21,49 @@ unset PYTHONPATH PYTHONHOME
 rm -rf "$out/wheels"
 "$out/build/bin/pip" wheel --no-deps -w "$out/wheels" ./python
 
-tools=(pytest hypothesis numpy ml_dtypes safetensors)
+tools="pytest hypothesis numpy ml_dtypes safetensors"
 
-"$python" -m venv --clear "$out/numpy"
-"$out/numpy/bin/pip" install "$out"/wheels/*.whl "${tools[@]}"
+# environment NAME COMMAND: one in which COMMAND and these tools were installed.
+environment() {
+  local pip=$out/$1/bin/pip installed=$out/$1/installed
+  if [ "$(cat "$installed" 2> /dev/null)" != "$tools" ]; then
+    "$python" -m venv --clear "$out/$1"
+    $2 "$pip"
+    # shellcheck disable=SC2086
+    "$pip" install $tools
+    echo "$tools" > "$installed"
+  fi
+  "$pip" install --no-deps --force-reinstall "$out"/wheels/*.whl
+}
 
-if [ ! -e "$out/torch/complete" ]; then
-  "$python" -m venv --clear "$out/torch"
-  # The CPU's own build is a tenth of the size, but not every index has it.
-  "$out/torch/bin/pip" install torch==2.13.0+cpu 2> "$out/torch/pip.log" ||
-    "$out/torch/bin/pip" install torch==2.13.0
-  touch "$out/torch/complete"
-fi
-"$out/torch/bin/pip" install "${tools[@]}"
-"$out/torch/bin/pip" install --no-deps --force-reinstall "$out"/wheels/*.whl
+# The CPU's own build is a tenth of the size, but not every index has it.
+torch() { "$1" install torch==2.13.0+cpu 2> "$out/torch/pip.log" || "$1" install torch==2.13.0; }
 
+# test_in NAME PYTEST-ARGUMENT...: no Swift, and no mla_prefill but the wheel's.
+test_in() {
+  echo "--- $1"
+  env PATH="$out/$1/bin:/usr/bin:/bin" "$out/$1/bin/python" -m pytest -v -s -p no:cacheprovider \
+    --rootdir=Tests/Python "${@:2}"
+}
+
+about_torch=(Tests/Python/test_*torch.py Tests/Python/test_vllm_registry.py)
+environment numpy true
+environment torch torch
 status=0
 # Where neither torch nor vLLM is, as at most of the package's users.
 "$out/build/bin/pip" install mypy
 (cd python && "$out/build/bin/mypy" --cache-dir "$out/mypy") || status=1
 
-for environment in numpy torch; do
-  echo "--- $environment"
-  without=()
-  [ $environment = torch ] ||
-    without=(--ignore-glob='Tests/Python/test_*torch.py' --ignore=Tests/Python/test_vllm_registry.py)
-  # No Swift, and no mla_prefill but the wheel's.
-  env PATH="$out/$environment/bin:/usr/bin:/bin" \
-    "$out/$environment/bin/python" -m pytest -v -s -p no:cacheprovider --rootdir=Tests/Python \
-    Tests/Python "${without[@]}" "$@" || status=1
-done
-[ $# -gt 0 ] || "$out/numpy/bin/python" Tests/Gates/readme.py --extension || status=1
+case ${1:-} in
+  "")
+    test_in numpy Tests/Python "${about_torch[@]/#/--ignore=}" || status=1
+    test_in torch "${about_torch[@]}" Tests/Python/test_import.py || status=1
+    "$out/numpy/bin/python" Tests/Gates/readme.py --extension || status=1
+    ;;
+  torch) test_in torch Tests/Python || status=1 ;;
+  *)
+    test_in numpy Tests/Python "${about_torch[@]/#/--ignore=}" "$@" || status=1
+    test_in torch Tests/Python "$@" || status=1
+    ;;
+esac
 exit $status
