@@ -102,6 +102,15 @@ struct PanelStatistics {
     sum[half] = total
   }
 
+  /// A query's, as a partial result has them.
+  @inline(__always)
+  func values(_ query: Int) -> (reference: Float, sum: Float, rest: Float) {
+    let offsets = UnsafeRawPointer(offset).assumingMemoryBound(to: Float.self)
+    let sums = UnsafeRawPointer(sum).assumingMemoryBound(to: Float.self)
+    let (sum, rest) = (sums[query], sums[query + panelQueries])
+    return (sum + rest == 0 ? -.infinity : -offsets[query], sum, rest)
+  }
+
   /// Sums and outputs of the blocks before become relative to the reference after this
   /// one.
   @inline(never)

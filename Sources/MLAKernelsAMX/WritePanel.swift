@@ -19,6 +19,14 @@ private enum Float32Rows: RowFormat {
   ) -> FloatVector { p[0] * factor }
 }
 
+private enum PartialRows: RowFormat {
+  @inline(__always) static var outputs: Int { 1 }
+  @inline(__always)
+  static func element(
+    _ p: UnsafePointer<FloatVector>, pitch: Int, _: FloatVector, _: FloatVector
+  ) -> FloatVector { p[0] }
+}
+
 private enum Float16Rows: RowFormat {
   @inline(__always) static var outputs: Int { 2 }
   @inline(__always)
@@ -53,13 +61,17 @@ private enum Float8Rows: RowFormat {
 }
 
 extension TileCall {
-  /// Divides a panel's outputs by the sums and writes them as rows, and the lse.
+  /// Divides a panel's outputs by the sums and writes them as rows, and the lse; or
+  /// partial results as they are.
   @inline(__always)
   func writePanel(_ panel: Int) {
     switch Int(args.out_format) {
     case MLA_FORMAT_BFLOAT16: writeRows(BFloat16Rows.self, panel)
     case MLA_FORMAT_FLOAT16: writeRows(Float16Rows.self, panel)
     case MLA_FORMAT_FLOAT8_E4M3FN: writeRows(Float8Rows.self, panel)
+    case MLA_FORMAT_PARTIAL:
+      writeRows(PartialRows.self, panel)
+      writeStatistics(panel)
     default: writeRows(Float32Rows.self, panel)
     }
     if let lse = args.lse { writeLSE(panel, lse + panel * panelQueries) }
@@ -107,15 +119,24 @@ extension TileCall {
     return mla_select_eq(sum, zero, zero, FloatVector(repeating: 1) / sum)
   }
 
-  /// lse = ln(sum) - offset * ln 2; -inf for a query without keys.
   @inline(__always)
   private func writeLSE(_ panel: Int, _ lse: UnsafeMutablePointer<Float>) {
     let statistics = scratch.panel(panel).statistics
-    let offsets = UnsafeRawPointer(statistics.offset).assumingMemoryBound(to: Float.self)
-    let sums = UnsafeRawPointer(statistics.sum).assumingMemoryBound(to: Float.self)
     for query in 0..<queries(of: panel) {
-      let sum = sums[query] + sums[query + panelQueries]
-      lse[query] = sum == 0 ? -.infinity : mla_log(sum) - offsets[query] * ln2
+      let (reference, sum, rest) = statistics.values(query)
+      lse[query] = naturalLSE(reference: reference, sum: sum + rest)
+    }
+  }
+
+  /// What ends the rows of partial results.
+  @inline(__always)
+  private func writeStatistics(_ panel: Int) {
+    let statistics = scratch.panel(panel).statistics
+    let rows = args.out.unsafelyUnwrapped.assumingMemoryBound(to: Float.self)
+    for query in 0..<queries(of: panel) {
+      let row = rows + (panel * panelQueries + query) * Int(args.out_stride)
+      let end = row + Int(args.dims.v_head_dim)
+      (end[0], end[1], end[2]) = statistics.values(query)
     }
   }
 }

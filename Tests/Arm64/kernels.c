@@ -153,36 +153,67 @@ static void projection(const mla_projection_kernel *kernel, int format, const ch
 }
 
 static void combining(void) {
+  enum { ROWS = 3, MOST = 5 };
+  double worst = 0;
+  for (int round = 0; round < 50; round++) {
+    int dims = between(1, 40), count = between(1, MOST), stride = dims + MLA_PARTIAL_STATISTICS;
+    float *parts = random_rows(count * ROWS * stride, MLA_FORMAT_FLOAT32), *out = take(ROWS * dims * 4);
+    float lse[ROWS];
+    double weights[MOST][ROWS], sums[ROWS] = {0}, expected[ROWS * 40] = {0};
+    for (int p = 0; p < count; p++)
+      for (int r = 0; r < ROWS; r++) {
+        float *row = parts + (p * ROWS + r) * stride, *statistics = row + dims;
+        int has_keys = next() % 4 != 0;
+        for (int d = 0; d < dims && !has_keys; d++) row[d] = 0;
+        statistics[0] = has_keys ? (float)(10 * uniform()) : -INFINITY;
+        statistics[1] = has_keys ? (float)between(1, 9) : 0;
+        statistics[2] = 0;
+        weights[p][r] = has_keys ? exp2(statistics[0]) : 0;
+        sums[r] += weights[p][r] * statistics[1];
+        for (int d = 0; d < dims; d++) expected[r * 40 + d] += weights[p][r] * row[d];
+      }
+    mla_combine_args a = {.num_rows = ROWS, .v_head_dim = dims, .sum = parts, .row_stride = stride,
+                          .added = parts + ROWS * stride, .added_stride = ROWS * stride,
+                          .num_added = count - 1, .out_format = MLA_FORMAT_FLOAT32,
+                          .out_multiplier = 1, .out = out, .out_stride = dims, .lse = lse};
+    table.combine(&a);
+    for (int r = 0; r < ROWS; r++) {
+      worst = larger(worst, sums[r] == 0 ? (lse[r] == -INFINITY ? 0 : INFINITY) : fabs(log(sums[r]) - lse[r]));
+      for (int d = 0; d < dims; d++)
+        worst = larger(worst, fabs((sums[r] == 0 ? 0 : expected[r * 40 + d] / sums[r]) - out[r * dims + d]));
+    }
+    free(parts), free(out);
+  }
+  check("combining against double", worst < 1e-5, worst);
+}
+
+static void merging(void) {
   double worst = 0;
   for (int round = 0; round < 50; round++) {
     enum { ROWS = 3 };
-    int dims = between(1, 40), sides = between(1, 5);
-    float *parts = random_rows(sides * ROWS * dims, MLA_FORMAT_FLOAT32), *out = take(ROWS * dims * 4);
-    float lses[5][ROWS], lse[ROWS];
-    mla_partial partials[5];
-    for (int s = 0; s < sides; s++) {
+    int dims = between(1, 40);
+    float *parts = random_rows(2 * ROWS * dims, MLA_FORMAT_FLOAT32), *out = take(ROWS * dims * 4);
+    float lses[2][ROWS], lse[ROWS];
+    for (int s = 0; s < 2; s++)
       for (int r = 0; r < ROWS; r++) lses[s][r] = next() % 4 ? (float)(10 * uniform()) : -INFINITY;
-      partials[s] = (mla_partial){parts + s * ROWS * dims, dims, lses[s], 1};
-    }
-    mla_combine_args a = {.num_rows = ROWS, .v_head_dim = dims, .partials = partials,
-                          .num_partials = sides, .out_multiplier = 1, .out = out, .lse = lse};
+    mla_merge_rows_args a = {.num_rows = ROWS, .v_head_dim = dims, .prefix = {parts, dims, lses[0]},
+                             .suffix = {parts + ROWS * dims, dims, lses[1]}, .out_multiplier = 1,
+                             .out = out, .out_stride = dims, .lse = lse};
     a.format = a.out_format = MLA_FORMAT_FLOAT32;
-    a.out_stride = dims, a.lse_stride = 1;
-    table.combine(&a);
+    table.merge(&a);
     for (int r = 0; r < ROWS; r++) {
-      double sum = 0;
-      for (int s = 0; s < sides; s++) sum += exp(lses[s][r]);
+      double sum = exp(lses[0][r]) + exp(lses[1][r]);
       worst = larger(worst, sum == 0 ? (lse[r] == -INFINITY ? 0 : INFINITY) : fabs(log(sum) - lse[r]));
       for (int d = 0; d < dims; d++) {
         double expected = 0;
-        for (int s = 0; s < sides && sum > 0; s++)
+        for (int s = 0; s < 2 && sum > 0; s++)
           expected += exp(lses[s][r]) / sum * parts[(s * ROWS + r) * dims + d];
         worst = larger(worst, fabs(expected - out[r * dims + d]));
       }
     }
     free(parts), free(out);
   }
-  check("combining against double", worst < 1e-5, worst);
+  check("merging against double", worst < 1e-5, worst);
 }
 
 // Every fp16 number there is, and random fp32 ones, by the compiler's own rules.
@@ -220,6 +251,7 @@ int main(void) {
   for (int i = 0; i < 3; i++) attention(attentions[i], formats[i], names[i]);
   for (int i = 0; i < 3; i++) projection(projections[i], formats[i], names[i]);
   combining();
+  merging();
   conversion();
   return failures != 0;
 }

@@ -104,7 +104,7 @@ private final class PreparedKeys {
     let request = (Array(schedule.units) + schedule.waves)[0].segment(0).request
     keysPerRange = request.blocksPerRange * block
     packed = .allocate(byteCount: d.heads * headBytes, alignment: 4096)
-    partials = .allocate(capacity: request.ranges * queries * (d.v + 1))
+    partials = .allocate(capacity: request.ranges * queries * (d.v + MLA_PARTIAL_STATISTICS))
     scratch = .allocate(byteCount: Int(kernel.scratch_bytes(dims)), alignment: 4096)
     for head in 0..<d.heads { pack(chunk, head: head) }
   }
@@ -133,30 +133,30 @@ private final class PreparedKeys {
   func run(_ chunk: ChunkTensors) {
     kernel.enter?()
     for head in 0..<chunk.q.heads {
-      let members = stride(from: 0, to: chunk.k.rows, by: keysPerRange).map { begin in
+      let ranges = stride(from: 0, to: chunk.k.rows, by: keysPerRange)
+      for begin in ranges {
         attend(chunk, head: head, keys: begin..<min(begin + keysPerRange, chunk.k.rows))
       }
       var args = mla_combine_args()
       args.num_rows = Int64(chunk.q.rows)
       args.v_head_dim = dims.v_head_dim
-      args.num_partials = Int64(members.count)
-      args.format = Int32(MLA_FORMAT_FLOAT32)
+      args.row_stride = Int64(rowFloats)
+      args.sum = partials
+      args.added = UnsafePointer(partials + chunk.q.rows * rowFloats)
+      args.added_stride = Int64(chunk.q.rows * rowFloats)
+      args.num_added = Int64(Array(ranges).count - 1)
       args.out_format = chunk.q.format.rawValue
       args.out_multiplier = 1
       args.out = chunk.state.out.row(0, head: head)
       args.out_stride = Int64(chunk.q.heads) * dims.v_head_dim
-      members.withUnsafeBufferPointer {
-        args.partials = $0.baseAddress
-        combine(&args)
-      }
+      combine(&args)
     }
     kernel.leave?()
   }
 
-  private func attend(_ chunk: ChunkTensors, head: Int, keys: Range<Int>) -> mla_partial {
-    let (queries, v) = (chunk.q.rows, Int(dims.v_head_dim))
-    let out = partials + keys.lowerBound / keysPerRange * queries * (v + 1)
-    let lse = out + queries * v
+  private func attend(_ chunk: ChunkTensors, head: Int, keys: Range<Int>) {
+    let queries = chunk.q.rows
+    let rows = partials + keys.lowerBound / keysPerRange * queries * rowFloats
     let tile = Int(kernel.query_tile)
     for first in stride(from: 0, to: queries, by: tile) {
       var args = mla_attend_args()
@@ -170,13 +170,13 @@ private final class PreparedKeys {
       args.causal_offset = Int64.max / 2
       args.scale = scale
       args.format = chunk.q.format.rawValue
-      args.out_format = Int32(MLA_FORMAT_FLOAT32)
-      args.out = UnsafeMutableRawPointer(out + first * v)
-      args.out_stride = Int64(v)
-      args.lse = lse + first
+      args.out_format = Int32(MLA_FORMAT_PARTIAL)
+      args.out = UnsafeMutableRawPointer(rows + first * rowFloats)
+      args.out_stride = Int64(rowFloats)
       args.scratch = scratch
       kernel.attend(&args)
     }
-    return mla_partial(out: out, out_stride: Int64(v), lse: lse, lse_stride: 1)
   }
+
+  private var rowFloats: Int { Int(dims.v_head_dim) + MLA_PARTIAL_STATISTICS }
 }

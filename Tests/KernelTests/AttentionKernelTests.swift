@@ -110,16 +110,43 @@ final class AttentionKernelTests: XCTestCase {
           keyEnd: range.1, causalOffset: keys - 40, outFormat: .float32)
         return AttentionProblem(kernelCase, shape, .normal(2), &random)
       }
-      let combined = CombineProblem(
-        kernelCase.isa, partials: halves.map { $0.run() }.map { ($0.out, $0.lse) },
-        outFormat: .float32)
-      let result = combined.run()
+      let result = combine(halves, kernelCase).run()
       let expected = ReferenceAttention(combining: halves.map(\.reference), dim: 128)
       XCTAssertLessThanOrEqual(
         relativeL2(result.out.values, expected.out), kernelCase.outBound, "\(kernelCase)")
       XCTAssertLessThanOrEqual(
         maxDifference(result.lse.values, expected.lse), KernelCase.lseBound, "\(kernelCase)")
     }
+  }
+
+  /// A partial result that nothing is added to is the very result.
+  func testPartialResultsAreTheResultUnfinished() {
+    for kernelCase in KernelCase.onThisHost {
+      for seed in 0..<Self.casesPerKernel {
+        let problem = AttentionProblem(kernelCase, seed: seed)
+        let direct = problem.run(format: .float32)
+        let partial = problem.run(garbage: 0x7F, isPartial: true)
+        XCTAssertTrue(partial.surroundingsAreIntact, "\(kernelCase) seed \(seed)")
+        let result = combine([problem], kernelCase).run()
+        let what = "\(kernelCase) seed \(seed): \(problem.shape)"
+        XCTAssertEqual(result.out.bits, direct.out.bits, what)
+        if problem.shape.wantsLSE { XCTAssertEqual(result.lse.bits, direct.lse.bits, what) }
+      }
+    }
+  }
+
+  private func combine(_ problems: [AttentionProblem], _ kernelCase: KernelCase) -> CombineProblem {
+    let shape = problems[0].shape
+    let combined = CombineProblem(
+      kernelCase.isa, count: problems.count, rows: shape.numQueries, dim: shape.vDim)
+    var row = 0
+    for partial in problems.map({ $0.run(isPartial: true).out }) {
+      for from in 0..<partial.rows {
+        for index in 0..<partial.dim { combined.partials[row, 0, index] = partial[from, 0, index] }
+        row += 1
+      }
+    }
+    return combined
   }
 
   /// Runs a problem twice and judges it; returns its errors as fractions of

@@ -66,10 +66,16 @@ final class AttentionProblem {
 
   /// - Parameter garbage: fills the packed blocks and the scratch beforehand,
   ///   so that a result that depends on what was there shows.
-  /// - Parameter format: of out; nil: the shape's.
-  func run(garbage: UInt8 = 0xFF, format: ElementFormat? = nil, multiplier: Float = 1) -> Result {
+  /// - Parameters:
+  ///   - format: of out; nil: the shape's.
+  ///   - isPartial: out has rows of partial results instead.
+  func run(
+    garbage: UInt8 = 0xFF, format: ElementFormat? = nil, multiplier: Float = 1,
+    isPartial: Bool = false
+  ) -> Result {
     let out = PoisonedTensor(
-      format ?? shape.outFormat, rows: shape.numQueries, dim: shape.vDim, rowGap: outRowGap, flush: flush)
+      isPartial ? .float32 : format ?? shape.outFormat, rows: shape.numQueries,
+      dim: shape.vDim + (isPartial ? MLA_PARTIAL_STATISTICS : 0), rowGap: outRowGap, flush: flush)
     let lse = PoisonedTensor(.float32, rows: shape.numQueries, dim: 1, flush: flush)
     let dims = mla_kernel_dims(qk_head_dim: Int64(shape.qkDim), v_head_dim: Int64(shape.vDim))
     kernel.enter?()
@@ -121,11 +127,12 @@ final class AttentionProblem {
     args.causal_offset = shape.causalOffset.map { Int64($0 + tile.lowerBound) } ?? Int64.max / 2
     args.scale = scale
     args.format = kernelCase.format.rawValue
-    args.out_format = result.out.format.rawValue
+    let isPartial = result.out.dim > shape.vDim
+    args.out_format = isPartial ? Int32(MLA_FORMAT_PARTIAL) : result.out.format.rawValue
     args.out_multiplier = multiplier
     args.out = result.out.pointer(row: tile.lowerBound)
     args.out_stride = Int64(result.out.rowStride)
-    if shape.wantsLSE {
+    if shape.wantsLSE && !isPartial {
       args.lse = result.lse.pointer(row: tile.lowerBound).assumingMemoryBound(to: Float.self)
     }
     args.scratch = scratch.base

@@ -1,98 +1,119 @@
+import Foundation
 import MLACore
 import MLAKernelABI
 import MLATestSupport
 
 /// Partial results of the same rows, and what a table's combine makes of them.
 final class CombineProblem {
-  /// `out` is `[rows, 1, dim]`, `lse` `[rows, 1, 1]`.
-  typealias Partial = (out: PoisonedTensor, lse: PoisonedTensor)
-
-  let partials: [Partial]
+  let count: Int
+  let rows: Int
+  let dim: Int
   let outFormat: ElementFormat
   let outMultiplier: Float
+  /// Those of the first partial result, then those of the others.
+  let partials: PoisonedTensor
   private let isa: Int32
-  private let outRowGap: Int
-  private let lseGap: Int
 
   init(
-    _ isa: Int32, partials: [Partial], outFormat: ElementFormat, outMultiplier: Float = 1,
-    outRowGap: Int = 0, lseGap: Int = 0
+    _ isa: Int32, count: Int, rows: Int, dim: Int, outFormat: ElementFormat = .float32,
+    outMultiplier: Float = 1, rowGap: Int = 0
   ) {
-    self.isa = isa
-    self.partials = partials
-    self.outFormat = outFormat
-    self.outMultiplier = outMultiplier
-    self.outRowGap = outRowGap
-    self.lseGap = lseGap
+    (self.isa, self.count, self.rows, self.dim) = (isa, count, rows, dim)
+    (self.outFormat, self.outMultiplier) = (outFormat, outMultiplier)
+    partials = PoisonedTensor(
+      .float32, rows: count * rows, dim: dim + MLA_PARTIAL_STATISTICS, rowGap: rowGap)
   }
 
-  /// Rows of every kind: present everywhere, in some partials, in none; lse of
-  /// -inf and of +inf; weights that differ a little and by 1e30.
-  convenience init(_ isa: Int32, seed: UInt64) {
+  /// Rows of every kind: with keys everywhere, in some partial results, in none; weights
+  /// that differ a little and by 1e30.
+  convenience init(_ isa: Int32, seed: UInt64, outFormat: ElementFormat? = nil) {
     var random = SplitMix64(seed: seed)
-    let format = random.pick(ElementFormat.inputs)
-    let (rows, dim) = (random.int(1...60), random.pick([128, 256, 64, 24, 33, 1]))
-    let partials = (0..<random.int(1...5)).map { _ -> Partial in
-      let out = PoisonedTensor(format, rows: rows, dim: dim, rowGap: random.int(0...9))
-      let lse = PoisonedTensor(.float32, rows: rows, dim: 1, rowGap: random.int(0...3))
-      out.fillNormal(&random, deviation: 3)
-      lse.fillNormal(&random, deviation: random.pick([0.1, 3, 40]))
-      for row in 0..<rows where random.chance(0.3) {
-        lse[row, 0, 0] = random.chance(0.7) ? -.infinity : .infinity
-        // Nobody wrote the values of a side without keys.
-        for index in 0..<dim where random.chance(0.1) { out[row, 0, index] = .nan }
-      }
-      return (out, lse)
-    }
-    let outFormat = random.chance(0.5) ? format : random.pick(ElementFormat.allCases)
+    let format = outFormat ?? random.pick(ElementFormat.allCases)
     self.init(
-      isa, partials: partials, outFormat: outFormat,
-      outMultiplier: outFormat == .float8E4M3FN ? random.pick([1, 0.5, 40, 1000]) : 1,
-      outRowGap: random.int(0...9), lseGap: random.int(0...2))
+      isa, count: random.pick([1, 2, 3, 17, 70]), rows: random.int(1...20),
+      dim: random.pick([128, 256, 64, 24, 33, 1]), outFormat: format,
+      outMultiplier: format == .float8E4M3FN ? random.pick([1, 0.5, 40, 1000]) : 1,
+      rowGap: random.int(0...9))
+    let deviation = random.pick([0.1, 3, 60])
+    for row in 0..<count * rows {
+      if random.chance(0.3) {
+        set(row, reference: -.infinity, sum: 0)
+      } else {
+        let sum = random.pick([1, 700.25]) * (1 + abs(random.normal()))
+        set(row, reference: deviation * random.normal(), sum: sum, rest: sum * 0x1p-26)
+        for d in 0..<dim { partials[row, 0, d] = sum * 3 * random.normal() }
+      }
+    }
   }
 
-  var rows: Int { partials[0].out.rows }
-  var dim: Int { partials[0].out.dim }
+  func set(_ row: Int, reference: Double, sum: Double, rest: Double = 0, out: Double = 0) {
+    for d in 0..<dim { partials[row, 0, d] = out }
+    for (i, value) in [reference, sum, rest].enumerated() { partials[row, 0, dim + i] = value }
+  }
 
   var reference: ReferenceAttention {
-    ReferenceAttention(combining: partials.map(Self.reference), dim: dim)
+    ReferenceAttention(
+      combining: (0..<count).map { index in
+        var one = ReferenceAttention(combining: [], dim: 0)
+        for row in index * rows..<(index + 1) * rows {
+          let sum = partials[row, 0, dim + 1] + partials[row, 0, dim + 2]
+          one.lse.append(sum == 0 ? -.infinity : partials[row, 0, dim] * log(2) + log(sum))
+          for d in 0..<dim { one.out.append(sum == 0 ? 0 : partials[row, 0, d] / sum) }
+        }
+        return one
+      }, dim: dim)
   }
 
-  private static func reference(_ partial: Partial) -> ReferenceAttention {
-    var values = ReferenceAttention(combining: [], dim: 0)
-    values.out = partial.out.values
-    values.lse = partial.lse.values
-    return values
+  struct Result {
+    let out: PoisonedTensor
+    let lse: PoisonedTensor
+    let surroundingsAreIntact: Bool
   }
 
-  /// - Parameter inPlace: the partial whose view the result overwrites.
-  func run(inPlace: Int? = nil) -> Partial {
-    let result: Partial =
-      inPlace.map { partials[$0] } ?? (
-        PoisonedTensor(outFormat, rows: rows, dim: dim, rowGap: outRowGap),
-        PoisonedTensor(.float32, rows: rows, dim: 1, rowGap: lseGap)
-      )
-    let views = partials.map {
-      mla_partial(
-        out: UnsafeRawPointer($0.out.pointer()), out_stride: Int64($0.out.rowStride),
-        lse: UnsafePointer($0.lse.pointer().assumingMemoryBound(to: Float.self)),
-        lse_stride: Int64($0.lse.rowStride))
-    }
-    views.withUnsafeBufferPointer { views in
-      var args = mla_combine_args()
-      args.num_rows = Int64(rows)
-      args.v_head_dim = Int64(dim)
-      args.partials = views.baseAddress
-      args.num_partials = Int64(views.count)
-      args.format = partials[0].out.format.rawValue
-      args.out_format = outFormat.rawValue
-      args.out_multiplier = outMultiplier
-      args.out = result.out.pointer()
-      args.out_stride = Int64(result.out.rowStride)
-      args.lse = result.lse.pointer().assumingMemoryBound(to: Float.self)
-      args.lse_stride = Int64(result.lse.rowStride)
+  /// - Parameter calls: how many partial results each call adds, the last one the rest.
+  func run(calls: [Int] = []) -> Result {
+    let work = copy()
+    let out = PoisonedTensor(outFormat, rows: rows, dim: dim, rowGap: 5)
+    let lse = PoisonedTensor(.float32, rows: rows, dim: 1)
+    var args = mla_combine_args()
+    args.num_rows = Int64(rows)
+    args.v_head_dim = Int64(dim)
+    args.sum = work.pointer().assumingMemoryBound(to: Float.self)
+    args.row_stride = Int64(work.rowStride)
+    args.added_stride = Int64(rows * work.rowStride)
+    args.out_format = outFormat.rawValue
+    args.out_multiplier = outMultiplier
+    args.out_stride = Int64(out.rowStride)
+    var done = 1
+    for added in calls + [count] {
+      let added = min(added, count - done)
+      if added > 0 {
+        args.added = UnsafePointer(
+          work.pointer(row: done * rows).assumingMemoryBound(to: Float.self))
+      }
+      args.num_added = Int64(added)
+      done += added
+      if done == count {
+        args.out = out.pointer()
+        args.lse = lse.pointer().assumingMemoryBound(to: Float.self)
+      }
       KernelTables.table(cappedAt: isa).kernels.combine(&args)
+      if done == count { break }
     }
-    return result
+    let addedRows = rows * (dim + MLA_PARTIAL_STATISTICS)
+    return Result(
+      out: out, lse: lse,
+      surroundingsAreIntact: [work, out, lse].allSatisfy(\.surroundingsAreIntact)
+        && work.bits.dropFirst(addedRows) == partials.bits.dropFirst(addedRows))
+  }
+
+  private func copy() -> PoisonedTensor {
+    let made = PoisonedTensor(
+      .float32, rows: partials.rows, dim: partials.dim,
+      rowGap: partials.rowStride - partials.dim)
+    for row in 0..<made.rows {
+      for index in 0..<made.dim { made[row, 0, index] = partials[row, 0, index] }
+    }
+    return made
   }
 }

@@ -4,9 +4,8 @@ import MLAKernelABI
 /// product of queries and keys.
 ///
 ///     packed    the wave's packed keys and values, or each worker's unit's
-///     partials  fp32 partial results of split requests: out [queryTile, vHeadDim]
-///               then lse [queryTile], one after the other; the wave's, or each
-///               worker's unit's
+///     partials  partial results of split requests, queryTile rows each; the wave's,
+///               or each worker's unit's
 ///     scratch   one per worker
 struct AttentionMemory {
   /// From one worker's blocks and partial results to the next one's.

@@ -133,55 +133,38 @@ struct AttentionRun<Keys: KeySource> {
       lse: lseRow(task.queries.lowerBound, head: task.head),
       scratch: scratch(of: worker),
       next_q: next.map { UnsafeRawPointer(q.row($0.row, head: $0.head)) })
-    if let index = task.partial {
-      let partial = partialOut(index, crew)
-      args.out = UnsafeMutableRawPointer(partial)
-      args.out_format = Int32(MLA_FORMAT_FLOAT32)
-      args.out_stride = dims.v_head_dim
-      args.lse = partialLSE(partial)
+    if let partial = task.partial {
+      args.out = UnsafeMutableRawPointer(partialRows(partial, crew))
+      args.out_format = Int32(MLA_FORMAT_PARTIAL)
+      args.out_stride = partialStride
+      args.lse = nil
     }
     kernel.attend(&args)
   }
 
   private func combineTile(_ task: CombineTask, _ crew: Crew) {
-    let sum = partialOut(task.sum, crew)
-    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 2) { sides in
-      sides[0] = side(sum)
-      for index in task.added {
-        sides[1] = side(partialOut(index, crew))
-        var args = mla_combine_args(
-          num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
-          partials: sides.baseAddress, num_partials: 2,
-          format: Int32(MLA_FORMAT_FLOAT32), out_format: Int32(MLA_FORMAT_FLOAT32),
-          out_multiplier: 1, out: UnsafeMutableRawPointer(sum), out_stride: dims.v_head_dim,
-          lse: partialLSE(sum), lse_stride: 1)
-        if task.isLast, index + 1 == task.added.upperBound {
-          args.out_format = out.type.rawValue
-          args.out_multiplier = outMultiplier
-          args.out = out.row(task.queries.lowerBound, head: task.head)
-          args.out_stride = Int64(out.strides[0])
-          args.lse = lseRow(task.queries.lowerBound, head: task.head)
-        }
-        table.combine(args)
-      }
+    if task.added.isEmpty { return }
+    var args = mla_combine_args(
+      num_rows: Int64(task.queries.count), v_head_dim: dims.v_head_dim,
+      sum: partialRows(task.sum, crew), row_stride: partialStride,
+      added: partialRows(task.added.lowerBound, crew),
+      added_stride: Int64(schedule.shape.partialFloats), num_added: Int64(task.added.count),
+      out_format: out.type.rawValue, out_multiplier: outMultiplier, out: nil,
+      out_stride: Int64(out.strides[0]), lse: nil)
+    if task.isLast {
+      args.out = out.row(task.queries.lowerBound, head: task.head)
+      args.lse = lseRow(task.queries.lowerBound, head: task.head)
     }
-  }
-
-  private func side(_ out: UnsafeMutablePointer<Float>) -> mla_partial {
-    mla_partial(
-      out: UnsafeRawPointer(out), out_stride: dims.v_head_dim,
-      lse: UnsafePointer(partialLSE(out)), lse_stride: 1)
+    table.combine(args)
   }
 
   private func lseRow(_ token: Int, head: Int) -> UnsafeMutablePointer<Float>? {
     lse?.lse(token, head: head)
   }
 
-  private func partialOut(_ index: Int, _ crew: Crew) -> UnsafeMutablePointer<Float> {
+  private func partialRows(_ index: Int, _ crew: Crew) -> UnsafeMutablePointer<Float> {
     crew.partials.assumingMemoryBound(to: Float.self) + index * schedule.shape.partialFloats
   }
 
-  private func partialLSE(_ out: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
-    out + schedule.shape.queryTile * schedule.shape.vHeadDim
-  }
+  private var partialStride: Int64 { Int64(partialRowFloats(Int(dims.v_head_dim))) }
 }

@@ -3,8 +3,8 @@ import MLAKernelABI
 /// What attention in latent space keeps beside its tensors.
 ///
 ///     queries   [token][head][latent | rope]  a wave's, of the layer's dtype
-///     partials  fp32, for each tile and range: out [token][head][latent],
-///               then lse [token][head]; behind the wave's queries
+///     partials  [tile][range][token][head] rows of partial results, behind the wave's
+///               queries
 ///     scratch   one per worker, see `AbsorbedScratch`
 struct AbsorbedMemory {
   let scratch: WorkerScratch
@@ -29,15 +29,13 @@ struct AbsorbedMemory {
 ///     absorb, finish   rows [groupTokens][nope or latent], of the layer's dtype
 ///                      tokens, the rows as the projection kernel packs them
 ///                      products [groupTokens][v_head_dim] fp32
-///                      sides [mostRanges], a tile's partial results
 ///     attend           rows [key_block][latent | rope]
 ///                      packed [keys_per_pack / key_block] blocks
-///                      partial, fp32 out and lse of query_tile rows
+///                      partial, query_tile rows
 ///                      kernel, the attention kernel's own
 struct AbsorbedScratch {
   let tokensOffset: Int
   let productsOffset: Int
-  let sidesOffset: Int
   let packedOffset: Int
   let partialOffset: Int
   let kernelOffset: Int
@@ -53,9 +51,7 @@ struct AbsorbedScratch {
     tokensOffset = alignedUp(tokens * widest * config.type.bytes)
     productsOffset =
       tokensOffset + alignedUp(Int(projection.packed_tokens_bytes(Int64(tokens), Int64(widest))))
-    sidesOffset = productsOffset + alignedUp(tokens * dims.vHeadDim * 4)
-    let projecting =
-      sidesOffset + alignedUp(AbsorbedSchedule.mostRanges * MemoryLayout<mla_partial>.stride)
+    let projecting = productsOffset + alignedUp(tokens * dims.vHeadDim * 4)
     let block = Int(attention.key_block)
     packedOffset = alignedUp(block * shape.keyDim * config.type.bytes)
     partialOffset =

@@ -168,42 +168,27 @@ struct AbsorbedRun {
     _ task: AbsorbedSchedule.Task, rows: Range<Int>, keyCount: Int, isFirst: Bool,
     _ scratch: UnsafeMutableRawPointer
   ) {
-    let partial = Partial(self, task.tile, range: task.range)
     let more = (scratch + self.scratch.partialOffset).assumingMemoryBound(to: Float.self)
     let q = queries(task.tile.place.token, head: 0)
     for begin in stride(from: rows.lowerBound, to: rows.upperBound, by: Int(kernel.query_tile)) {
       let count = min(Int(kernel.query_tile), rows.upperBound - begin)
-      let (out, lse) = (partial.out + begin * rank, partial.lse + begin)
-      let (moreOut, moreLSE) = isFirst ? (out, lse) : (more, more + count * rank)
+      let sum = partialRows(task.tile, range: task.range) + begin * rowFloats
       var args = mla_attend_args(
         dims: config.latentDims, q: q + begin * keyDim * config.type.bytes,
         q_stride: Int64(keyDim), num_queries: Int64(count),
         packed: scratch + self.scratch.packedOffset, key_begin: 0, key_end: Int64(keyCount),
         causal_offset: Int64(unmasked), scale: Float(config.attention.scale),
-        format: config.type.rawValue, out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1,
-        out: moreOut, out_stride: Int64(rank), lse: moreLSE,
+        format: config.type.rawValue, out_format: Int32(MLA_FORMAT_PARTIAL), out_multiplier: 1,
+        out: isFirst ? sum : more, out_stride: Int64(rowFloats), lse: nil,
         scratch: scratch + self.scratch.kernelOffset, next_q: nil)
       kernel.attend(&args)
-      if !isFirst {
-        add(moreOut, moreLSE, rows: count, to: out, lse)
-      }
-    }
-  }
-
-  private func add(
-    _ moreOut: UnsafeMutablePointer<Float>, _ moreLSE: UnsafeMutablePointer<Float>, rows: Int,
-    to out: UnsafeMutablePointer<Float>, _ lse: UnsafeMutablePointer<Float>
-  ) {
-    let stride = Int64(rank)
-    withUnsafeTemporaryAllocation(of: mla_partial.self, capacity: 2) { partials in
-      partials[0] = mla_partial(out: out, out_stride: stride, lse: lse, lse_stride: 1)
-      partials[1] = mla_partial(out: moreOut, out_stride: stride, lse: moreLSE, lse_stride: 1)
-      source.table.combine(
-        mla_combine_args(
-          num_rows: Int64(rows), v_head_dim: stride, partials: partials.baseAddress,
-          num_partials: 2, format: Int32(MLA_FORMAT_FLOAT32),
-          out_format: Int32(MLA_FORMAT_FLOAT32), out_multiplier: 1, out: out, out_stride: stride,
-          lse: lse, lse_stride: 1))
+      if isFirst { continue }
+      var adding = mla_combine_args()
+      adding.num_rows = Int64(count)
+      adding.v_head_dim = Int64(rank)
+      (adding.sum, adding.row_stride) = (sum, Int64(rowFloats))
+      (adding.added, adding.num_added) = (UnsafePointer(more), 1)
+      source.table.combine(adding)
     }
   }
 
@@ -214,9 +199,7 @@ struct AbsorbedRun {
   ) {
     var count = 0
     for tile in tiles {
-      combineRanges(
-        of: tile, head: head, into: rows + count * rank * config.type.bytes,
-        sides: rows + scratch.sidesOffset)
+      combineRanges(of: tile, head: head, into: rows + count * rank * config.type.bytes)
       count += tile.tokens.count
     }
     let products = rows + scratch.productsOffset
@@ -239,39 +222,28 @@ struct AbsorbedRun {
 
   /// One head's results of all of a tile's keys, and its lse.
   private func combineRanges(
-    of tile: AbsorbedSchedule.Tile, head: Int, into out: UnsafeMutableRawPointer,
-    sides: UnsafeMutableRawPointer
+    of tile: AbsorbedSchedule.Tile, head: Int, into out: UnsafeMutableRawPointer
   ) {
-    let heads = config.attention.numHeads
-    let partials = sides.bindMemory(to: mla_partial.self, capacity: tile.ranges)
-    for range in 0..<tile.ranges {
-      let partial = Partial(self, tile, range: range)
-      partials[range] = mla_partial(
-        out: partial.out + head * rank, out_stride: Int64(heads * rank),
-        lse: partial.lse + head, lse_stride: Int64(heads))
-    }
-    source.table.combine(
-      mla_combine_args(
-        num_rows: Int64(tile.tokens.count), v_head_dim: Int64(rank),
-        partials: partials, num_partials: Int64(tile.ranges),
-        format: Int32(MLA_FORMAT_FLOAT32), out_format: config.type.rawValue, out_multiplier: 1,
-        out: out, out_stride: Int64(rank),
-        lse: source.arguments.lse?.lse(tile.tokens.lowerBound, head: head), lse_stride: 1))
+    let sum = partialRows(tile, range: 0) + head * rowFloats
+    let tokenFloats = config.attention.numHeads * rowFloats
+    let rangeFloats = tile.tokens.count * tokenFloats
+    var args = mla_combine_args(
+      num_rows: Int64(tile.tokens.count), v_head_dim: Int64(rank), sum: sum,
+      row_stride: Int64(tokenFloats), added: sum + rangeFloats,
+      added_stride: Int64(rangeFloats), num_added: Int64(tile.ranges - 1),
+      out_format: config.type.rawValue, out_multiplier: 1, out: out, out_stride: Int64(rank),
+      lse: source.arguments.lse?.lse(tile.tokens.lowerBound, head: head))
+    source.table.combine(args)
   }
 
   // MARK: Places
 
-  /// Where a tile's results of one range lie.
-  private struct Partial {
-    let out: UnsafeMutablePointer<Float>
-    let lse: UnsafeMutablePointer<Float>
-
-    init(_ run: AbsorbedRun, _ tile: AbsorbedSchedule.Tile, range: Int) {
-      let rows = tile.tokens.count * run.config.attention.numHeads
-      let first = tile.place.partial + range * rows
-      out = run.partials + first * run.schedule.shape.partialFloats
-      lse = out + rows * run.rank
-    }
+  /// A tile's results of one range, for each token those of all heads.
+  private func partialRows(_ tile: AbsorbedSchedule.Tile, range: Int)
+    -> UnsafeMutablePointer<Float>
+  {
+    let rows = range * tile.tokens.count * config.attention.numHeads
+    return partials + (tile.place.partial + rows) * rowFloats
   }
 
   /// A row of the wave's queries.
@@ -291,6 +263,8 @@ struct AbsorbedRun {
   private var vDim: Int { config.attention.vHeadDim }
   private var rank: Int { config.attention.kvLoraRank }
   private var keyDim: Int { schedule.shape.keyDim }
+  /// Of a row of partial results.
+  private var rowFloats: Int { schedule.shape.partialFloats }
   /// Elements from a token's queries to the next one's, of the same head.
   private var queryStride: Int { config.attention.numHeads * keyDim }
 }

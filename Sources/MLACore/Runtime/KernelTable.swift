@@ -29,6 +29,10 @@ public struct KernelTable: @unchecked Sendable, Equatable {
     withUnsafePointer(to: args) { table.pointee.combine($0) }
   }
 
+  func merge(_ args: mla_merge_rows_args) {
+    withUnsafePointer(to: args) { table.pointee.merge($0) }
+  }
+
   func convert(_ args: mla_convert_args) {
     withUnsafePointer(to: args) { table.pointee.convert($0) }
   }

@@ -14,8 +14,8 @@ struct AbsorbedShape: Equatable, Sendable {
 
   /// Bytes of a token's queries, all heads.
   var queryBytes: Int { numHeads * keyDim * elementBytes }
-  /// fp32 out and lse of one token and head.
-  var partialFloats: Int { kvLoraRank + 1 }
+  /// Of a row of partial results: one token and head.
+  var partialFloats: Int { partialRowFloats(kvLoraRank) }
 }
 
 /// How requests are cut that are worked on in latent space, where all heads

@@ -1,3 +1,5 @@
+import MLAKernelABI
+
 /// What a schedule must know of the kernel it is for.
 public struct TileShape: Equatable, Sendable {
   public let queryTile: Int
@@ -12,8 +14,8 @@ public struct TileShape: Equatable, Sendable {
     self.vHeadDim = vHeadDim
   }
 
-  /// fp32 out and lse of a tile over a range of its keys.
-  var partialFloats: Int { queryTile * (vHeadDim + 1) }
+  /// Of a tile's partial result.
+  var partialFloats: Int { queryTile * partialRowFloats(vHeadDim) }
 }
 
 /// How the attention of a batch is cut into tasks: it never changes, so that runs
@@ -110,3 +112,6 @@ extension TileShape {
   /// Of their partial results.
   func partialBytes(_ waves: TileSchedule.Waves) -> Int { waves.most.partial * partialFloats * 4 }
 }
+
+/// Of a row of a partial result: outputs, and what they are relative to.
+func partialRowFloats(_ vHeadDim: Int) -> Int { vHeadDim + MLA_PARTIAL_STATISTICS }

@@ -22,6 +22,17 @@ enum {
   MLA_FORMAT_FLOAT8_E4M3FN = 4
 };
 
+// A partial result: attention of rows to some of their keys, to which that to others
+// can be added. A row is v_head_dim fp32 and three more:
+//
+//   out[v_head_dim]  sum over keys j of 2^(score_j - reference) * value_j
+//   reference        near the largest score, in powers of two; -inf without keys
+//   sum, rest        together the sum of 2^(score_j - reference); `rest` is what
+//                    fp32 has no room for in `sum`
+//
+// As out_format of mla_attend_args it stands for rows of these.
+enum { MLA_FORMAT_PARTIAL = -1, MLA_PARTIAL_STATISTICS = 3 };
+
 // Instruction-set families; the values of MLA_ISA_* in mla_prefill.h.
 enum {
   MLA_FAMILY_PORTABLE = 1,
@@ -89,32 +100,53 @@ typedef struct mla_attend_args {
   const void *next_q;  // as next_k
 } mla_attend_args;
 
-// One member of a partial result: attention over some of the keys.
-typedef struct mla_partial {
-  const void *out;  // [num_rows, v_head_dim], row stride out_stride
-  int64_t out_stride;
-  const float *lse;  // one per row, lse_stride apart
-  int64_t lse_stride;
-} mla_partial;
-
-// Combines partial results of the same rows, in order of `partials`; rows are
-// independent, so `out` may be the same view as a partial's.
+// Adds partial results of the same rows to the first of them, in their order and each
+// by itself: it has no part in bits how many a call adds.
 //
-// out[r] = sum_i w_i partials[i].out[r], w_i = exp(lse_i[r]) / sum_j exp(lse_j[r]).
-// An lse of +inf counts as -inf; a row that is empty everywhere gives 0, -inf.
+//   sum    partial results of num_rows rows, row stride row_stride
+//   added  num_added of the same rows, likewise, added_stride from one to the next
+//   out    [num_rows, v_head_dim], row stride out_stride, format out_format: the
+//          result, after which sum is spent; NULL: sum is to be added to further
+//   lse    [num_rows] fp32, contiguous; may be NULL
 typedef struct mla_combine_args {
   int64_t num_rows;
   int64_t v_head_dim;
-  const mla_partial *partials;
-  int64_t num_partials;
-  int32_t format;      // of the partials' out
+  float *sum;
+  int64_t row_stride;
+  const float *added;
+  int64_t added_stride;
+  int64_t num_added;
+  int32_t out_format;
+  float out_multiplier;  // of every value; 1 but for fp8
+  void *out;
+  int64_t out_stride;
+  float *lse;
+} mla_combine_args;
+
+// One side of a merge: attention of some rows to some of their keys.
+typedef struct mla_merge_side {
+  const void *out;  // [num_rows, v_head_dim], row stride out_stride
+  int64_t out_stride;
+  const float *lse;  // [num_rows], contiguous
+} mla_merge_side;
+
+// Merges two results of the same rows; rows are independent, so `out` may be the same
+// view as a side's.
+//
+// out[r] = sum_i w_i sides[i].out[r], w_i = exp(lse_i[r]) / sum_j exp(lse_j[r]).
+// An lse of +inf counts as -inf; a row that is empty on both sides gives 0, -inf.
+typedef struct mla_merge_rows_args {
+  int64_t num_rows;
+  int64_t v_head_dim;
+  mla_merge_side prefix;  // all NULL: no row has one
+  mla_merge_side suffix;
+  int32_t format;      // of the sides' out
   int32_t out_format;    // fp8: values saturate
   float out_multiplier;  // of every value; 1 but for fp8
   void *out;
   int64_t out_stride;
-  float *lse;  // one per row, lse_stride apart; may be NULL
-  int64_t lse_stride;
-} mla_combine_args;
+  float *lse;  // [num_rows], contiguous; may be NULL
+} mla_merge_rows_args;
 
 // How one dtype's attention is computed.
 typedef struct mla_attention_kernel {
@@ -253,6 +285,7 @@ typedef struct mla_kernel_table {
   mla_projection_kernel fp16_projection;
   mla_projection_kernel fp32_projection;
   void (*_Nonnull combine)(const mla_combine_args *_Nonnull args);
+  void (*_Nonnull merge)(const mla_merge_rows_args *_Nonnull args);
   void (*_Nonnull convert)(const mla_convert_args *_Nonnull args);
   void (*_Nonnull quantize)(const mla_quantize_args *_Nonnull args);
 } mla_kernel_table;

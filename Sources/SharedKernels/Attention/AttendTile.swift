@@ -75,7 +75,7 @@ private func fetchOutputs(_ a: mla_attend_args) {
 @inline(__always)
 private func formatBytes(_ format: Int32) -> Int {
   switch Int(format) {
-  case MLA_FORMAT_FLOAT32: 4
+  case MLA_FORMAT_FLOAT32, MLA_FORMAT_PARTIAL: 4
   case MLA_FORMAT_FLOAT8_E4M3FN: 1
   default: 2
   }

@@ -1,19 +1,17 @@
 import MLAKernelABI
 import MLAShims
 
-/// Divides by the sums and writes outputs and lse. Whatever the format, it rounds the
-/// very fp32 result, times out_multiplier for fp8, once.
+/// Divides by the sums and writes outputs and lse, or partial results as they are.
+/// Whatever the format, it rounds the very fp32 result, times out_multiplier for fp8, once.
 @inline(__always)
 func finishTile<Row: QueryRow>(
-  _ state: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
+  _ softmax: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
 ) {
-  let zero = FloatVector(repeating: 0)
-  let one = FloatVector(repeating: 1)
-  let sum = state.sum
-  sum.mapped { mla_select_eq($0, zero, zero, one / $0) }.store(scratch.constants)
+  if Int(a.out_format) == MLA_FORMAT_PARTIAL { return writePartials(softmax, a, scratch) }
+  softmax.inverse.store(scratch.constants)
   if let lse = a.lse {
-    state.reference.store(scratch.constants + Row.width)
-    sum.store(scratch.constants + 2 * Row.width)
+    softmax.reference.store(scratch.constants + Row.width)
+    softmax.sum.store(scratch.constants + 2 * Row.width)
     writeLSE(Row.self, lse, count: Int(a.num_queries), scratch.constants + Row.width)
   }
   switch Int(a.out_format) {
@@ -25,7 +23,6 @@ func finishTile<Row: QueryRow>(
   }
 }
 
-/// lse = reference * ln 2 + ln(sum); -inf for a query without keys.
 @inline(__always)
 private func writeLSE<Row: QueryRow>(
   _: Row.Type, _ lse: UnsafeMutablePointer<Float>, count: Int,
@@ -34,7 +31,7 @@ private func writeLSE<Row: QueryRow>(
   let reference = UnsafeRawPointer(constants).assumingMemoryBound(to: Float.self)
   let sum = UnsafeRawPointer(constants + Row.width).assumingMemoryBound(to: Float.self)
   for query in 0..<count {
-    lse[query] = sum[query] == 0 ? -.infinity : reference[query] * ln2 + mla_log(sum[query])
+    lse[query] = naturalLSE(reference: reference[query], sum: sum[query])
   }
 }
 
@@ -43,18 +40,48 @@ private func writeOutputs<Format: TargetFormat>(
   _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch,
   times multiplier: FloatVector? = nil
 ) {
-  let dims = Int(a.dims.v_head_dim)
-  let rowBytes = Int(a.out_stride) * Format.bytes
   let vectors = ValuePanels(a.dims).vectors
   let inverses = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
   for query in 0..<Int(a.num_queries) {
-    let inverse = FloatVector(repeating: inverses[query])
-    let out = a.out.unsafelyUnwrapped + query * rowBytes
+    writeRow(
+      Format.self, a.out.unsafelyUnwrapped + query * Int(a.out_stride) * Format.bytes,
+      dims: Int(a.dims.v_head_dim), inverse: FloatVector(repeating: inverses[query]),
+      times: multiplier
+    ) { scratch.outputs[query * vectors + $0] }
+  }
+}
+
+/// Writes a row of which `values` gives the vectors.
+@inline(__always)
+func writeRow<Format: TargetFormat>(
+  _: Format.Type, _ out: UnsafeMutableRawPointer, dims: Int, inverse: FloatVector,
+  times multiplier: FloatVector?, _ values: (_ vector: Int) -> FloatVector
+) {
+  for vector in 0..<(dims + lanes - 1) / lanes {
+    let result = values(vector) * inverse
+    storeTail(
+      Format.self, multiplier.map { result * $0 } ?? result, out + vector * lanes * Format.bytes,
+      dims - vector * lanes)
+  }
+}
+
+@inline(__always)
+private func writePartials<Row: QueryRow>(
+  _ softmax: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
+) {
+  softmax.store(scratch.constants)
+  let (dims, vectors) = (Int(a.dims.v_head_dim), ValuePanels(a.dims).vectors)
+  let rows = a.out.unsafelyUnwrapped.assumingMemoryBound(to: Float.self)
+  let constants = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
+  for query in 0..<Int(a.num_queries) {
+    let row = rows + query * Int(a.out_stride)
     for vector in 0..<vectors {
-      let values = scratch.outputs[query * vectors + vector] * inverse
       storeTail(
-        Format.self, multiplier.map { values * $0 } ?? values, out + vector * lanes * Format.bytes,
+        Float32Format.self, scratch.outputs[query * vectors + vector], row + vector * lanes,
         dims - vector * lanes)
+    }
+    for statistic in 0..<MLA_PARTIAL_STATISTICS {
+      row[dims + statistic] = constants[statistic * Row.width * lanes + query]
     }
   }
 }

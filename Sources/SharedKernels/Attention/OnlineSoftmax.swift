@@ -20,15 +20,34 @@ struct OnlineSoftmax<Row: QueryRow> {
   /// the outputs so far must be multiplied by.
   @inline(__always)
   mutating func update(_ scores: UnsafeMutablePointer<FloatVector>, keys: Int) -> Row {
-    let next = reference.combined(largest(scores, keys: keys), raised)
+    let (rescale, base) = raise(largest(scores, keys: keys))
+    add(exponentiate(scores, keys: keys, reference: base), times: rescale)
+    return rescale
+  }
+
+  /// Takes in what was summed up of other keys. Returns what the outputs so far and
+  /// the others must be multiplied by.
+  @inline(__always)
+  mutating func update(_ other: OnlineSoftmax) -> (rescale: Row, share: Row) {
+    let (rescale, base) = raise(reference.combined(other.reference, mla_max))
+    let share = other.reference.combined(base) { exp2($0 - $1) }
+    add(other.blocks.combined(share) { $0 * $1 }, times: rescale)
+    lost = lost.combined(other.lost.combined(share) { $0 * $1 }) { $0 + $1 }
+    return (rescale, share)
+  }
+
+  /// Brings the reference to `top` or above. Returns what is relative to the one before
+  /// must be multiplied by, and what scores are now relative to.
+  @inline(__always)
+  private mutating func raise(_ top: Row) -> (rescale: Row, base: Row) {
+    let next = reference.combined(top, raised)
     // While a query has seen no key, -inf - -inf must not become NaN.
     let zero = FloatVector(repeating: 0)
     let nothing = FloatVector(repeating: -.infinity)
     let base = next.mapped { mla_select_eq($0, nothing, zero, $0) }
     let rescale = reference.combined(base) { exp2($0 - $1) }
-    add(exponentiate(scores, keys: keys, reference: base), times: rescale)
     reference = next
-    return rescale
+    return (rescale, base)
   }
 
   /// Of the reference and an even number of keys' scores; each half of these waits for
@@ -62,6 +81,41 @@ struct OnlineSoftmax<Row: QueryRow> {
     let ofBlock = block.combined(added) { $0 - $1 }
     lost = lost.combined(rescale) { $0 * $1 }
       .combined(ofBefore) { $0 + $1 }.combined(ofBlock) { $0 + $1 }
+  }
+}
+
+/// As they end a partial result's row: a query's, each in all lanes.
+extension OnlineSoftmax where Row == Row1 {
+  @inline(__always)
+  init(_ statistics: UnsafePointer<Float>) {
+    reference = Row1(a: FloatVector(repeating: statistics[0]))
+    blocks = Row1(a: FloatVector(repeating: statistics[1]))
+    lost = Row1(a: FloatVector(repeating: statistics[2]))
+  }
+
+  @inline(__always)
+  func store(_ statistics: UnsafeMutablePointer<Float>) {
+    statistics[0] = reference.a[0]
+    statistics[1] = blocks.a[0]
+    statistics[2] = lost.a[0]
+  }
+}
+
+extension OnlineSoftmax {
+  /// As vectors of queries, one behind the other, that end the rows of partial results.
+  @inline(__always)
+  func store(_ constants: UnsafeMutablePointer<FloatVector>) {
+    reference.store(constants)
+    blocks.store(constants + Row.width)
+    lost.store(constants + 2 * Row.width)
+  }
+
+  /// What outputs must be multiplied by in the end: 0 for a query without keys.
+  @inline(__always)
+  var inverse: Row {
+    let zero = FloatVector(repeating: 0)
+    let one = FloatVector(repeating: 1)
+    return sum.mapped { mla_select_eq($0, zero, zero, one / $0) }
   }
 }
 

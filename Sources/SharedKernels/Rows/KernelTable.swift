@@ -8,5 +8,5 @@ func kernelTable(family: Int) -> mla_kernel_table {
   return mla_kernel_table(
     bf16: attention, fp16: attention, fp32: attention, bf16_projection: projection,
     fp16_projection: projection, fp32_projection: projection, combine: combinePartials,
-    convert: convertRows, quantize: quantizeRows)
+    merge: mergeRows, convert: convertRows, quantize: quantizeRows)
 }
