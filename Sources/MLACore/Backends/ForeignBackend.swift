@@ -1,6 +1,6 @@
 import CMLAPrefill
 
-/// A backend that somebody registered, run through its vtable.
+/// A backend that somebody registered, run through its vtable, which has what it must.
 final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   private let registered: RegisteredBackend
   private let name: String
@@ -18,10 +18,8 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
       max_isa: config.maxISA,
       ignore_override: 0)
     var instance: UnsafeMutableRawPointer?
-    let create = registered.vtable.create
-    try Self.check(name, "create") {
-      create?(registered.vtable.context, &raw, &instance) ?? mla_status(MLA_ERROR_INTERNAL)
-    }
+    let create = registered.vtable.create.unsafelyUnwrapped
+    try Self.check(name, "create") { create(registered.vtable.context, &raw, &instance) }
     self.registered = registered
     self.name = name
     self.config = config
@@ -49,7 +47,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   func runPrefillNewTokens(
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
-    guard let run = vtable.run_prefill_new_tokens else { throw missing("run_prefill_new_tokens") }
+    let run = vtable.run_prefill_new_tokens.unsafelyUnwrapped
     try Self.check(name, "run_prefill_new_tokens") { run(vtable.context, instance, raw) }
   }
 
@@ -57,9 +55,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     _ batch: PreparedBatch, _ chunk: ContextChunk, _ arguments: RunArguments,
     _ raw: UnsafePointer<mla_context_chunk_args>
   ) throws(MLAError) {
-    guard let run = vtable.run_prefill_context_chunk else {
-      throw missing("run_prefill_context_chunk")
-    }
+    let run = vtable.run_prefill_context_chunk.unsafelyUnwrapped
     try Self.check(name, "run_prefill_context_chunk") { run(vtable.context, instance, raw) }
   }
 
@@ -83,10 +79,6 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
           ? "backend \(name): workspace_size returned \(size), must not be negative" : said)
     }
     return Int(size)
-  }
-
-  private func missing(_ function: String) -> MLAError {
-    MLAError(MLA_ERROR_INTERNAL, "backend \(name): \(function) is missing from its vtable")
   }
 
   /// A failing call keeps the message that the backend set; one that set none

@@ -11,31 +11,31 @@ public enum MergeAttnStates {
   }
 
   private static func runOnCPU(_ a: MergeArguments, _ maxISA: Int32) {
-    if a.output.isEmpty && (a.outputLSE?.isEmpty ?? true) { return }
+    if a.output.out.isEmpty && (a.output.lse?.isEmpty ?? true) { return }
     let table = KernelTables.table(cappedAt: maxISA)
-    ParallelLoop.runRows(a.output.shape[0], heads: a.output.shape[1]) { tokens, head in
+    let out = a.output.out
+    ParallelLoop.runRows(out.shape[0], heads: out.shape[1]) { tokens, head in
       let withContext = tokens.clamped(to: 0..<a.tokensWithContext)
       let others = tokens.dropFirst(withContext.count)
       for (tokens, hasPrefix) in [(withContext, true), (others, false)] where !tokens.isEmpty {
         table.merge(mla_merge_rows_args(
-          num_rows: Int64(tokens.count), v_head_dim: Int64(a.output.shape[2]),
-          prefix: hasPrefix
-            ? side(a.prefixOutput, a.prefixLSE, tokens.lowerBound, head) : mla_merge_side(),
-          suffix: side(a.suffixOutput, a.suffixLSE, tokens.lowerBound, head),
-          format: a.prefixOutput.type.rawValue, out_format: a.output.type.rawValue,
+          num_rows: Int64(tokens.count), v_head_dim: Int64(out.shape[2]),
+          prefix: hasPrefix ? rows(a.prefix, tokens.lowerBound, head) : mla_merge_side(),
+          suffix: rows(a.suffix, tokens.lowerBound, head),
+          format: a.prefix.out.type.rawValue, out_format: out.type.rawValue,
           out_multiplier: a.outputScale?.multiplier ?? 1,
-          out: a.output.row(tokens.lowerBound, head: head),
-          out_stride: Int64(a.output.strides[0]),
-          lse: a.outputLSE?.lse(tokens.lowerBound, head: head)))
+          out: out.row(tokens.lowerBound, head: head), out_stride: Int64(out.strides[0]),
+          lse: a.output.lse?.lse(tokens.lowerBound, head: head)))
       }
     }
   }
 
-  private static func side(_ out: TensorView, _ lse: TensorView, _ token: Int, _ head: Int)
+  private static func rows(_ side: MergeArguments.State, _ token: Int, _ head: Int)
     -> mla_merge_side
   {
     mla_merge_side(
-      out: UnsafeRawPointer(out.row(token, head: head)), out_stride: Int64(out.strides[0]),
-      lse: UnsafePointer(lse.lse(token, head: head)))
+      out: UnsafeRawPointer(side.out.row(token, head: head)),
+      out_stride: Int64(side.out.strides[0]),
+      lse: UnsafePointer(side.lse.lse(token, head: head)))
   }
 }

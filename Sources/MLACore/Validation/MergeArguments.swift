@@ -2,13 +2,12 @@ import CMLAPrefill
 
 /// What a merge reads and writes, on one device.
 public struct MergeArguments: Sendable {
+  typealias State = (out: TensorView, lse: TensorView)
+
   let device: Device
-  let output: TensorView
-  let outputLSE: TensorView?
-  let prefixOutput: TensorView
-  let prefixLSE: TensorView
-  let suffixOutput: TensorView
-  let suffixLSE: TensorView
+  let output: (out: TensorView, lse: TensorView?)
+  let prefix: State
+  let suffix: State
   /// Tokens from this one on are the suffix's alone.
   let tokensWithContext: Int
   let outputScale: OutputScale?
@@ -32,60 +31,50 @@ public struct MergeArguments: Sendable {
     try tensors.checkTypes()
     try tensors.checkShapes()
     try tensors.checkOverlaps()
-    (output, outputLSE) = (tensors.output.view, tensors.outputLSE?.view)
-    (prefixOutput, prefixLSE) = (tensors.prefixOutput.view, tensors.prefixLSE.view)
-    (suffixOutput, suffixLSE) = (tensors.suffixOutput.view, tensors.suffixLSE.view)
+    output = (tensors.output.view, tensors.outputLSE?.view)
+    prefix = (tensors.prefix.out.view, tensors.prefix.lse.view)
+    suffix = (tensors.suffix.out.view, tensors.suffix.lse.view)
   }
 
   /// Merges a part into what has been merged so far.
-  init(
-    _ part: (out: TensorView, lse: TensorView), into merged: (out: TensorView, lse: TensorView),
-    on device: Device
-  ) {
-    self.device = device
-    (output, outputLSE) = (merged.out, merged.lse)
-    (prefixOutput, prefixLSE) = (part.out, part.lse)
-    (suffixOutput, suffixLSE) = (merged.out, merged.lse)
-    tokensWithContext = merged.out.shape[0]
-    outputScale = nil
+  init(_ part: State, into merged: State, on device: Device) {
+    (self.device, prefix, suffix, output) = (device, part, merged, merged)
+    (tokensWithContext, outputScale) = (merged.out.shape[0], nil)
   }
 }
 
 private struct MergeTensors {
   let output: CallTensor
   let outputLSE: CallTensor?
-  let prefixOutput: CallTensor
-  let prefixLSE: CallTensor
-  let suffixOutput: CallTensor
-  let suffixLSE: CallTensor
+  let prefix: (out: CallTensor, lse: CallTensor)
+  let suffix: (out: CallTensor, lse: CallTensor)
 
   init(_ raw: mla_merge_args) throws(MLAError) {
     output = try CallTensor(raw.output, name: "output", rank: 3)
     outputLSE = try CallTensor(raw.output_lse, name: "output_lse", rank: 2, mayBeNull: true)
-    prefixOutput = try CallTensor(raw.prefix_output, name: "prefix_output", rank: 3)
-    prefixLSE = try CallTensor(raw.prefix_lse, name: "prefix_lse", rank: 2)
-    suffixOutput = try CallTensor(raw.suffix_output, name: "suffix_output", rank: 3)
-    suffixLSE = try CallTensor(raw.suffix_lse, name: "suffix_lse", rank: 2)
+    prefix.out = try CallTensor(raw.prefix_output, name: "prefix_output", rank: 3)
+    prefix.lse = try CallTensor(raw.prefix_lse, name: "prefix_lse", rank: 2)
+    suffix.out = try CallTensor(raw.suffix_output, name: "suffix_output", rank: 3)
+    suffix.lse = try CallTensor(raw.suffix_lse, name: "suffix_lse", rank: 2)
   }
 
   func checkTypes() throws(MLAError) {
-    try prefixOutput.requireAttentionType()
-    try suffixOutput.requireType(prefixOutput.type, "as prefix_output")
-    for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
-      try lse.requireType(.float32, "whatever the outputs'")
-    }
+    try prefix.out.requireAttentionType()
+    try suffix.out.requireType(prefix.out.type, "as prefix_output")
+    try prefix.lse.requireType(.float32, "whatever the outputs'")
+    try suffix.lse.requireType(.float32, "whatever the outputs'")
+    try outputLSE?.requireType(.float32, "whatever the outputs'")
   }
 
   func checkShapes() throws(MLAError) {
     let tokens = (output.shape[0], "the tokens of output")
     let heads = (output.shape[1], "the heads of output")
     let dim = (output.shape[2], "the head dimension of output")
-    for tensor in [prefixOutput, suffixOutput] {
-      try tensor.requireShape(tokens, heads, dim)
-    }
-    for lse in [prefixLSE, suffixLSE, outputLSE].compactMap({ $0 }) {
-      try lse.requireShape(heads, tokens)
-    }
+    try prefix.out.requireShape(tokens, heads, dim)
+    try suffix.out.requireShape(tokens, heads, dim)
+    try prefix.lse.requireShape(heads, tokens)
+    try suffix.lse.requireShape(heads, tokens)
+    try outputLSE?.requireShape(heads, tokens)
   }
 
   /// An output may be in the place of a side's, element by element.
@@ -94,10 +83,10 @@ private struct MergeTensors {
       output.view == side.view ? nil : side
     }
     try output.requireOutput(
-      apartFrom: others(output, prefixOutput), others(output, suffixOutput), prefixLSE, suffixLSE)
+      apartFrom: others(output, prefix.out), others(output, suffix.out), prefix.lse, suffix.lse)
     guard let outputLSE else { return }
     try outputLSE.requireOutput(
-      apartFrom: others(outputLSE, prefixLSE), others(outputLSE, suffixLSE), output, prefixOutput,
-      suffixOutput)
+      apartFrom: others(outputLSE, prefix.lse), others(outputLSE, suffix.lse), output, prefix.out,
+      suffix.out)
   }
 }
