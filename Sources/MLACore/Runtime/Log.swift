@@ -3,18 +3,20 @@ import MLAShims
 
 /// Messages to the host's log callback; dropped where there is none.
 public enum Log {
-  /// A callback, and its calls that have not returned: in the process of that number, as
-  /// a forked child has none of its parent's.
+  /// A callback, and its calls that have not returned.
   private final class Sink: @unchecked Sendable {
     let callback: mla_log_callback
     let context: UnsafeMutableRawPointer?
-    var process: UInt32 = 0
-    var calls = 0
+    private let calls = PerProcess(0)
 
     init(_ callback: @escaping mla_log_callback, _ context: UnsafeMutableRawPointer?) {
       self.callback = callback
       self.context = context
     }
+
+    var isBeingCalled: Bool { calls.withLock { $0 > 0 } }
+    func begin() { calls.withLock { $0 += 1 } }
+    func end() { calls.withLock { $0 -= 1 } }
   }
 
   private struct State {
@@ -58,7 +60,7 @@ public enum Log {
 
   private static func send(_ level: Int, _ message: () -> String) {
     let process = mla_shim_process_number()
-    guard let sink = begin(process) else { return }
+    guard let sink = begin() else { return }
     defer { end(sink, process) }
     mla_shim_enter_callback()
     defer { mla_shim_leave_callback() }
@@ -66,20 +68,18 @@ public enum Log {
     Arithmetic.callers { sink.callback(sink.context, Int32(level), text) }
   }
 
-  private static func begin(_ process: UInt32) -> Sink? {
+  private static func begin() -> Sink? {
     state.withLock { state in
-      guard let sink = state.sink else { return nil }
-      if sink.process != process { (sink.process, sink.calls) = (process, 0) }
-      sink.calls += 1
-      return sink
+      state.sink?.begin()
+      return state.sink
     }
   }
 
   private static func end(_ sink: Sink, _ process: UInt32) {
     let isAwaited = state.withLock { state in
-      // Else the callback forked, this is the child, and the child has counted anew.
-      if sink.process == process { sink.calls -= 1 }
-      return sink.calls == 0 && state.sink !== sink
+      // Else the callback forked, this is the child, and the child counts anew.
+      if mla_shim_process_number() == process { sink.end() }
+      return !sink.isBeingCalled && state.sink !== sink
     }
     guard isAwaited else { return }
     returned.add(1)
@@ -89,11 +89,10 @@ public enum Log {
   private static func waitForRemoved() {
     // A callback would wait for its own end.
     guard mla_shim_callback_depth() == 0 else { return }
-    let process = mla_shim_process_number()
     while true {
       let seen = returned.load()
       let isOver = state.withLock { state in
-        state.removed.removeAll { $0.process != process || $0.calls == 0 }
+        state.removed.removeAll { !$0.isBeingCalled }
         return state.removed.isEmpty
       }
       if isOver { return }

@@ -6,14 +6,8 @@ import Synchronization
 /// can never take a piece of a loop it has not seen: whoever takes a piece knows
 /// that its loop stays until that piece is done.
 struct LoopTicket: @unchecked Sendable {
-  private let word: UnsafeMutablePointer<Atomic<UInt64>>
-
   /// High to low: number of the loop (32 bits), its pieces (16), next piece (16).
-  init() {
-    let memory = UnsafeMutableRawPointer.allocate(byteCount: 128, alignment: 128)
-    word = memory.bindMemory(to: Atomic<UInt64>.self, capacity: 1)
-    word.initialize(to: Atomic(0))
-  }
+  private let word = onOwnLine(Atomic<UInt64>(0))
 
   /// Opens the next loop; the one before must be finished.
   func open(pieces: Int) {

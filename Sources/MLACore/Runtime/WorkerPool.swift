@@ -1,4 +1,5 @@
 import MLAShims
+import Synchronization
 
 /// Threads that run the pieces of one parallel loop at a time, the caller's
 /// thread among them.
@@ -10,43 +11,39 @@ import MLAShims
 final class WorkerPool: @unchecked Sendable {
   typealias Body = (Int) -> Void
 
-  private struct Pools {
-    var process: UInt32 = 0
-    var all: [WorkerPool] = []
-  }
-
-  private static let pools = Guarded(Pools())
+  private static let pools = PerProcess<[WorkerPool]>([])
   /// Loops of as many host threads run side by side; a further one's runs on its
   /// own thread alone.
   private static let maximumPools = 4
 
   /// A pool that is in no loop, for the caller's next `run`, or nil.
   ///
-  /// A forked child has none of its parent's threads and leaves the parent's
-  /// pools alone: they may have been in the middle of a loop.
+  /// A forked child leaves its parent's pools alone: they may have been in the middle of
+  /// a loop.
   static func take() -> WorkerPool? {
-    let process = mla_shim_process_number()
-    return pools.withLock { pools in
-      if pools.process != process { pools = Pools(process: process) }
-      if let idle = pools.all.first(where: { $0.isTaken.replace(0, with: 1) }) { return idle }
-      guard pools.all.count < maximumPools else { return nil }
+    pools.withLock { pools in
+      if let idle = pools.first(where: { !$0.isTaken.load(ordering: .acquiring) }) {
+        idle.isTaken.store(true, ordering: .relaxed)
+        return idle
+      }
+      guard pools.count < maximumPools else { return nil }
       let new = WorkerPool()
-      new.isTaken.store(1)
-      pools.all.append(new)
+      pools.append(new)
       return new
     }
   }
 
-  private let isTaken = FutexWord()
+  /// Set under the lock of all pools.
+  private let isTaken = Atomic(true)
   private let ticket = LoopTicket()
   /// Counts loops; workers sleep on it.
   private let announced = FutexWord()
-  private let sleepers = FutexWord()
+  private let sleepers = onOwnLine(Atomic(0))
   /// Workers that are awake and will see the next loop by themselves.
-  private let watchers = FutexWord()
+  private let watchers = onOwnLine(Atomic(0))
   /// Pieces of the loop not yet done; the caller sleeps on it.
   private let pending = FutexWord()
-  private let callerSleeps = FutexWord()
+  private let callerSleeps = Atomic(false)
   /// Threads beside the caller's; of the one that has taken the pool.
   private var workerCount = 0
   /// Written by the caller while no piece is open, read by who has taken one.
@@ -61,26 +58,30 @@ final class WorkerPool: @unchecked Sendable {
     pending.store(UInt32(count))
     ticket.open(pieces: count)
     announced.add(1)
-    let asleep = count - 1 - Int(watchers.load())
-    if asleep > 0, sleepers.load() > 0 { announced.wake(asleep) }
+    let asleep = count - 1 - watchers.pointee.load(ordering: .sequentiallyConsistent)
+    if asleep > 0, sleepers.pointee.load(ordering: .sequentiallyConsistent) > 0 {
+      announced.wake(asleep)
+    }
     runPieces()
     waitForPieces()
-    isTaken.store(0)
+    isTaken.store(false, ordering: .releasing)
   }
 
   private func runPieces() {
     while let piece = ticket.take() {
       body?.pointee(piece)
-      if pending.subtract(1) == 0, callerSleeps.load() == 1 { pending.wake(1) }
+      if pending.subtract(1) == 0, callerSleeps.load(ordering: .sequentiallyConsistent) {
+        pending.wake(1)
+      }
     }
   }
 
   private func waitForPieces() {
     spin { pending.load() == 0 }
     guard pending.load() != 0 else { return }
-    callerSleeps.store(1)
+    callerSleeps.store(true, ordering: .sequentiallyConsistent)
     while case let left = pending.load(), left != 0 { pending.wait(while: left) }
-    callerSleeps.store(0)
+    callerSleeps.store(false, ordering: .sequentiallyConsistent)
   }
 
   /// What a thread of the pool does; never returns.
@@ -89,14 +90,14 @@ final class WorkerPool: @unchecked Sendable {
     mla_shim_enter_loop()
     while true {
       runPieces()
-      watchers.add(1)
+      watchers.pointee.add(1, ordering: .sequentiallyConsistent)
       spin { ticket.hasPieces }
-      watchers.subtract(1)
+      watchers.pointee.subtract(1, ordering: .sequentiallyConsistent)
       // In this order: a loop that opens after the last look changes the word.
       let seen = announced.load()
-      sleepers.add(1)
+      sleepers.pointee.add(1, ordering: .sequentiallyConsistent)
       if !ticket.hasPieces { announced.wait(while: seen) }
-      sleepers.subtract(1)
+      sleepers.pointee.subtract(1, ordering: .sequentiallyConsistent)
     }
   }
 

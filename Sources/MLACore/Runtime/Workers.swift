@@ -4,7 +4,6 @@ import MLAShims
 /// The threads of all pools: how they come to be, and where they run.
 enum Workers {
   private struct State {
-    var process: UInt32 = 0
     var threads: [Int32] = []
     /// Where they were put, if not where their creators run.
     var place: ProcessorSet?
@@ -14,31 +13,22 @@ enum Workers {
     var isShortageKnown = false
   }
 
-  private static let state = Guarded(State())
-
-  /// A forked child has none of its parent's threads, and may fare better.
-  private static func withState<Result>(_ body: (inout State) -> Result) -> Result {
-    let process = mla_shim_process_number()
-    return state.withLock { state in
-      if state.process != process { state = State(process: process) }
-      return body(&state)
-    }
-  }
+  private static let state = PerProcess(State())
 
   /// In ascending order.
-  static var threads: [Int32] { withState { $0.threads }.sorted() }
+  static var threads: [Int32] { state.withLock { $0.threads }.sorted() }
 
   /// The host has set how many threads it wants: those that there are go where the process
   /// may run now, others may be tried again, and missed aloud.
   static func renew() {
-    withState { ($0.retryTime, $0.isShortageKnown) = (0, false) }
+    state.withLock { ($0.retryTime, $0.isShortageKnown) = (0, false) }
     if !threads.isEmpty { place() }
   }
 
   /// Lets all threads, later ones too, run where the process may now.
   private static func place() {
     let place = ProcessorSet.process
-    let moved: [Int32] = withState { state in
+    let moved: [Int32] = state.withLock { state in
       if place.count == 0 || state.place == place { return [] }
       state.place = place
       return state.threads
@@ -50,11 +40,11 @@ enum Workers {
   ///
   /// - Parameter earlier: those that the pool has.
   static func start(_ count: Int, after earlier: Int, for pool: WorkerPool) -> Int {
-    if withState({ $0.retryTime > 0 && MonotonicClock.nanoseconds < $0.retryTime }) { return 0 }
+    if state.withLock({ $0.retryTime > 0 && MonotonicClock.nanoseconds < $0.retryTime }) { return 0 }
     place()
     for started in 0..<count {
       if start(Start(pool: pool, number: earlier + started + 1)) { continue }
-      let isNews = withState { state in
+      let isNews = state.withLock { state in
         defer {
           state.retryTime = MonotonicClock.nanoseconds + retryNanoseconds
           state.isShortageKnown = true
@@ -68,7 +58,7 @@ enum Workers {
       }
       return started
     }
-    withState { ($0.retryTime, $0.isShortageKnown) = (0, false) }
+    state.withLock { ($0.retryTime, $0.isShortageKnown) = (0, false) }
     return count
   }
 
@@ -87,7 +77,7 @@ extension Workers {
     func run() {
       mla_shim_name_worker(Int32(number))
       let thread = mla_shim_thread_id()
-      let place = Workers.withState { state in
+      let place = Workers.state.withLock { state in
         state.threads.append(thread)
         return state.place
       }
