@@ -1,6 +1,5 @@
 import Glibc
 import MLAKernelABI
-import MLAShims
 
 /// kv_b_proj in a projection kernel's own layout: for each head the weights of
 /// its keys, then those of its values; where requests may be worked on in latent
@@ -27,7 +26,8 @@ final class LayerWeights: @unchecked Sendable {
       queriesOffset
       + (forQueries ? Int(kernel.packed_weights_bytes(rank, nope)) : 0)
     let (bytes, overflows) = headBytes.multipliedReportingOverflow(by: dims.numHeads)
-    guard !overflows, let memory = mla_shim_try_allocate(4096, bytes) else {
+    guard !overflows, let memory = ScratchArena.allocate(bytes, alignment: 4096)
+    else {
       throw .outOfMemory("packed kv_b_proj", bytes: overflows ? .max : bytes)
     }
     start = memory
@@ -52,8 +52,7 @@ final class LayerWeights: @unchecked Sendable {
     let scratchBytes = turnedOffset + nope * rowBytes
     let scratch = try ScratchArena.take(bytes: workers * scratchBytes, for: "packing kv_b_proj")
     let base = scratch.base
-    let tickets = TicketCounter()
-    ParallelLoop.run(workers: workers) { worker in
+    ParallelLoop.runTasks(config.attention.numHeads, workers: workers) { head, worker in
       let rows = base + worker * scratchBytes
       func pack(
         _ rows: UnsafeMutableRawPointer, _ count: Int, _ dim: Int,
@@ -65,20 +64,17 @@ final class LayerWeights: @unchecked Sendable {
           format: config.type.rawValue, packed: packed)
         kernel.pack_weights(&args)
       }
-      while let head = tickets.take(below: config.attention.numHeads) {
-        weights.copy(
-          head * (nope + v)..<(head + 1) * (nope + v), to: rows, config.type, table)
-        pack(rows, nope, rank, into: self.keys(head: head))
-        pack(rows + nope * rowBytes, v, rank, into: self.values(head: head))
-        guard forQueries else { continue }
-        let turned = rows + turnedOffset
-        if config.type.bytes == 2 {
-          turn(UInt16.self, rows, nope, rank, into: turned)
-        } else {
-          turn(UInt32.self, rows, nope, rank, into: turned)
-        }
-        pack(turned, rank, nope, into: self.queries(head: head))
+      weights.copy(head * (nope + v)..<(head + 1) * (nope + v), to: rows, config.type, table)
+      pack(rows, nope, rank, into: self.keys(head: head))
+      pack(rows + nope * rowBytes, v, rank, into: self.values(head: head))
+      guard forQueries else { return }
+      let turned = rows + turnedOffset
+      if config.type.bytes == 2 {
+        turn(UInt16.self, rows, nope, rank, into: turned)
+      } else {
+        turn(UInt32.self, rows, nope, rank, into: turned)
       }
+      pack(turned, rank, nope, into: self.queries(head: head))
     }
   }
 }

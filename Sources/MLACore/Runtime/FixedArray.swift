@@ -1,5 +1,4 @@
 import Glibc
-import MLAShims
 
 /// As many elements as the caller's batch asks for: plain values, without references.
 /// An `Array` that finds no memory ends the process; this throws.
@@ -83,10 +82,7 @@ public struct FixedArray<Element>: RandomAccessCollection, @unchecked Sendable {
   private static var fewBytes: Int { 4096 }
 
   private static func allocate(_ bytes: Int) -> UnsafeMutableRawPointer? {
-    if bytes <= fewBytes { return malloc(bytes) }
-    if let base = mla_shim_try_allocate(alignment, bytes) { return base }
-    ScratchArena.releaseIdle()
-    return mla_shim_try_allocate(alignment, bytes)
+    bytes <= fewBytes ? malloc(bytes) : ScratchArena.allocate(bytes, alignment: alignment)
   }
 
   public var startIndex: Int { 0 }

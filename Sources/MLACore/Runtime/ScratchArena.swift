@@ -27,11 +27,17 @@ public enum ScratchArena {
   ///
   /// - Parameter purpose: names the memory in the message of a failure.
   public static func take(bytes: Int, for purpose: String) throws(MLAError) -> ScratchBuffer {
-    guard let rounded = roundedUp(bytes) else { throw .outOfMemory(purpose, bytes: bytes) }
-    if let block = takeIdle(rounded) ?? allocate(rounded) { return ScratchBuffer(block) }
-    releaseIdle()
-    guard let block = allocate(rounded) else { throw .outOfMemory(purpose, bytes: bytes) }
+    guard let rounded = roundedUp(bytes), let block = takeIdle(rounded) ?? allocate(rounded)
+    else { throw .outOfMemory(purpose, bytes: bytes) }
     return ScratchBuffer(block)
+  }
+
+  /// Memory for free(), which is not this arena's: but what is idle here goes back to the
+  /// system before it is said to have none.
+  static func allocate(_ bytes: Int, alignment: Int) -> UnsafeMutableRawPointer? {
+    if let base = mla_shim_try_allocate(alignment, bytes) { return base }
+    releaseIdle()
+    return mla_shim_try_allocate(alignment, bytes)
   }
 
   /// Gives what is kept for later back to the system; returns how many bytes.
@@ -101,7 +107,7 @@ public enum ScratchArena {
     guard bytes <= HostLimits.memoryBytes else { return nil }
     let isLarge = bytes >= 4 * hugePageBytes
     let alignment = isLarge ? hugePageBytes : pageBytes
-    guard let base = mla_shim_try_allocate(alignment, bytes) else { return nil }
+    guard let base = allocate(bytes, alignment: alignment) else { return nil }
     if isLarge { madvise(base, bytes, MADV_HUGEPAGE) }
     return Block(base: base, bytes: bytes)
   }
