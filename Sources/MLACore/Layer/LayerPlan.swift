@@ -97,8 +97,8 @@ private let smallestWave = 1
 /// A batch's requests by the form that they take; those without new tokens have
 /// no work.
 private struct FormedSpans {
-  private(set) var upProjected: FixedArray<RequestSpan>
-  private(set) var absorbed: FixedArray<RequestSpan>
+  let upProjected: FixedArray<RequestSpan>
+  let absorbed: FixedArray<RequestSpan>
 
   init(_ batch: LayerBatch, _ config: LayerConfig, _ kernel: mla_attention_kernel)
     throws(MLAError)
@@ -110,17 +110,11 @@ private struct FormedSpans {
         ? nil
         : config.form(newTokens: newTokens, contextLen: batch.contextLen(request), cost)
     }
-    func count(_ wanted: LayerForm) -> Int {
-      batch.requests.reduce(0) { $0 + (form($1) == wanted ? 1 : 0) }
+    func spans(_ wanted: LayerForm) throws(MLAError) -> FixedArray<RequestSpan> {
+      try FixedArray(
+        batch.requests.lazy.filter { form($0) == wanted }.map(batch.span),
+        for: "requests of a batch")
     }
-    upProjected = try FixedArray(capacity: count(.upProjected), for: "requests of a batch")
-    absorbed = try FixedArray(capacity: count(.absorbed), for: "requests of a batch")
-    for request in batch.requests {
-      switch form(request) {
-      case .upProjected: upProjected.append(batch.span(request))
-      case .absorbed: absorbed.append(batch.span(request))
-      case nil: break
-      }
-    }
+    (upProjected, absorbed) = (try spans(.upProjected), try spans(.absorbed))
   }
 }

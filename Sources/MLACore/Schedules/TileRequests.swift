@@ -16,17 +16,13 @@ final class TileRequests: Sendable {
     self.isCausal = isCausal
     self.shape = shape
     self.headsPerPack = headsPerPack
-    let order = try Self.longestFirst(spans)
-    var requests = try FixedArray<TileSchedule.Request>(
-      capacity: order.count, for: "a schedule's requests")
-    for entry in order {
-      let span = spans[spans.index(spans.startIndex, offsetBy: entry.request)]
-      let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
-      let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-      requests.append(
-        TileSchedule.Request(span, blocksPerRange: keysPerRange / shape.keyBlock, shape))
-    }
-    longestFirst = requests
+    longestFirst = try FixedArray(
+      Self.longestFirst(spans).lazy.map { entry in
+        let span = spans[entry.request]
+        let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
+        let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
+        return TileSchedule.Request(span, blocksPerRange: keysPerRange / shape.keyBlock, shape)
+      }, for: "a schedule's requests")
   }
 
   func segment(
@@ -37,20 +33,20 @@ final class TileRequests: Sendable {
       request, heads: heads, rangesPerTurn: rangesPerTurn, headsPerPack: headsPerPack, at: place)
   }
 
-  private struct Entry {
+  private struct Entry<Request> {
     let work: Int
-    let request: Int
+    let request: Request
   }
 
-  private static func longestFirst(_ spans: some RandomAccessCollection<RequestSpan>)
-    throws(MLAError) -> FixedArray<Entry>
+  private static func longestFirst<Spans: RandomAccessCollection<RequestSpan>>(_ spans: Spans)
+    throws(MLAError) -> FixedArray<Entry<Spans.Index>>
   {
-    var order = try FixedArray<Entry>(
-      capacity: spans.reduce(0) { $0 + ($1.queryCount > 0 ? 1 : 0) }, for: "a schedule's order")
-    for (request, span) in spans.enumerated() where span.queryCount > 0 {
-      let (work, overflows) = span.queryCount.multipliedReportingOverflow(by: span.keyCount)
-      order.append(Entry(work: overflows ? .max : work, request: request))
-    }
+    var order = try FixedArray(
+      spans.indices.lazy.filter { spans[$0].queryCount > 0 }.map { request in
+        let span = spans[request]
+        let (work, overflows) = span.queryCount.multipliedReportingOverflow(by: span.keyCount)
+        return Entry(work: overflows ? .max : work, request: request)
+      }, for: "a schedule's order")
     order.sort { a, b in a.work != b.work ? a.work > b.work : a.request < b.request }
     return order
   }
