@@ -21,7 +21,7 @@ public func mla_override_backend(
 
 @_cdecl("mla_clear_override") @implementation
 public func mla_clear_override(_ name: UnsafePointer<CChar>!) -> mla_status {
-  entry { () throws(MLAError) in try Registry.shared.clearOverride(memberName(name)) }
+  entry { () throws(MLAError) in try Registry.shared.override(memberName(name), nil) }
 }
 
 @_cdecl("mla_remove_backend") @implementation

@@ -10,7 +10,7 @@ final class LayerRegisteredTests: XCTestCase {
   private let member = "FLASH_ATTN"
 
   override func tearDownWithError() throws {
-    try Registry.shared.clearOverride(member)
+    try Registry.shared.override(member, nil)
     try HostSettings.setThreads(0)
   }
 
@@ -270,7 +270,7 @@ final class LayerRegisteredTests: XCTestCase {
   ) throws {
     let result = try step.run(layer)
     XCTAssertEqual(backend.current.complaints, [], message)
-    try Registry.shared.clearOverride(member)
+    try Registry.shared.override(member, nil)
     let fused = try step.run(
       step.model.makeLayer(
         backend: member, cache: step.cacheModel,

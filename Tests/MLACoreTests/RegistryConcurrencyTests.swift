@@ -34,7 +34,7 @@ final class RegistryConcurrencyTests: XCTestCase {
     }
     // Three contexts handed over in each round: the member's, the override's of
     // its own and that of the name all threads share.
-    try registry.clearOverride("CPU")
+    try registry.override("CPU", nil)
     XCTAssertEqual(contexts.map(\.destroyCount), Array(repeating: 3 * rounds, count: 4))
     XCTAssertEqual(registry.snapshot().map(\.name).count, 8)
   }

@@ -54,7 +54,7 @@ final class RegistryTests: XCTestCase {
     XCTAssertEqual(try path("CUSTOM"), "my.module.Backend")
     XCTAssertTrue(try registry.member("CUSTOM").isOverridden)
     XCTAssertFalse(try registry.member("CUSTOM").isDynamic)
-    try registry.clearOverride("CUSTOM")
+    try registry.override("CUSTOM", nil)
     XCTAssertEqual(mlaError { try self.path("CUSTOM") }?.message, expected)
   }
 
@@ -65,10 +65,10 @@ final class RegistryTests: XCTestCase {
     XCTAssertEqual(try path("FLASH_ATTN"), "c.D")
     XCTAssertTrue(try registry.member("FLASH_ATTN").isOverridden)
     XCTAssertFalse(try registry.member("FLASHINFER").isOverridden)
-    try registry.clearOverride("FLASH_ATTN")
+    try registry.override("FLASH_ATTN", nil)
     XCTAssertEqual(try path("FLASH_ATTN"), original)
     XCTAssertFalse(try registry.member("FLASH_ATTN").isOverridden)
-    XCTAssertNoThrow(try registry.clearOverride("FLASH_ATTN"))
+    XCTAssertNoThrow(try registry.override("FLASH_ATTN", nil))
   }
 
   func testUnknownNameListsTheOptions() throws {
@@ -81,7 +81,7 @@ final class RegistryTests: XCTestCase {
       mlaError { try self.registry.member("NONEXISTENT") },
       mlaError { try self.registry.implementation(of: "NONEXISTENT") },
       mlaError { try self.registry.override("NONEXISTENT", request) },
-      mlaError { try self.registry.clearOverride("NONEXISTENT") },
+      mlaError { try self.registry.override("NONEXISTENT", nil) },
       mlaError { try self.registry.remove("NONEXISTENT") },
     ] {
       XCTAssertEqual(error?.message, expected)
@@ -97,7 +97,7 @@ final class RegistryTests: XCTestCase {
     XCTAssertEqual(try registry.member("MINE").backendName, "MINE")
     try registry.override("MINE", request(path: "c.D"))
     XCTAssertEqual(try path("MINE"), "c.D")
-    try registry.clearOverride("MINE")
+    try registry.override("MINE", nil)
     XCTAssertEqual(try path("MINE"), "a.B")
     try registry.remove("MINE")
     XCTAssertEqual(registry.snapshot().count, 8)

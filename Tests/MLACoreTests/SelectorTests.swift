@@ -31,7 +31,7 @@ final class SelectorTests: XCTestCase {
       }
       try registry.override(backend.name, request(probe))
     }
-    defer { for backend in BuiltInBackend.allCases { try? registry.clearOverride(backend.name) } }
+    defer { for backend in BuiltInBackend.allCases { try? registry.override(backend.name, nil) } }
     do {
       return [try selector(zen: true).select(config)]
     } catch {
@@ -73,7 +73,7 @@ final class SelectorTests: XCTestCase {
     try registry.override("TOKENSPEED_MLA", request(BackendProbe()))
     let blackwell = config(.cuda, DeviceCapability(10, 0), dimensions: .glm5)
     XCTAssertEqual(try selector().select(blackwell), "FLASHINFER")
-    try registry.clearOverride("TRTLLM_RAGGED")
+    try registry.override("TRTLLM_RAGGED", nil)
     try registry.override("TRTLLM_RAGGED", request(path: "my.Backend"))
     XCTAssertEqual(try selector().select(blackwell), "TRTLLM_RAGGED")
   }

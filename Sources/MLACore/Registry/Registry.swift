@@ -54,21 +54,15 @@ public final class Registry: Sendable {
     Log.info("Registered new MLA prefill backend: \(name) -> \(request.classPath ?? "a vtable")")
   }
 
-  /// Puts another implementation behind a member. The context is adopted only
-  /// if this succeeds.
-  public func override(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
-    guard request.vtable != nil || request.classPath?.isEmpty == false else {
+  /// Puts another implementation behind a member, with nil its own again. The context is
+  /// adopted only if this succeeds.
+  public func override(_ name: String, _ request: RegistrationRequest?) throws(MLAError) {
+    if let request, request.vtable == nil, request.classPath?.isEmpty ?? true {
       throw .invalid("registration.class_path", "\"\"", "must not be empty without a vtable")
     }
-    let registration = Registration(request)
+    let registration = request.map { Registration($0) }
     try change(adopting: registration) { members throws(MLAError) in
       members[try Self.index(of: name, in: members)].override = registration
-    }
-  }
-
-  public func clearOverride(_ name: String) throws(MLAError) {
-    try change { members throws(MLAError) in
-      members[try Self.index(of: name, in: members)].override = nil
     }
   }
 
