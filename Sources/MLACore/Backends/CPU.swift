@@ -1,5 +1,6 @@
-/// CPU (vLLM: cpu_sdpa.CPUSDPAMLAPrefillBackend): whatever the cost model says
-/// is best for each request.
+/// CPU (vLLM: cpu_sdpa.CPUSDPAMLAPrefillBackend), and ZEN_CPU
+/// (zen_cpu_sdpa.ZenCPUSDPAMLAPrefillBackend), which the selector chooses on AMD hosts with
+/// AVX512_BF16: whatever the cost model says is best for each request.
 struct CPUContract: NativeContract {
   let numHeads: Int
   var splitRule: SplitRule { .byCost(numHeads: numHeads) }

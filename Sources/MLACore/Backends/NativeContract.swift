@@ -28,13 +28,11 @@ extension NativeContract {
 extension BuiltInBackend {
   func makeContract(_ config: BackendConfig) -> any NativeContract {
     switch self {
-    case .flashAttn: FlashAttnContract()
+    case .flashAttn, .rocmAiterFA: FlashAttnContract()
     case .flashInfer: FlashInferContract()
     case .trtllmRagged: TrtllmRaggedContract()
     case .tokenspeedMLA: TokenspeedMLAContract()
-    case .rocmAiterFA: AiterFlashAttnContract()
-    case .cpu: CPUContract(numHeads: config.numHeads)
-    case .zenCPU: ZenCPUContract(numHeads: config.numHeads)
+    case .cpu, .zenCPU: CPUContract(numHeads: config.numHeads)
     }
   }
 }
