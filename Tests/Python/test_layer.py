@@ -7,7 +7,7 @@ import pytest
 from recorded import recorded
 from reference import TYPES, check_from_many_threads
 from reference_layer import CACHE_TYPES, FP8, LayerProblem, relative
-from test_tensors import Exporter
+from test_dlpack import Exporter
 
 from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from test_python_backends import Mean, one_head
+from mean_backend import Mean, one_head
 
 from mla_prefill import register_mla_prefill_backend
 

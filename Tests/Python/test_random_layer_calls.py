@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """1,000 random calls of the layer: each agrees with float64 or raises."""
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import copy
-import pickle
-import subprocess
 import sys
 from threading import Thread
 
@@ -221,58 +218,6 @@ def test_backends_table():
     row = backends()[-1]
     assert (row.name, row.backend_name, row.class_path) == ("MINE", "PLAIN", PATH)
     assert row.is_dynamic and row.is_overridden and row.is_runnable
-
-
-# --- Pickling -----------------------------------------------------------------
-
-
-def unpickled_elsewhere(members, before=""):
-    """What other members print as in a process that knows none of ours."""
-    program = f"""
-import pickle, sys
-sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
-{before}
-for member in pickle.loads(bytes.fromhex({pickle.dumps(members).hex()!r})):
-    try:
-        print(member.name, member.get_path())
-    except ValueError as error:
-        print(error)
-"""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
-
-
-def test_pickling_in_this_process():
-    register_mla_prefill_backend("A")(Plain)
-    register_mla_prefill_backend("B")(Second)
-    for member in MLAPrefillBackendEnum:
-        assert pickle.loads(pickle.dumps(member)) is member
-        assert copy.deepcopy(member) is member
-
-
-def test_pickling_to_another_process():
-    register_mla_prefill_backend("A")(Plain)
-    register_mla_prefill_backend("B")(Second)
-    MLAPrefillBackendEnum.register("C", PATH)
-    members = [MLAPrefillBackendEnum.CPU, *(MLAPrefillBackendEnum[name] for name in "ABC")]
-    assert unpickled_elsewhere(members) == [
-        "CPU mla_prefill.cpu_sdpa.CPUSDPAMLAPrefillBackend",
-        f"A {PATH}",
-        f"B {__name__}.Second",
-        f"C {PATH}",
-    ]
-
-
-def test_pickling_of_custom():
-    (line,) = unpickled_elsewhere([MLAPrefillBackendEnum.CUSTOM])
-    assert "CUSTOM must be registered before use" in line
-
-
-def test_pickling_to_a_process_whose_import_registers():
-    register_mla_prefill_backend("REGISTERED_BY_IMPORT", "registers_itself.Backend")
-    (line,) = unpickled_elsewhere([MLAPrefillBackendEnum.REGISTERED_BY_IMPORT])
-    assert line == "REGISTERED_BY_IMPORT registers_itself.Backend"
 
 
 def test_members_come_and_go_while_others_list_them():

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of any library by DLPack, and the package's own."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from reference import Problem
+from test_backends import backend_for
+
+from mla_prefill import MLAPrefillBackend, _adapter, _core, register_mla_prefill_backend
+
+
+class Exporter:
+    """Nothing but DLPack, as before its version 1."""
+
+    def __init__(self, array, device=(1, 0)):
+        self.array, self.device = array, device
+
+    def __dlpack__(self):
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+class Namespaced(Exporter):
+    def __array_namespace__(self):
+        return np
+
+
+def test_dlpack_objects():
+    problem = Problem([5, 6])
+    backend = backend_for(problem)
+    arrays = problem.q, problem.k, problem.v
+    out, lse = backend.run_prefill_new_tokens(*map(Exporter, arrays), True)
+    assert isinstance(out, _core.HostTensor) and out.shape == (11, 2, 16)
+    problem.check(np.from_dlpack(out), np.from_dlpack(lse))
+    out, lse = backend.run_prefill_new_tokens(*map(Namespaced, arrays), True)
+    assert isinstance(out, np.ndarray)
+    # NumPy before 2.1 is not told, and takes all of DLPack's memory for read-only.
+    assert out.flags.writeable or np.lib.NumpyVersion(np.__version__) < "2.1.0"
+    problem.check(out, lse)
+    # Its memory goes when the last view does.
+    view = np.from_dlpack(backend.run_prefill_new_tokens(*map(Exporter, arrays), False))
+    problem.check(view)
+
+
+def test_bare_tensors_of_the_package():
+    tensor = _core.HostTensor([2, 3], _core.dtype_of_name("bfloat16"))
+    array = np.asarray(tensor).view(ml_dtypes.bfloat16)
+    array[:] = 3
+    assert np.asarray(tensor).view(ml_dtypes.bfloat16).sum() == 18
+    for shape in ([], [1] * 5, [-1], [1 << 62, 4]):
+        with pytest.raises((ValueError, MemoryError)):
+            _core.HostTensor(shape, 1)
+
+
+def bare_tensor():
+    tensor = _core.HostTensor([2, 3], _core.dtype_of_name("float32"))
+    np.asarray(tensor)[:] = np.arange(6).reshape(2, 3)
+    return tensor
+
+
+@pytest.mark.parametrize("version", [None, (0, 8), (1, 0), [1, 1]])
+def test_copies_of_bare_tensors(version):
+    class Copied:
+        def __init__(self, **keywords):
+            self.keywords = keywords
+
+        def __dlpack__(self, **keywords):
+            return tensor.__dlpack__(max_version=version, **self.keywords)
+
+        def __dlpack_device__(self):
+            return tensor.__dlpack_device__()
+
+    tensor = bare_tensor()
+    copies = np.from_dlpack(Copied(copy=True, dl_device=(1, 0)))
+    views = [np.from_dlpack(Copied(copy=copy, stream=None)) for copy in (None, False)]
+    np.asarray(tensor)[0, 0] = 99
+    assert copies.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [view[0, 0] for view in views] == [99, 99]
+
+
+def test_copies_of_what_a_backend_borrows():
+    """With gaps between the rows, and read-only."""
+
+    class Copying(MLAPrefillBackend):
+        supported_dtypes = ["float32"]
+
+        @staticmethod
+        def get_name():
+            return "COPYING"
+
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, **keywords):
+            raise NotImplementedError
+
+        def run_prefill_context_chunk(self, chunk, q, k, v, out=None):
+            raise NotImplementedError
+
+    rows = np.arange(4 * 2 * 8, dtype=np.float32).reshape(4, 2, 8)[:, :, :3]
+    borrowed = []
+
+    def keep(self, backend, q, *others):
+        borrowed.append(np.from_dlpack(q, copy=True))
+
+    register_mla_prefill_backend("COPYING")(Copying)
+    backend = _core.Backend(
+        "COPYING",
+        num_heads=2,
+        scale=1.0,
+        kv_lora_rank=0,
+        qk_nope_head_dim=3,
+        qk_rope_head_dim=0,
+        v_head_dim=3,
+        ignore_override=False,
+    )
+    backend.prepare_metadata([0, 4], [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_adapter.BackendAdapter, "run_prefill_new_tokens", keep)
+        out = np.zeros((4, 2, 3), np.float32)
+        backend.run_prefill_new_tokens(rows, rows, rows, out, None, None, False)
+    assert (borrowed[0] == rows).all() and borrowed[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "keywords, error",
+    [
+        ({"dl_device": (2, 0)}, BufferError),
+        ({"dl_device": (1, 1)}, BufferError),
+        ({"dl_device": 1}, TypeError),
+        ({"dl_device": ("cpu", 0)}, TypeError),
+        ({"stream": 3}, BufferError),
+        ({"max_version": 1}, TypeError),
+        ({"max_version": ()}, TypeError),
+        ({"max_version": (1,)}, TypeError),
+        ({"max_version": "10"}, TypeError),
+        ({"max_version": ("1", 0)}, TypeError),
+        ({"copy": "yes"}, TypeError),
+        ({"cpoy": True}, TypeError),
+    ],
+)
+def test_what_dlpack_cannot_give(keywords, error):
+    (keyword,) = keywords
+    with pytest.raises(error, match=rf"\b{keyword}\b") as caught:
+        bare_tensor().__dlpack__(**keywords)
+    assert type(caught.value) is error
+
+
+def test_an_interruption_is_no_refusal():
+    class Interrupted(Exporter):
+        def __dlpack__(self, **keywords):
+            raise KeyboardInterrupt
+
+    problem = Problem([5])
+    with pytest.raises(KeyboardInterrupt):
+        backend_for(problem).run_prefill_new_tokens(
+            Interrupted(problem.q), problem.k, problem.v, True
+        )
