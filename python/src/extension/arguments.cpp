@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "bindings.h"
+
 namespace mla_python {
 
 namespace {

@@ -122,7 +122,4 @@ void read_model(const NamedArguments &given, Config &config) {
   read_head_dimensions(given, config);
 }
 
-/// `integer`, `flag`, `text` (value, name): the same for the package's Python code.
-void bind_arguments(nb::module_ &module);
-
 }  // namespace mla_python

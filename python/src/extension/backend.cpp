@@ -1,11 +1,10 @@
-#include "backend.h"
-
 #include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "integers.h"
 #include "tensor_argument.h"
 

@@ -1,11 +1,10 @@
-#include "host.h"
-
 #include <dlfcn.h>
 
 #include <string>
 #include <utility>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "openmp_loop.h"
 
 namespace mla_python {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "dlpack.h"
 
 namespace mla_python {

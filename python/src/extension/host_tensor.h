@@ -36,6 +36,4 @@ const char *dtype_name(std::int32_t dtype);
 std::int32_t dtype_of_name(const std::string &name);
 std::int64_t dtype_bytes(std::int32_t dtype);
 
-void bind_host_tensor(nb::module_ &module);
-
 }  // namespace mla_python

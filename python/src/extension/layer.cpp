@@ -1,11 +1,10 @@
-#include "layer.h"
-
 #include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "integers.h"
 #include "tensor_argument.h"
 

@@ -1,6 +1,5 @@
-#include "merge.h"
-
 #include "arguments.h"
+#include "bindings.h"
 #include "tensor_argument.h"
 
 namespace mla_python {

@@ -2,17 +2,8 @@
 // it is the interface.
 #include <string>
 
-#include "arguments.h"
-#include "backend.h"
-#include "calls.h"
-#include "host.h"
-#include "host_tensor.h"
-#include "layer.h"
+#include "bindings.h"
 #include "log.h"
-#include "merge.h"
-#include "plan.h"
-#include "registry.h"
-#include "tensor_argument.h"
 
 namespace mla_python {
 

@@ -1,10 +1,9 @@
-#include "plan.h"
-
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "integers.h"
 
 namespace mla_python {

@@ -1,11 +1,10 @@
-#include "registry.h"
-
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "python_backend.h"
 
 namespace mla_python {

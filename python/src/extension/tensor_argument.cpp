@@ -9,6 +9,7 @@
 #include <string>
 
 #include "arguments.h"
+#include "bindings.h"
 #include "dlpack.h"
 #include "host_tensor.h"
 

@@ -73,7 +73,4 @@ class TensorArgument {
   Writing writing_ = Writing::allowed;
 };
 
-/// `describe(tensor, name)`: shape and type's name of what a run would read.
-void bind_tensor_argument(nb::module_ &module);
-
 }  // namespace mla_python

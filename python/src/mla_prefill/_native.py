@@ -223,8 +223,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         self, q: Any, out: Any, with_lse: bool, dtype: str | None = None
     ) -> tuple[Any, Any]:
         """Where a run writes; ``dtype`` None: the type of q, whose shapes the library checks."""
-        shape = _tensors.shape_of(q)
-        rows = shape[0] if shape else 0
+        rows = _tensors.rows_of(q)
         if out is None:
             out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         lse = _tensors.empty(q, (self.num_heads, rows), "float32") if with_lse else None

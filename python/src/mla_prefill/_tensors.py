@@ -47,16 +47,20 @@ def _is_installed(library: str) -> bool:
     return find_spec(library) is not None
 
 
-def shape_of(tensor: Any, name: str = "q") -> tuple[int, ...]:
+def rows_of(tensor: Any, name: str = "q") -> int:
     """TypeError or ValueError that begin with ``name`` for what is no tensor."""
+    shape = None
     for library, kind in (("torch", "Tensor"), ("numpy", "ndarray")):
         module = sys.modules.get(library)
         if module is not None and isinstance(tensor, getattr(module, kind)):
             try:
-                return tuple(tensor.shape)
+                shape = tensor.shape
             except RuntimeError:
-                break  # A nested tensor has none.
-    return _core.describe(tensor, name)[0]
+                pass  # A nested tensor has none.
+            break
+    if shape is None:
+        shape = _core.describe(tensor, name)[0]
+    return shape[0] if len(shape) else 0
 
 
 def viewed(tensor: "_core.HostTensor | None", library: str | None) -> Any:

@@ -23,6 +23,31 @@ class MLAPrefillLayer:
     Tensors are torch's, numpy's (bf16 and fp8 from ``ml_dtypes``) or any with
     ``__dlpack__``, on the CPU, read in place whatever their strides, as long as none is
     negative and the last one is 1.
+
+    Args:
+        scale: multiplies the scores.
+        kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
+            bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
+        backend: a member of the registry or its name, whose way to split keys is used;
+            None: the one that is chosen for ``dtype`` and the dimensions. Where a
+            registered class or vtable stands behind it, keys and values are made for
+            its own runs.
+        dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
+            numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
+        cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
+        cache_scale: what a plain fp8 cache's elements are multiplied by. None: 1.
+        workspace_bound: most bytes that a forward call uses beside its tensors;
+            None: as much as is fastest. Bits do not depend on it, but where a
+            registered backend computes.
+        weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: a number or
+            ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its rows, or
+            ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
+        cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
+            512 latents of fp8 and 64 values of k_pe as bf16, which a model without rope
+            leaves unread.
+        algorithm: "up_projected": keys and values are made of all latents; "absorbed":
+            queries are taken to the latents instead, which is less work for few new
+            tokens on a long context; "auto": whichever costs less for a request.
     """
 
     def __init__(
@@ -45,31 +70,6 @@ class MLAPrefillLayer:
         algorithm: str = "auto",
     ) -> None:
         """Packs the weights; they are not kept.
-
-        Args:
-            scale: multiplies the scores.
-            kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
-                bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
-            backend: a member of the registry or its name, whose way to split keys is used;
-                None: the one that is chosen for ``dtype`` and the dimensions. Where a
-                registered class or vtable stands behind it, keys and values are made for
-                its own runs.
-            dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
-                numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
-            cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
-            cache_scale: what a plain fp8 cache's elements are multiplied by. None: 1.
-            workspace_bound: most bytes that a forward call uses beside its tensors;
-                None: as much as is fastest. Bits do not depend on it, but where a
-                registered backend computes.
-            weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: a number or
-                ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its rows, or
-                ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
-            cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
-                512 latents of fp8 and 64 values of k_pe as bf16, which a model without rope
-                leaves unread.
-            algorithm: "up_projected": keys and values are made of all latents; "absorbed":
-                queries are taken to the latents instead, which is less work for few new
-                tokens on a long context; "auto": whichever costs less for a request.
 
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it.
@@ -145,8 +145,7 @@ class MLAPrefillLayer:
             TypeError, ValueError: an argument breaks a rule; the text names it, and
                 nothing has been written.
         """
-        rows = (_tensors.shape_of(q) or (0,))[0]
-        result = out
+        rows, result = _tensors.rows_of(q), out
         if out is None:
             dtype = None if output_scale is None else _tensors.QUANTIZED
             result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)

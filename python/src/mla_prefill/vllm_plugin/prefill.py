@@ -6,7 +6,7 @@ from typing import Any
 from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
 
 from mla_prefill._native import NativePrefillBackend
-from mla_prefill._tensors import shape_of
+from mla_prefill._tensors import rows_of
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 from mla_prefill.vllm_plugin.threads import announce, use_engine_threads
 from mla_prefill.vllm_plugin.usage import counted
@@ -22,19 +22,15 @@ class _CountedPrefillBackend(NativePrefillBackend):
 
     def run_prefill_new_tokens(self, q: Any, *args: Any, **keywords: Any) -> Any:
         announce(f"backend {self.member_name}")
-        with counted(new_tokens_calls=1, new_tokens=_rows(q, "q")):
+        with counted(new_tokens_calls=1, new_tokens=rows_of(q)):
             return super().run_prefill_new_tokens(q, *args, **keywords)
 
     def run_prefill_context_chunk(
         self, chunk: Any = None, q: Any = None, k: Any = None, *args: Any, **keywords: Any
     ) -> tuple[Any, Any]:
-        queries, keys = _rows(q, "q"), _rows(k, "k")
+        queries, keys = rows_of(q), rows_of(k, "k")
         with counted(context_chunk_calls=1, context_queries=queries, context_tokens=keys):
             return super().run_prefill_context_chunk(chunk, q, k, *args, **keywords)
-
-
-def _rows(tensor: Any, name: str) -> int:
-    return (shape_of(tensor, name) or (0,))[0]
 
 
 class VllmCPUPrefillBackend(_CountedPrefillBackend, CPUSDPAMLAPrefillBackend, MLAPrefillBackend):

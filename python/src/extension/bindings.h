@@ -1,0 +1,35 @@
+// The parts of mla_prefill._core.
+#pragma once
+
+#include "calls.h"
+
+namespace mla_python {
+
+/// `integer`, `flag`, `text` (value, name): arguments judged, for the package's Python code.
+void bind_arguments(nb::module_ &module);
+
+/// The host and the library that is loaded.
+void bind_host(nb::module_ &module);
+
+/// Tensors of the package's own, and names of types.
+void bind_host_tensor(nb::module_ &module);
+
+/// `describe(tensor, name)`: shape and type's name of what a run would read.
+void bind_tensor_argument(nb::module_ &module);
+
+/// The library's registry and selector.
+void bind_registry(nb::module_ &module);
+
+/// Backend objects of the library's.
+void bind_backend(nb::module_ &module);
+
+/// Merging partial attention states.
+void bind_merge(nb::module_ &module);
+
+/// How contexts are packed into chunks.
+void bind_plan(nb::module_ &module);
+
+/// The whole layer, and the paged cache that it reads.
+void bind_layer(nb::module_ &module);
+
+}  // namespace mla_python
