@@ -1,4 +1,4 @@
-// DLPack, and a borrow of what speaks it.
+// DLPack's structs and capsules.
 //
 // nanobind has the tensor's struct. Its nb::ndarray would not do: it takes capsules of before
 // version 1 for writable, which JAX's are not, knows no ml_dtypes in NumPy's arrays, has no
@@ -71,33 +71,5 @@ nb::object capsule_of(Managed *managed) {
   }
   return nb::steal(capsule);
 }
-
-/// What a tensor's producer says of its memory.
-enum class Writing { allowed, forbidden, unknown };
-
-/// A tensor that an object has exported, for as long as the borrow lives. The capsule is
-/// kept, never consumed: its own destructor gives the memory back.
-class DLPackBorrow {
- public:
-  /// By the exchange API of the object's type, which runs no Python code: torch has one. False
-  /// where there is none, and where that refuses: `ask` says why. ValueError as `ask`.
-  bool exchange(nb::handle value, const char *name);
-
-  /// By the object's `__dlpack__`. ValueError that begins with `name` where the object is not
-  /// on the CPU or refuses, TypeError where it does not speak DLPack.
-  void ask(nb::handle value, const char *name);
-
-  const DLTensor &tensor() const { return *tensor_; }
-  /// Unknown of capsules from before version 1: to JAX, whose are, all are read-only.
-  Writing writing() const { return writing_; }
-  nb::object capsule() const { return capsule_; }
-
- private:
-  void open(nb::handle value, const char *name);
-
-  nb::object capsule_;
-  const DLTensor *tensor_ = nullptr;
-  Writing writing_ = Writing::unknown;
-};
 
 }  // namespace mla_python

@@ -8,7 +8,6 @@
 
 #include "arguments.h"
 #include "bindings.h"
-#include "dlpack.h"
 
 namespace mla_python {
 
@@ -200,6 +199,13 @@ const char *dtype_name(std::int32_t dtype) { return row_of(dtype).name; }
 std::int32_t dtype_of_name(const std::string &name) {
   for (const DtypeRow &row : dtypes) {
     if (name == row.name) return row.dtype;
+  }
+  return MLA_DTYPE_NONE;
+}
+
+std::int32_t dtype_of(const DLDataType &type) {
+  for (const DtypeRow &row : dtypes) {
+    if (type == row.dlpack) return row.dtype;
   }
   return MLA_DTYPE_NONE;
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "calls.h"
+#include "dlpack.h"
 
 namespace mla_python {
 
@@ -30,10 +30,11 @@ class HostTensor {
   std::unique_ptr<std::byte[]> memory_;
 };
 
-/// "bfloat16" for MLA_DTYPE_BFLOAT16, ...; MLA_DTYPE_NONE for a name that is
-/// none of the header's.
+/// "bfloat16" for MLA_DTYPE_BFLOAT16, ...; MLA_DTYPE_NONE for a name or type that is none of
+/// the header's.
 const char *dtype_name(std::int32_t dtype);
 std::int32_t dtype_of_name(const std::string &name);
+std::int32_t dtype_of(const DLDataType &type);
 std::int64_t dtype_bytes(std::int32_t dtype);
 
 }  // namespace mla_python

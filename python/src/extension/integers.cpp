@@ -10,17 +10,8 @@ namespace mla_python {
 
 namespace {
 
-constexpr const char *wanted_elements = ": must hold int32 or int64";
-
 std::string element_name(const char *name, std::size_t index) {
   return std::string(name) + "[" + std::to_string(index) + "]";
-}
-
-/// Whether a buffer's format is a signed integer's of this machine.
-bool is_signed_integer(const char *format) {
-  if (!format) return false;
-  if (std::strchr("@=<", *format) && *format) ++format;
-  return *format && std::strchr("ilqn", *format) && format[1] == 0;
 }
 
 bool is_sequence(nb::handle value) {
@@ -84,59 +75,26 @@ bool IntegerTensor::borrow(nb::handle value, const char *name) {
   // What is asked in vain takes longer than all of a short list.
   if (PyList_CheckExact(value.ptr()) || PyTuple_CheckExact(value.ptr())) return false;
   // First: NumPy before 2.1 exports nothing that is read-only by DLPack.
-  if (borrow_buffer(value)) return true;
-  DLPackBorrow borrow;
-  if (!borrow.exchange(value, name)) {
+  if (tensor_.hold_buffer(value) && is_integer()) return true;
+  if (!tensor_.exchange(value, name)) {
     if (!nb::hasattr(value, "__dlpack__")) return false;
     // What has both has told its type already.
-    if (buffer_.is_held()) raise(PyExc_TypeError, std::string(name) + wanted_elements);
-    borrow.ask(value, name);
+    if (!tensor_.has_buffer()) tensor_.ask(value, name);
   }
-  read_dlpack(borrow, name);
+  if (!is_integer()) raise(PyExc_TypeError, std::string(name) + ": must hold int32 or int64");
   return true;
-}
-
-bool IntegerTensor::borrow_buffer(nb::handle value) {
-  if (!buffer_.hold(value) || !is_signed_integer(buffer_->format)) return false;
-  if (buffer_->itemsize != 4 && buffer_->itemsize != 8) return false;
-  data_ = static_cast<const char *>(buffer_->buf);
-  element_bytes_ = static_cast<int>(buffer_->itemsize);
-  dimensions_ = buffer_->ndim;
-  for (std::int64_t i = 0; i < std::min<std::int64_t>(dimensions_, 2); ++i) {
-    shape_[i] = buffer_->shape[i];
-    strides_[i] = buffer_->strides[i];
-  }
-  return true;
-}
-
-void IntegerTensor::read_dlpack(const DLPackBorrow &borrow, const char *name) {
-  const DLTensor &tensor = borrow.tensor();
-  const DLDataType &type = tensor.dtype;
-  if (type.code != kDLInt || type.lanes != 1 || (type.bits != 32 && type.bits != 64)) {
-    raise(PyExc_TypeError, std::string(name) + wanted_elements);
-  }
-  capsule_ = borrow.capsule();
-  data_ = static_cast<const char *>(tensor.data) + tensor.byte_offset;
-  element_bytes_ = type.bits / 8;
-  dimensions_ = tensor.ndim;
-  std::int64_t dense = 1;
-  for (std::int64_t i = std::min<std::int64_t>(dimensions_, 2) - 1; i >= 0; --i) {
-    shape_[i] = tensor.shape[i];
-    strides_[i] = (tensor.strides ? tensor.strides[i] : dense) * element_bytes_;
-    dense *= tensor.shape[i];
-  }
 }
 
 void IntegerTensor::require_dimensions(int dimensions, const char *name,
                                        const char *meaning) const {
-  if (dimensions_ != dimensions) {
-    raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(dimensions_) +
+  if (tensor_.ndim() != dimensions) {
+    raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(tensor_.ndim()) +
                                 ": must be " + std::to_string(dimensions) + ", " + meaning);
   }
 }
 
 std::int64_t IntegerTensor::at(std::int64_t row, std::int64_t column) const {
-  const char *element = data_ + row * strides_[0] + column * strides_[1];
+  const char *element = data() + row * stride(0) + column * stride(1);
   if (is_int32()) {
     std::int32_t value;
     std::memcpy(&value, element, sizeof value);

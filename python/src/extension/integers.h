@@ -5,8 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "dlpack.h"
-#include "held_buffer.h"
+#include "borrowed_tensor.h"
 
 namespace mla_python {
 
@@ -22,26 +21,23 @@ class IntegerTensor {
   /// ValueError unless it has so many dimensions, at most two.
   void require_dimensions(int dimensions, const char *name, const char *meaning) const;
 
-  std::int64_t size(int dimension) const { return shape_[dimension]; }
+  std::int64_t size(int dimension) const { return tensor_.size(dimension); }
   /// In bytes.
-  std::int64_t stride(int dimension) const { return strides_[dimension]; }
-  const char *data() const { return data_; }
-  bool is_int32() const { return element_bytes_ == 4; }
+  std::int64_t stride(int dimension) const {
+    return tensor_.stride(dimension) * tensor_.stride_unit();
+  }
+  const char *data() const { return static_cast<const char *>(tensor_.data()); }
+  bool is_int32() const { return tensor_.type() == DLDataType{kDLInt, 32, 1}; }
 
   /// An element of a tensor of one or two dimensions.
   std::int64_t at(std::int64_t row, std::int64_t column = 0) const;
 
  private:
-  bool borrow_buffer(nb::handle value);
-  void read_dlpack(const DLPackBorrow &borrow, const char *name);
+  bool is_integer() const {
+    return is_int32() || tensor_.type() == DLDataType{kDLInt, 64, 1};
+  }
 
-  HeldBuffer buffer_;
-  nb::object capsule_;
-  const char *data_ = nullptr;
-  int element_bytes_ = 0;
-  std::int64_t dimensions_ = 0;
-  std::int64_t shape_[2] = {0, 0};
-  std::int64_t strides_[2] = {0, 0};
+  BorrowedTensor tensor_;
 };
 
 /// Requests of a batch, as the header has it.

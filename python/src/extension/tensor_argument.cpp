@@ -10,7 +10,6 @@
 
 #include "arguments.h"
 #include "bindings.h"
-#include "dlpack.h"
 #include "host_tensor.h"
 
 namespace mla_python {
@@ -110,16 +109,15 @@ void TensorArgument::read(nb::handle value, const char *name) {
     read_number(value, name);
   } else if (nb::isinstance<HostTensor>(value)) {
     read_host_tensor(value);
-  } else if (read_buffer(value, name)) {
-    return;
-  } else if (DLPackBorrow borrow; borrow.exchange(value, name)) {
+  } else if ((memory_.hold_buffer(value) && memory_.type().code == kDLFloat) ||
+             memory_.exchange(value, name)) {
     // First: to ask torch's tensors for attributes that they lack takes longer than the rest.
-    read_dlpack(value, borrow, name);
+    read_memory(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
-    borrow.ask(value, name);
-    read_dlpack(value, borrow, name);
+    memory_.ask(value, name);
+    read_memory(value, name);
   } else {
     raise(PyExc_TypeError, std::string(name) + ": must be " +
                                (role_.takes_number ? "a number or " : "") +
@@ -141,27 +139,19 @@ void TensorArgument::read_host_tensor(nb::handle value) {
   owner_ = nb::borrow(value);
 }
 
-/// The quickest way to a NumPy array. False for types that buffers have no name for.
-bool TensorArgument::read_buffer(nb::handle value, const char *name) {
-  if (!buffer_.hold(value)) return false;
-  const Py_buffer &buffer = *buffer_;
-  const std::string format = buffer.format ? buffer.format : "B";
-  if (format == "f") {
-    view_.dtype = MLA_DTYPE_FLOAT32;
-  } else if (format == "e") {
-    view_.dtype = MLA_DTYPE_FLOAT16;
-  } else {
-    return false;
+void TensorArgument::read_memory(nb::handle value, const char *name) {
+  const DLDataType &type = memory_.type();
+  const bool is_fp8_of_bytes = role_.takes_uint8 && type == DLDataType{kDLUInt, 8, 1};
+  view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of(type);
+  if (view_.dtype == MLA_DTYPE_NONE) refuse_dtype(value, dlpack_dtype_name(type), name);
+  view_.data = memory_.data();
+  writing_ = memory_.writing();
+  view_.ndim = static_cast<std::int32_t>(memory_.ndim());
+  const std::int64_t element = dtype_bytes(view_.dtype) / memory_.stride_unit();
+  for (std::int32_t i = 0; i < described_dimensions(view_.ndim); ++i) {
+    view_.shape[i] = memory_.size(i);
+    view_.strides[i] = element_stride(memory_.stride(i), element, view_.shape[i], name);
   }
-  view_.data = buffer.buf;
-  writing_ = buffer.readonly ? Writing::forbidden : Writing::allowed;
-  view_.ndim = buffer.ndim;
-  for (std::int32_t i = 0; i < described_dimensions(buffer.ndim); ++i) {
-    view_.shape[i] = buffer.shape[i];
-    view_.strides[i] =
-        element_stride(buffer.strides[i], buffer.itemsize, buffer.shape[i], name);
-  }
-  return true;
 }
 
 /// NumPy's own form: unlike its DLPack it has ml_dtypes' formats and arrays that
@@ -171,7 +161,9 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   const std::string typestr = text_of(interface["typestr"]);
   const std::string dtype = text_of(nb::getattr(nb::getattr(value, "dtype"), "name"));
   if (typestr[0] == '>') raise(PyExc_TypeError, std::string(name) + ": is big-endian");
-  set_dtype(value, dtype, name);
+  const bool is_fp8_of_bytes = role_.takes_uint8 && dtype == "uint8";
+  view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of_name(dtype);
+  if (view_.dtype == MLA_DTYPE_NONE) refuse_dtype(value, dtype, name);
   const nb::tuple data = nb::cast<nb::tuple>(interface["data"]);
   view_.data = reinterpret_cast<void *>(nb::cast<std::uintptr_t>(data[0]));
   writing_ = nb::cast<bool>(data[1]) ? Writing::forbidden : Writing::allowed;
@@ -193,31 +185,12 @@ void TensorArgument::read_array_interface(nb::handle value, const char *name) {
   owner_ = nb::borrow(value);
 }
 
-void TensorArgument::read_dlpack(nb::handle value, const DLPackBorrow &borrow, const char *name) {
-  const DLTensor &tensor = borrow.tensor();
-  set_dtype(value, dlpack_dtype_name(tensor.dtype), name);
-  view_.data = static_cast<char *>(tensor.data) + tensor.byte_offset;
-  writing_ = borrow.writing();
-  view_.ndim = tensor.ndim;
-  std::int64_t dense = 1;
-  for (std::int32_t i = described_dimensions(tensor.ndim) - 1; i >= 0; --i) {
-    view_.shape[i] = tensor.shape[i];
-    view_.strides[i] = tensor.strides ? tensor.strides[i] : dense;
-    dense *= tensor.shape[i];
-  }
-  owner_ = borrow.capsule();
-}
-
-void TensorArgument::set_dtype(nb::handle value, const std::string &dtype, const char *name) {
-  const bool is_fp8_of_bytes = role_.takes_uint8 && dtype == "uint8";
-  view_.dtype = is_fp8_of_bytes ? MLA_DTYPE_FLOAT8_E4M3FN : dtype_of_name(dtype);
-  if (view_.dtype == MLA_DTYPE_NONE) {
-    // As its own library calls it.
-    const nb::object own = nb::getattr(value, "dtype", nb::none());
-    raise(PyExc_TypeError, std::string(name) + ".dtype = " +
-                               (own.is_none() ? dtype : text_of(own)) + ": must be " +
-                               role_.types);
-  }
+void TensorArgument::refuse_dtype(nb::handle value, const std::string &dtype,
+                                  const char *name) const {
+  // As its own library calls it.
+  const nb::object own = nb::getattr(value, "dtype", nb::none());
+  raise(PyExc_TypeError, std::string(name) + ".dtype = " +
+                             (own.is_none() ? dtype : text_of(own)) + ": must be " + role_.types);
 }
 
 namespace {

@@ -3,8 +3,7 @@
 
 #include <string>
 
-#include "dlpack.h"
-#include "held_buffer.h"
+#include "borrowed_tensor.h"
 
 namespace mla_python {
 
@@ -60,14 +59,14 @@ class TensorArgument {
   void read(nb::handle value, const char *name);
   void read_number(nb::handle value, const char *name);
   void read_host_tensor(nb::handle value);
-  bool read_buffer(nb::handle value, const char *name);
+  void read_memory(nb::handle value, const char *name);
   void read_array_interface(nb::handle value, const char *name);
-  void read_dlpack(nb::handle value, const DLPackBorrow &borrow, const char *name);
-  void set_dtype(nb::handle value, const std::string &dtype, const char *name);
+  [[noreturn]] void refuse_dtype(nb::handle value, const std::string &dtype,
+                                 const char *name) const;
 
   mla_tensor view_ = MLA_TENSOR_INIT;
+  BorrowedTensor memory_;
   nb::object owner_;
-  HeldBuffer buffer_;
   Role role_;
   float number_ = 0;
   Writing writing_ = Writing::allowed;

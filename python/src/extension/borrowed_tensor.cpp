@@ -1,5 +1,6 @@
-#include "dlpack.h"
+#include "borrowed_tensor.h"
 
+#include <cstring>
 #include <string>
 
 #include "arguments.h"
@@ -23,6 +24,16 @@ const ExchangeApi *exchange_api(nb::handle type) {
   const auto *api =
       static_cast<const ExchangeApi *>(PyCapsule_GetPointer(capsule.ptr(), capsule_name));
   return api->version.major == dlpack_major_version ? api : nullptr;
+}
+
+/// Of no bits where it is none that is taken: of floats only in the form that NumPy gives them.
+DLDataType element_type(const Py_buffer &buffer) {
+  const char *format = buffer.format ? buffer.format : "B";
+  const auto bits = static_cast<std::uint8_t>(8 * buffer.itemsize);
+  if (std::strcmp(format, "f") == 0 || std::strcmp(format, "e") == 0) return {kDLFloat, bits, 1};
+  if (*format && std::strchr("@=<", *format)) ++format;
+  const bool is_integer = *format && std::strchr("ilqn", *format) && format[1] == 0;
+  return is_integer ? DLDataType{kDLInt, bits, 1} : DLDataType{};
 }
 
 void require_cpu(std::int64_t type, nb::handle value, const char *name) {
@@ -95,7 +106,21 @@ nb::object exported(nb::handle value) {
 
 }  // namespace
 
-bool DLPackBorrow::exchange(nb::handle value, const char *name) {
+bool BorrowedTensor::hold_buffer(nb::handle value) {
+  if (!PyObject_CheckBuffer(value.ptr())) return false;
+  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  type_ = element_type(buffer_);
+  if (type_.bits == 0) return false;
+  data_ = buffer_.buf;
+  writing_ = buffer_.readonly ? Writing::forbidden : Writing::allowed;
+  set_shape(buffer_.ndim, buffer_.shape, buffer_.strides);
+  return true;
+}
+
+bool BorrowedTensor::exchange(nb::handle value, const char *name) {
   const ExchangeApi *api = exchange_api(value.type());
   if (!api) return false;
   require_plain_numbers(value, name);
@@ -105,11 +130,11 @@ bool DLPackBorrow::exchange(nb::handle value, const char *name) {
     return false;
   }
   capsule_ = capsule_of(managed);
-  open(value, name);
+  open_capsule(value, name);
   return true;
 }
 
-void DLPackBorrow::ask(nb::handle value, const char *name) {
+void BorrowedTensor::ask(nb::handle value, const char *name) {
   const nb::object torch = torch_of(value);
   if (torch.is_valid()) {
     require_plain_numbers(value, name);
@@ -120,24 +145,30 @@ void DLPackBorrow::ask(nb::handle value, const char *name) {
     capsule_ = answer(name, [&] { return call_method(dlpack, "to_dlpack", value); });
   } else {
     require_cpu_device(value, name);
+    writing_ = Writing::unknown;
     capsule_ = answer(name, [&] { return exported(value); });
   }
-  open(value, name);
+  open_capsule(value, name);
 }
 
-void DLPackBorrow::open(nb::handle value, const char *name) {
+void BorrowedTensor::open_capsule(nb::handle value, const char *name) {
+  const DLTensor *tensor = nullptr;
   if (const auto *managed = managed_of<DLManagedTensorVersioned>(capsule_)) {
     if (managed->version.major > dlpack_major_version) {
       raise(PyExc_ValueError, std::string(name) + ": its DLPack version is too new");
     }
-    tensor_ = &managed->dl_tensor;
+    tensor = &managed->dl_tensor;
     writing_ = managed->flags & kDLReadOnly ? Writing::forbidden : Writing::allowed;
   } else if (const auto *managed = managed_of<DLManagedTensor>(capsule_)) {
-    tensor_ = &managed->dl_tensor;
+    tensor = &managed->dl_tensor;
   } else {
     raise(PyExc_TypeError, std::string(name) + ": its __dlpack__ gave no DLPack capsule");
   }
-  require_cpu(tensor_->device.device_type, value, name);
+  require_cpu(tensor->device.device_type, value, name);
+  data_ = static_cast<char *>(tensor->data) + tensor->byte_offset;
+  type_ = tensor->dtype;
+  stride_unit_ = type_.bits / 8;
+  set_shape(tensor->ndim, tensor->shape, tensor->strides);
 }
 
 }  // namespace mla_python
