@@ -37,6 +37,10 @@ struct Family {
   let families = [Family(name: "Portable")]
 #endif
 
+/// With this variable set, a build for tests that see what is internal to the core. All else
+/// is compiled as in the product.
+let isTestable = Context.environment["MLA_TESTABLE"] != nil
+
 // Swift's own hoisting out of loops is most of the time that kernels take to compile,
 // and changes nothing: LLVM hoists the same later.
 let kernelFlags = ["-Ounchecked", "-Xllvm", "-sil-disable-pass=loop-invariant-code-motion"]
@@ -79,7 +83,8 @@ let package = Package(
     .target(
       name: "MLACore",
       dependencies: ["CMLAPrefill", "MLAKernelABI", "MLAShims"]
-        + families.map { .init(stringLiteral: "MLAKernels\($0.name)") }
+        + families.map { .init(stringLiteral: "MLAKernels\($0.name)") },
+      swiftSettings: isTestable ? [.unsafeFlags(["-enable-testing"])] : []
     ),
     .target(
       name: "MLAPrefill",

@@ -51,7 +51,7 @@ kernel() {
 programs() {
   make -s install PREFIX="$root/.build/stage" DESTDIR=
   make -s -C Tests/ABI
-  swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests
+  MLA_TESTABLE=1 swift build --build-tests -c release --scratch-path .build-tests
 }
 
 # The memory disk that starts the guest.
