@@ -31,13 +31,11 @@ test_build=.build-tests
 [ "$table" != avx2 ] || test_build=.build-tables
 swift_tests=$test_build/release/MLAPrefillPackageTests.xctest
 
-build() {
-  make -s install PREFIX="$stage" && make -s -j"$(nproc)" -C Tests/ABI STAGE="$stage" OUT="$abi"
-}
+build() { make -s install PREFIX="$stage"; }
 
-build_swift_tests() {
-  swift build --build-tests -c release -Xswiftc -enable-testing --scratch-path .build-tests
-}
+build_abi() { make -s -j"$(nproc)" -C Tests/ABI STAGE="$stage" OUT="$abi"; }
+
+build_swift_tests() { MLA_TESTABLE=1 swift build --build-tests -c release --scratch-path .build-tests; }
 
 # The first Python that has numpy.
 python_with_numpy() {
@@ -165,28 +163,29 @@ declare_steps() {
   else
     step build-tests "" build_swift_tests
   fi
+  step build-abi "build" build_abi
   step python "build" Tests/Python/run.sh
-  step abi "build" abi_tests
-  step memory "build" memory_tests
+  step abi "build-abi" abi_tests
+  step memory "build-abi" memory_tests
   step gates "build" gates
   for each in $(tables_above "$table"); do
-    step "model-$each" "build build-model" Tests/ModelledInstructions/run.sh "$each"
+    step "model-$each" "build-abi build-model" Tests/ModelledInstructions/run.sh "$each"
   done
   step swift "$tests_step" swift_tests
   [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" amx_bits
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
   step arm64 "" Tests/Arm64/run.sh
-  step qemu "build" emulate_both
+  step qemu "build-abi" emulate_both
 
-  local kernels="Sources/MLAKernels Sources/SharedKernels Sources/MLAShims"
+  local kernels="Sources/MLAKernel Sources/SharedKernels Sources/MLAShims"
   for each in $all_tables; do
     [ "$each" != "$table" ] || break
-    long_step "capped-$each" 60 "Sources/MLACore $kernels" "build $tests_step" test_table "$each" $test_build
+    long_step "capped-$each" 60 "Sources/MLACore $kernels" "build-abi $tests_step" test_table "$each" $test_build
   done
   for each in avx512 avx512_bf16 amx; do
     [ -n "${commands[model-$each]:-}" ] ||
-      long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build build-model" \
+      long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build-abi build-model" \
         Tests/ModelledInstructions/run.sh "$each"
   done
   [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" core_model
@@ -197,7 +196,7 @@ declare_steps() {
     Tests/Gates/sanitize.sh address
   long_step thread 240 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
-  long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build" fuzz
+  long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build-abi" fuzz
 }
 
 declare_steps
