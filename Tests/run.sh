@@ -118,7 +118,7 @@ amx_bits() {
 
 # CPUs that lack what the build machine has: $1 of qemu, for table $2.
 emulate() {
-  all "env MLA_EXPECT_ISA=$2 qemu-x86_64 -cpu $1" \
+  all "env -u MLA_MAX_ISA MLA_EXPECT_ISA=$2 qemu-x86_64 -cpu $1" \
     "host versions" "host cpu" "golden bf16" wrapper vtable layer_backend
 }
 
