@@ -84,20 +84,17 @@ abi_tests() {
   return $status
 }
 
-# list_tests PATTERN: the Swift tests whose names match, as XCTest takes them.
-list_tests() { "$swift_tests" --list-tests | grep -P "$1" | paste -sd,; }
-
 # On the model's build a host has AMX, which a step of its own tests.
 swift_tests() {
   if [ $test_build = .build-tables ]; then
-    MLA_MAX_ISA=avx2 "$swift_tests" "$(list_tests "^(KernelTests|MLACoreTests)\.")"
+    MLA_MAX_ISA=avx2 "$swift_tests" "$(list_tests "$swift_tests" "^(KernelTests|MLACoreTests)\.")"
   else
-    "$swift_tests" "$(list_tests "^(?!.*CoreModelTests)")"
+    "$swift_tests" "$(list_tests "$swift_tests" "^(?!.*CoreModelTests)")"
   fi
 }
 
 # How long AMX kernels keep a core at work, by a model of it.
-core_model() { "$swift_tests" "$(list_tests "CoreModelTests")"; }
+core_model() { "$swift_tests" "$(list_tests "$swift_tests" "CoreModelTests")"; }
 
 memory_tests() { all "" allocation_failures batch_limits short_memory; }
 
@@ -134,7 +131,7 @@ emulate_both() {
 # random searches, which have run natively on every table.
 emulate_swift_tests() {
   local tests
-  tests=$(list_tests "^(KernelTests|MLACoreTests)\." | tr , '\n' |
+  tests=$(list_tests "$swift_tests" "^(KernelTests|MLACoreTests)\." | tr , '\n' |
     grep -vE "RuntimeHostTests|RuntimeParallelLoopTests" |
     grep -vE "/test(RandomProblemsAgainstFloat64|SameBitsForAnyThreads|ContextChunksAgainst)" |
     grep -vE "/test(EveryBackendTableAndLongContext|EveryDimensionAgainstFloat64)" |

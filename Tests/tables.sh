@@ -23,13 +23,21 @@ tables_above() {
   echo "${above# }"
 }
 
+# list_tests XCTEST PATTERN: the Swift tests whose names match, as XCTest takes them.
+list_tests() {
+  local found
+  found=$("$1" --list-tests | grep -P "$2" | paste -sd,)
+  [ -n "$found" ] || echo "not ok no Swift test matches $2" >&2
+  echo "$found"
+}
+
 # What depends on table $1, on a host that has no more: the Swift tests of build $2, and
 # the ABI's programs.
 test_table() {
   local status=0 modules="KernelTests|MLACoreTests" tests=$2/release/MLAPrefillPackageTests.xctest test
   [ "$1" != amx ] || modules+="|AMXKernelTests"
   export SWIFT_BACKTRACE=enable=no MLA_MAX_ISA=$1 MLA_EXPECT_ISA=$1 MLA_TEST_TABLE=$1
-  "$tests" "$("$tests" --list-tests | grep -E "^($modules)\." | paste -sd,)" 2>&1 || status=1
+  "$tests" "$(list_tests "$tests" "^($modules)\.")" 2>&1 || status=1
   for test in golden bits shapes interleaved host wrapper vtable layer_backend bad_input arithmetic \
     numbers ds_mla "malformed_calls 30000"; do
     # shellcheck disable=SC2086
