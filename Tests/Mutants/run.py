@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Plants faults one at a time and says which no test finds.
+
+    run.py --check                whether all faults of the list still apply; builds nothing
+    run.py SCRATCH [PATTERN...]   plants those whose area/name a pattern is part of, or all,
+                                  in a copy of the checkout in SCRATCH (8 GB, kept for the
+                                  next time)
+
+A fault is built, then met by the suites that should catch it, then by all that its file
+could bear on, up to the first that fails. One that passes all of them survives: a test is
+missing. One that does not compile is a mistake in the list.
+
+What has been found is in SCRATCH/results.tsv: a fault whose line is there, and that was
+caught, is left out until its text changes or the line goes.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import time
+
+import faults
+from suites import Suites, everything_for
+from workplace import BuildError, Workplace
+
+ROOT = os.path.dirname(os.path.dirname(faults.HERE))
+
+
+def main():
+    arguments = parse()
+    try:
+        listed = faults.read()
+    except ValueError as error:
+        sys.exit(f"not ok {error}")
+    stale = faults.check(ROOT, listed)
+    for line in stale:
+        print(f"not ok {line}")
+    if arguments.check:
+        if not stale:
+            print(f"ok {len(listed)} planted faults apply")
+        sys.exit(1 if stale else 0)
+    if not arguments.scratch:
+        sys.exit("where is the copy to be? run.py SCRATCH [PATTERN...]")
+    names = {line.partition(": ")[0] for line in stale}
+    wanted = [fault for fault in in_turn(listed) if fault.identity not in names
+              and (not arguments.patterns or any(p in fault.identity for p in arguments.patterns))]
+    workplace = Workplace(ROOT, arguments.scratch, arguments.python)
+    Run(workplace, Suites(workplace, arguments.python, arguments.vllm, arguments.patience)).all(wanted)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scratch", nargs="?")
+    parser.add_argument("patterns", nargs="*")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--python", default=os.path.join(ROOT, ".build-python/torch/bin/python"),
+                        help="one that has torch, pytest and nanobind")
+    parser.add_argument("--vllm", default=os.path.join(ROOT, ".build-vllm/bin/python"), help="one that has vLLM")
+    parser.add_argument("--patience", type=int, default=300, help="seconds that a suite may take")
+    return parser.parse_args()
+
+
+def in_turn(listed):
+    """One of each file after the other, so that a run that is stopped has seen all of them."""
+    seen = {}
+    for fault in listed:
+        seen[fault.path] = place = seen.get(fault.path, -1) + 1
+        fault.place = place
+    return sorted(listed, key=lambda fault: fault.place)
+
+
+class Run:
+    def __init__(self, workplace, suites):
+        self.workplace, self.suites = workplace, suites
+        self.file = os.path.join(workplace.scratch, "results.tsv")
+        self.results = {}
+        if os.path.exists(self.file):
+            with open(self.file, encoding="utf-8") as file:
+                self.results = {row[0]: row for row in (line.rstrip("\n").split("\t") for line in file)}
+
+    def all(self, wanted):
+        self.workplace.refresh()
+        left = [fault for fault in wanted if self.results.get(fault.identity, [""] * 3)[1:3] != [digest(fault), "caught"]]
+        self.require_passing({suite: None for fault in left for suite in fault.suites})
+        for fault in left:
+            self.one(fault)
+        rows = [self.results[fault.identity] for fault in wanted if fault.identity in self.results]
+        for verdict in ("survived", "does not compile"):
+            for row in rows:
+                if row[2] == verdict:
+                    print(f"not ok {row[0]} {verdict}: {row[4]}")
+        counts = [f"{sum(row[2] == verdict for row in rows)} {verdict}" for verdict in ("caught", "survived", "does not compile")]
+        print(f"{len(rows)} of {len(wanted)} planted: {', '.join(counts)}")
+        sys.exit(0 if all(row[2] == "caught" for row in rows) else 1)
+
+    def require_passing(self, suites):
+        """What fails without a fault finds none."""
+        failing = []
+        for suite in suites:
+            try:
+                found = self.suites.failing(suite)
+            except BuildError as error:
+                sys.exit(f"the checkout cannot be built for {suite}: {error}")
+            if found:
+                print(f"not ok without any fault {found[0]}: {found[1]}", flush=True)
+                failing.append(suite)
+        if failing:
+            sys.exit(1)
+
+    def one(self, fault):
+        path = os.path.join(self.workplace.tree, fault.path)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        begin = time.monotonic()
+        self.workplace.write(fault.path, fault.planted(text))
+        try:
+            verdict, by, how = self.judged(fault)
+        finally:
+            self.workplace.write(fault.path, text)
+        seconds = f"{time.monotonic() - begin:.0f}"
+        self.results[fault.identity] = [fault.identity, digest(fault), verdict, seconds, by, how]
+        with open(self.file, "w", encoding="utf-8") as file:
+            file.writelines("\t".join(row) + "\n" for row in self.results.values())
+        print(f"{verdict:<9}{seconds:>5} s  {fault.identity}  {by}  {how}", flush=True)
+
+    def judged(self, fault):
+        try:
+            for suite in [*fault.suites, *everything_for(fault.path)]:
+                found = self.suites.failing(suite)
+                if found:
+                    return "caught", found[0], re.sub(r"\s+", " ", found[1])
+        except BuildError as error:
+            return "does not compile", str(error), ""
+        return "survived", fault.meaning, ""
+
+
+def digest(fault):
+    text = "\n".join([fault.path, *fault.old, "", *fault.new])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    main()

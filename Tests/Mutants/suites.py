@@ -1,0 +1,136 @@
+"""The suites that find planted faults, by name:
+
+    abi:PROGRAM            a program of Tests/ABI; abi: all of them
+    swift:CLASS[/TEST]     Swift tests; swift: all of them
+    python:FILE[::TEST]    of Tests/Python; python: all of them
+    vllm:FILE[::TEST]      of Tests/vLLM
+    gate:SCRIPT            of Tests/Gates
+    model                  what tests the tables that the host lacks
+
+With @TABLE behind it one of the first two is run with that kernel table alone: where the
+host lacks it, of the build with modelled instructions.
+"""
+
+import os
+import signal
+import subprocess
+
+TABLES = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
+FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
+
+#: The quickest first.
+PROGRAMS = (
+    "wrapper vtable layer_backend bad_input environment host log_callback golden shapes interleaved arithmetic "
+    "numbers ds_mla threads first_use unload bits malformed_calls allocation_failures batch_limits short_memory"
+).split()
+ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
+
+
+def everything_for(path):
+    """What a fault in that file must get past to survive."""
+    if path.startswith("python/src/mla_prefill/vllm_plugin/"):
+        return ["python:test_vllm_registry.py", "vllm"]
+    if path.startswith("python/"):
+        return ["python"]
+    if path.startswith("include/"):
+        return ["gate:headers", "abi"]
+    if path.startswith("Sources/MLAKernelsAMX/"):
+        return ["model"]
+    return ["abi", "swift", "python", *(["model"] if "Kernels" in path else [])]
+
+
+class Suites:
+    def __init__(self, workplace, python, vllm, patience):
+        self.workplace, self.python, self.vllm, self.patience = workplace, python, vllm, patience
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = {"", *file.read().split()}
+        self.tables = [table for table, flag in zip(TABLES, FLAGS) if flag in flags]
+        self.lists = {}
+
+    def failing(self, suite):
+        """The first of a suite's parts that fails, and how; None where all pass. BuildError."""
+        kind, _, what = suite.partition(":")
+        what, _, table = what.partition("@")
+        for part in [what] if what else self._all(kind):
+            how = getattr(self, f"_{kind}")(part, table)
+            if how:
+                return f"{kind}:{part}" + (f"@{table}" if table else ""), how
+        return None
+
+    def _all(self, kind):
+        if kind == "abi":
+            return PROGRAMS
+        if kind == "model":
+            return [table for table in TABLES if table not in self.tables]
+        return [""]
+
+    def _abi(self, program, table):
+        path = self.workplace.abi(program)
+        variables = self._table(table)
+        if table and table not in self.tables:
+            variables["LD_LIBRARY_PATH"] = os.path.join(self.workplace.tree, self.workplace.model())
+        return self._run([path, *ARGUMENTS.get(program, [])], variables)
+
+    def _swift(self, test, table):
+        if table and table not in self.tables:
+            tests = os.path.join(self.workplace.model(), "MLAPrefillPackageTests.xctest")
+        else:
+            tests = self.workplace.swift_tests()
+        if not test:
+            return self._run([tests], {})
+        names = [name for each in test.split(",") for name in self._named(tests, each)]
+        return self._run([tests, ",".join(names)], self._table(table))
+
+    def _model(self, table, _):
+        return self._swift("KernelTests,MLACoreTests" + (",AMXKernelTests" if table == "amx" else ""), table)
+
+    def _named(self, tests, test):
+        """The full names of a module's tests, of a class's, or of one test."""
+        if tests not in self.lists:
+            listed = subprocess.run(
+                [tests, "--list-tests"], cwd=self.workplace.tree, env=self.workplace.environment,
+                capture_output=True, text=True, check=True)
+            self.lists[tests] = listed.stdout.split()
+        found = [name for name in self.lists[tests]
+                 if name.startswith(f"{test}.") or f".{test}/" in name or name.endswith(f".{test}")]
+        if not found:
+            raise ValueError(f"there is no Swift test {test}")
+        return found
+
+    def _python(self, file, _):
+        site = self.workplace.package()
+        return self._pytest(self.python, "Tests/Python", file, {"PYTHONPATH": site})
+
+    def _vllm(self, file, _):
+        site = self.workplace.package()
+        return self._pytest(self.vllm, "Tests/vLLM", file, {"PYTHONPATH": site})
+
+    def _pytest(self, python, folder, file, variables):
+        path = os.path.join(folder, file) if file else folder
+        return self._run(
+            [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", path], variables)
+
+    def _gate(self, script, _):
+        return self._run([f"Tests/Gates/{script}.sh"], {})
+
+    def _table(self, table):
+        return {"MLA_MAX_ISA": table, "MLA_EXPECT_ISA": table, "MLA_TEST_TABLE": table} if table else {}
+
+    def _run(self, command, variables):
+        """How a command fails; "" where it does not."""
+        process = subprocess.Popen(
+            command, cwd=self.workplace.tree, env=self.workplace.environment | variables,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", start_new_session=True)
+        try:
+            output, _ = process.communicate(timeout=self.patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"does not end in {self.patience} s"
+        lines = output.splitlines()
+        failed = [line for line in lines if line.startswith(("not ok", "FAILED")) or ": error:" in line
+                  or line.startswith("Test Case") and " failed" in line or line.startswith("E  ")]
+        if process.returncode == 0 and not any(line.startswith("not ok") for line in lines):
+            return ""
+        return (failed or [f"status {process.returncode}: {lines[-1] if lines else ''}"])[0].strip()[:160]

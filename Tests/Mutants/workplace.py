@@ -1,0 +1,153 @@
+"""A copy of the checkout to plant faults in, and what is built of it."""
+
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+
+
+#: Behind the copy's Package.swift: what is no kernel is compiled file by file, so that a
+#: fault costs seconds, and what no test needs is left out.
+MANIFEST = """
+package.targets.removeAll { ["mla-bench", "mla-demo", "MLABenchSupport"].contains($0.name) }
+for target in package.targets where !target.name.hasPrefix("MLAKernels") && target.type != .system {
+  target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization"])]
+}
+"""
+
+
+BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
+
+
+class BuildError(Exception):
+    """What a compiler said."""
+
+
+class Workplace:
+    """Builds are kept from one fault to the next; each is made when a suite needs it."""
+
+    def __init__(self, root, scratch, python):
+        self.root = root
+        self.scratch = os.path.abspath(scratch)
+        self.tree = os.path.join(self.scratch, "tree")
+        #: Where the Python package is put together.
+        self.site = os.path.join(self.scratch, "site")
+        self.python = python
+        #: What is built of the copy as it is.
+        self.fresh = set()
+        foreign = r"MLA_.*|PYTHON.*|CC|CXX|C(XX)?FLAGS|LDFLAGS|MAKEFLAGS|MFLAGS|SWIFT_.*"
+        self.environment = {name: value for name, value in os.environ.items() if not re.fullmatch(foreign, name)}
+        # Of Swift's own crash reporter: tests expect plain exits.
+        self.environment["SWIFT_BACKTRACE"] = "enable=no"
+        stage = os.path.join(self.tree, ".build/stage")
+        for folder in (".build/stage/lib", ".build/release", ".build/abi"):
+            os.makedirs(os.path.join(self.tree, folder), exist_ok=True)
+        if not os.path.islink(os.path.join(stage, "include")):
+            os.symlink("../../include", os.path.join(stage, "include"))
+
+    def refresh(self):
+        """Makes it the checkout as it is; what has not changed stays as old as it was."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=self.root, check=True, capture_output=True, text=True).stdout
+        names = {name for name in listed.split("\0") if name and os.path.lexists(os.path.join(self.root, name))}
+        known = os.path.join(self.scratch, "files")
+        if os.path.exists(known):
+            with open(known, encoding="utf-8") as file:
+                for name in set(file.read().splitlines()) - names:
+                    _remove(os.path.join(self.tree, name))
+        for name in names - {"Package.swift"}:
+            source, copy = os.path.join(self.root, name), os.path.join(self.tree, name)
+            if not _same(source, copy):
+                os.makedirs(os.path.dirname(copy), exist_ok=True)
+                _remove(copy)
+                shutil.copy(source, copy, follow_symlinks=False)
+        with open(os.path.join(self.root, "Package.swift"), encoding="utf-8") as file:
+            manifest = file.read() + MANIFEST
+        if _text(os.path.join(self.tree, "Package.swift")) != manifest:
+            self.write("Package.swift", manifest)
+        with open(known, "w", encoding="utf-8") as file:
+            file.write("\n".join(sorted(names)))
+        self.fresh.clear()
+
+    def write(self, path, text):
+        with open(os.path.join(self.tree, path), "w", encoding="utf-8") as file:
+            file.write(text)
+        self.fresh.clear()
+
+    # --- What is built ---
+
+    def library(self):
+        built, lib = ".build-mutants/release/libmlaprefill.so", ".build/stage/lib"
+        self._make("library", [
+            [*BUILD, ".build-mutants", "--product", "mlaprefill"],
+            ["cp", built, f"{lib}/libmlaprefill.so.1"],
+            ["ln", "-sf", "libmlaprefill.so.1", f"{lib}/libmlaprefill.so"],
+            # Where the Python package looks for it.
+            ["cp", built, ".build/release/libmlaprefill.so"],
+        ])
+        return lib
+
+    def abi(self, program):
+        self.library()
+        path = f"{self.tree}/.build/abi/{program}"
+        self._make(f"abi {program}", [
+            ["make", "-s", "-C", "Tests/ABI", f"STAGE={self.tree}/.build/stage", f"OUT={os.path.dirname(path)}", path]])
+        return path
+
+    def swift_tests(self):
+        self._make("tests", [[*BUILD, ".build-mutants", "--build-tests"]])
+        return ".build-mutants/release/MLAPrefillPackageTests.xctest"
+
+    def model(self):
+        """The tests and the library with modelled instructions."""
+        self._make("model", [[*BUILD, ".build-tables", "--build-tests"]], MLA_MODELLED_INSTRUCTIONS="1")
+        return ".build-tables/release"
+
+    def package(self):
+        """The Python package: the extension, its library, the Python files."""
+        self.library()
+        nanobind = [self.python, "-m", "nanobind", "--cmake_dir"]
+        found = subprocess.run(nanobind, capture_output=True, text=True, check=True).stdout.strip()
+        out = f"{self.scratch}/extension"
+        self._make("package", [
+            # The library is there: what CMake would build it with does nothing.
+            ["cmake", "-S", "python", "-B", out, "-DSWIFT=/bin/true", f"-Dnanobind_DIR={found}",
+             "-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={self.python}", "-DSTRIP=STRIP-NOTFOUND"],
+            ["cmake", "--build", out, "--parallel"],
+            ["cmake", "--install", out, "--prefix", self.site],
+            ["cp", "-r", "python/src/mla_prefill", self.site],
+        ])
+        return self.site
+
+    def _make(self, name, commands, **variables):
+        if name in self.fresh:
+            return
+        for command in commands:
+            run = subprocess.run(
+                command, cwd=self.tree, env=self.environment | variables, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+            if run.returncode != 0:
+                lines = run.stdout.splitlines()
+                errors = [line for line in lines if re.search(r"\berror\b", line, re.I)]
+                raise BuildError((errors or lines[-1:] or ["?"])[0].strip())
+        self.fresh.add(name)
+
+
+def _remove(path):
+    if os.path.lexists(path):
+        os.remove(path)
+
+
+def _text(path):
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _same(source, copy):
+    if os.path.islink(source):
+        return os.path.islink(copy) and os.readlink(copy) == os.readlink(source)
+    return os.path.isfile(copy) and not os.path.islink(copy) and filecmp.cmp(source, copy, shallow=False)
