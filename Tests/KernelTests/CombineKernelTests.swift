@@ -66,7 +66,7 @@ final class CombineKernelTests: XCTestCase {
   /// What a row's keys have of NaN shows, in whichever partial result, and in no other row.
   func testNaNShows() {
     for isa in Self.tables {
-      for (reference, sum) in [(1, Double.nan), (.infinity, .nan), (-.infinity, .nan)] {
+      for (reference, sum) in [(1, .nan), (.infinity, .nan), (-.infinity, .nan)] as [(Double, Double)] {
         for place in 0..<3 {
           let problem = CombineProblem(isa, count: 3, rows: 2, dim: 20)
           for row in 0..<6 { problem.set(row, reference: Double(row), sum: 2, out: 4) }
