@@ -31,6 +31,8 @@ READ_ONLY = {
     "broadcast": broadcast,
     "old": lambda values, dtype: broadcast(values, dtype).view(OldArray),
     "memoryview": lambda values, dtype: memoryview(np.array(values, dtype)).toreadonly(),
+    # Buffers without strides.
+    "ctypes": lambda values, dtype: np.ctypeslib.as_ctypes(np.array(values, dtype)),
 }
 
 
@@ -40,7 +42,7 @@ def test_read_only_integers(kind, dtype):
     def fixed(values):
         shape = np.shape(values)
         array = READ_ONLY[kind](values, dtype)
-        return array if kind == "memoryview" else array.reshape(shape)
+        return array.reshape(shape) if isinstance(array, np.ndarray) else array
 
     table = [LAYER.block_table[0]]
     context = {"block_table": fixed(table), "context_lens": fixed([3])}

@@ -116,6 +116,8 @@ bool BorrowedTensor::hold_buffer(nb::handle value) {
   if (type_.bits == 0) return false;
   data_ = buffer_.buf;
   writing_ = buffer_.readonly ? Writing::forbidden : Writing::allowed;
+  // ctypes' arrays have none, though they are asked for.
+  stride_unit_ = buffer_.strides ? 1 : buffer_.itemsize;
   set_shape(buffer_.ndim, buffer_.shape, buffer_.strides);
   return true;
 }
