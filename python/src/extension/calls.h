@@ -27,6 +27,13 @@ std::string c_text_of(nb::handle value);
 /// for a refusal.
 bool is_interruption(nb::handle exception);
 
+template <class Integer>
+nb::list list_of(const Integer *values, std::int64_t count, Integer scale = 1) {
+  nb::list list;
+  for (std::int64_t i = 0; i < count; ++i) list.append(values[i] * scale);
+  return list;
+}
+
 /// Raises `type(text)`.
 [[noreturn]] void raise(PyObject *type, const std::string &text);
 

@@ -150,12 +150,6 @@ nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
   return capsule_of(exported, head);
 }
 
-nb::tuple tuple_of(const std::int64_t *values, std::int32_t count, std::int64_t scale = 1) {
-  nb::list list;
-  for (std::int32_t i = 0; i < count; ++i) list.append(values[i] * scale);
-  return nb::tuple(list);
-}
-
 nb::dict array_interface(const HostTensor &self) {
   const mla_tensor &view = self.view();
   nb::dict interface;
@@ -164,7 +158,8 @@ nb::dict array_interface(const HostTensor &self) {
   interface["typestr"] = row_of(view.dtype).typestr;
   interface["data"] =
       nb::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), self.is_read_only());
-  interface["strides"] = tuple_of(view.strides, view.ndim, dtype_bytes(view.dtype));
+  interface["strides"] =
+      nb::tuple(list_of(view.strides, view.ndim, dtype_bytes(view.dtype)));
   return interface;
 }
 
@@ -191,8 +186,8 @@ HostTensor::HostTensor(const std::vector<std::int64_t> &shape, std::int32_t dtyp
 HostTensor::HostTensor(const mla_tensor &view, bool is_read_only)
     : view_(view), is_read_only_(is_read_only) {}
 
-nb::tuple HostTensor::shape() const { return tuple_of(view_.shape, view_.ndim); }
-nb::tuple HostTensor::strides() const { return tuple_of(view_.strides, view_.ndim); }
+nb::tuple HostTensor::shape() const { return nb::tuple(list_of(view_.shape, view_.ndim)); }
+nb::tuple HostTensor::strides() const { return nb::tuple(list_of(view_.strides, view_.ndim)); }
 
 const char *dtype_name(std::int32_t dtype) { return row_of(dtype).name; }
 

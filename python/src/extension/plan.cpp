@@ -11,10 +11,7 @@ namespace mla_python {
 namespace {
 
 nb::object tuple_or_none(const std::int32_t *values, std::int32_t count) {
-  if (!values) return nb::none();
-  nb::list list;
-  for (std::int32_t i = 0; i < count; ++i) list.append(values[i]);
-  return nb::tuple(list);
+  return values ? nb::object(nb::tuple(list_of(values, count))) : nb::none();
 }
 
 nb::dict described(const mla_context_plan_chunk &chunk) {

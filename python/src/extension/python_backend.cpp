@@ -16,15 +16,10 @@ nb::object view(const mla_tensor *tensor, bool is_read_only) {
   return nb::cast(HostTensor(*tensor, is_read_only));
 }
 
-nb::object offsets(const std::int32_t *values, std::int32_t num_requests) {
-  nb::list list;
-  for (std::int32_t i = 0; i <= num_requests; ++i) list.append(values[i]);
-  return list;
-}
-
 nb::tuple described(const mla_context_chunk &chunk) {
-  return nb::make_tuple(chunk.index, offsets(chunk.query_start_loc, chunk.num_requests),
-                        offsets(chunk.cu_seq_lens, chunk.num_requests));
+  const std::int64_t count = std::int64_t{chunk.num_requests} + 1;
+  return nb::make_tuple(chunk.index, list_of(chunk.query_start_loc, count),
+                        list_of(chunk.cu_seq_lens, count));
 }
 
 /// Keyword arguments of a configuration's.
@@ -77,7 +72,8 @@ mla_status prepare_metadata(void *context, void *instance, const mla_prefill_met
       chunks.append(described(metadata->chunks[i]));
     }
     call_method(object(context), "prepare_metadata", object(instance),
-                offsets(metadata->query_start_loc, metadata->num_requests), chunks);
+                list_of(metadata->query_start_loc, std::int64_t{metadata->num_requests} + 1),
+                chunks);
   });
 }
 

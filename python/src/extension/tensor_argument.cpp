@@ -199,9 +199,8 @@ nb::tuple describe(nb::handle value, const char *name) {
   const mla_tensor *view = nullptr;
   const TensorArgument argument(value, name, view);
   if (!view) raise(PyExc_TypeError, std::string(name) + ": must be a tensor, not None");
-  nb::list shape;
-  for (std::int32_t i = 0; i < described_dimensions(view->ndim); ++i) shape.append(view->shape[i]);
-  return nb::make_tuple(nb::tuple(shape), dtype_name(view->dtype));
+  return nb::make_tuple(nb::tuple(list_of(view->shape, described_dimensions(view->ndim))),
+                        dtype_name(view->dtype));
 }
 
 }  // namespace
