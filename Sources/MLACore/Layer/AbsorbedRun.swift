@@ -227,7 +227,7 @@ struct AbsorbedRun {
     let sum = partialRows(tile, range: 0) + head * rowFloats
     let tokenFloats = config.attention.numHeads * rowFloats
     let rangeFloats = tile.tokens.count * tokenFloats
-    var args = mla_combine_args(
+    let args = mla_combine_args(
       num_rows: Int64(tile.tokens.count), v_head_dim: Int64(rank), sum: sum,
       row_stride: Int64(tokenFloats), added: sum + rangeFloats,
       added_stride: Int64(rangeFloats), num_added: Int64(tile.ranges - 1),
