@@ -6,7 +6,7 @@ public func mla_register_backend(
   _ name: UnsafePointer<CChar>!, _ registration: UnsafePointer<mla_backend_registration>!
 ) -> mla_status {
   entry { () throws(MLAError) in
-    try Registry.shared.register(memberName(name), RegistrationRequest(registration))
+    try Registry.shared.register(memberName(name), Registration(registration))
   }
 }
 
@@ -15,7 +15,7 @@ public func mla_override_backend(
   _ name: UnsafePointer<CChar>!, _ registration: UnsafePointer<mla_backend_registration>!
 ) -> mla_status {
   entry { () throws(MLAError) in
-    try Registry.shared.override(memberName(name), RegistrationRequest(registration))
+    try Registry.shared.override(memberName(name), Registration(registration))
   }
 }
 

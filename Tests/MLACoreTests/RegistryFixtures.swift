@@ -60,7 +60,7 @@ final class BackendProbe: Sendable {
 
 /// A registration as a C caller would hand it in.
 func request(path: String? = nil, vtable: mla_backend_vtable? = nil) throws(MLAError)
-  -> RegistrationRequest
+  -> Registration
 {
   var registration = mla_backend_registration()
   registration.struct_size = UInt32(MemoryLayout<mla_backend_registration>.size)
@@ -70,16 +70,16 @@ func request(path: String? = nil, vtable: mla_backend_vtable? = nil) throws(MLAE
       table.initializeElement(at: 0, to: vtable)
       registration.vtable = UnsafePointer(table.baseAddress)
     }
-    guard let cPath else { return Result { () throws(MLAError) in try RegistrationRequest(&registration) } }
+    guard let cPath else { return Result { () throws(MLAError) in try Registration(&registration) } }
     return cPath.withUnsafeBufferPointer { path in
       registration.class_path = path.baseAddress
-      return Result { () throws(MLAError) in try RegistrationRequest(&registration) }
+      return Result { () throws(MLAError) in try Registration(&registration) }
     }
   }
   return try result.get()
 }
 
-func request(_ probe: BackendProbe, path: String? = nil) throws(MLAError) -> RegistrationRequest {
+func request(_ probe: BackendProbe, path: String? = nil) throws(MLAError) -> Registration {
   try request(path: path, vtable: probe.vtable)
 }
 

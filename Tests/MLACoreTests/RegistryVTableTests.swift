@@ -42,14 +42,14 @@ final class RegistryVTableTests: XCTestCase {
     var registration = mla_backend_registration()
     registration.struct_size = 24
     XCTAssertEqual(
-      mlaError { try RegistrationRequest(&registration) }?.message,
+      mlaError { try Registration(&registration) }?.message,
       "registration.class_path = NULL: class_path or vtable must be given")
     registration.reserved = 1
     XCTAssertEqual(
-      mlaError { try RegistrationRequest(&registration) }?.message,
+      mlaError { try Registration(&registration) }?.message,
       "registration.reserved = 1: must be 0")
     XCTAssertEqual(
-      mlaError { try RegistrationRequest(nil) }?.message, "registration = NULL: must not be NULL")
+      mlaError { try Registration(nil) }?.message, "registration = NULL: must not be NULL")
   }
 
   func testBackendNameIsCopied() throws {

@@ -6,34 +6,19 @@ public enum BuiltInBackend: Int, CaseIterable, Sendable {
   /// The registry's name for it.
   public var name: String { identity.name }
   /// What the backend calls itself (vLLM: get_name()).
-  public var backendName: String { identity.backendName }
+  var backendName: String { identity.ownName ?? name }
   /// The class that serves the name in vLLM.
-  public var classPath: String { identity.classPath }
+  var classPath: String { "vllm.v1.attention.backends.mla.prefill." + identity.className }
 
-  private struct Identity {
-    let name: String
-    let backendName: String
-    let classPath: String
-
-    init(_ name: String, callsItself backendName: String? = nil, _ moduleAndClass: String) {
-      self.name = name
-      self.backendName = backendName ?? name
-      self.classPath = "vllm.v1.attention.backends.mla.prefill." + moduleAndClass
-    }
-  }
-
-  private var identity: Identity {
+  private var identity: (name: String, ownName: String?, className: String) {
     switch self {
-    case .flashAttn: Identity("FLASH_ATTN", "flash_attn.FlashAttnPrefillBackend")
-    case .flashInfer: Identity("FLASHINFER", "flashinfer.FlashInferPrefillBackend")
-    case .trtllmRagged: Identity("TRTLLM_RAGGED", "trtllm_ragged.TrtllmRaggedPrefillBackend")
-    case .tokenspeedMLA: Identity("TOKENSPEED_MLA", "tokenspeed_mla.TokenspeedMLAPrefillBackend")
-    case .rocmAiterFA: Identity("ROCM_AITER_FA", "aiter_flash_attn.AiterFlashAttnPrefillBackend")
-    case .cpu:
-      Identity("CPU", callsItself: "CPU_SDPA_MLA", "cpu_sdpa.CPUSDPAMLAPrefillBackend")
-    case .zenCPU:
-      Identity(
-        "ZEN_CPU", callsItself: "ZEN_CPU_SDPA_MLA", "zen_cpu_sdpa.ZenCPUSDPAMLAPrefillBackend")
+    case .flashAttn: ("FLASH_ATTN", nil, "flash_attn.FlashAttnPrefillBackend")
+    case .flashInfer: ("FLASHINFER", nil, "flashinfer.FlashInferPrefillBackend")
+    case .trtllmRagged: ("TRTLLM_RAGGED", nil, "trtllm_ragged.TrtllmRaggedPrefillBackend")
+    case .tokenspeedMLA: ("TOKENSPEED_MLA", nil, "tokenspeed_mla.TokenspeedMLAPrefillBackend")
+    case .rocmAiterFA: ("ROCM_AITER_FA", nil, "aiter_flash_attn.AiterFlashAttnPrefillBackend")
+    case .cpu: ("CPU", "CPU_SDPA_MLA", "cpu_sdpa.CPUSDPAMLAPrefillBackend")
+    case .zenCPU: ("ZEN_CPU", "ZEN_CPU_SDPA_MLA", "zen_cpu_sdpa.ZenCPUSDPAMLAPrefillBackend")
     }
   }
 }

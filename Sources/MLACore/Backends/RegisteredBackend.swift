@@ -1,6 +1,6 @@
 import CMLAPrefill
 
-/// A backend of somebody else's: the copied vtable and the life of its context.
+/// A backend of somebody else's: the vtable, checked and copied, and the life of its context.
 ///
 /// Registrations, snapshots and backend objects hold references; when the last
 /// one goes, the context is destroyed, once. Nobody may let go of one while
@@ -11,30 +11,11 @@ public final class RegisteredBackend: @unchecked Sendable {
   public let vtable: mla_backend_vtable
   /// What the backend calls itself, if it says so.
   public let backendName: String?
+  /// Not before a registration is accepted: one that is refused leaves the context alone.
   private var ownsContext = false
 
-  init(_ checked: CheckedVTable) {
-    vtable = checked.vtable
-    backendName = checked.backendName
-  }
-
-  /// Takes over the context, when nothing can fail any more. Before anybody else
-  /// knows the object.
-  func adoptContext() { ownsContext = true }
-
-  deinit {
-    if ownsContext { Arithmetic.callers { vtable.destroy_context?(vtable.context) } }
-  }
-}
-
-/// A vtable that has been checked and copied, but whose context is still the
-/// caller's: a registration that is refused must leave it alone.
-public struct CheckedVTable: @unchecked Sendable {
-  let vtable: mla_backend_vtable
-  let backendName: String?
-
   /// - Parameter field: what the caller calls it, for messages.
-  public init(_ pointer: UnsafePointer<mla_backend_vtable>?, field: String) throws(MLAError) {
+  init(_ pointer: UnsafePointer<mla_backend_vtable>, field: String) throws(MLAError) {
     var table = try readStruct(pointer, name: field)
     guard table.create != nil else { throw .null("\(field).create") }
     guard table.run_prefill_new_tokens != nil else {
@@ -48,5 +29,13 @@ public struct CheckedVTable: @unchecked Sendable {
     }
     table.backend_name = nil
     vtable = table
+  }
+
+  /// Takes over the context, when nothing can fail any more. Before anybody else
+  /// knows the object.
+  func adoptContext() { ownsContext = true }
+
+  deinit {
+    if ownsContext { Arithmetic.callers { vtable.destroy_context?(vtable.context) } }
   }
 }

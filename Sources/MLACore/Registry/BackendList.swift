@@ -80,7 +80,7 @@ extension Member {
     switch provider {
     case .builtIn(let backend): backend.backendName
     case .registered(let registration): registration.backend?.backendName ?? name
-    case .none: name
+    case nil: name
     }
   }
 }

@@ -2,26 +2,22 @@ import CMLAPrefill
 
 /// One name of the registry and what stands behind it at one moment.
 public struct Member: Sendable {
-  public enum Base: Sendable {
-    case builtIn(BuiltInBackend)
-    /// A name without an implementation of its own.
-    case placeholder
-    /// Added at run time.
-    case dynamic(Registration)
-  }
-
-  /// What serves the name, overrides respected.
-  public enum Provider: Sendable {
+  enum Provider: Sendable {
     case builtIn(BuiltInBackend)
     case registered(Registration)
-    case none
   }
 
-  public let name: String
-  let base: Base
+  let name: String
+  /// nil: a name without an implementation of its own.
+  let own: Provider?
+  /// Added at run time.
+  var isDynamic = false
   var override: Registration?
 
   public var isOverridden: Bool { override != nil }
+
+  /// What serves the name, overrides respected.
+  var provider: Provider? { override.map(Provider.registered) ?? own }
 
   /// The member as one question sees it.
   func resolved(ignoringOverride: Bool) -> Member {
@@ -31,35 +27,19 @@ public struct Member: Sendable {
     return own
   }
 
-  public var isDynamic: Bool {
-    if case .dynamic = base { true } else { false }
-  }
-
-  public var provider: Provider {
-    if let override { return .registered(override) }
-    switch base {
-    case .builtIn(let backend): return .builtIn(backend)
-    case .placeholder: return .none
-    case .dynamic(let registration):
-      // vLLM's decorator form adds a member with "" and overrides it later.
-      let isEmpty = registration.backend == nil && registration.classPath?.isEmpty ?? true
-      return isEmpty ? .none : .registered(registration)
-    }
-  }
-
   /// The class path; nil where a vtable alone stands behind the name.
   public func classPath() throws(MLAError) -> String? {
     switch provider {
     case .builtIn(let backend): backend.classPath
     case .registered(let registration): registration.classPath
-    case .none: throw notRegistered
+    case nil: throw notRegistered
     }
   }
 
-  public func implementation() throws(MLAError) -> Implementation {
+  func implementation() throws(MLAError) -> Implementation {
     switch provider {
     case .builtIn(let backend): return .builtIn(backend)
-    case .none: throw notRegistered
+    case nil: throw notRegistered
     case .registered(let registration):
       guard let backend = registration.backend else {
         throw MLAError(

@@ -1,20 +1,12 @@
 import CMLAPrefill
 
-/// What somebody has put behind a name: a class path, a vtable, or both.
+/// What somebody puts behind a name: a class path, a vtable, or both.
 public struct Registration: Sendable {
-  public let classPath: String?
-  public let backend: RegisteredBackend?
-
-  init(_ request: RegistrationRequest) {
-    classPath = request.classPath
-    backend = request.vtable.map { RegisteredBackend($0) }
-  }
-}
-
-/// A checked registration that has not been accepted yet.
-public struct RegistrationRequest: Sendable {
   let classPath: String?
-  let vtable: CheckedVTable?
+  let backend: RegisteredBackend?
+
+  /// vLLM's decorator form adds a member with "" and overrides it later.
+  var isEmpty: Bool { backend == nil && classPath?.isEmpty ?? true }
 
   public init(_ pointer: UnsafePointer<mla_backend_registration>?) throws(MLAError) {
     let registration = try readStruct(pointer, name: "registration")
@@ -24,8 +16,8 @@ public struct RegistrationRequest: Sendable {
     classPath = try registration.class_path.map { path throws(MLAError) in
       try readString(path, field: "registration.class_path", maximumBytes: maximumPathBytes)
     }
-    vtable = try registration.vtable.map { table throws(MLAError) in
-      try CheckedVTable(table, field: "registration.vtable")
+    backend = try registration.vtable.map { table throws(MLAError) in
+      try RegisteredBackend(table, field: "registration.vtable")
     }
   }
 }

@@ -12,8 +12,8 @@ public final class Registry: Sendable {
 
   public init() {
     members = Guarded(
-      BuiltInBackend.allCases.map { Member(name: $0.name, base: .builtIn($0)) }
-        + [Member(name: "CUSTOM", base: .placeholder)])
+      BuiltInBackend.allCases.map { Member(name: $0.name, own: .builtIn($0)) }
+        + [Member(name: "CUSTOM", own: nil)])
   }
 
   /// All members at this moment, in order of definition.
@@ -31,11 +31,10 @@ public final class Registry: Sendable {
   }
 
   /// Adds a dynamic member. The context is adopted only if this succeeds.
-  public func register(_ name: String, _ request: RegistrationRequest) throws(MLAError) {
-    let registration = Registration(request)
+  public func register(_ name: String, _ registration: Registration) throws(MLAError) {
     try change(adopting: registration) { members throws(MLAError) in
       guard !members.contains(where: { $0.name == name }) else {
-        let path = request.classPath ?? "your.module.YourClass"
+        let path = registration.classPath ?? "your.module.YourClass"
         throw MLAError(
           MLA_ERROR_INVALID_ARGUMENT,
           "MLA prefill backend \(name) already exists in MLAPrefillBackendEnum. "
@@ -49,18 +48,20 @@ public final class Registry: Sendable {
         throw .invalid(
           "name", name, "no more than \(Self.maximumDynamicMembers) members can be added")
       }
-      members.append(Member(name: name, base: .dynamic(registration)))
+      members.append(
+        Member(
+          name: name, own: registration.isEmpty ? nil : .registered(registration),
+          isDynamic: true))
     }
-    Log.info("Registered new MLA prefill backend: \(name) -> \(request.classPath ?? "a vtable")")
+    Log.info("Registered new MLA prefill backend: \(name) -> \(registration.classPath ?? "a vtable")")
   }
 
   /// Puts another implementation behind a member, with nil its own again. The context is
   /// adopted only if this succeeds.
-  public func override(_ name: String, _ request: RegistrationRequest?) throws(MLAError) {
-    if let request, request.vtable == nil, request.classPath?.isEmpty ?? true {
+  public func override(_ name: String, _ registration: Registration?) throws(MLAError) {
+    if let registration, registration.isEmpty {
       throw .invalid("registration.class_path", "\"\"", "must not be empty without a vtable")
     }
-    let registration = request.map { Registration($0) }
     try change(adopting: registration) { members throws(MLAError) in
       members[try Self.index(of: name, in: members)].override = registration
     }

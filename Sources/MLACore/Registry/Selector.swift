@@ -42,7 +42,7 @@ public struct Selector: Sendable {
     case .builtIn(let backend): backend.invalidReasons(config, servesZenCPU: servesZenCPU)
     // The rules of a class that only another language can load are unknown here.
     case .registered(let registration): try registration.backend?.invalidReasons(config) ?? []
-    case .none: throw member.notRegistered
+    case nil: throw member.notRegistered
     }
   }
 
