@@ -17,7 +17,7 @@ using DLTensor = nb::dlpack::dltensor;
 using DLDataType = nb::dlpack::dtype;
 
 constexpr std::int32_t kDLCPU = nb::device::cpu::value;
-/// Not all are in every nanobind.
+/// As numbers: nanobind has an enum class.
 enum : std::uint8_t { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLFloat8_e4m3fn = 10 };
 
 struct DLManagedTensor {
