@@ -14,6 +14,10 @@ host lacks it, of the build with modelled instructions.
 import os
 import signal
 import subprocess
+import sys
+import time
+
+from workplace import BuildError
 
 TABLES = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
@@ -40,21 +44,52 @@ def everything_for(path):
 
 
 class Suites:
-    def __init__(self, workplace, python, vllm, patience):
-        self.workplace, self.python, self.vllm, self.patience = workplace, python, vllm, patience
+    def __init__(self, workplace, python, vllm):
+        self.workplace, self.python, self.vllm = workplace, python, vllm
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = {"", *file.read().split()}
         self.tables = [table for table, flag in zip(TABLES, FLAGS) if flag in flags]
         self.lists = {}
+        #: Seconds that each part takes without a fault.
+        self.seconds = {}
+
+    def require_passing(self, suites):
+        """What fails without a fault finds none."""
+        known = os.path.join(self.workplace.scratch, "passing.tsv")
+        if not self.seconds and os.path.exists(known):
+            with open(known, encoding="utf-8") as file:
+                for state, suite, seconds in (line.split() for line in file):
+                    if state == self.workplace.state:
+                        self.seconds[suite] = float(seconds)
+        failing = []
+        for suite in suites:
+            if suite in self.seconds:
+                continue
+            try:
+                found = self.failing(suite)
+            except BuildError as error:
+                sys.exit(f"the checkout cannot be built for {suite}: {error}")
+            if found:
+                print(f"not ok without any fault {found[0]}: {found[1]}", flush=True)
+                failing.append(suite)
+            else:
+                with open(known, "a", encoding="utf-8") as file:
+                    file.write(f"{self.workplace.state} {suite} {self.seconds[suite]:.1f}\n")
+        if failing:
+            sys.exit(1)
 
     def failing(self, suite):
         """The first of a suite's parts that fails, and how; None where all pass. BuildError."""
         kind, _, what = suite.partition(":")
         what, _, table = what.partition("@")
         for part in [what] if what else self._all(kind):
-            how = getattr(self, f"_{kind}")(part, table)
+            name = f"{kind}:{part}" + (f"@{table}" if table else "")
+            # Of a machine that others use as well, too.
+            self.patience = 60 + 5 * self.seconds.get(name, 300)
+            how, seconds = getattr(self, f"_{kind}")(part, table)
             if how:
-                return f"{kind}:{part}" + (f"@{table}" if table else ""), how
+                return name, how
+            self.seconds.setdefault(name, seconds)
         return None
 
     def _all(self, kind):
@@ -117,7 +152,8 @@ class Suites:
         return {"MLA_MAX_ISA": table, "MLA_EXPECT_ISA": table, "MLA_TEST_TABLE": table} if table else {}
 
     def _run(self, command, variables):
-        """How a command fails; "" where it does not."""
+        """How a command fails, "" where it does not, and how long it takes."""
+        begin = time.monotonic()
         process = subprocess.Popen(
             command, cwd=self.workplace.tree, env=self.workplace.environment | variables,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -127,10 +163,10 @@ class Suites:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            return f"does not end in {self.patience} s"
+            return f"does not end in {self.patience:.0f} s", self.patience
         lines = output.splitlines()
         failed = [line for line in lines if line.startswith(("not ok", "FAILED")) or ": error:" in line
                   or line.startswith("Test Case") and " failed" in line or line.startswith("E  ")]
         if process.returncode == 0 and not any(line.startswith("not ok") for line in lines):
-            return ""
-        return (failed or [f"status {process.returncode}: {lines[-1] if lines else ''}"])[0].strip()[:160]
+            return "", time.monotonic() - begin
+        return (failed or [f"status {process.returncode}: {lines[-1] if lines else ''}"])[0].strip()[:160], 0

@@ -1,6 +1,7 @@
 """A copy of the checkout to plant faults in, and what is built of it."""
 
 import filecmp
+import hashlib
 import os
 import re
 import shutil
@@ -33,7 +34,8 @@ class Workplace:
         #: Where the Python package is put together.
         self.site = os.path.join(self.scratch, "site")
         self.python = python
-        #: What is built of the copy as it is.
+        #: What the copy is without a fault, and what is built of it as it is.
+        self.state = ""
         self.fresh = set()
         foreign = r"MLA_.*|PYTHON.*|CC|CXX|C(XX)?FLAGS|LDFLAGS|MAKEFLAGS|MFLAGS|SWIFT_.*"
         self.environment = {name: value for name, value in os.environ.items() if not re.fullmatch(foreign, name)}
@@ -69,6 +71,11 @@ class Workplace:
         with open(known, "w", encoding="utf-8") as file:
             file.write("\n".join(sorted(names)))
         self.fresh.clear()
+        state = hashlib.sha256()
+        for name in sorted(names):
+            copy = os.path.join(self.tree, name)
+            state.update(f"{name}\0{os.readlink(copy) if os.path.islink(copy) else _text(copy)}\0".encode())
+        self.state = state.hexdigest()[:12]
 
     def write(self, path, text):
         with open(os.path.join(self.tree, path), "w", encoding="utf-8") as file:
@@ -142,7 +149,7 @@ def _remove(path):
 def _text(path):
     if not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
