@@ -71,39 +71,60 @@ struct AttentionRun<Keys: KeySource> {
     var nextQueries: RowPlace? = nil
   }
 
+  /// A phase of one of a wave's turns.
+  private struct Step {
+    enum Phase {
+      case pack, attend, combine
+    }
+
+    let phase: Phase
+    let turn: Int
+    /// Tasks.
+    let count: Int
+  }
+
   private func work(on wave: TileSchedule.Wave, by crew: Crew) {
     for turn in 0..<wave.turns {
-      let isLast = turn == wave.turns - 1
       let packs = wave.packCount(inTurn: turn)
-      forEach(packs, by: crew) { index, worker in
-        keys.pack(
-          schedule.packTask(index, in: wave, turn: turn),
-          before: isLast && index == packs - 1 ? crew.nextKeys : nil,
-          into: { packedBlock($0, crew) }, scratch: scratch(of: worker))
-      }
+      work(on: Step(phase: .pack, turn: turn, count: packs), of: wave, by: crew)
       let tasks = wave.taskCount(inTurn: turn)
-      forEach(tasks, by: crew) { index, worker in
-        // Upwards: a tile's queries are fetched while the one before is packed.
-        let task = crew.worker == nil ? index : tasks - 1 - index
-        attend(
-          schedule.attendTask(task, in: wave, turn: turn),
-          before: isLast && index == tasks - 1 ? crew.nextQueries : nil, crew, worker: worker)
-      }
+      work(on: Step(phase: .attend, turn: turn, count: tasks), of: wave, by: crew)
       if wave.end.partial > 0 {
-        forEach(wave.end.tile, by: crew) { index, _ in
-          combineTile(schedule.combineTask(index, in: wave, turn: turn), crew)
-        }
+        work(on: Step(phase: .combine, turn: turn, count: wave.end.tile), of: wave, by: crew)
       }
     }
   }
 
-  /// All tasks of a phase. Inlined, one worker's loop costs no closure.
-  @inline(__always)
-  private func forEach(
-    _ count: Int, by crew: Crew, _ body: (_ index: Int, _ worker: Int) -> Void
+  private func work(on step: Step, of wave: TileSchedule.Wave, by crew: Crew) {
+    guard let worker = crew.worker else { return share(step, of: wave, among: crew) }
+    for index in 0..<step.count { work(on: index, step, of: wave, by: crew, worker) }
+  }
+
+  /// Apart: what a closure captures is copied, and one worker needs none.
+  @inline(never)
+  private func share(_ step: Step, of wave: TileSchedule.Wave, among crew: Crew) {
+    parallel(step.count) { index, worker in
+      work(on: index, step, of: wave, by: crew, worker)
+    }
+  }
+
+  private func work(
+    on index: Int, _ step: Step, of wave: TileSchedule.Wave, by crew: Crew, _ worker: Int
   ) {
-    guard let worker = crew.worker else { return parallel(count, body) }
-    for index in 0..<count { body(index, worker) }
+    let isLast = index == step.count - 1 && step.turn == wave.turns - 1
+    switch step.phase {
+    case .pack:
+      keys.pack(
+        schedule.packTask(index, in: wave, turn: step.turn), before: isLast ? crew.nextKeys : nil,
+        into: { packedBlock($0, crew) }, scratch: scratch(of: worker))
+    case .attend:
+      // Upwards: a tile's queries are fetched while the one before is packed.
+      let task = crew.worker == nil ? index : step.count - 1 - index
+      attend(
+        schedule.attendTask(task, in: wave, turn: step.turn),
+        before: isLast ? crew.nextQueries : nil, crew, worker: worker)
+    case .combine: combineTile(schedule.combineTask(index, in: wave, turn: step.turn), crew)
+    }
   }
 
   private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {

@@ -35,8 +35,8 @@ extension TileSchedule {
     /// Where the next segment begins.
     var end: Place {
       Place(
-        block: place.block + blockCount, pack: place.pack + packCount(inTurn: 0),
-        task: place.task + taskCount(inTurn: 0), tile: place.tile + tileCount,
+        block: place.block + blockCount, pack: place.pack + packsPerBlock * blocksPerTurn,
+        task: place.task + tileCount * rangesPerTurn, tile: place.tile + tileCount,
         partial: place.partial + partialCount)
     }
 
@@ -51,9 +51,9 @@ extension TileSchedule {
 
     func taskCount(inTurn turn: Int) -> Int { tileCount * ranges(inTurn: turn).count }
 
-    func packCount(inTurn turn: Int) -> Int {
-      (heads.count + headsPerPack - 1) / headsPerPack * blocks(inTurn: turn).count
-    }
+    func packCount(inTurn turn: Int) -> Int { packsPerBlock * blocks(inTurn: turn).count }
+
+    private var packsPerBlock: Int { (heads.count + headsPerPack - 1) / headsPerPack }
   }
 
   /// A place in a wave, by what is counted through it: that of a first turn, than which

@@ -49,10 +49,11 @@ extension TileSchedule {
     let (pack, block) = (index - segment.place.pack).quotientAndRemainder(
       dividingBy: blocks.count)
     let first = pack * segment.headsPerPack
+    let head = segment.heads.lowerBound + first
     let span = segment.request.span
     let keyBegin = span.keyBegin + (blocks.lowerBound + block) * shape.keyBlock
     return PackTask(
-      heads: segment.heads.dropFirst(first).prefix(segment.headsPerPack),
+      heads: head..<min(head + segment.headsPerPack, segment.heads.upperBound),
       keys: keyBegin..<min(keyBegin + shape.keyBlock, span.keyBegin + span.keyCount),
       firstBlock: segment.place.block + first * segment.blocksPerTurn + block,
       blockStride: segment.blocksPerTurn)

@@ -90,6 +90,7 @@ extension TileSchedule {
     }
 
     /// The segment that a number belongs to.
+    @inline(__always)
     func segment(of number: Int, _ count: (Place) -> Int) -> Segment {
       if requests == nil { return first }
       return segment(lastNumber(in: shares.indices) { count(shares[$0].place) <= number })
@@ -103,10 +104,11 @@ extension TileRequests {
     -> TileSchedule.Segment
   {
     let whole = longestFirst[share.request]
-    let (order, heads) = wave.quotientAndRemainder(dividingBy: share.wavesOfHeads)
+    let (order, step) = wave.quotientAndRemainder(dividingBy: share.wavesOfHeads)
+    let head = share.heads.lowerBound + step * share.headsPerWave
     return segment(
       share.tilesPerWave < whole.tiles ? tiles(order, share.tilesPerWave, of: whole) : whole,
-      heads: share.heads.dropFirst(heads * share.headsPerWave).prefix(share.headsPerWave),
+      heads: head..<min(head + share.headsPerWave, share.heads.upperBound),
       rangesPerTurn: share.rangesPerTurn, at: share.place)
   }
 
