@@ -19,14 +19,6 @@ private enum Float32Rows: RowFormat {
   ) -> FloatVector { p[0] * factor }
 }
 
-private enum PartialRows: RowFormat {
-  @inline(__always) static var outputs: Int { 1 }
-  @inline(__always)
-  static func element(
-    _ p: UnsafePointer<FloatVector>, pitch: Int, _: FloatVector, _: FloatVector
-  ) -> FloatVector { p[0] }
-}
-
 private enum Float16Rows: RowFormat {
   @inline(__always) static var outputs: Int { 2 }
   @inline(__always)
@@ -69,11 +61,9 @@ extension TileCall {
     case MLA_FORMAT_BFLOAT16: writeRows(BFloat16Rows.self, panel)
     case MLA_FORMAT_FLOAT16: writeRows(Float16Rows.self, panel)
     case MLA_FORMAT_FLOAT8_E4M3FN: writeRows(Float8Rows.self, panel)
-    case MLA_FORMAT_PARTIAL:
-      writeRows(PartialRows.self, panel)
-      writeStatistics(panel)
     default: writeRows(Float32Rows.self, panel)
     }
+    if isPartial { writeStatistics(panel) }
     if let lse = args.lse { writeLSE(panel, lse + panel * panelQueries) }
   }
 
@@ -90,7 +80,7 @@ extension TileCall {
     let multiplier = FloatVector(repeating: args.out_multiplier)
     let count = queries(of: panel)
     for half in 0..<2 {
-      let factor = inverse(statistics, half)
+      let factor = isPartial ? FloatVector(repeating: 1) : inverse(statistics, half)
       let first = panel * panelQueries + half * lanes
       let rows = min(lanes, count - half * lanes)
       let target = args.out.unsafelyUnwrapped + first * pitch
@@ -110,6 +100,9 @@ extension TileCall {
       }
     }
   }
+
+  @inline(__always)
+  private var isPartial: Bool { Int(args.out_format) == MLA_FORMAT_PARTIAL }
 
   /// 1 / sum; 0 for a query without keys, whose outputs were never computed.
   @inline(__always)

@@ -7,8 +7,9 @@ import MLAShims
 func finishTile<Row: QueryRow>(
   _ softmax: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
 ) {
-  if Int(a.out_format) == MLA_FORMAT_PARTIAL { return writePartials(softmax, a, scratch) }
-  softmax.inverse.store(scratch.constants)
+  let isPartial = Int(a.out_format) == MLA_FORMAT_PARTIAL
+  let one = Row.repeating(FloatVector(repeating: 1))
+  (isPartial ? one : softmax.inverse).store(scratch.constants)
   if let lse = a.lse {
     softmax.reference.store(scratch.constants + Row.width)
     softmax.sum.store(scratch.constants + 2 * Row.width)
@@ -21,6 +22,7 @@ func finishTile<Row: QueryRow>(
     writeOutputs(Float8Format.self, a, scratch, times: FloatVector(repeating: a.out_multiplier))
   default: writeOutputs(Float32Format.self, a, scratch)
   }
+  if isPartial { writeStatistics(softmax, a, scratch.constants) }
 }
 
 @inline(__always)
@@ -65,23 +67,19 @@ func writeRow<Format: TargetFormat>(
   }
 }
 
+/// What ends the rows of partial results.
 @inline(__always)
-private func writePartials<Row: QueryRow>(
-  _ softmax: OnlineSoftmax<Row>, _ a: mla_attend_args, _ scratch: TileScratch
+private func writeStatistics<Row: QueryRow>(
+  _ softmax: OnlineSoftmax<Row>, _ a: mla_attend_args,
+  _ constants: UnsafeMutablePointer<FloatVector>
 ) {
-  softmax.store(scratch.constants)
-  let (dims, vectors) = (Int(a.dims.v_head_dim), ValuePanels(a.dims).vectors)
+  softmax.store(constants)
+  let statistics = UnsafeRawPointer(constants).assumingMemoryBound(to: Float.self)
   let rows = a.out.unsafelyUnwrapped.assumingMemoryBound(to: Float.self)
-  let constants = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
   for query in 0..<Int(a.num_queries) {
-    let row = rows + query * Int(a.out_stride)
-    for vector in 0..<vectors {
-      storeTail(
-        Float32Format.self, scratch.outputs[query * vectors + vector], row + vector * lanes,
-        dims - vector * lanes)
-    }
-    for statistic in 0..<MLA_PARTIAL_STATISTICS {
-      row[dims + statistic] = constants[statistic * Row.width * lanes + query]
+    let end = rows + (query * Int(a.out_stride) + Int(a.dims.v_head_dim))
+    for i in 0..<MLA_PARTIAL_STATISTICS {
+      end[i] = statistics[i * Row.width * lanes + query]
     }
   }
 }
