@@ -28,11 +28,15 @@ final class CombineProblem {
   /// that differ a little and by 1e30.
   convenience init(_ isa: Int32, seed: UInt64, outFormat: ElementFormat? = nil) {
     var random = SplitMix64(seed: seed)
-    let format = outFormat ?? random.pick(ElementFormat.allCases)
+    // Drawn in any case: a seed's numbers are the same in every format.
+    let (drawn, multiplier) = (
+      random.pick(ElementFormat.allCases), random.pick([Float(1), 0.5, 40, 1000])
+    )
+    let format = outFormat ?? drawn
     self.init(
       isa, count: random.pick([1, 2, 3, 17, 70]), rows: random.int(1...20),
       dim: random.pick([128, 256, 64, 24, 33, 1]), outFormat: format,
-      outMultiplier: format == .float8E4M3FN ? random.pick([1, 0.5, 40, 1000]) : 1,
+      outMultiplier: format == .float8E4M3FN ? multiplier : 1,
       rowGap: random.int(0...9))
     let deviation = random.pick([0.1, 3, 60])
     for row in 0..<count * rows {
@@ -40,7 +44,7 @@ final class CombineProblem {
         set(row, reference: -.infinity, sum: 0)
       } else {
         let sum = random.pick([1, 700.25]) * (1 + abs(random.normal()))
-        set(row, reference: deviation * random.normal(), sum: sum, rest: sum * 0x1p-26)
+        set(row, reference: deviation * random.normal(), sum: sum, rest: sum * 0.01 * random.normal())
         for d in 0..<dim { partials[row, 0, d] = sum * 3 * random.normal() }
       }
     }
