@@ -1,10 +1,5 @@
 #include "mla_shims_arithmetic.h"
 
-// Initial-exec: see lock.c.
-static _Thread_local mla_thread_arithmetic thread __attribute__((tls_model("initial-exec")));
-
-mla_thread_arithmetic *mla_shim_thread_arithmetic(void) { return &thread; }
-
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 

@@ -9,12 +9,13 @@ public enum Arithmetic {
   public static func own<Result, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    let thread = mla_shim_thread_arithmetic().unsafelyUnwrapped
+    let thread = mla_shim_thread()
     if thread.pointee.is_inside != 0 { return try body() }
-    thread.pointee = mla_thread_arithmetic(callers: mla_shim_arithmetic(), is_inside: 1)
+    thread.pointee.callers_arithmetic = mla_shim_arithmetic()
+    thread.pointee.is_inside = 1
     mla_shim_set_arithmetic(mla_shim_plain_arithmetic())
     defer {
-      mla_shim_set_arithmetic(thread.pointee.callers)
+      mla_shim_set_arithmetic(thread.pointee.callers_arithmetic)
       thread.pointee.is_inside = 0
     }
     return try body()
@@ -22,13 +23,14 @@ public enum Arithmetic {
 
   /// Runs foreign code, which may call the library, as if the library were not there.
   public static func callers<Result>(_ body: () -> Result) -> Result {
-    let thread = mla_shim_thread_arithmetic().unsafelyUnwrapped
-    let state = thread.pointee
-    if state.is_inside == 0 { return body() }
+    let thread = mla_shim_thread()
+    if thread.pointee.is_inside == 0 { return body() }
+    let callers = thread.pointee.callers_arithmetic
     thread.pointee.is_inside = 0
-    mla_shim_set_arithmetic(state.callers)
+    mla_shim_set_arithmetic(callers)
     defer {
-      thread.pointee = state
+      thread.pointee.callers_arithmetic = callers
+      thread.pointee.is_inside = 1
       mla_shim_set_arithmetic(mla_shim_plain_arithmetic())
     }
     return body()

@@ -139,7 +139,7 @@ private func unescaped(_ text: Text) -> [UInt8] {
 private func forEachLine(of path: [UInt8], _ body: (Text) -> Void) {
   let file = (path + [0]).withUnsafeBytes { path in
     path.withMemoryRebound(to: CChar.self) { path in
-      path.baseAddress.map(mla_shim_open_to_read) ?? -1
+      path.baseAddress.map { mla_shim_open($0, O_RDONLY | O_CLOEXEC | O_NONBLOCK) } ?? -1
     }
   }
   guard file >= 0 else { return }

@@ -39,8 +39,8 @@ struct HostLoop: ~Copyable {
   private static func runNext(_ loop: UnsafeMutableRawPointer?) {
     guard let loop = loop?.assumingMemoryBound(to: HostLoop.self) else { return }
     // The host's thread may be one that is inside a loop already: the caller's.
-    mla_shim_enter_loop()
-    defer { mla_shim_leave_loop() }
+    mla_shim_thread().pointee.loops += 1
+    defer { mla_shim_thread().pointee.loops -= 1 }
     _ = loop.pointee.runNext()
   }
 

@@ -62,8 +62,8 @@ public enum Log {
     let process = mla_shim_process_number()
     guard let sink = begin() else { return }
     defer { end(sink, process) }
-    mla_shim_enter_callback()
-    defer { mla_shim_leave_callback() }
+    mla_shim_thread().pointee.callbacks += 1
+    defer { mla_shim_thread().pointee.callbacks -= 1 }
     let text = message()
     Arithmetic.callers { sink.callback(sink.context, Int32(level), text) }
   }
@@ -88,7 +88,7 @@ public enum Log {
 
   private static func waitForRemoved() {
     // A callback would wait for its own end.
-    guard mla_shim_callback_depth() == 0 else { return }
+    guard mla_shim_thread().pointee.callbacks == 0 else { return }
     while true {
       let seen = returned.load()
       let isOver = state.withLock { state in

@@ -10,11 +10,11 @@ public enum ParallelLoop {
   /// thread: none may wait for another. What an iteration runs in parallel again
   /// runs on its own thread.
   public static func run(workers: Int, _ body: (Int) -> Void) {
-    guard workers > 1, workers <= maximumIterations, mla_shim_loop_depth() == 0 else {
+    guard workers > 1, workers <= maximumIterations, mla_shim_thread().pointee.loops == 0 else {
       return runAlone(workers, body)
     }
-    mla_shim_enter_loop()
-    defer { mla_shim_leave_loop() }
+    mla_shim_thread().pointee.loops += 1
+    defer { mla_shim_thread().pointee.loops -= 1 }
     if let host = HostSettings.parallelFor {
       withPointer(to: body) { HostLoop.run(workers, $0, on: host) }
     } else if let pool = WorkerPool.take() {

@@ -87,7 +87,7 @@ final class WorkerPool: @unchecked Sendable {
   /// What a thread of the pool does; never returns.
   func work() {
     // What a piece runs in parallel again, it runs on its own thread.
-    mla_shim_enter_loop()
+    mla_shim_thread().pointee.loops += 1
     while true {
       runPieces()
       watchers.pointee.add(1, ordering: .sequentiallyConsistent)

@@ -15,8 +15,7 @@ enum Workers {
 
   private static let state = PerProcess(State())
 
-  /// In ascending order.
-  static var threads: [Int32] { state.withLock { $0.threads }.sorted() }
+  static var threads: [Int32] { state.withLock { $0.threads } }
 
   /// The host has set how many threads it wants: those that there are go where the process
   /// may run now, others may be tried again, and missed aloud.
@@ -75,7 +74,7 @@ extension Workers {
     init(pool: WorkerPool, number: Int) { (self.pool, self.number) = (pool, number) }
 
     func run() {
-      mla_shim_name_worker(Int32(number))
+      mla_shim_name_thread("mla-prefill/\(number % 1000)")
       let thread = mla_shim_thread_id()
       let place = Workers.state.withLock { state in
         state.threads.append(thread)

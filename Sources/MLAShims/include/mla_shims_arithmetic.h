@@ -16,13 +16,4 @@ void mla_shim_set_arithmetic(mla_arithmetic arithmetic);
 // Rounds to nearest even; nothing is flushed, traps or has been noted.
 mla_arithmetic mla_shim_plain_arithmetic(void);
 
-// Whether the thread is in the library, and what its arithmetic was when it came.
-typedef struct mla_thread_arithmetic {
-  mla_arithmetic callers;
-  int32_t is_inside;
-} mla_thread_arithmetic;
-
-// The calling thread's own.
-mla_thread_arithmetic *mla_shim_thread_arithmetic(void);
-
 #endif  // MLA_SHIMS_ARITHMETIC_H

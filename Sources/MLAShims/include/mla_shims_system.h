@@ -1,4 +1,4 @@
-// System calls that have no function in libc, and what of a thread is kept in C.
+// System calls that have no function in libc, or one that Swift cannot call.
 #ifndef MLA_SHIMS_SYSTEM_H
 #define MLA_SHIMS_SYSTEM_H
 
@@ -21,23 +21,16 @@ static inline void mla_shim_spin_hint(void) {
 // Tells a process from those it was forked from; never 0.
 uint32_t mla_shim_process_number(void);
 
-// The parallel loops that the calling thread is inside of.
-int32_t mla_shim_loop_depth(void);
-void mla_shim_enter_loop(void);
-void mla_shim_leave_loop(void);
-
-// The log callbacks that the calling thread is inside of.
-int32_t mla_shim_callback_depth(void);
-void mla_shim_enter_callback(void);
-void mla_shim_leave_callback(void);
-
 // The calling thread's id, which is what the kernel's lists of threads have.
 int32_t mla_shim_thread_id(void);
-// Names the calling thread, a worker, for whoever looks at the process.
-void mla_shim_name_worker(int32_t worker);
+// For whoever looks at the process; 15 characters are kept.
+void mla_shim_name_thread(const char *name);
 
-// Never waits; -1 if the file cannot be read. (Swift's open() brings others along.)
-int mla_shim_open_to_read(const char *path);
+// open(), with which Swift's would bring others along.
+int mla_shim_open(const char *path, int flags);
+// Reads on in /proc/self/task, open as `list`: ids of threads, and 0 for what is none.
+// Returns how many, 0 at the end. Allocates nothing.
+int32_t mla_shim_next_threads(int list, int32_t *threads, int32_t capacity);
 
 // A set of processors wide enough for any kernel; bit i of word i / 64.
 #define MLA_SHIM_PROCESSOR_WORDS 128
@@ -45,11 +38,8 @@ typedef struct mla_processor_set {
   uint64_t words[MLA_SHIM_PROCESSOR_WORDS];
 } mla_processor_set;
 
-// The processors that the calling thread may run on; empty if unknown.
-void mla_shim_thread_processors(mla_processor_set *set);
-// Those that any thread of the process may run on, but for some, in ascending order.
-void mla_shim_process_processors(mla_processor_set *set, const int32_t *but, size_t count);
-// `thread` 0: the calling one.
+// Those that a thread, 0 for the calling one, may run on; none if unknown.
+void mla_shim_thread_processors(int32_t thread, mla_processor_set *set);
 void mla_shim_set_thread_processors(int32_t thread, const mla_processor_set *set);
 
 #endif  // MLA_SHIMS_SYSTEM_H
