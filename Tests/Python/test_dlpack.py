@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of any library by DLPack, and the package's own."""
 
+import ctypes
+
 import ml_dtypes
 import numpy as np
 import pytest
 from reference import Problem
 from test_backends import backend_for
 
-from mla_prefill import MLAPrefillBackend, _adapter, _core, register_mla_prefill_backend
+from mla_prefill import (
+    MLAPrefillBackend,
+    PrefillMetadata,
+    _adapter,
+    _core,
+    register_mla_prefill_backend,
+)
 
 
 class Exporter:
@@ -144,6 +152,64 @@ def test_what_dlpack_cannot_give(keywords, error):
     with pytest.raises(error, match=rf"\b{keyword}\b") as caught:
         bare_tensor().__dlpack__(**keywords)
     assert type(caught.value) is error
+
+
+class Managed(ctypes.Structure):
+    _fields_ = [
+        ("version", ctypes.c_uint32 * 2),
+        ("manager_ctx", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("dtype", ctypes.c_uint8 * 4),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+CODES = {"i": 0, "f": 2}
+CAPSULE_NAME = b"dltensor_versioned"
+
+
+class ByHand(Exporter):
+    """What NumPy never exports: an offset, no strides, and a version of choice."""
+
+    def __init__(self, array, version=(1, 0)):
+        super().__init__(np.concatenate([np.ones(3, array.dtype), array.ravel()]))
+        kind, shape = array.dtype, array.shape
+        self.managed = Managed(
+            version=version,
+            data=self.array.ctypes.data,
+            device=self.device,
+            ndim=len(shape),
+            dtype=(CODES[kind.kind], 8 * kind.itemsize, 1, 0),
+            shape=(ctypes.c_int64 * len(shape))(*shape),
+            byte_offset=3 * kind.itemsize,
+        )
+
+    def __dlpack__(self, max_version):
+        new_capsule = ctypes.pythonapi.PyCapsule_New
+        new_capsule.restype = ctypes.py_object
+        return new_capsule(ctypes.byref(self.managed), CAPSULE_NAME, None)
+
+
+def test_tensors_with_an_offset():
+    problem = Problem([5, 6])
+    backend = backend_for(Problem([11]))
+    backend.prepare_metadata(PrefillMetadata(query_start_loc=ByHand(np.array(problem.queries))))
+    results = backend.run_prefill_new_tokens(ByHand(problem.q), problem.k, problem.v, True)
+    problem.check(*map(np.from_dlpack, results))
+
+
+def test_tensors_of_a_later_dlpack():
+    problem = Problem([5])
+    with pytest.raises(ValueError, match="^q: its DLPack version is too new"):
+        backend_for(problem).run_prefill_new_tokens(
+            ByHand(problem.q, (2, 0)), problem.k, problem.v, True
+        )
 
 
 def test_an_interruption_is_no_refusal():

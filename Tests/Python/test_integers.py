@@ -57,6 +57,12 @@ def test_read_only_integers(kind, dtype):
     assert plan_context_chunks(fixed([3]), 16, 16, queries)[0].seq_lens == (3,)
 
 
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64, np.int16, np.float32])
+def test_other_elements_are_no_integers(dtype):
+    with pytest.raises(TypeError, match="^query_start_loc: must hold int32 or int64"):
+        batch(np.array([0, 5], dtype))
+
+
 def test_read_only_tensors_of_old_numpy():
     arrays = {}
     for name in "qkv":
