@@ -62,8 +62,7 @@ private struct Weights {
   @inline(__always)
   init(_ a: mla_merge_rows_args, _ row: Int) {
     let (first, second) = (effectiveLSE(a.prefix, row), effectiveLSE(a.suffix, row))
-    // A NaN must win, not be passed over.
-    let largest = second <= first ? first : second
+    let largest = second > first ? second : first
     let reference = largest == -.infinity ? 0 : largest
     let (ofFirst, ofSecond) = (weight(first, reference), weight(second, reference))
     let sum = ofFirst + ofSecond
