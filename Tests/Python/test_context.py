@@ -108,6 +108,15 @@ def test_chunks_by_number():
         backend.run_prefill_context_chunk(2, problem.q, problem.k, problem.v)
 
 
+@pytest.mark.parametrize("queries, keys", [([0, 2, 5], [0, 9]), ([0, 5], [0, 4, 9])])
+def test_offsets_of_different_lengths_are_named(queries, keys):
+    problem = Problem([5], context=[9])
+    chunk = ContextChunk(query_start_loc=queries, cu_seq_lens=keys)
+    text = rf"^chunk\.cu_seq_lens: has {len(keys)} entries, must have the {len(queries)} of chunk"
+    with pytest.raises(ValueError, match=text):
+        backend_for(problem).run_prefill_context_chunk(chunk, problem.q, problem.k, problem.v)
+
+
 def test_plan_without_queries():
     first, last = plan_context_chunks([3, 0, 5], 100)
     assert first.query_start_loc is None and first.cu_seq_lens == (0, 3)
