@@ -85,6 +85,22 @@ def test_cpp_runs_a_layer_on_a_python_backend(cpp):
     assert cpp.run_layer(b"CPU") == 0, cpp.last_message()
 
 
+def test_what_a_python_backend_may_write():
+    @register_mla_prefill_backend("LOOKING")
+    class Looking(MeanInto):
+        writable = []
+
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse, out=None, output_scale=None):
+            self.writable += [tensor.flags.writeable for tensor in (q, k, v, out)]
+            return super().run_prefill_new_tokens(q, k, v, return_softmax_lse, out)
+
+    backend = one_head("LOOKING")
+    backend.prepare_metadata([0, 1], [])
+    row = np.ones((1, 1, 2), np.float32)
+    backend.run_prefill_new_tokens(row, row, row, row.copy(), None, None, False)
+    assert Looking.writable == [False, False, False, True]
+
+
 def test_quantized_run_of_a_python_backend():
     @register_mla_prefill_backend("QUANTIZING")
     class Quantizing(Mean):
