@@ -22,10 +22,11 @@ import sys
 import time
 
 import faults
-from suites import Suites, everything_for
+from suites import SLOW, Suites, everything_for
 from workplace import BuildError, Workplace
 
 ROOT = os.path.dirname(os.path.dirname(faults.HERE))
+VERDICTS = ("caught", "survived", "missed", "does not compile")
 
 
 def main():
@@ -47,7 +48,8 @@ def main():
     wanted = [fault for fault in in_turn(listed) if fault.identity not in names
               and (not arguments.patterns or any(p in fault.identity for p in arguments.patterns))]
     workplace = Workplace(ROOT, arguments.scratch, arguments.python)
-    Run(workplace, Suites(workplace, arguments.python, arguments.vllm)).all(wanted)
+    run = Run(workplace, Suites(workplace, arguments.python, arguments.vllm), arguments.own)
+    run.all(wanted)
 
 
 def parse():
@@ -55,6 +57,8 @@ def parse():
     parser.add_argument("scratch", nargs="?")
     parser.add_argument("patterns", nargs="*")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--own", action="store_true",
+                        help="only the suites that the list names: what these miss is not known to survive")
     parser.add_argument("--python", default=os.path.join(ROOT, ".build-python/torch/bin/python"),
                         help="one that has torch, pytest and nanobind")
     parser.add_argument("--vllm", default=os.path.join(ROOT, ".build-vllm/bin/python"), help="one that has vLLM")
@@ -62,17 +66,20 @@ def parse():
 
 
 def in_turn(listed):
-    """One of each file after the other, so that a run that is stopped has seen all of them."""
+    """One of each file after the other, so that a run that is stopped has seen all of them, but
+    those for which slow suites may be needed last."""
     seen = {}
     for fault in listed:
-        seen[fault.path] = place = seen.get(fault.path, -1) + 1
-        fault.place = place
-    return sorted(listed, key=lambda fault: fault.place)
+        is_slow = any(suite.startswith(SLOW) for suite in fault.suites)
+        place = seen.get((fault.path, is_slow), -1) + 1
+        seen[fault.path, is_slow] = place
+        fault.turn = (is_slow, place)
+    return sorted(listed, key=lambda fault: fault.turn)
 
 
 class Run:
-    def __init__(self, workplace, suites):
-        self.workplace, self.suites = workplace, suites
+    def __init__(self, workplace, suites, own):
+        self.workplace, self.suites, self.own = workplace, suites, own
         self.file = os.path.join(workplace.scratch, "results.tsv")
         self.results = {}
         if os.path.exists(self.file):
@@ -82,17 +89,17 @@ class Run:
     def all(self, wanted):
         self.workplace.refresh()
         left = [fault for fault in wanted if self.results.get(fault.identity, [""] * 3)[1:3] != [digest(fault), "caught"]]
-        for turn in sorted({fault.place for fault in left}):
-            faults_of_turn = [fault for fault in left if fault.place == turn]
+        for turn in sorted({fault.turn for fault in left}):
+            faults_of_turn = [fault for fault in left if fault.turn == turn]
             self.suites.require_passing({suite: None for fault in faults_of_turn for suite in fault.suites})
             for fault in faults_of_turn:
                 self.one(fault)
         rows = [self.results[fault.identity] for fault in wanted if fault.identity in self.results]
-        for verdict in ("survived", "does not compile"):
+        for verdict in VERDICTS[1:]:
             for row in rows:
                 if row[2] == verdict:
                     print(f"not ok {row[0]} {verdict}: {row[4]}")
-        counts = [f"{sum(row[2] == verdict for row in rows)} {verdict}" for verdict in ("caught", "survived", "does not compile")]
+        counts = [f"{sum(row[2] == verdict for row in rows)} {verdict}" for verdict in VERDICTS]
         print(f"{len(rows)} of {len(wanted)} planted: {', '.join(counts)}")
         sys.exit(0 if all(row[2] == "caught" for row in rows) else 1)
 
@@ -114,13 +121,13 @@ class Run:
 
     def judged(self, fault):
         try:
-            for suite in [*fault.suites, *everything_for(fault.path)]:
+            for suite in [*fault.suites, *([] if self.own else everything_for(fault.path))]:
                 found = self.suites.failing(suite)
                 if found:
                     return "caught", found[0], re.sub(r"\s+", " ", found[1])
         except BuildError as error:
             return "does not compile", str(error), ""
-        return "survived", fault.meaning, ""
+        return "missed" if self.own else "survived", fault.meaning, ""
 
 
 def digest(fault):

@@ -28,6 +28,8 @@ PROGRAMS = (
     "numbers ds_mla threads first_use unload bits malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
+#: Minutes each.
+SLOW = ("abi:allocation_failures", "abi:batch_limits", "abi:short_memory", "swift:LongContextTests", "vllm:", "model")
 
 
 def everything_for(path):
