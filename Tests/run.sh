@@ -188,10 +188,10 @@ declare_steps() {
   [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" core_model
   long_step qemu-haswell 120 "$kernels" "$tests_step" emulate_swift_tests Haswell-noTSX avx2
   long_step qemu-westmere 120 "$kernels" "$tests_step" emulate_swift_tests Westmere portable
-  long_step python-torch 90 "python" "build" Tests/Python/run.sh torch
-  long_step address 240 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
+  long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
+  long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
-  long_step thread 240 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
+  long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
   long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build-abi" fuzz
 }
