@@ -28,8 +28,11 @@ PROGRAMS = (
     "numbers ds_mla threads first_use unload bits malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
-#: Minutes each.
-SLOW = ("abi:allocation_failures", "abi:batch_limits", "abi:short_memory", "swift:LongContextTests", "vllm:", "model")
+#: Not of seconds.
+SLOW = (
+    "abi:allocation_failures", "abi:batch_limits", "abi:bits", "abi:short_memory", "abi:first_use", "swift:LongContextTests",
+    "swift:LayerTests", "swift:LayerRegisteredTests", "swift:AbsorbedTests", "vllm:", "model",
+)
 
 
 def everything_for(path):

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 
 
-#: Behind the copy's Package.swift: the core is compiled file by file and not optimised, so
-#: that a fault costs seconds; kernels are as ever. What no test needs is left out.
+#: Behind the copy's Package.swift: the core and the tests are compiled file by file, so that
+#: a fault costs seconds. What no test needs is left out.
 MANIFEST = """
 package.targets.removeAll { ["mla-bench", "mla-demo", "MLABenchSupport"].contains($0.name) }
-for target in package.targets where !target.name.hasPrefix("MLAKernels") && target.type != .system {
-  let flags = target.name.hasPrefix("MLACore") || target.name == "MLAPrefill" ? ["-Onone"] : []
-  target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization"] + flags)]
+for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.name) || target.type == .test {
+  target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization"])]
 }
 """
 BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
