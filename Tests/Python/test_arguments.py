@@ -82,3 +82,9 @@ def test_all_parameters_are_tried():
 def test_wrong_arguments_are_named(name):
     unnamed = unnamed_refusals(*CALLS[name], {repr(wrong): wrong for wrong in WRONG})
     assert not unnamed, "\n".join(unnamed)
+
+
+def test_a_flag_is_no_integer():
+    for flag in (True, False):
+        with pytest.raises(TypeError, match="^num_threads: must be an integer, not bool"):
+            mla_prefill.set_num_threads(flag)
