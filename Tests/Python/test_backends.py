@@ -120,15 +120,6 @@ def test_unknown_keywords_are_refused(name):
             call()
 
 
-@pytest.mark.parametrize("queries, keys", [([0, 3, 3], [0, 3]), ([0, 3], [0, 3, 3])])
-def test_offsets_of_a_chunk_have_one_length(queries, keys):
-    problem = Problem([3])
-    chunk = ContextChunk(query_start_loc=queries, cu_seq_lens=keys)
-    text = f"^chunk.cu_seq_lens: has {len(keys)} entries, must have the {len(queries)} of"
-    with pytest.raises(ValueError, match=text):
-        backend_for(problem).run_prefill_context_chunk(chunk, problem.q, problem.k, problem.v)
-
-
 def test_clone_has_no_metadata():
     problem = Problem([3])
     backend = backend_for(problem)

@@ -182,8 +182,7 @@ private func accumulateVisible<Values: QueryRow>(
   var step = visible.count(to: query) / elementsPerOperand
   accumulate(
     &sums, columns, stride: stride, probabilities, operandStride: operandStride, steps: step)
-  let first = visible.firstKey + step * elementsPerOperand - query
-  if first == 2 - elementsPerOperand && end - step * elementsPerOperand == rowsPerGroup - first {
+  if end - step * elementsPerOperand == rowsPerGroup - 2 + elementsPerOperand {
     // Each row sees one key more than the one before: no choices are left to run time.
     for diagonal in 0..<(rowsPerGroup - 2 + elementsPerOperand) / elementsPerOperand {
       sums.addDot(
