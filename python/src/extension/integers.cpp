@@ -1,7 +1,6 @@
 #include "integers.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "arguments.h"
@@ -75,14 +74,20 @@ bool IntegerTensor::borrow(nb::handle value, const char *name) {
   // What is asked in vain takes longer than all of a short list.
   if (PyList_CheckExact(value.ptr()) || PyTuple_CheckExact(value.ptr())) return false;
   // First: NumPy before 2.1 exports nothing that is read-only by DLPack.
-  if (tensor_.hold_buffer(value) && is_integer()) return true;
+  if (tensor_.hold_buffer(value) && has_integers()) return true;
   if (!tensor_.exchange(value, name)) {
     if (!nb::hasattr(value, "__dlpack__")) return false;
     // What has both has told its type already.
     if (!tensor_.has_buffer()) tensor_.ask(value, name);
   }
-  if (!is_integer()) raise(PyExc_TypeError, std::string(name) + ": must hold int32 or int64");
+  if (!has_integers()) raise(PyExc_TypeError, std::string(name) + ": must hold int32 or int64");
   return true;
+}
+
+bool IntegerTensor::has_integers() {
+  is_int32_ = tensor_.type() == DLDataType{kDLInt, 32, 1};
+  for (int i : {0, 1}) strides_[i] = tensor_.stride(i) * tensor_.stride_unit();
+  return is_int32_ || tensor_.type() == DLDataType{kDLInt, 64, 1};
 }
 
 void IntegerTensor::require_dimensions(int dimensions, const char *name,
@@ -91,18 +96,6 @@ void IntegerTensor::require_dimensions(int dimensions, const char *name,
     raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(tensor_.ndim()) +
                                 ": must be " + std::to_string(dimensions) + ", " + meaning);
   }
-}
-
-std::int64_t IntegerTensor::at(std::int64_t row, std::int64_t column) const {
-  const char *element = data() + row * stride(0) + column * stride(1);
-  if (is_int32()) {
-    std::int32_t value;
-    std::memcpy(&value, element, sizeof value);
-    return value;
-  }
-  std::int64_t value;
-  std::memcpy(&value, element, sizeof value);
-  return value;
 }
 
 std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name,

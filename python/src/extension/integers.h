@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "borrowed_tensor.h"
@@ -23,21 +24,31 @@ class IntegerTensor {
 
   std::int64_t size(int dimension) const { return tensor_.size(dimension); }
   /// In bytes.
-  std::int64_t stride(int dimension) const {
-    return tensor_.stride(dimension) * tensor_.stride_unit();
-  }
+  std::int64_t stride(int dimension) const { return strides_[dimension]; }
   const char *data() const { return static_cast<const char *>(tensor_.data()); }
-  bool is_int32() const { return tensor_.type() == DLDataType{kDLInt, 32, 1}; }
+  bool is_int32() const { return is_int32_; }
 
   /// An element of a tensor of one or two dimensions.
-  std::int64_t at(std::int64_t row, std::int64_t column = 0) const;
-
- private:
-  bool is_integer() const {
-    return is_int32() || tensor_.type() == DLDataType{kDLInt, 64, 1};
+  std::int64_t at(std::int64_t row, std::int64_t column = 0) const {
+    const char *element = data() + row * strides_[0] + column * strides_[1];
+    return is_int32_ ? read<std::int32_t>(element) : read<std::int64_t>(element);
   }
 
+ private:
+  /// Elements may lie anywhere, in records of other types too.
+  template <class Integer>
+  static Integer read(const char *element) {
+    Integer value;
+    std::memcpy(&value, element, sizeof value);
+    return value;
+  }
+
+  /// False where the elements are no integers of 32 or 64 bits.
+  bool has_integers();
+
   BorrowedTensor tensor_;
+  bool is_int32_ = false;
+  std::int64_t strides_[2] = {0, 0};
 };
 
 /// Requests of a batch, as the header has it.
