@@ -50,6 +50,13 @@ final class RuntimeScratchArenaTests: XCTestCase {
     XCTAssertEqual(ScratchArena.idleBytes, 0)
   }
 
+  func testWhatIsIdleGoesBackBeforeMemoryIsRefused() throws {
+    hold(1)
+    XCTAssertGreaterThan(ScratchArena.idleBytes, 0)
+    XCTAssertNil(ScratchArena.allocate(1 << 60, alignment: 64))
+    XCTAssertEqual(ScratchArena.idleBytes, 0)
+  }
+
   func testImpossibleSizesThrow() {
     for bytes in [-1, .max, 1 << 60] {
       XCTAssertThrowsError(try address(bytes: bytes)) { error in
