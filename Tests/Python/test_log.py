@@ -66,6 +66,27 @@ assert {level for level, _ in handler.said} == {"INFO"}
     assert run(program).stdout.strip() == str([*expected, "Using CPU MLA prefill backend."])
 
 
+def test_messages_that_waited_in_order():
+    """Those of C code's calls, delivered by the next one of Python's."""
+    program = HEADER + """
+import ctypes
+import mla_prefill as m
+
+class Registration(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
+                ("class_path", ctypes.c_char_p), ("vtable", ctypes.c_void_p)]
+
+library = ctypes.CDLL(m.library_path())
+for name in (b"A", b"B", b"C"):
+    registration = Registration(ctypes.sizeof(Registration), 0, b"a.B", None)
+    assert library.mla_register_backend(name, ctypes.byref(registration)) == 0
+assert not handler.said
+m.backends()
+print([text.split(" -> ")[0][-1] for _, text in handler.said])
+"""
+    assert run(program).stdout.strip() == "['A', 'B', 'C']"
+
+
 def test_a_handler_that_raises_fails_no_call():
     program = HEADER + """
 import mla_prefill as m

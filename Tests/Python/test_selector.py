@@ -109,6 +109,14 @@ def test_explicit_that_does_not_fit():
         get_mla_prefill_backend(MLAPrefillConfig(backend="CUSTOM"))
 
 
+@pytest.mark.parametrize("capability", [(-1, 0), (9, -1), (-1, -1)])
+def test_negative_capabilities_are_named(capability):
+    config = MLAPrefillConfig(platform=Platform.CUDA, device_capability=capability)
+    text = rf"^device_capability = \({capability[0]}, {capability[1]}\): must not be negative"
+    with pytest.raises(ValueError, match=text):
+        backends(config)
+
+
 def test_gpu_rules():
     config = MLAPrefillSelectorConfig(
         "bfloat16", MLADimensions(qk_nope_head_dim=1, qk_rope_head_dim=1, v_head_dim=1)
