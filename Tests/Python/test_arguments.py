@@ -88,3 +88,9 @@ def test_a_flag_is_no_integer():
     for flag in (True, False):
         with pytest.raises(TypeError, match="^num_threads: must be an integer, not bool"):
             mla_prefill.set_num_threads(flag)
+
+
+def test_integers_that_do_not_fit_are_not_cut():
+    for number in (1 << 70, (1 << 64) + 1, -(1 << 70)):
+        with pytest.raises(ValueError, match="^num_threads: must fit 64 bits"):
+            mla_prefill.set_num_threads(number)

@@ -138,6 +138,16 @@ def test_algorithms(dtype, algorithm):
     problem.check(out, lse)
 
 
+def test_algorithms_by_name():
+    """One new token on a long context is what the absorbed form is for."""
+    problem = LayerProblem([1], [2000], heads=16, rank=64, nope=64, value=64)
+    results = {
+        algorithm: layer_for(problem, algorithm=algorithm).forward(**problem.tensors).tobytes()
+        for algorithm in ("auto", "up_projected", "absorbed")
+    }
+    assert results["auto"] == results["absorbed"] != results["up_projected"]
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (264,), (264, 1), (3, 2)], ids=str)
 def test_fp8_weights(shape):
     """One scale, scales of rows, scales of blocks."""
