@@ -2,6 +2,7 @@
 """Tensors of any library by DLPack, and the package's own."""
 
 import ctypes
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -61,6 +62,15 @@ def test_bare_tensors_of_the_package():
     for shape in ([], [1] * 5, [-1], [1 << 62, 4]):
         with pytest.raises((ValueError, MemoryError)):
             _core.HostTensor(shape, 1)
+
+
+def test_consumers_hold_bare_tensors():
+    tensor = bare_tensor()
+    held = sys.getrefcount(tensor)
+    view = np.from_dlpack(tensor)
+    assert sys.getrefcount(tensor) == held + 1
+    del view
+    assert sys.getrefcount(tensor) == held
 
 
 def bare_tensor():

@@ -87,6 +87,15 @@ def test_block_numbers_that_are_not_read_may_be_anything(kind):
         layer.forward(**{**problem.tensors, "block_table": kind(table)})
 
 
+def test_numbers_beyond_32_bits_are_named():
+    for beyond in (2**32 + 5, -(2**40)):
+        offsets = np.array([0, beyond])
+        for kind in (offsets, offsets.tolist(), memoryview(offsets)):
+            text = rf"^query_start_loc\[1\] = {beyond}: must fit 32 bits"
+            with pytest.raises(ValueError, match=text):
+                batch(kind)
+
+
 def endless(kind):
     return np.broadcast_to(kind(0), 2**32 + 1)
 
