@@ -94,3 +94,15 @@ def test_integers_that_do_not_fit_are_not_cut():
     for number in (1 << 70, (1 << 64) + 1, -(1 << 70)):
         with pytest.raises(ValueError, match="^num_threads: must fit 64 bits"):
             mla_prefill.set_num_threads(number)
+
+
+def test_texts_are_no_numbers():
+    for text in ("0.5", "2", b"2"):
+        with pytest.raises(TypeError, match=f"^scale: must be a number, not {type(text).__name__}"):
+            mla_prefill.MLAPrefillBackendEnum.CPU.get_class()(2, text, 0, 16, 16, 16)
+
+
+def test_flags_are_true_or_false():
+    for number in (2, -1, 1 << 70):
+        with pytest.raises(TypeError, match=f"^enabled: must be True or False, not {number}"):
+            mla_prefill.use_openmp_threads(number)

@@ -104,3 +104,26 @@ for caller in callers: caller.start()
 for caller in callers: caller.join()
 assert len(results) == 20 and set(results) == {expected}
 """)
+
+
+def test_a_loop_of_the_hosts_own_stays():
+    passes("""
+library = ctypes.CDLL(mla_prefill.library_path())
+Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+Loop = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, Task, ctypes.c_void_p)
+loops = []
+
+@Loop
+def own_loop(context, count, task, task_context):
+    loops.append(count)
+    for index in range(count):
+        task(task_context, index)
+
+assert library.mla_set_parallel_for(own_loop, None) == 0
+for _ in range(2):
+    assert mla_prefill.use_openmp_threads(False) is False
+    before = len(loops)
+    run()
+    assert len(loops) > before
+library.mla_set_parallel_for(None, None)
+""")
