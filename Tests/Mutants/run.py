@@ -70,7 +70,7 @@ def in_turn(listed):
     those for which slow suites may be needed last."""
     seen = {}
     for fault in listed:
-        is_slow = any(suite.startswith(SLOW) for suite in fault.suites)
+        is_slow = any(suite.startswith(SLOW) or suite.endswith("@amx") for suite in fault.suites)
         place = seen.get((fault.path, is_slow), -1) + 1
         seen[fault.path, is_slow] = place
         fault.turn = (is_slow, place)
