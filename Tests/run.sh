@@ -56,6 +56,8 @@ gates() {
   python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
   python3 Tests/Gates/instruction_sets.py $objects .build/release/libmlaprefill.so || status=1
   python3 Tests/Gates/allocators.py $objects || status=1
+  # Faults that no longer apply are no test of the tests.
+  python3 Tests/Mutants/run.py --check || status=1
   return $status
 }
 
