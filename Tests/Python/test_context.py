@@ -129,3 +129,18 @@ def test_plan_without_queries():
     ):
         with pytest.raises(ValueError, match=text):
             plan_context_chunks(**bad)
+
+
+def test_plans_are_let_go():
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    lengths, plan = np.full(20_000, 3, np.int32), lambda: plan_context_chunks(lengths, 1 << 20)
+    for _ in range(5):
+        plan()
+    before = resident()
+    for _ in range(100):
+        plan()
+    # All of them would be 32 MB.
+    assert resident() - before < 16 << 20

@@ -41,6 +41,26 @@ def test_cpp_runs_a_python_backend(cpp, backend, threads):
     assert all(seen[:3] == (np.ndarray, (5, 1, 2), backend is MeanInto) for seen in Mean.seen)
 
 
+def test_runs_that_know_no_out():
+    @register_mla_prefill_backend("RETURNING")
+    class Returning(Mean):
+        def run_prefill_new_tokens(self, q, k, v, return_softmax_lse):
+            return super().run_prefill_new_tokens(q, k, v, return_softmax_lse)
+
+        def run_prefill_context_chunk(self, chunk, q, k, v):
+            assert (chunk.seq_lens == [1, 3]).all() and chunk.max_seq_len == 3
+            return v + 1, np.zeros((1, len(q)), np.float32)
+
+    backend, offsets = one_head("RETURNING"), [0, 1, 4]
+    backend.prepare_metadata(offsets, [])
+    ones, lse = np.ones((4, 1, 2), np.float32), np.zeros((1, 4), np.float32)
+    out = np.zeros_like(ones)
+    backend.run_prefill_new_tokens(ones, ones, ones, out, lse, None, False)
+    assert (out == 1).all()
+    backend.run_prefill_context_chunk(-1, offsets, offsets, ones, ones, ones, out, lse, False)
+    assert (out == 2).all()
+
+
 def test_cpp_runs_a_python_backend_by_path(cpp):
     Mean.seen.clear()
     register_mla_prefill_backend("MEAN", "mean_backend.Mean")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import sys
+import weakref
 from threading import Thread
 
 import pytest
@@ -13,6 +15,7 @@ from mla_prefill import (
     _core,
     backends,
     register_mla_prefill_backend,
+    registered,
     remove_mla_prefill_backend,
 )
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
@@ -252,3 +255,28 @@ def test_members_come_and_go_while_others_list_them():
         sys.setswitchinterval(interval)
     assert not failures
     assert len(list(MLAPrefillBackendEnum)) == len(MLAPrefillBackendEnum) == 8
+
+
+def test_refused_classes_are_let_go():
+    class Late(Plain):
+        pass
+
+    decorate = register_mla_prefill_backend("LATE")
+    remove_mla_prefill_backend("LATE")
+    with pytest.raises(ValueError, match="Unknown MLA prefill backend: 'LATE'"):
+        decorate(Late)
+    late = weakref.ref(Late)
+    del Late
+    gc.collect()
+    assert late() is None
+
+
+def test_what_cannot_be_run_has_no_class():
+    with pytest.raises(AttributeError, match="^no backend 'CUSTOM' is registered that can be run"):
+        _ = registered.CUSTOM
+
+
+def test_no_member_is_found_by_the_path_that_it_lacks():
+    assert MLAPrefillBackendEnum.register("LATER", "").value == ""
+    with pytest.raises(ValueError, match="'' is not a valid"):
+        MLAPrefillBackendEnum("")

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from mla_prefill import (
 from mla_prefill._dtypes import dtype_name
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 from mla_prefill.flashinfer import FlashInferPrefillBackend
-from mla_prefill.configuration import Platform
+from mla_prefill.configuration import Platform, gpu_platform
 from mla_prefill.tokenspeed_mla import TokenspeedMLAPrefillBackend
 from mla_prefill.zen_cpu_sdpa import ZenCPUSDPAMLAPrefillBackend
 
@@ -159,6 +160,49 @@ def test_subclass_of_a_native_class_answers_itself():
 
     reasons = Narrow.validate_configuration(None, MLAPrefillSelectorConfig("float32"))
     assert reasons == ["dtype float32 not supported", "required dependencies not available"]
+
+
+def test_each_rule_of_a_subclass_is_asked():
+    class Absent(CPUSDPAMLAPrefillBackend):
+        @classmethod
+        def is_available(cls):
+            return False
+
+    class Typeless(CPUSDPAMLAPrefillBackend):
+        @classmethod
+        def supports_dtype(cls, dtype):
+            return False
+
+    class Shapeless(CPUSDPAMLAPrefillBackend):
+        @classmethod
+        def supports_mla_dimensions(cls, mla_dimensions):
+            return False
+
+    class Grounded(CPUSDPAMLAPrefillBackend):
+        @classmethod
+        def supports_compute_capability(cls, device_capability):
+            return False
+
+    class Particular(CPUSDPAMLAPrefillBackend):
+        supported_mla_dimensions = [DEEPSEEK]
+
+    config = MLAPrefillSelectorConfig("float32")
+    for backend, reason in (
+        (Absent, "required dependencies"),
+        (Typeless, "dtype float32"),
+        (Shapeless, "Model does not have"),
+        (Grounded, "device capability"),
+        (Particular, "Model does not have"),
+    ):
+        (said,) = backend.validate_configuration(None, config)
+        assert said.startswith(reason)
+
+
+@pytest.mark.parametrize("hip, platform", [("6.4", Platform.ROCM), (None, Platform.CUDA)])
+def test_a_capability_is_of_the_gpu_that_torch_was_built_for(monkeypatch, hip, platform):
+    torch = SimpleNamespace(version=SimpleNamespace(hip=hip))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert gpu_platform() is platform
 
 
 def test_template_of_the_base_class():
