@@ -161,6 +161,13 @@ def test_more_messages_than_are_kept(caplog):
     assert texts == {"Using CPU MLA prefill backend."} and len(caplog.records) <= 800
 
 
+def test_places_of_messages_are_free_again(caplog):
+    with caplog.at_level("INFO", logger="mla_prefill"):
+        for _ in range(100):
+            get_mla_prefill_backend(MLAPrefillConfig(backend="CPU"))
+    assert len(caplog.records) == 100
+
+
 def test_the_log_of_a_host_stays_its_own():
     program = """
 import ctypes, importlib.util, pathlib

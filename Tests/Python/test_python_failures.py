@@ -72,6 +72,8 @@ def test_texts_that_c_would_cut(cpp):
         3,
         np.zeros((5, 1, 1)),
         (np.zeros((4, 1, 2)), np.zeros((1, 5))),
+        # Which NumPy would spread over all rows.
+        (np.zeros((1, 1, 2)), np.zeros((1, 5))),
         (np.zeros((5, 1, 2)), None),
         (np.ndarray, np.ndarray),
         (np.full((5, 1, 2), object()), np.zeros((1, 5))),

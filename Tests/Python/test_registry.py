@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import gc
+import os
+import signal
 import sys
 import weakref
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from reference import Problem
@@ -13,6 +15,7 @@ from mla_prefill import (
     MLAPrefillBackendEnum,
     PrefillMetadata,
     _core,
+    _members,
     backends,
     register_mla_prefill_backend,
     registered,
@@ -280,3 +283,30 @@ def test_no_member_is_found_by_the_path_that_it_lacks():
     assert MLAPrefillBackendEnum.register("LATER", "").value == ""
     with pytest.raises(ValueError, match="'' is not a valid"):
         MLAPrefillBackendEnum("")
+
+
+@pytest.mark.parametrize("thing", [len, "a.Class", None])
+def test_only_classes_are_registered(thing):
+    with pytest.raises(TypeError, match=f"^cls: must be a class, not {type(thing).__name__}"):
+        register_mla_prefill_backend(MLAPrefillBackendEnum.CUSTOM)(thing)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_a_lock_of_its_own():
+    taken, over = Event(), Event()
+
+    def hold():
+        with _members._CHANGES.lock:
+            taken.set()
+            over.wait()
+
+    thread = Thread(target=hold)
+    thread.start()
+    taken.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if len(MLAPrefillBackendEnum) == 8 else 1)
+    over.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from reference import Problem, check_from_many_threads
+from reference import TYPES, Problem, check_from_many_threads
 from test_backends import backend_for
 from test_dlpack import Exporter
 
@@ -68,9 +68,10 @@ def test_missing_tensors_are_named(name):
         )
 
 
-def test_read_only_out_is_named():
-    problem = Problem([5])
-    out = np.zeros((5, 2, 16), np.float32)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_read_only_out_is_named(dtype):
+    problem = Problem([5], dtype=dtype)
+    out = np.zeros((5, 2, 16), problem.q.dtype)
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out: is read-only"):
         backend_for(problem).run_prefill_new_tokens(problem.q, problem.k, problem.v, False, out=out)
