@@ -61,11 +61,12 @@ class Suites:
     def require_passing(self, suites):
         """What fails without a fault finds none."""
         known = os.path.join(self.workplace.scratch, "passing.tsv")
-        if not self.seconds and os.path.exists(known):
+        states = {kind: self.workplace.state(kind) for kind in {suite.partition(":")[0] for suite in suites}}
+        if os.path.exists(known):
             with open(known, encoding="utf-8") as file:
                 for state, suite, seconds in (line.split() for line in file):
-                    if state == self.workplace.state:
-                        self.seconds[suite] = float(seconds)
+                    if state == states.get(suite.partition(":")[0]):
+                        self.seconds.setdefault(suite, float(seconds))
         failing = []
         for suite in suites:
             if suite in self.seconds:
@@ -79,7 +80,7 @@ class Suites:
                 failing.append(suite)
             else:
                 with open(known, "a", encoding="utf-8") as file:
-                    file.write(f"{self.workplace.state} {suite} {self.seconds[suite]:.1f}\n")
+                    file.write(f"{states[suite.partition(':')[0]]} {suite} {self.seconds[suite]:.1f}\n")
         if failing:
             sys.exit(1)
 

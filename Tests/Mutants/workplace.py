@@ -16,6 +16,8 @@ for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.na
   target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization"])]
 }
 """
+#: What is of one kind of suites alone.
+FOLDERS = {"abi": "Tests/ABI/", "python": "Tests/Python/", "vllm": "Tests/vLLM/"}
 BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
 
 
@@ -33,8 +35,8 @@ class Workplace:
         #: Where the Python package is put together.
         self.site = os.path.join(self.scratch, "site")
         self.python = python
-        #: What the copy is without a fault, and what is built of it as it is.
-        self.state = ""
+        self.files = []
+        #: What is built of the copy as it is.
         self.fresh = set()
         foreign = r"MLA_.*|PYTHON.*|CC|CXX|C(XX)?FLAGS|LDFLAGS|MAKEFLAGS|MFLAGS|SWIFT_.*"
         self.environment = {name: value for name, value in os.environ.items() if not re.fullmatch(foreign, name)}
@@ -70,11 +72,17 @@ class Workplace:
         with open(known, "w", encoding="utf-8") as file:
             file.write("\n".join(sorted(names)))
         self.fresh.clear()
+        self.files = sorted(names)
+
+    def state(self, kind):
+        """Of what suites of a kind are made of, as it is now."""
+        others = ["Tests/Mutants/", *(folder for each, folder in FOLDERS.items() if each != kind)]
         state = hashlib.sha256()
-        for name in sorted(names):
+        for name in self.files:
             copy = os.path.join(self.tree, name)
-            state.update(f"{name}\0{os.readlink(copy) if os.path.islink(copy) else _text(copy)}\0".encode())
-        self.state = state.hexdigest()[:12]
+            if not name.startswith(tuple(others)):
+                state.update(f"{name}\0{os.readlink(copy) if os.path.islink(copy) else _text(copy)}\0".encode())
+        return state.hexdigest()[:12]
 
     def write(self, path, text):
         with open(os.path.join(self.tree, path), "w", encoding="utf-8") as file:
