@@ -138,6 +138,9 @@ def test_wrong_arguments_of_constructors_are_named(field, value, error):
 def test_host():
     features = mla_prefill.cpu_features()
     assert features["isa"] in mla_prefill.cpu_summary()
+    with open("/proc/cpuinfo") as file:
+        # By Linux's names, where there are any.
+        assert set(features["features"]) <= {*file.read().split(), "amx_tile", "amx_bf16"}
     before = mla_prefill.get_num_threads()
     mla_prefill.set_num_threads(3)
     assert mla_prefill.get_num_threads() == 3
