@@ -106,3 +106,19 @@ def test_flags_are_true_or_false():
     for number in (2, -1, 1 << 70):
         with pytest.raises(TypeError, match=f"^enabled: must be True or False, not {number}"):
             mla_prefill.use_openmp_threads(number)
+
+
+def test_an_interruption_is_no_refusal():
+    class Interrupted:
+        def __index__(self):
+            raise KeyboardInterrupt
+
+        __float__ = __bool__ = __iter__ = __index__
+
+    for call in (
+        lambda: mla_prefill.set_num_threads(Interrupted()),
+        lambda: mla_prefill.use_openmp_threads(Interrupted()),
+        lambda: mla_prefill.plan_context_chunks([Interrupted()], 16),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
