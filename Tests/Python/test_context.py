@@ -117,6 +117,15 @@ def test_offsets_of_different_lengths_are_named(queries, keys):
         backend_for(problem).run_prefill_context_chunk(chunk, problem.q, problem.k, problem.v)
 
 
+@pytest.mark.parametrize("index", [0, 1, 9, None, "first"])
+def test_a_chunk_that_was_not_announced_may_have_any_index(index):
+    problem = Problem([7], context=[9])
+    chunk = ContextChunk(query_start_loc=problem.queries, cu_seq_lens=problem.keys, index=index)
+    problem.check(
+        *backend_for(problem).run_prefill_context_chunk(chunk, problem.q, problem.k, problem.v)
+    )
+
+
 def test_plan_without_queries():
     first, last = plan_context_chunks([3, 0, 5], 100)
     assert first.query_start_loc is None and first.cu_seq_lens == (0, 3)

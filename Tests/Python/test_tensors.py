@@ -24,6 +24,8 @@ WRONG_TENSORS = [
     (lambda t: t[..., :3], ValueError),
     (lambda t: t[..., ::-1], ValueError),
     (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
+    # Elements of four bytes, five apart.
+    (lambda t: np.zeros(t.shape, [("flag", "i1"), ("t", "f4")])["t"], ValueError),
     (lambda t: Exporter(t, (2, 0)), ValueError),
 ]
 
