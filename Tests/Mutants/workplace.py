@@ -13,7 +13,7 @@ import subprocess
 MANIFEST = """
 package.targets.removeAll { ["mla-bench", "mla-demo", "MLABenchSupport"].contains($0.name) }
 for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.name) || target.type == .test {
-  target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization"])]
+  target.swiftSettings = (target.swiftSettings ?? []) + [.unsafeFlags(["-no-whole-module-optimization", "-incremental", "-enable-batch-mode"])]
 }
 """
 #: What is of one kind of suites alone.

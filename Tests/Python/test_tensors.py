@@ -25,7 +25,7 @@ WRONG_TENSORS = [
     (lambda t: t[..., ::-1], ValueError),
     (lambda t: np.repeat(t, 2, -1)[..., ::2], ValueError),
     # Elements of four bytes, five apart.
-    (lambda t: np.zeros(t.shape, [("flag", "i1"), ("t", "f4")])["t"], ValueError),
+    (lambda t: np.zeros(t.shape, [("t", "f4"), ("flag", "i1")])["t"], ValueError),
     (lambda t: Exporter(t, (2, 0)), ValueError),
 ]
 
