@@ -85,6 +85,34 @@ void many_keys() {
   });
 }
 
+/// Keys far above all others count alone, before them or behind, in the next block or in
+/// another range of a split request.
+void scores_far_apart() {
+  each_kernel([](std::int32_t isa, std::int32_t dtype, const std::string& kernel) {
+    if (dtype == MLA_DTYPE_FLOAT16) return;
+    for (std::int64_t keys : {1024, 16384}) {
+      for (double low : {-0x1p17, -0x1p29, -0x1p34, -0x1p66, -0x1p126}) {
+        // To tiles larger ones may be infinite.
+        if (isa == MLA_ISA_AMX && low <= -0x1p30) continue;
+        for (double high : {0.0, 96.0, 0x1p28, 0x1p34, 0x1p67, 0x1p126}) {
+          if (isa == MLA_ISA_AMX && high >= 0x1p30) continue;
+          const double expected = high + std::log(static_cast<double>(keys / 2));
+          for (bool rises : {true, false}) {
+            test::Array k(dtype, {keys, 1, 1});
+            for (std::int64_t i = 0; i < keys; ++i) {
+              k.set(i, 0, 0, (i < keys / 2) == rises ? low : high);
+            }
+            const double lse = chunk_lse(isa, dtype, k);
+            EXPECT(std::fabs(lse - expected) <= 4e-6 + 4e-7 * high,
+                   "%s, %d keys of %g and %g, %s: lse is %g, not %g", kernel.c_str(),
+                   static_cast<int>(keys), low, high, rises ? "rising" : "falling", lse, expected);
+          }
+        }
+      }
+    }
+  });
+}
+
 /// Extreme scales are refused, or do no harm where the scaled scores are ordinary.
 void scales() {
   struct Edge {
@@ -137,6 +165,7 @@ int main(int argc, char** argv) {
                                 {"scores of -inf", scores_of_minus_infinity},
                                 {"one key", one_key},
                                 {"many keys", many_keys},
+                                {"scores far apart", scores_far_apart},
                                 {"scales", scales},
                                 {"hidden latents", hidden_latents}});
 }
