@@ -222,6 +222,21 @@ def test_tensors_of_a_later_dlpack():
         )
 
 
+def without_memory(array):
+    """As torch's fake tensors are, and those whose storage has gone."""
+    tensor = ByHand(array)
+    tensor.managed.data = None
+    return tensor
+
+
+def test_floats_without_memory():
+    problem = Problem([5])
+    with pytest.raises(ValueError, match="^q.data = NULL: must not be NULL"):
+        backend_for(problem).run_prefill_new_tokens(
+            without_memory(problem.q), problem.k, problem.v, True
+        )
+
+
 def test_an_interruption_is_no_refusal():
     class Interrupted(Exporter):
         def __dlpack__(self, **keywords):

@@ -7,6 +7,7 @@ import pytest
 from calls import LAYER, PROBLEM, TENSORS, batch, cached
 from reference_layer import LayerProblem
 from test_backends import backend_for
+from test_dlpack import without_memory
 from test_layer import layer_for
 
 from mla_prefill import ContextChunk, concat_and_cache_mla, plan_context_chunks
@@ -123,6 +124,21 @@ def test_lists_that_no_memory_holds(kind):
     table = np.broadcast_to(np.int64(LAYER.block_table[0][0]), (2**28, 2**31 - 1))
     problem = LayerProblem([5], [3])
     problem.check(layer_for(problem).forward(**{**problem.tensors, "block_table": table}))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_integers_without_memory(dtype):
+    table = without_memory(np.array([LAYER.block_table[0]], dtype))
+    for name, call in {
+        "query_start_loc": lambda tensor: batch(tensor),
+        "context_lens": lambda tensor: layer_for(LAYER).workspace_size([0, 5], tensor),
+        "block_table": lambda _: layer_for(LAYER).forward(
+            **{**LAYER.tensors, "block_table": table}
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}.data = NULL: must not be NULL"):
+            call(without_memory(np.array([0, 5], dtype)))
+    assert not plan_context_chunks(without_memory(np.array([], dtype)), 16)
 
 
 def test_unaligned_and_scattered_tables():

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from reference import Problem
 from test_backends import RUNNABLE
 from test_openmp_threads import passes
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mla_prefill import (
     ChunkedContextMetadata,
@@ -52,6 +53,18 @@ def test_new_tokens(name, dtype):
     out, lse = backend_for(problem, name).run_prefill_new_tokens(*tensors_of(problem), True)
     assert out.dtype == TYPES[dtype] and lse.dtype == torch.float32
     problem.check(out.double().numpy(), lse.numpy())
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_outputs_without_memory():
+    """torch makes such where it only looks at shapes; q has tokens beyond the batch's."""
+    problem, fake = Problem([5]), FakeTensorMode()
+    backend, tensors = backend_for(Problem([3])), tensors_of(problem)
+    with fake, pytest.raises(ValueError, match="^out.data = NULL: must not be NULL"):
+        backend.run_prefill_new_tokens(*tensors, False)
+    out = torch.empty(problem.v.shape)
+    with fake, pytest.raises(ValueError, match="^lse.data = NULL: must not be NULL"):
+        backend.run_prefill_new_tokens(*tensors, True, out=out)
 
 
 @pytest.mark.parametrize("index_type", [torch.int32, torch.int64])

@@ -167,7 +167,7 @@ void BorrowedTensor::open_capsule(nb::handle value, const char *name) {
     raise(PyExc_TypeError, std::string(name) + ": its __dlpack__ gave no DLPack capsule");
   }
   require_cpu(tensor->device.device_type, value, name);
-  data_ = static_cast<char *>(tensor->data) + tensor->byte_offset;
+  data_ = tensor->data ? static_cast<char *>(tensor->data) + tensor->byte_offset : nullptr;
   type_ = tensor->dtype;
   stride_unit_ = type_.bits / 8;
   set_shape(tensor->ndim, tensor->shape, tensor->strides);

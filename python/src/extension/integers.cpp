@@ -96,6 +96,10 @@ void IntegerTensor::require_dimensions(int dimensions, const char *name,
     raise(PyExc_ValueError, std::string(name) + ".ndim = " + std::to_string(tensor_.ndim()) +
                                 ": must be " + std::to_string(dimensions) + ", " + meaning);
   }
+  const bool is_empty = tensor_.size(0) == 0 || (dimensions > 1 && tensor_.size(1) == 0);
+  if (!is_empty && !tensor_.data()) {
+    raise(PyExc_ValueError, std::string(name) + ".data = NULL: must not be NULL");
+  }
 }
 
 std::vector<std::int32_t> int32_array_argument(nb::handle value, const char *name,

@@ -19,7 +19,7 @@ class IntegerTensor {
   /// other devices.
   bool borrow(nb::handle value, const char *name);
 
-  /// ValueError unless it has so many dimensions, at most two.
+  /// ValueError unless it has so many dimensions, at most two, and memory for its elements.
   void require_dimensions(int dimensions, const char *name, const char *meaning) const;
 
   std::int64_t size(int dimension) const { return tensor_.size(dimension); }

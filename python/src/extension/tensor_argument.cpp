@@ -90,14 +90,14 @@ void TensorArgument::drop_heads() {
 }
 
 void TensorArgument::clear_rows_from(std::int64_t row) {
-  if (view_.ndim != 3 || row < 0 || row >= view_.shape[0]) return;
+  if (!view_.data || view_.ndim != 3 || row < 0 || row >= view_.shape[0]) return;
   const std::int64_t row_bytes = view_.shape[1] * view_.shape[2] * dtype_bytes(view_.dtype);
   std::memset(static_cast<char *>(view_.data) + row * row_bytes, 0,
               static_cast<std::size_t>((view_.shape[0] - row) * row_bytes));
 }
 
 void TensorArgument::clear_tokens_from(std::int64_t token) {
-  if (view_.ndim != 2 || view_.dtype != MLA_DTYPE_FLOAT32 || token < 0) return;
+  if (!view_.data || view_.ndim != 2 || view_.dtype != MLA_DTYPE_FLOAT32 || token < 0) return;
   for (std::int64_t head = 0; token < view_.shape[1] && head < view_.shape[0]; ++head) {
     float *entries = static_cast<float *>(view_.data) + head * view_.shape[1];
     std::fill(entries + token, entries + view_.shape[1], -HUGE_VALF);

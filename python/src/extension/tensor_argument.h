@@ -51,7 +51,7 @@ class TensorArgument {
   void drop_heads();
 
   /// Of fresh outputs, before a run: rows of out beyond the batch's are 0, and entries of
-  /// lse -inf, as those of tokens without keys. Nothing for shapes that a run refuses.
+  /// lse -inf, as those of tokens without keys. Nothing for what a run refuses.
   void clear_rows_from(std::int64_t row);
   void clear_tokens_from(std::int64_t token);
 
