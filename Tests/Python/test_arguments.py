@@ -2,6 +2,7 @@
 """Whatever stands where an argument belongs: taken, or refused by the argument's name."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -119,6 +120,20 @@ def test_an_interruption_is_no_refusal():
         lambda: mla_prefill.set_num_threads(Interrupted()),
         lambda: mla_prefill.use_openmp_threads(Interrupted()),
         lambda: mla_prefill.plan_context_chunks([Interrupted()], 16),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no class has a buffer of its own")
+def test_an_interrupted_buffer_is_no_refusal():
+    class Interrupted:
+        def __buffer__(self, flags):
+            raise KeyboardInterrupt
+
+    for call in (
+        lambda: mla_prefill.plan_context_chunks(Interrupted(), 16),
+        lambda: mla_prefill.merge_attn_states(Interrupted(), *[None] * 4),
     ):
         with pytest.raises(KeyboardInterrupt):
             call()

@@ -108,8 +108,11 @@ nb::object exported(nb::handle value) {
 
 bool BorrowedTensor::hold_buffer(nb::handle value) {
   if (!PyObject_CheckBuffer(value.ptr())) return false;
-  if (PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT) != 0) {
-    PyErr_Clear();
+  // Since Python 3.12 a class may be asked.
+  if (stopping_at_the_end([&] {
+        return PyObject_GetBuffer(value.ptr(), &buffer_, PyBUF_STRIDED_RO | PyBUF_FORMAT);
+      }) != 0) {
+    forget_refusal();
     return false;
   }
   type_ = element_type(buffer_);

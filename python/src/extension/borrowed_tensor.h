@@ -18,7 +18,7 @@ class BorrowedTensor {
   BorrowedTensor(const BorrowedTensor &) = delete;
   BorrowedTensor &operator=(const BorrowedTensor &) = delete;
   ~BorrowedTensor() {
-    if (has_buffer()) PyBuffer_Release(&buffer_);
+    if (has_buffer()) stopping_at_the_end([&] { PyBuffer_Release(&buffer_); });
   }
 
   /// By Python's buffer protocol, the quickest way to a NumPy array. False where there is no
