@@ -247,6 +247,22 @@ def test_tensors_cross_without_python_code(monkeypatch):
     problem.check(backend_for(problem).run_prefill_new_tokens(*tensors_of(problem), False, out=out))
 
 
+def test_what_other_libraries_call_as_torch_does():
+    """Their tensors may have the exchange API, and anything by these names."""
+
+    class Other(torch.Tensor):
+        is_neg = False
+
+        def requires_grad(self):
+            raise AssertionError
+
+    problem = Problem([5])
+    q, k, v = tensors_of(problem)
+    problem.check(
+        backend_for(problem).run_prefill_new_tokens(q.as_subclass(Other), k, v, False).numpy()
+    )
+
+
 def test_torch_of_before_the_exchange_api(monkeypatch):
     monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
     problem = Problem([5])

@@ -63,12 +63,6 @@ void require_cpu_device(nb::handle value, const char *name) {
   require_cpu(int64_argument(device, name), value, name);
 }
 
-bool is_true(const nb::object &value) {
-  const int truth = PyObject_IsTrue(value.ptr());
-  if (truth < 0) throw nb::python_error();
-  return truth != 0;
-}
-
 /// torch, if the value is one of its tensors.
 nb::object torch_of(nb::handle value) {
   nb::object torch = nb::borrow(PyDict_GetItemString(PyImport_GetModuleDict(), "torch"));
@@ -79,14 +73,14 @@ nb::object torch_of(nb::handle value) {
 }
 
 /// Raises for what torch refuses without the argument's name, and for what it exports
-/// without its sign.
+/// without its sign. What other libraries call so may be anything.
 void require_plain_numbers(nb::handle value, const char *name) {
-  if (is_true(nb::getattr(value, "requires_grad", nb::none()))) {
+  if (nb::getattr(value, "requires_grad", nb::none()).is(Py_True)) {
     raise(PyExc_ValueError,
           std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
   }
   const nb::object is_neg = nb::getattr(value, "is_neg", nb::none());
-  if (!is_neg.is_none() && is_true(called(is_neg, nb::tuple()))) {
+  if (PyCallable_Check(is_neg.ptr()) && called(is_neg, nb::tuple()).is(Py_True)) {
     raise(PyExc_ValueError,
           std::string(name) + ".is_neg() = True: its memory has the other sign, resolve_neg() it");
   }
