@@ -137,6 +137,12 @@ final class BackendTests: XCTestCase {
       let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
       let result = try problem.run(backend, workspace: workspace)
       XCTAssertEqual(result.out.bits, try problem.run(backend).out.bits, name)
+      for offset in [1, 8, 36] {
+        let unaligned = GuardedMemory(byteCount: size + offset, flush: .end)
+        let workspace = UnsafeMutableRawBufferPointer(start: unaligned.base, count: size)
+        XCTAssertEqual(
+          try problem.run(backend, workspace: workspace).out.bits, result.out.bits, name)
+      }
       let short = UnsafeMutableRawBufferPointer(rebasing: workspace[0..<64])
       XCTAssertThrowsError(try problem.run(backend, workspace: short), name) { error in
         XCTAssertTrue("\(error)".contains("workspace_size = 64"), "\(error)")

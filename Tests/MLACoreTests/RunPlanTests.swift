@@ -1,3 +1,4 @@
+import CMLAPrefill
 import MLAKernelABI
 import MLATestSupport
 import XCTest
@@ -70,6 +71,38 @@ final class RunPlanTests: XCTestCase {
       }
       XCTAssertEqual(try announced.run(backend).out.bits, expected.out.bits, name)
     }
+  }
+
+  /// FLASHINFER's plans are there with the batch, others' with the first run.
+  func testWhoPlansAhead() throws {
+    let config = smallConfig
+    for builtIn in BuiltInBackend.allCases {
+      let backend = try NativeBackend(contract: builtIn.makeContract(config), config: config)
+      let batch = try ([0, 5, 12] as [Int32]).withUnsafeBufferPointer { rows in
+        var raw = mla_prefill_metadata()
+        raw.struct_size = UInt32(MemoryLayout<mla_prefill_metadata>.size)
+        (raw.num_requests, raw.query_start_loc) = (2, rows.baseAddress)
+        return try backend.prepareMetadata(PrefillMetadata(&raw), &raw)
+      }
+      let known = batch.plans.known(RunPlans.Run.newTokens, .bfloat16, threads: HostSettings.threads)
+      XCTAssertEqual(known != nil, builtIn == .flashInfer, builtIn.name)
+    }
+  }
+
+  /// TOKENSPEED_MLA has run once when it has been made.
+  func testWhoWarmsUp() throws {
+    let config = smallConfig
+    for builtIn in BuiltInBackend.allCases {
+      ScratchArena.releaseIdle()
+      _ = try NativeBackend(contract: builtIn.makeContract(config), config: config)
+      XCTAssertEqual(ScratchArena.idleBytes > 0, builtIn == .tokenspeedMLA, builtIn.name)
+    }
+  }
+
+  private var smallConfig: BackendConfig {
+    BackendConfig(
+      numHeads: 2, scale: 0.1, kvLoraRank: 0, qkNopeHeadDim: 64, qkRopeHeadDim: 32, vHeadDim: 64,
+      maxISA: 0, ignoresOverride: false)
   }
 
   private func emptyPlan(_ threads: Int) throws(MLAError) -> RunPlan {
