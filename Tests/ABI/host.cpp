@@ -21,9 +21,19 @@ void versions() {
   std::snprintf(expected, sizeof(expected), "%d.%d.%d", MLA_VERSION_MAJOR, MLA_VERSION_MINOR,
                 MLA_VERSION_PATCH);
   CHECK(std::strcmp(mla_version(), expected) == 0);
-  CHECK(std::strcmp(mla_status_name(MLA_ERROR_INTERNAL), "MLA_ERROR_INTERNAL") == 0);
+#define CHECK_STATUS(status) CHECK(std::strcmp(mla_status_name(status), #status) == 0)
+  CHECK_STATUS(MLA_OK);
+  CHECK_STATUS(MLA_ERROR_INVALID_ARGUMENT);
+  CHECK_STATUS(MLA_ERROR_UNSUPPORTED_CONFIGURATION);
+  CHECK_STATUS(MLA_ERROR_UNSUPPORTED_HARDWARE);
+  CHECK_STATUS(MLA_ERROR_NOT_REGISTERED);
+  CHECK_STATUS(MLA_ERROR_OUT_OF_MEMORY);
+  CHECK_STATUS(MLA_ERROR_INTERNAL);
   CHECK(std::strcmp(mla_status_name(-7), "unknown") == 0);
-  CHECK(std::strcmp(mla_isa_name(MLA_ISA_AVX512_BF16), "avx512_bf16") == 0);
+  const char* const tables[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  for (std::int32_t isa = MLA_ISA_PORTABLE; isa <= MLA_ISA_AMX; ++isa) {
+    CHECK(std::strcmp(mla_isa_name(isa), tables[isa - MLA_ISA_PORTABLE]) == 0);
+  }
   CHECK(std::strcmp(mla_isa_name(99), "unknown") == 0);
 }
 
