@@ -64,14 +64,14 @@ struct OnlineSoftmax<Row: QueryRow> {
   }
 
   /// The next reference, where `top` is the largest score. Beside one that is far higher
-  /// nothing before counts, and their difference need not be a number that can be added.
+  /// nothing before counts, if there was anything, and their difference need not be a
+  /// number that can be added.
   @inline(__always)
   private func raised(_ reference: FloatVector, _ top: FloatVector) -> FloatVector {
     let rise = top - reference
     let whole = rise - splitExponent(rise).fraction + 1
     let near = mla_select_ge(reference, top, reference, reference + whole)
-    let later = mla_select_ge(rise, FloatVector(repeating: 100), top, near)
-    return mla_select_eq(reference, FloatVector(repeating: -.infinity), top, later)
+    return mla_select_ge(rise, FloatVector(repeating: 100), top, near)
   }
 
   @inline(__always)
