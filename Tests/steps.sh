@@ -79,9 +79,11 @@ trap 'exit 130' INT TERM
 
 # Waits for the next step to end, and tells of it.
 end_one() {
-  local pid name status good bad wall user system
+  local pid='' name status good bad wall user system
   wait -n -p pid "${!running[@]}"
   status=$?
+  # One that a signal has ended the shell may know no more.
+  [ -n "$pid" ] || for pid in "${!running[@]}"; do kill -0 "$pid" 2> /dev/null || break; done
   name=${running[$pid]}
   unset "running[$pid]"
   state[$name]=over
