@@ -103,9 +103,11 @@ memory_tests() { all "" allocation_failures batch_limits short_memory; }
 # What the compiler made of the AMX kernels for their own CPU has the bits of the model's
 # build, in which their results are tested.
 amx_bits() {
-  local build bits=()
+  local build output bits=()
   for build in .build-tests .build-tables; do
-    bits+=("$($build/release/MLAPrefillPackageTests.xctest AMXKernelTests.AMXBitsTests | grep "^bits ")")
+    output=$($build/release/MLAPrefillPackageTests.xctest AMXKernelTests.AMXBitsTests) ||
+      echo "not ok AMX kernels of $build fail"
+    bits+=("$(grep "^bits " <<< "$output")")
   done
   if [ -z "${bits[0]}" ] || [ "${bits[0]}" = "${bits[1]}" ]; then
     echo "ok AMX kernels have the bits of the modelled ones: $(grep -c . <<< "${bits[0]}") results"
