@@ -1021,7 +1021,8 @@ typedef struct mla_layer_forward_args {
 
 /** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
     the present number of threads. Of `args` only num_requests, query_start_loc,
-    context_lens and whether there is an output_scale are read. */
+    context_lens, reserved, which must be 0, and whether there is an output_scale are
+    read. */
 mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
                                     int64_t *bytes);
 
