@@ -91,7 +91,7 @@ class Suites:
         for part in [what] if what else self._all(kind):
             name = f"{kind}:{part}" + (f"@{table}" if table else "")
             # Of a machine that others use as well, too.
-            self.patience = 60 + 5 * self.seconds.get(name, 300)
+            self.patience = 30 + 5 * self.seconds.get(name, 300)
             how, seconds = getattr(self, f"_{kind}")(part, table)
             if how:
                 return name, how
