@@ -48,6 +48,8 @@ final class RuntimeParallelLoopTests: XCTestCase {
       let own = pthread_self()
       ParallelLoop.run(workers: 3) { inner in
         if pthread_equal(own, pthread_self()) == 0 { strayed.withLock { $0 = true } }
+        // Time for other threads to come.
+        usleep(500)
         total.withLock { $0 += inner + 1 }
       }
     }

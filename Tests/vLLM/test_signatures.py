@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mla_prefill.vllm_plugin import reset_usage, usage
+from mla_prefill.vllm_plugin import Usage, reset_usage, usage
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend, VllmZenCPUPrefillBackend
 from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 
@@ -83,6 +83,11 @@ def test_new_tokens(backends, extra):
     counted = usage()
     assert (counted.new_tokens_calls, counted.new_tokens) == (2, 2 * QUERIES[-1])
     assert counted.seconds > 0
+    reset_usage()
+    assert usage() == Usage()
+    with pytest.raises(ValueError):
+        ours.run_prefill_new_tokens(q=q[:1], k=k, v=v, return_softmax_lse=False)
+    assert usage() == Usage()
 
 
 def test_out(backends):
@@ -106,7 +111,11 @@ def test_out(backends):
 def test_context_chunk(backends, fields, extra):
     ours, reference = backends
     q, k, v = tensors(CONTEXT[-1])
+    reset_usage()
     out, lse = ours.run_prefill_context_chunk(chunk=chunk(**fields), q=q, k=k, v=v, **extra)
+    counted = usage()
+    assert (counted.context_chunk_calls, counted.new_tokens_calls) == (1, 0)
+    assert (counted.context_queries, counted.context_tokens) == (QUERIES[-1], CONTEXT[-1])
     # vLLM's own does not serve a request without context.
     assert not out[QUERIES[1] : QUERIES[2]].any()
     assert (lse[:, QUERIES[1] : QUERIES[2]] == float("-inf")).all()
