@@ -7,8 +7,9 @@ import pytest
 import torch
 from mla_prefill import MLAPrefillLayer
 from mla_prefill.vllm_plugin import layer_prefill, reset_usage, usage
+from mla_prefill.vllm_plugin.amx_mla import PrefillAMXMLAImpl
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
-from mla_prefill.vllm_plugin.layer_prefill import projection_weights
+from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill, projection_weights
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLAImpl
 from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
@@ -197,3 +198,32 @@ def test_weights_that_are_loaded_anew(monkeypatch):
         **once, attn_metadata=metadata(VllmCPUPrefillBackend)
     )
     assert torch.equal(again["output"], once["output"])
+
+
+def test_context_comes_from_the_cache(monkeypatch):
+    """As under AMX_MLA: its step is the end of a sequence whose beginning is in the cache."""
+    layer, whole, cached = implementation(PrefillCPUMLAImpl, UpProjection()), arguments(), 40
+    layer.forward_mha(**whole, attn_metadata=metadata(VllmCPUPrefillBackend))
+    monkeypatch.setattr(PrefillCPUMLAImpl, "_serves", LayerPrefill._serves)
+    monkeypatch.setattr(PrefillCPUMLAImpl, "_context_lens", PrefillAMXMLAImpl._context_lens)
+    first = QUERIES[1]
+    step = {name: tensor[cached:first] for name, tensor in whole.items() if tensor.ndim > 1}
+    # Blocks 2, 0 and half of 1.
+    cache = torch.zeros(3, 16, RANK + ROPE, dtype=torch.bfloat16)
+    slots = torch.cat([torch.arange(32, 48), torch.arange(16), torch.arange(16, 24)])
+    tokens = torch.cat([whole["kv_c_normed"], whole["k_pe"].squeeze(1)], -1)[:cached]
+    cache.view(-1, RANK + ROPE)[slots] = tokens
+    output = torch.zeros_like(step["output"])
+    step |= {"kv_c_and_k_pe_cache": cache, "output": output, "k_scale": torch.ones(())}
+    prefill = SimpleNamespace(
+        query_start_loc=torch.tensor([0, first - cached], dtype=torch.int32),
+        block_table=torch.tensor([[2, 0, 1]], dtype=torch.int32),
+        cpu_seq_lens=torch.tensor([first], dtype=torch.int32),
+        extend_seq_lens=torch.tensor([first - cached], dtype=torch.int32),
+    )
+    reset_usage()
+    layer.forward_mha(**step, attn_metadata=SimpleNamespace(prefill=prefill))
+    assert usage().context_tokens == cached
+    torch.testing.assert_close(
+        output.float(), whole["output"][cached:first].float(), atol=2e-2, rtol=2e-2
+    )
