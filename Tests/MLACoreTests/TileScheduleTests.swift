@@ -81,6 +81,33 @@ final class TileScheduleTests: XCTestCase {
     XCTAssertEqual(cuts.count, 1)
   }
 
+  /// Five ranges of 1024 keys, of which two at a time are in memory.
+  func testLastTurnMayHaveFewerRanges() throws {
+    let span = RequestSpan(queryBegin: 0, queryCount: 10, keyBegin: 0, keyCount: 5 * 1024)
+    let schedule = try TileSchedule(
+      [span], numHeads: 1, isCausal: false, shape: shape, split: .fixedRanges, threads: 7,
+      waveBytes: 5 * 512 / shape.keyBlock * shape.packedBlockBytes)
+    XCTAssertEqual(schedule.waves.map(\.turns), [3])
+    let run = TracedRun(schedule, headsPerTask: 1)
+    let ranges = try XCTUnwrap(run.results[.init(head: 0, queries: 0..<10)])
+    XCTAssertEqual(ranges.map(\.upperBound), (1...5).map { $0 * 1024 })
+  }
+
+  func testRulesDoNotAskForThreads() throws {
+    defer { try? HostSettings.setThreads(0) }
+    var cuts: Set<Int> = []
+    for threads: Int32 in [1, 3, 64] {
+      try HostSettings.setThreads(threads)
+      let schedule = try TileSchedule(
+        [RequestSpan(queryBegin: 0, queryCount: 100, keyBegin: 0, keyCount: 40_000)], numHeads: 16,
+        isCausal: false, shape: shape, split: .byCost(numHeads: 16), threads: 4)
+      for segment in (Array(schedule.units) + schedule.waves).flatMap(\.segments) {
+        cuts.insert(segment.request.blocksPerRange)
+      }
+    }
+    XCTAssertEqual(cuts.count, 1)
+  }
+
   func testLongestFirstAndLongestTileFirst() throws {
     let short = RequestSpan(queryBegin: 0, queryCount: 50, keyBegin: 0, keyCount: 50)
     let long = RequestSpan(queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300)
