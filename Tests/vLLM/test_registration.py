@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 
 import pytest
 from mla_prefill import host
-from mla_prefill.vllm_plugin import register
+from mla_prefill.vllm_plugin import register, registration
 from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
 from vllm.v1.attention.backends.mla.prefill.registry import (
     MLAPrefillBackendEnum,
@@ -104,3 +104,7 @@ def test_vllm_without_these_registries(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm.v1.attention.backends.registry", None)
     register()
     assert overridden() == set()
+
+
+def test_backends_that_this_vllm_lacks_are_passed_over():
+    registration.register_attention_backends({"NO_SUCH": "no.such.Class"})
