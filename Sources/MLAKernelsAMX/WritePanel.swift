@@ -104,7 +104,7 @@ extension TileCall {
   @inline(__always)
   private var isPartial: Bool { Int(args.out_format) == MLA_FORMAT_PARTIAL }
 
-  /// 1 / sum; 0 for a query without keys, whose outputs were never computed.
+  /// 1 / sum; 0 for a query without keys.
   @inline(__always)
   private func inverse(_ statistics: PanelStatistics, _ half: Int) -> FloatVector {
     let zero = FloatVector(repeating: 0)

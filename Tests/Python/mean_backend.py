@@ -39,13 +39,17 @@ class Mean(MLAPrefillBackend):
 
 def one_head(name):
     """A backend's object by way of the library, as C++ would have it."""
+    return backend_object(name, num_heads=1, dim=2)
+
+
+def backend_object(name, *, num_heads, dim):
     return _core.Backend(
         name,
-        num_heads=1,
+        num_heads=num_heads,
         scale=1.0,
         kv_lora_rank=0,
-        qk_nope_head_dim=2,
+        qk_nope_head_dim=dim,
         qk_rope_head_dim=0,
-        v_head_dim=2,
+        v_head_dim=dim,
         ignore_override=False,
     )

@@ -7,6 +7,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+from mean_backend import backend_object
 from reference import Problem
 from test_backends import backend_for
 
@@ -122,16 +123,7 @@ def test_copies_of_what_a_backend_borrows():
         borrowed.append(np.from_dlpack(q, copy=True))
 
     register_mla_prefill_backend("COPYING")(Copying)
-    backend = _core.Backend(
-        "COPYING",
-        num_heads=2,
-        scale=1.0,
-        kv_lora_rank=0,
-        qk_nope_head_dim=3,
-        qk_rope_head_dim=0,
-        v_head_dim=3,
-        ignore_override=False,
-    )
+    backend = backend_object("COPYING", num_heads=2, dim=3)
     backend.prepare_metadata([0, 4], [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_adapter.BackendAdapter, "run_prefill_new_tokens", keep)

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import gc
-import os
-import signal
-import sys
 import weakref
-from threading import Event, Thread
 
 import pytest
 from reference import Problem
@@ -15,7 +11,6 @@ from mla_prefill import (
     MLAPrefillBackendEnum,
     PrefillMetadata,
     _core,
-    _members,
     backends,
     register_mla_prefill_backend,
     registered,
@@ -226,40 +221,6 @@ def test_backends_table():
     assert row.is_dynamic and row.is_overridden and row.is_runnable
 
 
-def test_members_come_and_go_while_others_list_them():
-    failures = []
-
-    def repeated(work):
-        try:
-            for _ in range(400):
-                work()
-        except Exception as error:
-            failures.append(error)
-
-    def register_and_remove(name):
-        member = MLAPrefillBackendEnum.register(name, "a.B")
-        assert MLAPrefillBackendEnum[name] is member
-        remove_mla_prefill_backend(name)
-
-    work = [
-        *(lambda name=name: register_and_remove(name) for name in ("ONE", "TWO")),
-        lambda: list(MLAPrefillBackendEnum),
-        lambda: [*MLAPrefillBackendEnum.__members__.items(), *reversed(MLAPrefillBackendEnum)],
-    ]
-    threads = [Thread(target=repeated, args=(each,)) for each in work]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures
-    assert len(list(MLAPrefillBackendEnum)) == len(MLAPrefillBackendEnum) == 8
-
-
 def test_refused_classes_are_let_go():
     class Late(Plain):
         pass
@@ -289,24 +250,3 @@ def test_no_member_is_found_by_the_path_that_it_lacks():
 def test_only_classes_are_registered(thing):
     with pytest.raises(TypeError, match=f"^cls: must be a class, not {type(thing).__name__}"):
         register_mla_prefill_backend(MLAPrefillBackendEnum.CUSTOM)(thing)
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_a_lock_of_its_own():
-    taken, over = Event(), Event()
-
-    def hold():
-        with _members._CHANGES.lock:
-            taken.set()
-            over.wait()
-
-    thread = Thread(target=hold)
-    thread.start()
-    taken.wait()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        os._exit(0 if len(MLAPrefillBackendEnum) == 8 else 1)
-    over.set()
-    thread.join()
-    assert os.waitpid(child, 0)[1] == 0
