@@ -50,7 +50,7 @@ public enum LastError {
       let said = mla_shim_thread().pointee.last_error
       if said.text != earlier.text {
         keep(earlier)
-        release(said.text)
+        release(said)
       }
     }
     let result = Arithmetic.callers(call)
@@ -64,7 +64,7 @@ public enum LastError {
     var key = pthread_key_t()
     let status = pthread_key_create(&key) { text in
       mla_shim_thread().pointee.last_error = mla_message()
-      LastError.release(text?.assumingMemoryBound(to: CChar.self))
+      free(text)
     }
     return status == 0 ? key : nil
   }()
@@ -74,7 +74,7 @@ public enum LastError {
   private static func keep(_ message: mla_message) -> Bool {
     mla_shim_thread().pointee.last_error = message
     guard let key else { return false }
-    return pthread_setspecific(key, message.text) == 0
+    return pthread_setspecific(key, message.capacity > 0 ? message.text : nil) == 0
   }
 
   /// The thread's own, with at least that capacity if memory allows.
@@ -84,7 +84,7 @@ public enum LastError {
     let larger = allocate(capacity, orShort: own.capacity == 0)
     if larger.text != nil {
       if keep(larger) {
-        release(own.text)
+        release(own)
         return larger
       }
       // What the system cannot note for the thread's end is not the heap's.
@@ -105,7 +105,8 @@ public enum LastError {
     return mla_message(text: memory.assumingMemoryBound(to: CChar.self), capacity: shortMessage)
   }
 
-  private static func release(_ text: UnsafeMutablePointer<CChar>?) {
-    if text != noMemory { free(text) }
+  /// A message without capacity is a constant.
+  private static func release(_ message: mla_message) {
+    if message.capacity > 0 { free(message.text) }
   }
 }
