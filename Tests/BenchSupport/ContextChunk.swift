@@ -101,7 +101,7 @@ private final class PreparedKeys {
         queryTile: Int(kernel.query_tile), keyBlock: block, packedBlockBytes: blockBytes,
         vHeadDim: d.v),
       split: .byCost(numHeads: d.heads), threads: 1)
-    let request = (Array(schedule.units) + schedule.waves)[0].segment(0).request
+    let request = (Array(schedule.units) + schedule.waves)[0].first.request
     keysPerRange = request.blocksPerRange * block
     packed = .allocate(byteCount: d.heads * headBytes, alignment: 4096)
     partials = .allocate(capacity: request.ranges * queries * (d.v + MLA_PARTIAL_STATISTICS))

@@ -26,13 +26,13 @@ final class ScheduleLimitTests: XCTestCase {
       waves += schedule.waves.isEmpty ? 0 : 1
       XCTAssertEqual(schedule.unitGroups.last?.upperBound ?? 0, schedule.units.count)
       for wave in check(schedule.units, schedule) {
-        let segment = wave.segment(0)
+        let segment = wave.first
         XCTAssertEqual(wave.end, segment.end, "a unit is one segment")
         XCTAssertTrue(wave.packCount(inTurn: 0) <= segment.blocksPerTurn, "packed for all heads")
       }
       for wave in check(schedule.waves, schedule) {
         turns += wave.turns > 1 ? 1 : 0
-        parts += wave.segment(0).request.tiles * shape.queryTile < longest / 2 ? 1 : 0
+        parts += wave.first.request.tiles * shape.queryTile < longest / 2 ? 1 : 0
       }
     }
     XCTAssertGreaterThan(min(units, waves, turns, parts), 100, "all ways of working are met")

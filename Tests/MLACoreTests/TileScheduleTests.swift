@@ -71,7 +71,7 @@ final class TileScheduleTests: XCTestCase {
       for threads in [1, 2, 64] {
         let schedule = try TileSchedule(
           spans, numHeads: 2, isCausal: false, shape: shape, split: .fixedRanges, threads: threads)
-        for segment in (Array(schedule.units) + schedule.waves).flatMap(\.segments)
+        for segment in schedule.segments
         where segment.request.span == long {
           cuts.insert(segment.request.blocksPerRange)
           XCTAssertGreaterThan(segment.request.ranges, 1)
@@ -101,7 +101,7 @@ final class TileScheduleTests: XCTestCase {
       let schedule = try TileSchedule(
         [RequestSpan(queryBegin: 0, queryCount: 100, keyBegin: 0, keyCount: 40_000)], numHeads: 16,
         isCausal: false, shape: shape, split: .byCost(numHeads: 16), threads: 4)
-      for segment in (Array(schedule.units) + schedule.waves).flatMap(\.segments) {
+      for segment in schedule.segments {
         cuts.insert(segment.request.blocksPerRange)
       }
     }
@@ -113,13 +113,13 @@ final class TileScheduleTests: XCTestCase {
     let long = RequestSpan(queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300)
     let shared = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 8)
-    XCTAssertEqual(shared.waves[0].segments.map(\.request.span), [long, short])
+    XCTAssertEqual(shared.segments(of: shared.waves[0]).map(\.request.span), [long, short])
     let first = shared.attendTask(0, in: shared.waves[0], turn: 0)
     XCTAssertEqual(first?.queries, 338..<350)
     XCTAssertEqual(first?.causalOffset, 288)
     let alone = try TileSchedule(
       [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 1)
-    XCTAssertEqual(alone.units.map { $0.segment(0).request.span }, [long, short])
+    XCTAssertEqual(alone.units.map { $0.first.request.span }, [long, short])
   }
 
   private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {

@@ -21,9 +21,8 @@ struct TracedRun {
   init(_ schedule: TileSchedule, headsPerTask: Int) {
     self.schedule = schedule
     for unit in schedule.units {
-      XCTAssertEqual(unit.segmentCount, 1)
-      XCTAssertLessThanOrEqual(unit.segment(0).heads.count, headsPerTask)
-      XCTAssertLessThanOrEqual(unit.packCount(inTurn: 0), unit.segment(0).blocksPerTurn)
+      XCTAssertLessThanOrEqual(unit.first.heads.count, headsPerTask)
+      XCTAssertLessThanOrEqual(unit.packCount(inTurn: 0), unit.first.blocksPerTurn)
       carryOut(unit)
     }
     for wave in schedule.waves { carryOut(wave) }
@@ -87,8 +86,14 @@ extension TileSchedule {
   func packTasks(in wave: Wave, turn: Int) -> [PackTask] {
     (0..<wave.packCount(inTurn: turn)).map { packTask($0, in: wave, turn: turn) }
   }
-}
 
-extension TileSchedule.Wave {
-  var segments: [TileSchedule.Segment] { (0..<segmentCount).map(segment) }
+  var segments: [Segment] { (Array(units) + waves).flatMap(segments) }
+
+  /// Those that the wave's tiles are of.
+  func segments(of wave: Wave) -> [Segment] {
+    (0..<wave.end.tile).reduce(into: []) { segments, tile in
+      let segment = waves.segment(of: tile, in: wave) { $0.tile }
+      if segments.last != segment { segments.append(segment) }
+    }
+  }
 }

@@ -33,6 +33,7 @@ extension TileSchedule {
     var partialCount: Int { tileCount * partialsPerTile }
 
     /// Where the next segment begins.
+    @inline(__always)
     var end: Place {
       Place(
         block: place.block + blockCount, pack: place.pack + packsPerBlock * blocksPerTurn,

@@ -44,7 +44,7 @@ let unmasked = Int.max / 2
 extension TileSchedule {
   /// Some of what is to be packed before a wave's turn can be worked on.
   func packTask(_ index: Int, in wave: Wave, turn: Int) -> PackTask {
-    let segment = wave.segment(of: index) { $0.pack }
+    let segment = waves.segment(of: index, in: wave) { $0.pack }
     let blocks = segment.blocks(inTurn: turn)
     let (pack, block) = (index - segment.place.pack).quotientAndRemainder(
       dividingBy: blocks.count)
@@ -61,7 +61,7 @@ extension TileSchedule {
 
   /// nil for a tile that sees nothing of the range.
   func attendTask(_ index: Int, in wave: Wave, turn: Int) -> AttendTask? {
-    let segment = wave.segment(of: index) { $0.task }
+    let segment = waves.segment(of: index, in: wave) { $0.task }
     let ranges = segment.ranges(inTurn: turn)
     let (number, place) = (index - segment.place.task).quotientAndRemainder(
       dividingBy: ranges.count)
@@ -81,7 +81,7 @@ extension TileSchedule {
   }
 
   func combineTask(_ index: Int, in wave: Wave, turn: Int) -> CombineTask {
-    let segment = wave.segment(of: index) { $0.tile }
+    let segment = waves.segment(of: index, in: wave) { $0.tile }
     let tile = Tile(index - segment.place.tile, of: segment, self)
     // The first range of all is the beginning of the sum.
     let added = segment.ranges(inTurn: turn).clamped(to: 1..<max(1, tile.ranges))

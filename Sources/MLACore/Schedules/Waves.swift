@@ -50,50 +50,48 @@ extension TileSchedule {
         return Wave(requests.segment(of: shares[last], wave: index - firstWave))
       }
       let first = firstNumber(in: 0..<last + 1) { shares[$0].firstWave >= firstWave }
-      return Wave(requests, shares.part(first..<last + 1))
+      return Wave(
+        first: requests.segment(of: shares[first]), shares: first..<last + 1,
+        end: requests.segment(of: shares[last]).end)
+    }
+
+    /// The segment of one of these waves that a number belongs to.
+    @inline(__always)
+    func segment(of number: Int, in wave: Wave, _ count: (Place) -> Int) -> Segment {
+      if wave.isOneSegment { return wave.first }
+      return requests.segment(
+        of: shares[lastNumber(in: wave.shares) { count(shares[$0].place) <= number }])
     }
   }
 
+  /// A plain value, for a unit is made for each pair of request and head.
   public struct Wave: Sendable {
-    let first: Segment
+    public let first: Segment
     /// Those of all segments, where there are several.
-    private let shares: FixedArray<Waves.Share>
-    private let requests: TileRequests?
-    let end: Place
+    fileprivate let shares: Range<Int>
+    private let endOfLast: Place
 
-    fileprivate init(_ only: Segment) {
-      (first, shares, requests, end) = (only, .init(), nil, only.end)
+    fileprivate init(_ only: Segment) { self.init(first: only, shares: 0..<0, end: .init()) }
+
+    fileprivate init(first: Segment, shares: Range<Int>, end: Place) {
+      (self.first, self.shares, endOfLast) = (first, shares, end)
     }
 
-    fileprivate init(_ requests: TileRequests, _ shares: FixedArray<Waves.Share>) {
-      first = requests.segment(of: shares[0])
-      (self.shares, self.requests) = (shares, requests)
-      end = requests.segment(of: shares[shares.count - 1]).end
-    }
+    fileprivate var isOneSegment: Bool { shares.isEmpty }
+
+    /// Where a further segment would begin.
+    @inline(__always)
+    var end: Place { isOneSegment ? first.end : endOfLast }
 
     /// More than 1 in a wave of a single segment only.
-    var turns: Int { requests == nil ? first.turns : 1 }
+    var turns: Int { isOneSegment ? first.turns : 1 }
 
     func packCount(inTurn turn: Int) -> Int {
-      turn == 0 ? end.pack : first.packCount(inTurn: turn)
+      isOneSegment ? first.packCount(inTurn: turn) : endOfLast.pack
     }
 
     func taskCount(inTurn turn: Int) -> Int {
-      turn == 0 ? end.task : first.taskCount(inTurn: turn)
-    }
-
-    var segmentCount: Int { Swift.max(1, shares.count) }
-
-    public func segment(_ index: Int) -> Segment {
-      guard index > 0, let requests else { return first }
-      return requests.segment(of: shares[index])
-    }
-
-    /// The segment that a number belongs to.
-    @inline(__always)
-    func segment(of number: Int, _ count: (Place) -> Int) -> Segment {
-      if requests == nil { return first }
-      return segment(lastNumber(in: shares.indices) { count(shares[$0].place) <= number })
+      isOneSegment ? first.taskCount(inTurn: turn) : endOfLast.task
     }
   }
 }
