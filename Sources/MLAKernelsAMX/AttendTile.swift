@@ -1,5 +1,4 @@
 import MLAKernelABI
-import MLAShims
 
 /// Attention of up to `queryTile` queries to a range of packed keys.
 ///

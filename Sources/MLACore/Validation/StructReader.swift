@@ -1,5 +1,3 @@
-import CMLAPrefill
-
 /// Reads a struct that the caller filled, whatever header it was compiled
 /// against: a missing tail reads as zero, a tail this library does not know
 /// must be zero, and so must what is reserved.

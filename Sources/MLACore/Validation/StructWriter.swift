@@ -1,5 +1,3 @@
-import CMLAPrefill
-
 /// Fills a struct whose `struct_size` the caller has set, whatever header it was
 /// compiled against: an older caller gets the fields it knows, the tail that
 /// only a newer one knows is zeroed. Writes nothing if it throws.
