@@ -96,7 +96,7 @@ private final class PreparedKeys {
     headBytes = (keys + block - 1) / block * blockBytes
     let schedule = try TileSchedule(
       [RequestSpan(queryBegin: 0, queryCount: queries, keyBegin: 0, keyCount: keys)],
-      numHeads: d.heads, isCausal: false,
+      numHeads: d.heads,
       shape: TileShape(
         queryTile: Int(kernel.query_tile), keyBlock: block, packedBlockBytes: blockBytes,
         vHeadDim: d.v),

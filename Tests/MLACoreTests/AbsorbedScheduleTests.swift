@@ -73,8 +73,10 @@ final class AbsorbedScheduleTests: XCTestCase {
 
   /// A batch and a bound change where a tile's work lies, never how it is cut.
   func testCutsDependOnTheRequestAlone() throws {
-    let long = RequestSpan(queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000)
-    let other = RequestSpan(queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000)
+    let long = RequestSpan(
+      queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000, causal: .end)
+    let other = RequestSpan(
+      queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000, causal: .end)
     func cuts(_ schedule: AbsorbedSchedule) throws -> [[Int]] {
       try waves(schedule).flatMap(\.tiles).filter { $0.keyBegin == 0 }.map {
         [$0.tokens.lowerBound, $0.tokens.upperBound, $0.sharedKeys, $0.keysPerRange, $0.ranges]
@@ -110,7 +112,8 @@ final class AbsorbedScheduleTests: XCTestCase {
   func testMemoryIsBounded() throws {
     let shape = shape(16)
     for keyCount in [100, 8192, 1 << 20] {
-      let span = RequestSpan(queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: keyCount)
+      let span = RequestSpan(
+        queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: keyCount, causal: .end)
       let schedule = try AbsorbedSchedule([span], shape: shape, waveBytes: 1)
       // No more than the latents, or one range each.
       let oneRange = 256 * shape.partialFloats * 4
@@ -143,7 +146,8 @@ final class AbsorbedScheduleTests: XCTestCase {
       let keyCount = queryCount + random.pick([0, 1, 191, 192, 193, random.int(1...9000)])
       defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
       return RequestSpan(
-        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
+        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount,
+        causal: .end)
     }
   }
 }

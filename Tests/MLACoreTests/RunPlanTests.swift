@@ -109,7 +109,7 @@ final class RunPlanTests: XCTestCase {
     let kernel = KernelTables.table(cappedAt: 0).kernels.bf16
     let dims = mla_kernel_dims(qk_head_dim: 96, v_head_dim: 64)
     let schedule = try TileSchedule(
-      [], numHeads: 1, isCausal: true, shape: kernel.shape(dims), split: .never, threads: threads)
+      [], numHeads: 1, shape: kernel.shape(dims), split: .never, threads: threads)
     return RunPlan(
       kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),
       mostThreads: threads)

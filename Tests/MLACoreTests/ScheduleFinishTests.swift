@@ -13,21 +13,21 @@ final class ScheduleFinishTests: XCTestCase {
 
   func testSinglePrompts() throws {
     for length in [512, 1024, 2048, 4096, 8192, 32768] {
-      try check("S=\(length)", [(length, length)], isCausal: true)
+      try check("S=\(length)", [(length, length)], causal: .end)
     }
   }
 
   func testBatches() throws {
-    try check("8 x 128", Array(repeating: (128, 128), count: 8), isCausal: true)
-    try check("64 x 16", Array(repeating: (16, 16), count: 64), isCausal: true)
-    try check("mixed", [16, 4096, 300, 1, 77, 2048, 900, 64].map { ($0, $0) }, isCausal: true)
-    try check("one long", [(6000, 6000)] + Array(repeating: (40, 40), count: 30), isCausal: true)
+    try check("8 x 128", Array(repeating: (128, 128), count: 8), causal: .end)
+    try check("64 x 16", Array(repeating: (16, 16), count: 64), causal: .end)
+    try check("mixed", [16, 4096, 300, 1, 77, 2048, 900, 64].map { ($0, $0) }, causal: .end)
+    try check("one long", [(6000, 6000)] + Array(repeating: (40, 40), count: 30), causal: .end)
   }
 
   func testFewQueriesOnLongContexts() throws {
-    try check("128 on 8064", [(128, 8064)], isCausal: false)
-    try check("1 on 8192", [(1, 8192)], isCausal: false)
-    try check("4 x 32 on 4096", Array(repeating: (32, 4096), count: 4), isCausal: false)
+    try check("128 on 8064", [(128, 8064)], causal: .none)
+    try check("1 on 8192", [(1, 8192)], causal: .none)
+    try check("4 x 32 on 4096", Array(repeating: (32, 4096), count: 4), causal: .none)
   }
 
   func testUnitsFillTheirThreads() {
@@ -75,11 +75,11 @@ final class ScheduleFinishTests: XCTestCase {
   }
 
   func testFewTokensWakeNoThread() {
-    func threads(_ lengths: [Int], isCausal: Bool = true) -> Int {
+    func threads(_ lengths: [Int], causal: CausalMask = .end) -> Int {
       let spans = lengths.map {
-        RequestSpan(queryBegin: 0, queryCount: $0, keyBegin: 0, keyCount: $0)
+        RequestSpan(queryBegin: 0, queryCount: $0, keyBegin: 0, keyCount: $0, causal: causal)
       }
-      return TileCost.threads(spans, numHeads: 16, isCausal: isCausal, atMost: 64)
+      return TileCost.threads(spans, numHeads: 16, atMost: 64)
     }
     XCTAssertEqual([[], [0], [1], [16], [0, 16, 0]].map { threads($0) }, [1, 1, 1, 1, 1])
     XCTAssertGreaterThan(threads([64]), 1)
@@ -87,7 +87,7 @@ final class ScheduleFinishTests: XCTestCase {
     XCTAssertEqual(threads(Array(repeating: 16, count: 64)), 47)
     XCTAssertEqual(threads([16, 4096]), 64)
     let longest = Int(Int32.max)
-    XCTAssertEqual(threads([longest, longest], isCausal: false), 64, "no number overflows")
+    XCTAssertEqual(threads([longest, longest], causal: .none), 64, "no number overflows")
   }
 
   func testNeighboursAreTakenTogether() throws {
@@ -136,18 +136,19 @@ final class ScheduleFinishTests: XCTestCase {
   }
 
   /// At least 0.9 of the threads' time is work wherever each has ten tasks.
-  private func check(_ name: String, _ requests: [(Int, Int)], isCausal: Bool) throws {
+  private func check(_ name: String, _ requests: [(Int, Int)], causal: CausalMask) throws {
     var (queries, keys) = (0, 0)
     let spans = requests.map { (queryCount, keyCount) in
       defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
       return RequestSpan(
-        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
+        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount,
+        causal: causal)
     }
     // Unsplit, few queries on a long context are few tasks.
-    for split in [SplitRule.byCost(numHeads: 16), .fixedRanges] + (isCausal ? [.never] : []) {
+    for split in [SplitRule.byCost(numHeads: 16), .fixedRanges] + (causal == .end ? [.never] : []) {
       for threads in threadCounts {
         let schedule = try TileSchedule(
-          spans, numHeads: 16, isCausal: isCausal, shape: shape, split: split, threads: threads,
+          spans, numHeads: 16, shape: shape, split: split, threads: threads,
           waveBytes: TileSchedule.waveBytes(threads: threads))
         let run = SimulatedRun(schedule, threads: threads)
         guard run.tasks >= 10 * threads else { continue }

@@ -18,7 +18,8 @@ final class ScheduleLimitTests: XCTestCase {
       let numHeads = random.pick([1, 7, 2892, 65536])
       let threads = random.pick([1, 2, 60, 1024])
       let schedule = try TileSchedule(
-        randomSpans(&random), numHeads: numHeads, isCausal: random.chance(0.5), shape: shape,
+        randomSpans(&random), numHeads: numHeads,
+        headsPerKeyHead: random.pick([1, 65536 / numHeads]), shape: shape,
         split: random.pick([.never, .fixedRanges, .byCost(numHeads: numHeads)]), threads: threads,
         headsPerUnit: random.pick([1, 4]),
         waveBytes: random.pick([1, 1 << 20, TileSchedule.waveBytes(threads: threads), 1 << 44]))
@@ -75,7 +76,7 @@ final class ScheduleLimitTests: XCTestCase {
       let spans = randomSpans(&random).map {
         RequestSpan(
           queryBegin: $0.queryBegin, queryCount: $0.queryCount, keyBegin: $0.keyBegin,
-          keyCount: $0.keyCount + $0.queryCount)
+          keyCount: $0.keyCount + $0.queryCount, causal: .end)
       }
       let schedule = try AbsorbedSchedule(
         spans, shape: shape, waveBytes: random.pick([1, 16 << 20, 1 << 62]))
@@ -104,7 +105,7 @@ final class ScheduleLimitTests: XCTestCase {
     XCTAssertTrue(cost.upProjected(longest).isFinite && cost.absorbed(longest).isFinite)
     let span = RequestSpan(
       queryBegin: 0, queryCount: self.longest, keyBegin: 0, keyCount: 2 * self.longest)
-    let pair = TileCost.ofHead(span, isCausal: true)
+    let pair = TileCost.ofHead(span, headsPerKeyHead: 65536)
     let pairs = [CostRun(cost: pair, count: BatchSize.mostPairs)]
     for threads in [1, 3, HostSettings.maximumThreads] {
       XCTAssertGreaterThan(UnitChoice.soonestFinish(pairs, threads: threads), 0)
@@ -120,7 +121,7 @@ final class ScheduleLimitTests: XCTestCase {
       let (queryRest, keyRest) = (longest - queries, longest - keys)
       let span = RequestSpan(
         queryBegin: queries, queryCount: min(queryCount, queryRest), keyBegin: keys,
-        keyCount: min(keyCount, keyRest))
+        keyCount: min(keyCount, keyRest), causal: random.pick([.none, .start, .end]))
       (queries, keys) = (queries + span.queryCount, keys + span.keyCount)
       return span
     }

@@ -12,10 +12,9 @@ final class TileScheduleTests: XCTestCase {
     var (units, waves, turns) = (0, 0, 0)
     for round in 0..<80 {
       let spans = randomSpans(&random)
-      let isCausal = random.chance(0.5)
-      let headsPerTask = random.int(1...4)
+      let (headsPerTask, group) = (random.int(1...4), random.pick([1, 1, 4]))
       let schedule = try TileSchedule(
-        spans, numHeads: 3, isCausal: isCausal, shape: shape,
+        spans, numHeads: 3, headsPerKeyHead: group, shape: shape,
         split: random.pick([.never, .fixedRanges, .byCost(numHeads: 3)]),
         threads: random.pick([1, 2, 7]), headsPerUnit: headsPerTask,
         waveBytes: random.pick([1, 5 * 4096, 60 * 4096, 300 * 4096, 1 << 24]))
@@ -24,11 +23,11 @@ final class TileScheduleTests: XCTestCase {
       let run = TracedRun(schedule, headsPerTask: headsPerTask)
       var expected = 0
       for span in spans where span.queryCount > 0 {
-        for head in 0..<3 {
+        for head in 0..<3 * group {
           for tile in stride(from: 0, to: span.queryCount, by: 48) {
             let end = min(tile + 48, span.queryCount)
             let queries = span.queryBegin + tile..<span.queryBegin + end
-            let seen = isCausal ? max(0, span.keyCount - (span.queryCount - end)) : span.keyCount
+            let seen = max(0, min(span.keyCount, end + span.causalOffset))
             let ranges = try XCTUnwrap(run.results[.init(head: head, queries: queries)])
             XCTAssertTrue(ranges.first?.lowerBound == 0, "round \(round): \(ranges)")
             for (range, next) in zip(ranges, ranges.dropFirst()) {
@@ -52,10 +51,11 @@ final class TileScheduleTests: XCTestCase {
       shape.packedBytes(waves) + shape.partialBytes(waves)
     }
     func bytes(_ length: Int) throws -> Int {
-      let span = RequestSpan(queryBegin: 0, queryCount: length, keyBegin: 0, keyCount: length)
+      let span = RequestSpan(
+        queryBegin: 0, queryCount: length, keyBegin: 0, keyCount: length, causal: .end)
       return try [1, 2, 16].map { threads in
         let schedule = try TileSchedule(
-          [span], numHeads: 16, isCausal: true, shape: shape, split: .never, threads: threads)
+          [span], numHeads: 16, shape: shape, split: .never, threads: threads)
         return max(bytes(schedule.waves), threads * bytes(schedule.units))
       }.max() ?? 0
     }
@@ -70,7 +70,7 @@ final class TileScheduleTests: XCTestCase {
     for spans in [[long], [other, long]] {
       for threads in [1, 2, 64] {
         let schedule = try TileSchedule(
-          spans, numHeads: 2, isCausal: false, shape: shape, split: .fixedRanges, threads: threads)
+          spans, numHeads: 2, shape: shape, split: .fixedRanges, threads: threads)
         for segment in schedule.segments
         where segment.request.span == long {
           cuts.insert(segment.request.blocksPerRange)
@@ -85,7 +85,7 @@ final class TileScheduleTests: XCTestCase {
   func testLastTurnMayHaveFewerRanges() throws {
     let span = RequestSpan(queryBegin: 0, queryCount: 10, keyBegin: 0, keyCount: 5 * 1024)
     let schedule = try TileSchedule(
-      [span], numHeads: 1, isCausal: false, shape: shape, split: .fixedRanges, threads: 7,
+      [span], numHeads: 1, shape: shape, split: .fixedRanges, threads: 7,
       waveBytes: 5 * 512 / shape.keyBlock * shape.packedBlockBytes)
     XCTAssertEqual(schedule.waves.map(\.turns), [3])
     let run = TracedRun(schedule, headsPerTask: 1)
@@ -100,7 +100,7 @@ final class TileScheduleTests: XCTestCase {
       try HostSettings.setThreads(threads)
       let schedule = try TileSchedule(
         [RequestSpan(queryBegin: 0, queryCount: 100, keyBegin: 0, keyCount: 40_000)], numHeads: 16,
-        isCausal: false, shape: shape, split: .byCost(numHeads: 16), threads: 4)
+        shape: shape, split: .byCost(numHeads: 16), threads: 4)
       for segment in schedule.segments {
         cuts.insert(segment.request.blocksPerRange)
       }
@@ -109,16 +109,18 @@ final class TileScheduleTests: XCTestCase {
   }
 
   func testLongestFirstAndLongestTileFirst() throws {
-    let short = RequestSpan(queryBegin: 0, queryCount: 50, keyBegin: 0, keyCount: 50)
-    let long = RequestSpan(queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300)
+    let short = RequestSpan(
+      queryBegin: 0, queryCount: 50, keyBegin: 0, keyCount: 50, causal: .end)
+    let long = RequestSpan(
+      queryBegin: 50, queryCount: 300, keyBegin: 50, keyCount: 300, causal: .end)
     let shared = try TileSchedule(
-      [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 8)
+      [short, long], numHeads: 1, shape: shape, split: .never, threads: 8)
     XCTAssertEqual(shared.segments(of: shared.waves[0]).map(\.request.span), [long, short])
     let first = shared.attendTask(0, in: shared.waves[0], turn: 0)
     XCTAssertEqual(first?.queries, 338..<350)
     XCTAssertEqual(first?.causalOffset, 288)
     let alone = try TileSchedule(
-      [short, long], numHeads: 1, isCausal: true, shape: shape, split: .never, threads: 1)
+      [short, long], numHeads: 1, shape: shape, split: .never, threads: 1)
     XCTAssertEqual(alone.units.map { $0.first.request.span }, [long, short])
   }
 
@@ -134,7 +136,8 @@ final class TileScheduleTests: XCTestCase {
       ])
       defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
       return RequestSpan(
-        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount)
+        queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount,
+        causal: random.pick([.none, .start, .end]))
     }
   }
 }

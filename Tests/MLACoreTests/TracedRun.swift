@@ -56,7 +56,7 @@ struct TracedRun {
     XCTAssertTrue(task.keys.isEmpty || task.keys.lowerBound % keyBlock == 0)
     for block in stride(from: task.keys.lowerBound, to: task.keys.upperBound, by: keyBlock) {
       let pack = packed[task.firstBlock + block / keyBlock]
-      XCTAssertEqual(pack?.head, task.head)
+      XCTAssertEqual(pack?.head, task.head / schedule.headsPerKeyHead)
       XCTAssertEqual(pack?.keys.count, min(keyBlock, task.keys.upperBound - block))
       let begin = (pack?.keys.lowerBound ?? -1) - block
       XCTAssertEqual(keyBegins[tile, default: begin], begin)

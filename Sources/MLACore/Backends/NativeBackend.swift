@@ -18,7 +18,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     try NativeWarmUp.run(config) { rows, arguments throws(MLAError) in
       try run(
         plan(
-          rows.selfSpans, isCausal: true, arguments.q.type, atMost: HostSettings.threads,
+          rows.selfSpans, arguments.q.type, atMost: HostSettings.threads,
           numHeads: arguments.q.shape[1]), arguments)
     }
   }
@@ -65,7 +65,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     try run(
       isAnnounced
         ? plan(.chunk(chunk.index), of: batch, type)
-        : plan(chunk.spans, isCausal: false, type, atMost: HostSettings.threads), arguments)
+        : plan(chunk.spans, type, atMost: HostSettings.threads), arguments)
   }
 
   func workspaceSize(_ batch: PreparedBatch) throws(MLAError) -> Int {
@@ -102,24 +102,21 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   ) throws(MLAError) -> RunPlan {
     switch run {
     case .newTokens:
-      try plan(
-        batch.metadata.queryStartLoc.selfSpans, isCausal: true, type, atMost: limit)
+      try plan(batch.metadata.queryStartLoc.selfSpans, type, atMost: limit)
     case .chunk(let index):
-      try plan(batch.metadata.chunks[index].spans, isCausal: false, type, atMost: limit)
+      try plan(batch.metadata.chunks[index].spans, type, atMost: limit)
     }
   }
 
   /// - Parameter numHeads: the configuration's, but for a warm-up.
   private func plan(
-    _ spans: RequestSpans, isCausal: Bool, _ type: ElementType, atMost limit: Int,
-    numHeads: Int? = nil
+    _ spans: RequestSpans, _ type: ElementType, atMost limit: Int, numHeads: Int? = nil
   ) throws(MLAError) -> RunPlan {
     let kernel = table.attention(for: type)
     let numHeads = numHeads ?? config.numHeads
-    let threads = TileCost.threads(spans, numHeads: numHeads, isCausal: isCausal, atMost: limit)
+    let threads = TileCost.threads(spans, numHeads: numHeads, atMost: limit)
     let schedule = try TileSchedule(
-      spans, numHeads: numHeads, isCausal: isCausal, shape: kernel.shape(dims),
-      split: contract.splitRule, threads: threads,
+      spans, numHeads: numHeads, shape: kernel.shape(dims), split: contract.splitRule, threads: threads,
       waveBytes: TileSchedule.waveBytes(threads: threads))
     return RunPlan(
       kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),

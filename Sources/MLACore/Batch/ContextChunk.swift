@@ -5,7 +5,7 @@ public struct ContextChunk: Equatable, Sendable {
   public let queryStartLoc: RowOffsets
   public let cuSeqLens: RowOffsets
 
-  var spans: RequestSpans { RequestSpans(queries: queryStartLoc, keys: cuSeqLens) }
+  var spans: RequestSpans { RequestSpans(queries: queryStartLoc, keys: cuSeqLens, causal: .none) }
 }
 
 /// The chunks that a batch announces; their offsets lie one behind the other.

@@ -29,7 +29,8 @@ struct LayerBatch: Sendable {
   func span(_ request: Int) -> RequestSpan {
     RequestSpan(
       queryBegin: queryStartLoc.begin(request), queryCount: queryStartLoc.count(request),
-      keyBegin: keyBegins[request], keyCount: keyBegins[request + 1] - keyBegins[request])
+      keyBegin: keyBegins[request], keyCount: keyBegins[request + 1] - keyBegins[request],
+      causal: .end)
   }
 
   /// Whether any request's context is looked at.

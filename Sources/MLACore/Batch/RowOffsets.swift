@@ -31,5 +31,5 @@ public struct RowOffsets: Equatable, Sendable {
   var pointer: UnsafePointer<Int32> { offsets.pointer }
 
   /// Causal self-attention: each request's queries see its own rows.
-  var selfSpans: RequestSpans { RequestSpans(queries: self, keys: self) }
+  var selfSpans: RequestSpans { RequestSpans(queries: self, keys: self, causal: .end) }
 }

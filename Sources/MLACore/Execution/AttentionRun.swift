@@ -49,7 +49,8 @@ struct AttentionRun<Keys: KeySource> {
         let next = schedule.units[following]
         let (span, head) = (next.first.request.span, next.first.heads.lowerBound)
         crew.nextKeys = span.keyCount > 0 ? RowPlace(row: span.keyBegin, head: head) : nil
-        crew.nextQueries = RowPlace(row: span.queryBegin, head: head)
+        crew.nextQueries = RowPlace(
+          row: span.queryBegin, head: head * schedule.headsPerKeyHead)
         work(on: unit, by: crew)
         unit = next
       }

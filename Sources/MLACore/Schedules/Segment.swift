@@ -3,6 +3,7 @@ extension TileSchedule {
   public struct Segment: Equatable, Sendable {
     /// Of its tiles, those that are in the wave.
     public let request: Request
+    /// Of keys.
     public let heads: Range<Int>
     private let rangesPerTurn: Int
     /// Most heads that are packed for at a time.
@@ -24,7 +25,7 @@ extension TileSchedule {
     /// A head's, in memory at a time.
     var blocksPerTurn: Int { min(rangesPerTurn * request.blocksPerRange, request.blocks) }
     var blockCount: Int { heads.count * blocksPerTurn }
-    var tileCount: Int { heads.count * request.tiles }
+    var tileCount: Int { heads.count * request.tilesPerKeyHead }
     /// The sum of the turns before, and one for each range of the turn; the first
     /// turn's first range is the beginning of the sum.
     var partialsPerTile: Int {

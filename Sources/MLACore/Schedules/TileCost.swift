@@ -18,23 +18,23 @@ enum TileCost {
   /// nobody has fetched the first one's rows ahead: 25 us.
   static let leastPerGroup = 16_000
 
-  /// Of one head of a request.
-  static func ofHead(_ span: RequestSpan, isCausal: Bool) -> Int {
-    let (queries, keys) = (span.queryCount, span.keyCount)
-    let unseen = isCausal ? queries * (queries - 1) / 2 : 0
-    let pairs = max(0, queries * keys - unseen)
+  /// Of one head of keys of a request, and of all heads of queries that look at it.
+  static func ofHead(_ span: RequestSpan, headsPerKeyHead: Int = 1) -> Int {
+    let queries = span.pairs + query * span.queryCount
     // A percentage of the sum over 2^24 pairs of request and head must not overflow;
     // which of two such numbers is larger, nobody needs to know.
-    return min(pairs + key * keys + query * queries, 1 << 32)
+    let cost = saturatingSum(saturatingProduct(queries, headsPerKeyHead), key * span.keyCount)
+    return min(cost, 1 << 32)
   }
 
   /// How many of the threads a batch has work for.
   static func threads(
-    _ spans: some Sequence<RequestSpan>, numHeads: Int, isCausal: Bool, atMost limit: Int
+    _ spans: some Sequence<RequestSpan>, numHeads: Int, headsPerKeyHead: Int = 1,
+    atMost limit: Int
   ) -> Int {
     var cost = 0
     for span in spans where span.queryCount > 0 {
-      cost += numHeads * ofHead(span, isCausal: isCausal)
+      cost += numHeads * ofHead(span, headsPerKeyHead: headsPerKeyHead)
       guard cost / leastPerThread < limit else { return limit }
     }
     return max(1, cost / leastPerThread)

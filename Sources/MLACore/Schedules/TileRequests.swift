@@ -2,18 +2,19 @@
 /// ones keep their order. How a request is cut is settled here: by itself alone.
 final class TileRequests: Sendable {
   let longestFirst: FixedArray<TileSchedule.Request>
+  /// Of keys.
   let numHeads: Int
-  let isCausal: Bool
+  let headsPerKeyHead: Int
   let shape: TileShape
   /// Most heads to pack for at a time, and of a unit.
   let headsPerPack: Int
 
   init(
-    _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, isCausal: Bool,
+    _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, headsPerKeyHead: Int = 1,
     shape: TileShape, split: SplitRule, headsPerPack: Int
   ) throws(MLAError) {
     self.numHeads = numHeads
-    self.isCausal = isCausal
+    self.headsPerKeyHead = headsPerKeyHead
     self.shape = shape
     self.headsPerPack = headsPerPack
     longestFirst = try FixedArray(
@@ -21,7 +22,9 @@ final class TileRequests: Sendable {
         let span = spans[entry.request]
         let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
         let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
-        return TileSchedule.Request(span, blocksPerRange: keysPerRange / shape.keyBlock, shape)
+        return TileSchedule.Request(
+          span, headsPerKeyHead: headsPerKeyHead, blocksPerRange: keysPerRange / shape.keyBlock,
+          shape)
       }, for: "a schedule's requests")
   }
 
@@ -56,15 +59,20 @@ extension TileSchedule {
   /// How the heads of a request are cut, all of them alike.
   public struct Request: Equatable, Sendable {
     public let span: RequestSpan
-    /// A head's.
+    let headsPerKeyHead: Int
+    /// A head's of queries.
     let tiles: Int
+    /// A head's of keys.
     let blocks: Int
     /// At least 1; the request is split where there are more.
     public let ranges: Int
     public let blocksPerRange: Int
 
-    init(_ span: RequestSpan, blocksPerRange: Int, _ shape: TileShape) {
+    var tilesPerKeyHead: Int { tiles * headsPerKeyHead }
+
+    init(_ span: RequestSpan, headsPerKeyHead: Int, blocksPerRange: Int, _ shape: TileShape) {
       self.span = span
+      self.headsPerKeyHead = headsPerKeyHead
       tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
       blocks = (span.keyCount + shape.keyBlock - 1) / shape.keyBlock
       ranges = max(1, (blocks + blocksPerRange - 1) / blocksPerRange)

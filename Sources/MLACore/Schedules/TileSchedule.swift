@@ -33,6 +33,7 @@ public struct TileShape: Equatable, Sendable {
 ///     range     blocks that are attended to at once. A tile that sees several has a
 ///               partial result of each; they are combined in their order
 ///     segment   some neighbouring heads of a request, and some or all of its tiles
+///     head      of keys, with the tiles of all heads of queries that look at it
 ///     wave      segments whose packed blocks are in memory together. Worked on in up to
 ///               three phases of independent tasks:
 ///
@@ -62,32 +63,32 @@ public final class TileSchedule: Sendable {
   let unitGroups: UnitGroups
   public let waves: Waves
   public let shape: TileShape
-  /// A request's last query sees all of its keys, the one before all but the
-  /// last, and so on.
-  public let isCausal: Bool
+  /// Neighbouring heads of queries that share one of keys.
+  let headsPerKeyHead: Int
   /// How many share the work.
   let threads: Int
 
   /// - Parameters:
+  ///   - numHeads: of keys.
   ///   - threads: how many will share the work, at most.
   ///   - headsPerUnit: most heads of a unit, for keys that are dear to fetch and
   ///     serve several heads.
   ///   - waveBytes: packed keys that a wave, or the units in work at a time,
   ///     should not exceed; a single pair's key range that does has a wave of its own.
   public convenience init(
-    _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, isCausal: Bool,
+    _ spans: some RandomAccessCollection<RequestSpan>, numHeads: Int, headsPerKeyHead: Int = 1,
     shape: TileShape, split: SplitRule, threads: Int, headsPerUnit: Int = 1,
     waveBytes: Int = TileSchedule.smallestWaveBytes
   ) throws(MLAError) {
     try self.init(
       TileRequests(
-        spans, numHeads: numHeads, isCausal: isCausal, shape: shape, split: split,
+        spans, numHeads: numHeads, headsPerKeyHead: headsPerKeyHead, shape: shape, split: split,
         headsPerPack: headsPerUnit), threads: threads, waveBytes: waveBytes)
   }
 
   init(_ requests: TileRequests, threads: Int, waveBytes: Int) throws(MLAError) {
     shape = requests.shape
-    isCausal = requests.isCausal
+    headsPerKeyHead = requests.headsPerKeyHead
     self.threads = threads
     let blocksPerWave = max(1, waveBytes / shape.packedBlockBytes)
     let choice = try UnitChoice(

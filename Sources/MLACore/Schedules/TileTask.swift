@@ -1,4 +1,4 @@
-/// The same keys and values of some neighbouring heads, to be packed into a block
+/// The same keys and values of some neighbouring heads of keys, to be packed into a block
 /// for each.
 struct PackTask: Equatable {
   let heads: Range<Int>
@@ -12,6 +12,7 @@ struct PackTask: Equatable {
 
 /// A tile of queries and a range of the keys it may see.
 struct AttendTask: Equatable {
+  /// Of queries.
   let head: Int
   /// Rows of q.
   let queries: Range<Int>
@@ -37,9 +38,6 @@ struct CombineTask: Equatable {
   /// Whether the last of them makes the tile's result.
   let isLast: Bool
 }
-
-/// No mask: later than any key, and far from overflow.
-let unmasked = Int.max / 2
 
 extension TileSchedule {
   /// Some of what is to be packed before a wave's turn can be worked on.
@@ -75,7 +73,7 @@ extension TileSchedule {
       keys: keyBegin..<min(keyBegin + keysPerRange, segment.request.span.keyCount),
       causalOffset: tile.causalOffset,
       firstBlock: segment.place.block
-        + (tile.head - segment.heads.lowerBound) * segment.blocksPerTurn
+        + (tile.keyHead - segment.heads.lowerBound) * segment.blocksPerTurn
         - segment.blocks(inTurn: turn).lowerBound,
       partial: tile.ranges > 1 ? tile.firstPartial + place + min(turn, 1) : nil)
   }
@@ -93,6 +91,7 @@ extension TileSchedule {
 
   /// One head's tile of queries.
   private struct Tile {
+    let keyHead: Int
     let head: Int
     /// Rows of q.
     let queries: Range<Int>
@@ -104,16 +103,17 @@ extension TileSchedule {
     /// - Parameter index: counted from the segment's first.
     init(_ index: Int, of segment: Segment, _ schedule: TileSchedule) {
       let (request, span, shape) = (segment.request, segment.request.span, schedule.shape)
-      let (head, order) = index.quotientAndRemainder(dividingBy: request.tiles)
+      let (keyHead, tile) = index.quotientAndRemainder(dividingBy: request.tilesPerKeyHead)
+      let (order, member) = tile.quotientAndRemainder(dividingBy: request.headsPerKeyHead)
       // The last tile of a causal request sees the most keys.
       let begin = (request.tiles - 1 - order) * shape.queryTile
       let end = min(begin + shape.queryTile, span.queryCount)
-      self.head = segment.heads.lowerBound + head
+      self.keyHead = segment.heads.lowerBound + keyHead
+      head = self.keyHead * request.headsPerKeyHead + member
       queries = span.queryBegin + begin..<span.queryBegin + end
-      causalOffset = schedule.isCausal ? begin + span.keyCount - span.queryCount : unmasked
+      causalOffset = begin + span.causalOffset
       let keysPerRange = request.blocksPerRange * shape.keyBlock
-      let seen = schedule.isCausal ? span.keyCount - (span.queryCount - end) : span.keyCount
-      ranges = max(1, (seen + keysPerRange - 1) / keysPerRange)
+      ranges = max(1, (span.keysSeen(by: end - 1) + keysPerRange - 1) / keysPerRange)
       firstPartial = segment.place.partial + index * segment.partialsPerTile
     }
   }

@@ -145,7 +145,8 @@ private struct UnitCosts: Sequence {
 
     private var headCost: Int {
       TileCost.ofHead(
-        costs.requests.longestFirst[current.request].span, isCausal: costs.requests.isCausal)
+        costs.requests.longestFirst[current.request].span,
+        headsPerKeyHead: costs.requests.headsPerKeyHead)
     }
   }
 }

@@ -85,13 +85,14 @@ struct WaveBuilder {
     close()
     let whole = requests.longestFirst[request]
     let partials = mostPartials / Self.leastPartialsPerTile
-    let mostHeads = min(blocksPerWave / whole.blocksPerRange, partials / whole.tiles)
+    let mostHeads = min(blocksPerWave / whole.blocksPerRange, partials / whole.tilesPerKeyHead)
     let headCount = max(1, min(heads.count, mostHeads))
     // Ranges side by side are tasks where tiles alone are too few, and partial results.
-    let wanted = SplitRule.nominalTasks / (headCount * whole.tiles)
+    let wanted = SplitRule.nominalTasks / (headCount * whole.tilesPerKeyHead)
     let ranges = max(1, min(wanted, blocksPerWave / (headCount * whole.blocksPerRange)))
     let tiles = max(
-      Self.fewestTiles, Self.leastPartialsPerTile * partials / (headCount * (ranges + 1)))
+      Self.fewestTiles,
+      Self.leastPartialsPerTile * partials / (headCount * whole.headsPerKeyHead * (ranges + 1)))
     append(request, heads, headsPerWave: headCount, tilesPerWave: tiles, rangesPerTurn: ranges)
     waveCount += (whole.tiles + tiles - 1) / tiles * ((heads.count + headCount - 1) / headCount)
   }

@@ -110,19 +110,15 @@ extension TileRequests {
       rangesPerTurn: share.rangesPerTurn, at: share.place)
   }
 
-  /// A request's tiles, so many at a time, of which those of order 0 are the last.
+  /// A request's tiles, so many of each head's at a time, of which those of order 0 are the last.
   private func tiles(_ order: Int, _ count: Int, of request: TileSchedule.Request)
     -> TileSchedule.Request
   {
-    let span = request.span
     let waves = (request.tiles + count - 1) / count
     let begin = (waves - 1 - order) * count * shape.queryTile
-    let end = min(begin + count * shape.queryTile, span.queryCount)
-    let unseen = isCausal ? span.queryCount - end : 0
+    let end = min(begin + count * shape.queryTile, request.span.queryCount)
     return TileSchedule.Request(
-      RequestSpan(
-        queryBegin: span.queryBegin + begin, queryCount: end - begin, keyBegin: span.keyBegin,
-        keyCount: max(0, span.keyCount - unseen)),
+      request.span.part(begin..<end), headsPerKeyHead: request.headsPerKeyHead,
       blocksPerRange: request.blocksPerRange, shape)
   }
 }
