@@ -15,6 +15,7 @@
  *    8. merging partial attention states
  *    9. backends of your own: the vtable
  *   10. the whole layer: from latents and a paged cache to the output
+ *   11. attention in one call, without a backend
  *
  * The names are those of vLLM's `vllm.v1.attention.backends.mla.prefill`
  * (0.33), whose contracts the library keeps.
@@ -1072,6 +1073,105 @@ typedef struct mla_concat_and_cache_args {
    MLA_CACHE_FORMAT_PLAIN, 0}
 
 mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
+
+/* ------------------------------------------------------------------------ */
+/* 11. Attention in one call                                                */
+/* ------------------------------------------------------------------------ */
+
+/*
+ * Attention as frameworks have it (torch's scaled_dot_product_attention, FlashAttention's
+ * flash_attn_varlen_func): no backend, no metadata, any number of heads for each head
+ * of keys. Numbers, and what is not finite, are as in section 7, and so are bits: a
+ * request has the same in any batch, for any number of threads, with 3 dimensions or 4.
+ */
+
+/** Which of its request's keys query i sees; keys and queries are counted from the
+    request's first. */
+enum {
+  /** All. */
+  MLA_CAUSAL_NONE = 0,
+  /** Those up to i. */
+  MLA_CAUSAL_START = 1,
+  /** Those up to i + keys - queries: the last query sees all, the one before all but
+      the last. Where there are more queries than keys the first see none. */
+  MLA_CAUSAL_END = 2
+};
+
+/**
+ * Tensors have 3 dimensions or all have 4:
+ *
+ *     q    [rows, heads, dim]        or [batch, heads, rows, dim]
+ *     k    [keys, kv_heads, dim]     or [batch, kv_heads, keys, dim]
+ *     v    [keys, kv_heads, v_dim]   or [batch, kv_heads, keys, v_dim]
+ *     out  [rows, heads, v_dim]      or [batch, heads, rows, v_dim]
+ *     lse  [heads, rows]             or [batch, heads, rows]
+ *
+ * each with strides of its own: a transposed view is read and written in place. v may be
+ * a view of k. Query head h looks at head h / (heads / kv_heads) of keys.
+ */
+typedef struct mla_attention_args {
+  /** Set by MLA_ATTENTION_ARGS_INIT. */
+  uint32_t struct_size;
+  /** MLA_CAUSAL_*. */
+  int32_t causal;
+  /** Multiplies the scores; 0, or of a size from 2^-126 to 2^127. Usually
+      1 / sqrt(dim). */
+  double scale;
+  /** Of bf16, fp16 or fp32; 1 to 65536 heads, of 1 to 65536 dimensions each. */
+  const mla_tensor *q;
+  /** dtype of q; kv_heads divides heads. */
+  const mla_tensor *k;
+  /** dtype of q; 1 to 65536 dimensions, others than k's perhaps. */
+  const mla_tensor *v;
+  /** Of bf16, fp16, fp32, or fp8_e4m3 with an output_scale; must not overlap an input,
+      lse or workspace. A query without keys gets 0. Rows of no request are not written. */
+  const mla_tensor *out;
+  /** fp32: natural logarithm of the sum of exp(score * scale), -inf for a query without
+      keys. May be NULL. */
+  const mla_tensor *lse;
+  /** With cu_seqlens_q: how many requests it has; may be 0. Without: 0, or with 3
+      dimensions 1, with 4 the batch. */
+  int32_t num_requests;
+  /** MLA_ISA_*, as in mla_backend_config. */
+  int32_t max_isa;
+  /** [num_requests + 1] offsets into the rows of q, from 0, never falling. NULL with 4
+      dimensions, where an element of the batch is a request; may be NULL with 3: all
+      rows are one request's. */
+  const int32_t *cu_seqlens_q;
+  /** [num_requests + 1] offsets into the rows of k and v, likewise: those of request i
+      are its keys. NULL with 4 dimensions: the keys of the batch's element. May be NULL
+      with 3: then the offsets are those of cu_seqlens_q, for which k must have as many rows as q;
+      or, without cu_seqlens_q or with k_begin or k_count, all rows are each request's. */
+  const int32_t *cu_seqlens_k;
+  /** [requests] the first of its keys that a request sees, as if those before did not
+      exist, and how many. May be NULL: the first of all, and all from there on. Requests'
+      keys may overlap, and lie in any order: sequences share a cache. */
+  const int32_t *k_begin;
+  const int32_t *k_count;
+  /** Scratch of at least mla_attention_workspace_size() bytes; may be NULL with size
+      0: then the library's own is used. */
+  void *workspace;
+  int64_t workspace_size;
+  /** NULL on CPU. */
+  void *stream;
+  /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
+      from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be
+      NULL. */
+  const float *output_scale;
+} mla_attention_args;
+
+#define MLA_ATTENTION_ARGS_INIT                                                             \
+  {sizeof(mla_attention_args), MLA_CAUSAL_NONE, 0.0, NULL, NULL, NULL, NULL, NULL, 0,         \
+   MLA_ISA_DEFAULT, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL}
+
+/** Plans of calls like those before are found again, by shapes and lengths; a bounded
+    number is kept, until mla_trim(). */
+mla_status mla_attention(const mla_attention_args *args);
+
+/** Stores the bytes of workspace that mla_attention() needs for these arguments at the
+    present number of threads. They must be what the call will have, workspace aside, which
+    is not read. */
+mla_status mla_attention_workspace_size(const mla_attention_args *args, int64_t *bytes);
 
 #ifdef __cplusplus
 } /* extern "C" */

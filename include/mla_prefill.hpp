@@ -477,6 +477,60 @@ inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
   concat_and_cache_mla(args);
 }
 
+// --- Attention in one call --------------------------------------------------
+
+namespace detail {
+
+inline mla_attention_args attention_args(const tensor& q, const tensor& k, const tensor& v,
+                                         const tensor& out, double scale, std::int32_t causal,
+                                         const tensor* lse) noexcept {
+  mla_attention_args args = MLA_ATTENTION_ARGS_INIT;
+  args.q = &q;
+  args.k = &k;
+  args.v = &v;
+  args.out = &out;
+  args.lse = lse;
+  args.scale = scale;
+  args.causal = causal;
+  return args;
+}
+
+}  // namespace detail
+
+inline void attention(const mla_attention_args& args) { check(mla_attention(&args)); }
+
+/// All rows are one request's or, with 4 dimensions, those of each element of the batch.
+/// `lse` may be NULL.
+inline void attention(const tensor& q, const tensor& k, const tensor& v, const tensor& out,
+                      double scale, std::int32_t causal = MLA_CAUSAL_NONE,
+                      const tensor* lse = nullptr) {
+  attention(detail::attention_args(q, k, v, out, scale, causal, lse));
+}
+
+/// Requests by their offsets, of num_requests + 1 entries; without `cu_seqlens_k` those of
+/// q hold for k. `lse` may be NULL.
+inline void attention(const tensor& q, const tensor& k, const tensor& v, const tensor& out,
+                      double scale, std::int32_t causal, span<const std::int32_t> cu_seqlens_q,
+                      span<const std::int32_t> cu_seqlens_k = {}, const tensor* lse = nullptr) {
+  mla_attention_args args = detail::attention_args(q, k, v, out, scale, causal, lse);
+  args.num_requests = detail::requests(cu_seqlens_q, "cu_seqlens_q");
+  if (!cu_seqlens_k.empty() &&
+      detail::requests(cu_seqlens_k, "cu_seqlens_k") != args.num_requests) {
+    throw error(MLA_ERROR_INVALID_ARGUMENT,
+                "cu_seqlens_k: must have as many entries as cu_seqlens_q");
+  }
+  args.cu_seqlens_q = cu_seqlens_q.data();
+  args.cu_seqlens_k = cu_seqlens_k.empty() ? nullptr : cu_seqlens_k.data();
+  attention(args);
+}
+
+/// Bytes of workspace that the call needs at the present number of threads.
+inline std::int64_t attention_workspace_size(const mla_attention_args& args) {
+  std::int64_t bytes = 0;
+  check(mla_attention_workspace_size(&args, &bytes));
+  return bytes;
+}
+
 // --- Backends of your own ---------------------------------------------------
 
 /// Where a backend reports why it cannot serve a configuration.

@@ -112,15 +112,9 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   private func plan(
     _ spans: RequestSpans, _ type: ElementType, atMost limit: Int, numHeads: Int? = nil
   ) throws(MLAError) -> RunPlan {
-    let kernel = table.attention(for: type)
-    let numHeads = numHeads ?? config.numHeads
-    let threads = TileCost.threads(spans, numHeads: numHeads, atMost: limit)
-    let schedule = try TileSchedule(
-      spans, numHeads: numHeads, shape: kernel.shape(dims), split: contract.splitRule, threads: threads,
-      waveBytes: TileSchedule.waveBytes(threads: threads))
-    return RunPlan(
-      kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),
-      mostThreads: limit)
+    try RunPlan(
+      spans, numHeads: numHeads ?? config.numHeads, table.attention(for: type), dims,
+      split: contract.splitRule, atMost: limit)
   }
 
   private func run(_ plan: RunPlan, _ arguments: RunArguments) throws(MLAError) {
@@ -144,13 +138,5 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
 extension BackendConfig {
   var kernelDims: mla_kernel_dims {
     mla_kernel_dims(qk_head_dim: Int64(qkHeadDim), v_head_dim: Int64(vHeadDim))
-  }
-}
-
-extension mla_attention_kernel {
-  func shape(_ dims: mla_kernel_dims) -> TileShape {
-    TileShape(
-      queryTile: Int(query_tile), keyBlock: Int(key_block),
-      packedBlockBytes: Int(packed_block_bytes(dims)), vHeadDim: Int(dims.v_head_dim))
   }
 }

@@ -146,12 +146,12 @@ struct AttentionRun<Keys: KeySource> {
     guard let task else { return }
     var args = mla_attend_args(
       dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
-      q_stride: Int64(q.strides[0]), num_queries: Int64(task.queries.count),
+      q_stride: Int64(q.rowStride), num_queries: Int64(task.queries.count),
       packed: packedBlock(task.firstBlock, crew),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
       out_format: out.type.rawValue, out_multiplier: outMultiplier,
-      out: out.row(task.queries.lowerBound, head: task.head), out_stride: Int64(out.strides[0]),
+      out: out.row(task.queries.lowerBound, head: task.head), out_stride: Int64(out.rowStride),
       lse: lseRow(task.queries.lowerBound, head: task.head),
       scratch: scratch(of: worker),
       next_q: next.map { UnsafeRawPointer(q.row($0.row, head: $0.head)) })
@@ -172,7 +172,7 @@ struct AttentionRun<Keys: KeySource> {
       added: partialRows(task.added.lowerBound, crew),
       added_stride: Int64(schedule.shape.partialFloats), num_added: Int64(task.added.count),
       out_format: out.type.rawValue, out_multiplier: outMultiplier, out: nil,
-      out_stride: Int64(out.strides[0]), lse: nil)
+      out_stride: Int64(out.rowStride), lse: nil)
     if task.isLast {
       args.out = out.row(task.queries.lowerBound, head: task.head)
       args.lse = lseRow(task.queries.lowerBound, head: task.head)

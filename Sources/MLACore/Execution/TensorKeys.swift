@@ -1,6 +1,6 @@
 import MLAKernelABI
 
-/// Keys and values that a caller hands in as tensors [rows, heads, dim].
+/// Keys and values that a caller hands in as tensors, as `TensorView.row` finds them.
 struct TensorKeys: KeySource {
   let k: TensorView
   let v: TensorView
@@ -14,8 +14,8 @@ struct TensorKeys: KeySource {
     for (i, head) in task.heads.enumerated() {
       var args = mla_pack_args(
         dims: dims, k: k.row(task.keys.lowerBound, head: head),
-        v: v.row(task.keys.lowerBound, head: head), k_stride: Int64(k.strides[0]),
-        v_stride: Int64(v.strides[0]), num_keys: Int64(task.keys.count), format: k.type.rawValue,
+        v: v.row(task.keys.lowerBound, head: head), k_stride: Int64(k.rowStride),
+        v_stride: Int64(v.rowStride), num_keys: Int64(task.keys.count), format: k.type.rawValue,
         packed: block(task.firstBlock + i * task.blockStride),
         next_k: next.map { UnsafeRawPointer(k.row($0.row, head: $0.head)) },
         next_v: next.map { UnsafeRawPointer(v.row($0.row, head: $0.head)) })

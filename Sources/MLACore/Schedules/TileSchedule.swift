@@ -18,6 +18,14 @@ public struct TileShape: Equatable, Sendable {
   var partialFloats: Int { queryTile * partialRowFloats(vHeadDim) }
 }
 
+extension mla_attention_kernel {
+  func shape(_ dims: mla_kernel_dims) -> TileShape {
+    TileShape(
+      queryTile: Int(query_tile), keyBlock: Int(key_block),
+      packedBlockBytes: Int(packed_block_bytes(dims)), vHeadDim: Int(dims.v_head_dim))
+  }
+}
+
 /// How the attention of a batch is cut into tasks: it never changes, so that runs
 /// share it. The tasks of a request are the same for any number of threads and in any
 /// batch; who works on which of them, and when, is not.

@@ -20,10 +20,7 @@ extension BackendConfig {
   init(_ pointer: UnsafePointer<mla_backend_config>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "config")
     try checkRange("config.num_heads", raw.num_heads, 1...65536)
-    // So that neither it nor its product with log2(e) leaves fp32's normal numbers.
-    guard raw.scale == 0 || (0x1p-126...0x1p127).contains(abs(raw.scale)) else {
-      throw .invalid("config.scale", raw.scale, "must be 0 or of a size from 2^-126 to 2^127")
-    }
+    try checkScale("config.scale", raw.scale)
     try checkRange("config.kv_lora_rank", raw.kv_lora_rank, 0...65536)
     try checkRange("config.qk_nope_head_dim", raw.qk_nope_head_dim, 0...maximumHeadDim)
     try checkRange("config.qk_rope_head_dim", raw.qk_rope_head_dim, 0...maximumHeadDim)
@@ -42,6 +39,14 @@ extension BackendConfig {
 
 /// Far above any model's; keeps products of dimensions far from overflow.
 public let maximumHeadDim: Int32 = 1 << 16
+
+/// What scores are multiplied by.
+func checkScale(_ field: String, _ scale: Double) throws(MLAError) {
+  // So that neither it nor its product with log2(e) leaves fp32's normal numbers.
+  guard scale == 0 || (0x1p-126...0x1p127).contains(abs(scale)) else {
+    throw .invalid(field, scale, "must be 0 or of a size from 2^-126 to 2^127")
+  }
+}
 
 func checkRange(_ field: String, _ value: Int32, _ range: ClosedRange<Int32>) throws(MLAError) {
   guard range.contains(value) else {

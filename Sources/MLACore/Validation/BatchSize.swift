@@ -13,18 +13,29 @@ enum BatchSize {
   static func check(
     _ rows: RowOffsets, _ config: BackendConfig, requestsField: String, rowsField: String
   ) throws(MLAError) {
-    let mostRequests = mostPairs / config.numHeads
-    guard rows.requestCount <= mostRequests else {
-      throw .invalid(
-        requestsField, rows.requestCount,
-        "must be at most \(mostRequests) with num_heads \(config.numHeads)")
+    try check(requests: rows.requestCount, numHeads: config.numHeads, field: requestsField)
+    try check(
+      rows: rows.rowCount, numHeads: config.numHeads, vHeadDim: config.vHeadDim,
+      field: "\(rowsField)[\(rows.requestCount)]")
+  }
+
+  static func check(requests: Int, numHeads: Int, field: @autoclosure () -> String)
+    throws(MLAError)
+  {
+    let most = mostPairs / numHeads
+    guard requests <= most else {
+      throw .invalid(field(), requests, "must be at most \(most) with num_heads \(numHeads)")
     }
-    let mostRows = mostElements / (config.numHeads * config.vHeadDim)
-    guard rows.rowCount <= mostRows else {
+  }
+
+  static func check(rows: Int, numHeads: Int, vHeadDim: Int, field: @autoclosure () -> String)
+    throws(MLAError)
+  {
+    let most = mostElements / (numHeads * vHeadDim)
+    guard rows <= most else {
       throw .invalid(
-        "\(rowsField)[\(rows.requestCount)]", rows.rowCount,
-        "must be at most \(mostRows) with num_heads \(config.numHeads) and v_head_dim "
-          + "\(config.vHeadDim)")
+        field(), rows,
+        "must be at most \(most) with num_heads \(numHeads) and v_head_dim \(vHeadDim)")
     }
   }
 }

@@ -18,15 +18,19 @@ struct CallTensor: Sendable {
   /// - Parameters:
   ///   - name: the field that held the pointer, for messages.
   ///   - rank: the number of dimensions it must have.
-  init(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int) throws(MLAError) {
+  ///   - otherRank: another that it may have.
+  init(
+    _ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, or otherRank: Int? = nil
+  ) throws(MLAError) {
     let raw = try readStruct(pointer, name: name)
     let type = try ElementType(raw.dtype, field: "\(name).dtype")
-    guard raw.ndim == rank else {
-      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)")
+    guard Int(raw.ndim) == rank || Int(raw.ndim) == otherRank else {
+      let other = otherRank.map { " or \($0)" } ?? ""
+      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)\(other)")
     }
     self.name = name
     device = try Device(raw, name: name)
-    let (shape, strides) = try Self.readLayout(raw, name, rank: rank)
+    let (shape, strides) = try Self.readLayout(raw, name, rank: Int(raw.ndim))
     view = TensorView(
       type: type, shape: shape, strides: strides, address: UInt(bitPattern: raw.data))
     bytes = try Self.extent(of: view, name)
@@ -116,7 +120,7 @@ extension CallTensor {
     if let third { try requireSize(third, ofDimension: 2) }
   }
 
-  private func requireSize(_ expected: SizeRule, ofDimension i: Int) throws(MLAError) {
+  func requireSize(_ expected: SizeRule, ofDimension i: Int) throws(MLAError) {
     guard shape[i] == expected.size else {
       throw .invalid(
         "\(name).shape[\(i)]", shape[i], "must be \(expected.size), \(expected.rule)")

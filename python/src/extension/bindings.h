@@ -32,4 +32,7 @@ void bind_plan(nb::module_ &module);
 /// The whole layer, and the paged cache that it reads.
 void bind_layer(nb::module_ &module);
 
+/// Attention in one call.
+void bind_attention(nb::module_ &module);
+
 }  // namespace mla_python

@@ -30,7 +30,7 @@ from mla_prefill.metadata import (
     PrefillMetadata,
     plan_context_chunks,
 )
-from mla_prefill.ops import merge_attn_states
+from mla_prefill.ops import attention, merge_attn_states
 from mla_prefill.registry import (
     BackendInfo,
     MLAPrefillBackendEnum,
@@ -53,6 +53,7 @@ __all__ = [
     "MLAPrefillLayer",
     "MLAPrefillSelectorConfig",
     "PrefillMetadata",
+    "attention",
     "backends",
     "concat_and_cache_mla",
     "cpu_features",

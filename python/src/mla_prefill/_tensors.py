@@ -34,6 +34,18 @@ def empty(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
     return _core.HostTensor(list(shape), _core.dtype_of_name(dtype or _core.describe(like, "q")[1]))
 
 
+def empty_attention(like: Any, shape: tuple[int, ...], dtype: str | None = None) -> Any:
+    """The same for the output of attention: of ``[batch, heads, rows, dim]`` a token's heads
+    lie side by side, as who projects them next wants it."""
+    if len(shape) != 4:
+        return empty(like, shape, dtype)
+    batch, heads, rows, dim = shape
+    tensor = empty(like, (batch, rows, heads, dim), dtype)
+    if isinstance(tensor, _core.HostTensor):
+        return empty(like, shape, dtype)
+    return tensor.swapaxes(1, 2)
+
+
 def finished(like: Any, result: Any) -> Any:
     """What ``empty`` gave and a run filled, as the library of ``like`` hands it out."""
     if not isinstance(result, _core.HostTensor):
@@ -48,8 +60,14 @@ def _is_installed(library: str) -> bool:
 
 
 def rows_of(tensor: Any, name: str = "q") -> int:
+    """As `shape_of`; 0 without dimensions."""
+    shape = shape_of(tensor, name)
+    return shape[0] if shape else 0
+
+
+def shape_of(tensor: Any, name: str) -> tuple[int, ...]:
     """TypeError or ValueError that begin with ``name`` for what is no tensor."""
-    shape = None
+    shape: Any = None
     for library, kind in (("torch", "Tensor"), ("numpy", "ndarray")):
         module = sys.modules.get(library)
         if module is not None and isinstance(tensor, getattr(module, kind)):
@@ -60,7 +78,7 @@ def rows_of(tensor: Any, name: str = "q") -> int:
             break
     if shape is None:
         shape = _core.describe(tensor, name)[0]
-    return shape[0] if len(shape) else 0
+    return tuple(shape)
 
 
 def viewed(tensor: "_core.HostTensor | None", library: str | None) -> Any:

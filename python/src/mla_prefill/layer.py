@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from mla_prefill import _core, _tensors
+from mla_prefill._choices import code_of
 from mla_prefill._dtypes import dtype_code, dtype_text
 from mla_prefill.configuration import backend_name
 
@@ -91,8 +92,8 @@ class MLAPrefillLayer:
             ),
             cache_scale=1 if cache_scale is None else cache_scale,
             workspace_bound=0 if workspace_bound is None else workspace_bound,
-            algorithm=_choice(algorithm, _ALGORITHMS, "algorithm"),
-            cache_format=_choice(cache_format, _CACHE_FORMATS, "cache_format"),
+            algorithm=code_of(algorithm, _ALGORITHMS, "algorithm"),
+            cache_format=code_of(cache_format, _CACHE_FORMATS, "cache_format"),
             weight_scales=weight_scales,
         )
 
@@ -196,16 +197,8 @@ def concat_and_cache_mla(
             has been written.
     """
     scale = 1 if cache_scale is None else cache_scale
-    code = _choice(cache_format, _CACHE_FORMATS, "cache_format")
+    code = code_of(cache_format, _CACHE_FORMATS, "cache_format")
     _core.concat_and_cache_mla(kv_c_normed, k_pe, kv_cache, slot_mapping, scale, code)
-
-
-def _choice(value: Any, codes: dict[str, int], name: str) -> int:
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: must be one of {', '.join(codes)}, not {type(value).__name__}")
-    if value not in codes:
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(codes)}")
-    return codes[value]
 
 
 def _optional_dtype(dtype: Any, name: str, types: str) -> int:

@@ -1,9 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that are no backend's."""
 
+import math
 from typing import Any
 
-from mla_prefill import _core
+from mla_prefill import _core, _tensors
+from mla_prefill._choices import code_of
+
+#: MLA_CAUSAL_* by name.
+_CAUSAL = {"start": 1, "end": 2}
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float | None = None,
+    causal: str | None = None,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_k: Any = None,
+    k_begin: Any = None,
+    k_count: Any = None,
+    out: Any = None,
+    return_lse: bool = False,
+    output_scale: Any = None,
+) -> Any:
+    """Attention in one call, without a backend or metadata.
+
+    Tensors have 3 dimensions, requests one after the other, or all have 4, a request for
+    each element of the batch, as torch's ``scaled_dot_product_attention`` has them. They are
+    torch's, numpy's (bf16 from ``ml_dtypes``) or any with ``__dlpack__``, on the CPU, read
+    in place whatever their strides, as long as none is negative and the last one is 1: a
+    transposed view costs nothing. The GIL is released.
+
+    Args:
+        q: ``[rows, heads, dim]`` or ``[batch, heads, rows, dim]`` of bf16, fp16 or fp32.
+        k: ``[keys, kv_heads, dim]`` or ``[batch, kv_heads, keys, dim]``, the type of q.
+            ``kv_heads`` divides ``heads``: head h looks at ``h // (heads // kv_heads)``.
+        v: ``[keys, kv_heads, v_dim]`` or ``[batch, kv_heads, keys, v_dim]``, likewise; may
+            be a view of ``k``.
+        scale: multiplies the scores; None: ``1 / sqrt(dim)``.
+        causal: "start": query i of a request sees the keys up to i; "end": those up to
+            ``i + keys - queries``, so that the last query sees all; None: all keys.
+        cu_seqlens_q: ``[requests + 1]`` offsets into the rows of q, from 0, a tensor or
+            sequence of integers; None: all rows are one request's.
+        cu_seqlens_k: likewise, into the rows of k and v; None: those of ``cu_seqlens_q``,
+            if k has as many rows as q; all rows for each request without
+            ``cu_seqlens_q`` or with ``k_begin`` or ``k_count``.
+        k_begin, k_count: ``[requests]`` the first of its keys that a request sees, and how
+            many, likewise; None: from the first one, and all from there on. With 4
+            dimensions too: padding, or a cache that is not full. Requests may share keys.
+        out: ``[rows, heads, v_dim]`` or ``[batch, heads, rows, v_dim]`` of bf16, fp16 or
+            fp32 to write into, or of fp8 with an ``output_scale``; may be strided, and must
+            be known to be writable: JAX's arrays are not. None: a new tensor of q's kind,
+            device and type, or of fp8, 0 in rows of no request; one of 4 dimensions is, as
+            torch's own attention gives it, the transposed view of a dense ``[batch, rows,
+            heads, v_dim]``, but for libraries beside torch and numpy.
+        return_lse: whether to return the log-sum-exp as well.
+        output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only and
+            always: a number, or a tensor of one.
+
+    Returns:
+        ``out``, or ``(out, lse)`` with lse ``[heads, rows]`` or ``[batch, heads, rows]``
+        float32, natural logarithm, -inf for a query without keys, whose output is 0, and
+        for rows of no request.
+
+    Raises:
+        TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
+            has been written.
+    """
+    mask = 0 if causal is None else code_of(causal, _CAUSAL, "causal")
+    with_lse = _core.flag(return_lse, "return_lse")
+    shape = _tensors.shape_of(q, "q")
+    result, lse = out, None
+    if out is None:
+        dtype = None if output_scale is None else _tensors.QUANTIZED
+        v_dim = _tensors.shape_of(v, "v")[-1:]
+        result = _tensors.empty_attention(q, (*shape[:-1], *v_dim), dtype)
+    if with_lse:
+        lse_shape = shape[1::-1] if len(shape) == 3 else shape[:-1]
+        lse = _tensors.empty(q, lse_shape, "float32")
+    if scale is None:
+        scale = 1 / math.sqrt(shape[-1]) if shape and shape[-1] > 0 else 1.0
+    _core.attention(
+        q, k, v, result, lse, scale, mask, cu_seqlens_q, cu_seqlens_k, k_begin, k_count,
+        output_scale, out is None,
+    )  # fmt: skip
+    if out is None:
+        result = _tensors.finished(q, result)
+    return (result, _tensors.finished(q, lse)) if with_lse else result
 
 
 def merge_attn_states(

@@ -1,24 +1,3 @@
-import MLAKernelABI
-
-/// What a run needs to know beside its tensors.
-final class RunPlan: @unchecked Sendable {
-  let kernel: mla_attention_kernel
-  let schedule: TileSchedule
-  let memory: AttentionMemory
-  /// The number of threads that were to be had when it was made.
-  let mostThreads: Int
-
-  init(
-    kernel: mla_attention_kernel, schedule: TileSchedule, memory: AttentionMemory,
-    mostThreads: Int
-  ) {
-    self.kernel = kernel
-    self.schedule = schedule
-    self.memory = memory
-    self.mostThreads = mostThreads
-  }
-}
-
 /// The plans of a batch. A layer's run makes the one that it needs if none has
 /// before; the runs of the other layers find it. One made for another number of
 /// threads than the host now grants is made again.

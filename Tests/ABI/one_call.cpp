@@ -1,0 +1,128 @@
+// Attention in one call against float64: 3 and 4 dimensions, groups of heads, masks, shared
+// caches, any layout, with NaN wherever nobody looks.
+//
+// SPDX-License-Identifier: Apache-2.0
+#include "one_call.hpp"
+
+namespace {
+
+using test::OneCall;
+using test::OneCallShape;
+using test::Request;
+
+const std::vector<std::int32_t> dtypes{MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16, MLA_DTYPE_FLOAT32};
+
+template <class T>
+T pick(std::mt19937& random, std::initializer_list<T> choices) {
+  return choices.begin()[random() % choices.size()];
+}
+
+std::int64_t between(std::mt19937& random, std::int64_t low, std::int64_t high) {
+  return low + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(high - low + 1));
+}
+
+std::int64_t length(std::mt19937& random) {
+  return pick<std::int64_t>(random, {0, 1, 1, 2, 17, 33, 64, between(random, 1, 150)});
+}
+
+OneCallShape shape(std::mt19937& random, std::int32_t dtype) {
+  OneCallShape made;
+  made.dtype = dtype;
+  made.kv_heads = pick<std::int64_t>(random, {1, 1, 2, 3});
+  made.heads = made.kv_heads * pick<std::int64_t>(random, {1, 2, 4, 7, 16});
+  made.dim = pick<std::int64_t>(random, {1, 5, 24, 40, 64, 72});
+  made.v_dim = pick<std::int64_t>(random, {1, 7, 24, 32, 64, 80});
+  made.causal = pick(random, {MLA_CAUSAL_NONE, MLA_CAUSAL_START, MLA_CAUSAL_END});
+  return made;
+}
+
+/// Requests one after the other, with rows of nobody behind them.
+OneCall by_offsets(std::mt19937& random, std::int32_t dtype) {
+  std::vector<Request> requests;
+  test::Offsets queries{0}, keys{0};
+  const bool are_same = random() % 3 == 0;
+  for (std::int64_t n = between(random, 0, 5); n > 0; --n) {
+    const std::int64_t rows = length(random);
+    const std::int64_t seen = are_same ? rows : pick<std::int64_t>(random, {length(random), 300});
+    requests.push_back({0, queries.back(), rows, keys.back(), seen});
+    queries.push_back(static_cast<std::int32_t>(queries.back() + rows));
+    keys.push_back(static_cast<std::int32_t>(keys.back() + seen));
+  }
+  const std::int64_t spare = between(random, 0, 3);
+  OneCall call(shape(random, dtype), 3, requests, 1, queries.back() + spare, keys.back() + spare,
+               random);
+  call.cu_seqlens_q = queries;
+  if (!are_same || random() % 2 == 0) call.cu_seqlens_k = keys;
+  return call;
+}
+
+/// Requests that look at parts of one cache, in any order, some at the same keys.
+OneCall sharing(std::mt19937& random, std::int32_t dtype) {
+  std::vector<Request> requests;
+  const std::int64_t cache = between(random, 1, 400);
+  test::Offsets queries{0}, begins, counts;
+  for (std::int64_t n = between(random, 1, 5); n > 0; --n) {
+    const std::int64_t rows = length(random), begin = between(random, 0, cache);
+    const std::int64_t seen = between(random, 0, cache - begin);
+    requests.push_back({0, queries.back(), rows, begin, seen});
+    queries.push_back(static_cast<std::int32_t>(queries.back() + rows));
+    begins.push_back(static_cast<std::int32_t>(begin));
+    counts.push_back(static_cast<std::int32_t>(seen));
+  }
+  OneCall call(shape(random, dtype), 3, requests, 1, queries.back(), cache, random);
+  call.cu_seqlens_q = queries;
+  call.k_begin = begins;
+  call.k_count = counts;
+  return call;
+}
+
+/// All rows are one request's.
+OneCall single(std::mt19937& random, std::int32_t dtype) {
+  const std::int64_t rows = length(random), keys = length(random);
+  return OneCall(shape(random, dtype), 3, {{0, 0, rows, 0, keys}}, 1, rows, keys, random);
+}
+
+/// A request for each element of the batch; padding, or a cache that is not full.
+OneCall batch(std::mt19937& random, std::int32_t dtype) {
+  std::vector<Request> requests;
+  const std::int64_t size = between(random, 0, 4), rows = length(random);
+  const std::int64_t keys = pick<std::int64_t>(random, {rows, length(random), 200});
+  const bool begins = random() % 2 == 0, counts = random() % 2 == 0;
+  test::Offsets first, count;
+  for (std::int64_t b = 0; b < size; ++b) {
+    const std::int64_t begin = begins ? between(random, 0, keys) : 0;
+    const std::int64_t seen = counts ? between(random, 0, keys - begin) : keys - begin;
+    requests.push_back({b, 0, rows, begin, seen});
+    first.push_back(static_cast<std::int32_t>(begin));
+    count.push_back(static_cast<std::int32_t>(seen));
+  }
+  OneCall call(shape(random, dtype), 4, requests, size, rows, keys, random);
+  if (begins) call.k_begin = first;
+  if (counts) call.k_count = count;
+  return call;
+}
+
+void against_float64(OneCall (*make)(std::mt19937&, std::int32_t), unsigned seed) {
+  std::mt19937 random(seed);
+  for (int round = 0; round < 40; ++round) {
+    OneCall call = make(random, dtypes[static_cast<std::size_t>(round) % 3]);
+    const std::vector<test::ExpectedRow> expected = test::expected_rows(call);
+    for (std::int32_t isa : test::tables()) {
+      call.max_isa = isa;
+      call.run();
+      test::expect_close(call, expected,
+                         "round " + std::to_string(round) + ", " + mla_isa_name(isa) + " " +
+                             test::dtype_name(call.shape.dtype));
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return test::run(argc, argv,
+                   {{"offsets against float64", [] { against_float64(by_offsets, 1); }},
+                    {"shared keys against float64", [] { against_float64(sharing, 2); }},
+                    {"one request against float64", [] { against_float64(single, 3); }},
+                    {"batches against float64", [] { against_float64(batch, 4); }}});
+}
