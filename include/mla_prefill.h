@@ -989,12 +989,16 @@ typedef struct mla_layer_forward_args {
       qk_rope_head_dim is 0. */
   const mla_tensor *k_pe;
   /** [num_blocks, block_size, kv_lora_rank + qk_rope_head_dim] of cache_dtype, or
-      what cache_format says. May be NULL where nobody has context. */
+      what cache_format says; or two tensors, see k_pe_cache. [num_blocks, ...] without
+      block_size where that is 1: blocks are tokens then. May be NULL where nobody has
+      context. */
   const mla_tensor *kv_cache;
   /** [num_requests, max_blocks]: token t of request i lies in block
-      block_table[i * block_table_stride + t / block_size] at t % block_size.
-      Entries beyond the context's last block are not read. May be NULL where
-      nobody has context. */
+      block_table[i * block_table_stride + t / block_size] at t % block_size. Entries
+      before the context's first block and beyond its last are not read. NULL, with
+      max_blocks 0 and num_requests blocks in kv_cache: request i has block i alone, which
+      makes a dense cache [num_requests, tokens, width] one of blocks. May be NULL where
+      nobody has context, too. */
   const int32_t *block_table;
   int64_t block_table_stride;
   int32_t max_blocks;
@@ -1014,11 +1018,26 @@ typedef struct mla_layer_forward_args {
       from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be
       NULL. */
   const float *output_scale;
+  /** [num_blocks, block_size, qk_rope_head_dim] of bf16, fp16, fp32 or fp8_e4m3, which
+      cache_scale multiplies: the rotary keys of a cache of two tensors, whose kv_cache is
+      [num_blocks, block_size, kv_lora_rank]. Both with strides of their own; not with
+      MLA_CACHE_FORMAT_FP8_DS_MLA. NULL: they are in kv_cache. */
+  const mla_tensor *k_pe_cache;
+  /** [num_requests]: where in its blocks a request's context begins, behind padding, say:
+      t above is context_starts[i] for the first token of request i's context, and blocks
+      before that token's are not read. 0 or more; those of requests without context are
+      not read. NULL: 0 for all. */
+  const int32_t *context_starts;
+  /** [num_requests]: the row of block_table that is request i's, 0 to num_table_rows - 1
+      (SGLang: req_pool_indices). NULL: row i. */
+  const int32_t *block_table_rows;
+  /** The rows of block_table; read with block_table_rows alone. */
+  int64_t num_table_rows;
 } mla_layer_forward_args;
 
 #define MLA_LAYER_FORWARD_ARGS_INIT                                                            \
   {sizeof(mla_layer_forward_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, \
-   NULL, NULL, 0, NULL, NULL}
+   NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0}
 
 /** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
     the present number of threads. Of `args` only num_requests, query_start_loc,
@@ -1050,7 +1069,8 @@ typedef struct mla_concat_and_cache_args {
   /** [num_tokens, kv_lora_rank] of bf16, fp16 or fp32. */
   const mla_tensor *kv_c_normed;
   /** [num_tokens, rope], dtype of kv_c_normed; may be NULL where rope is 0: where a
-      plain cache is no wider than kv_c_normed, and with MLA_CACHE_FORMAT_FP8_DS_MLA. */
+      plain cache is no wider than kv_c_normed and k_pe_cache not there or of width 0, and
+      with MLA_CACHE_FORMAT_FP8_DS_MLA. */
   const mla_tensor *k_pe;
   /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
       slot_mapping[i] % block_size, nowhere if it is -1. Of tokens with the same
@@ -1059,18 +1079,23 @@ typedef struct mla_concat_and_cache_args {
   const int64_t *slot_mapping;
   int64_t num_slots;
   /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3, or
-      what cache_format says; must not overlap an input. */
+      what cache_format says, or without block_size where that is 1; must not overlap an
+      input. */
   const mla_tensor *kv_cache;
   /** NULL on CPU. */
   void *stream;
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;
   uint32_t reserved;
+  /** [num_blocks, block_size, rope] as mla_layer_forward_args has it: where k_pe goes,
+      kv_cache being [num_blocks, block_size, kv_lora_rank]; of fp8 as with kv_cache of
+      fp8. Must overlap neither an input nor kv_cache. NULL: k_pe goes to kv_cache. */
+  const mla_tensor *k_pe_cache;
 } mla_concat_and_cache_args;
 
 #define MLA_CONCAT_AND_CACHE_ARGS_INIT                                   \
   {sizeof(mla_concat_and_cache_args), 0.0f, NULL, NULL, NULL, 0, NULL, NULL, \
-   MLA_CACHE_FORMAT_PLAIN, 0}
+   MLA_CACHE_FORMAT_PLAIN, 0, NULL}
 
 mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
 

@@ -246,7 +246,7 @@ FIELD(mla_layer_config, algorithm, 72, 4);
 FIELD(mla_layer_config, cache_format, 76, 4);
 FIELD(mla_layer_config, weight_scales, 80, 8);
 
-SIZE(mla_layer_forward_args, 128);
+SIZE(mla_layer_forward_args, 160);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);
 FIELD(mla_layer_forward_args, num_requests, 4, 4);
 FIELD(mla_layer_forward_args, query_start_loc, 8, 8);
@@ -265,8 +265,12 @@ FIELD(mla_layer_forward_args, workspace, 96, 8);
 FIELD(mla_layer_forward_args, workspace_size, 104, 8);
 FIELD(mla_layer_forward_args, stream, 112, 8);
 FIELD(mla_layer_forward_args, output_scale, 120, 8);
+FIELD(mla_layer_forward_args, k_pe_cache, 128, 8);
+FIELD(mla_layer_forward_args, context_starts, 136, 8);
+FIELD(mla_layer_forward_args, block_table_rows, 144, 8);
+FIELD(mla_layer_forward_args, num_table_rows, 152, 8);
 
-SIZE(mla_concat_and_cache_args, 64);
+SIZE(mla_concat_and_cache_args, 72);
 FIELD(mla_concat_and_cache_args, struct_size, 0, 4);
 FIELD(mla_concat_and_cache_args, cache_scale, 4, 4);
 FIELD(mla_concat_and_cache_args, kv_c_normed, 8, 8);
@@ -277,3 +281,4 @@ FIELD(mla_concat_and_cache_args, kv_cache, 40, 8);
 FIELD(mla_concat_and_cache_args, stream, 48, 8);
 FIELD(mla_concat_and_cache_args, cache_format, 56, 4);
 FIELD(mla_concat_and_cache_args, reserved, 60, 4);
+FIELD(mla_concat_and_cache_args, k_pe_cache, 64, 8);

@@ -206,7 +206,7 @@ private final class CacheProblem {
           struct_size: UInt32(MemoryLayout<mla_concat_and_cache_args>.size),
           cache_scale: model.scale, kv_c_normed: first, k_pe: first + 1,
           slot_mapping: slots.baseAddress, num_slots: Int64(slots.count), kv_cache: first + 2,
-          stream: nil, cache_format: model.code, reserved: 0)
+          stream: nil, cache_format: model.code, reserved: 0, k_pe_cache: nil)
         change(&args)
         try ConcatAndCache.run(ConcatAndCacheArguments(&args))
       }

@@ -56,7 +56,7 @@ final class LayerInputTests: XCTestCase {
     try check("context_lens[0] = 20: must not be beyond the 16") { $0.max_blocks = 2 }
     for block in [-1, Int32.min, .max, 8] {
       try check("block_table[2][1] = \(block): must be 0 to 7", change: { step in
-        step.blockTable[2 * step.maxBlocks + 1] = block
+        step.cache.table[2 * step.cache.maxBlocks + 1] = block
       })
     }
     try check("context_lens[1] = -3", change: { $0.contextLens[1] = -3 })
@@ -72,13 +72,13 @@ final class LayerInputTests: XCTestCase {
       "kv_cache.dtype = MLA_DTYPE_FLOAT16: must be MLA_DTYPE_BFLOAT16")
     let wide = makeStep()
     for change in [1, -1] as [Int64] {
-      var tensor = view(wide.cache, rank: 3)
+      var tensor = view(wide.cache.tensor, rank: 3)
       tensor.shape.2 += change
       try withUnsafePointer(to: &tensor) { tensor in
         refused(wide, try model.makeLayer(), "kv_cache.shape[2]") { $0.kv_cache = tensor }
       }
     }
-    var empty = view(wide.cache, rank: 3)
+    var empty = view(wide.cache.tensor, rank: 3)
     empty.shape.1 = 0
     try withUnsafePointer(to: &empty) { empty in
       refused(wide, try model.makeLayer(), "kv_cache.shape[1] = 0") { $0.kv_cache = empty }
@@ -105,7 +105,7 @@ final class LayerInputTests: XCTestCase {
       ("kv_cache.strides[1] = 657: must be even", { $0.strides.1 = 657 }),
       ("kv_cache.dtype = MLA_DTYPE_FLOAT16: must be", { $0.dtype = 2 }),
     ] as [(String, (inout mla_tensor) -> Void)] {
-      var tensor = view(step.cache, rank: 3)
+      var tensor = view(step.cache.tensor, rank: 3)
       // One block: any stride stays within the memory.
       tensor.shape.0 = 1
       change(&tensor)

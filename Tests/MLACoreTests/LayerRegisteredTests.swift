@@ -273,7 +273,7 @@ final class LayerRegisteredTests: XCTestCase {
     try Registry.shared.override(member, nil)
     let fused = try step.run(
       step.model.makeLayer(
-        backend: member, cache: step.cacheModel,
+        backend: member, cache: step.cache.layout.model,
         // A registered backend's keys are up-projected, too.
         algorithm: MLA_LAYER_ALGORITHM_UP_PROJECTED))
     let reference = step.reference()

@@ -15,25 +15,22 @@ final class LayerStep {
   let sequences: [LayerSequence]
   let contexts: [Int]
   let ends: [Int]
-  let cacheModel: CacheModel
+  let cache: StepCache
   let q: PoisonedTensor
   let latents: PoisonedTensor
   let rope: PoisonedTensor
-  let cache: PoisonedTensor
-  let maxBlocks: Int
-  var blockTable: [Int32]
   var queryStarts: [Int32] = [0]
   var contextLens: [Int32]
 
   init(
     _ model: LayerModel, _ sequences: [LayerSequence], contexts: [Int], ends: [Int]? = nil,
-    cache cacheModel: CacheModel? = nil, blockSize: Int = 16, _ random: inout SplitMix64
+    cache cacheModel: CacheModel? = nil, blockSize: Int = 16, _ random: inout SplitMix64,
+    layout change: (inout CacheLayout) -> Void = { _ in }
   ) {
     self.model = model
     self.sequences = sequences
     self.contexts = contexts
     self.ends = ends ?? sequences.map(\.count)
-    self.cacheModel = cacheModel ?? .plain(model.format)
     contextLens = contexts.map(Int32.init)
     for (context, end) in zip(contexts, self.ends) {
       queryStarts.append(queryStarts[queryStarts.count - 1] + Int32(end - context))
@@ -47,19 +44,10 @@ final class LayerStep {
     q = tensor(heads: model.numHeads, model.qkDim)
     latents = tensor(model.rank)
     rope = tensor(model.rope)
-    let needed = contexts.map { ($0 + blockSize - 1) / blockSize }
-    maxBlocks = (needed.max() ?? 0) + 2
-    let numBlocks = needed.reduce(0, +) + 3
-    // Blocks at any alignment, tokens at that of their rotary values.
-    cache = PoisonedTensor(
-      self.cacheModel.format, rows: numBlocks, heads: blockSize,
-      dim: self.cacheModel.width(rank: model.rank, rope: model.rope),
-      headGap: 2 * random.int(0...2), rowGap: random.int(0...9))
-    blockTable = [Int32](repeating: -77, count: contexts.count * maxBlocks)
-    var free = Array(0..<Int32(numBlocks)).shuffled(using: &random)
-    for (i, count) in needed.enumerated() {
-      for j in 0..<count { blockTable[i * maxBlocks + j] = free.removeLast() }
-    }
+    var layout = CacheLayout(model: cacheModel ?? .plain(model.format), blockSize: blockSize)
+    change(&layout)
+    cache = StepCache(
+      layout, rank: model.rank, ropeDim: model.rope, contexts: contexts, &random)
     for i in sequences.indices { place(i) }
   }
 
@@ -67,9 +55,8 @@ final class LayerStep {
   private func place(_ i: Int) {
     let sequence = sequences[i]
     for row in 0..<contexts[i] {
-      let block = Int(blockTable[i * maxBlocks + row / cache.heads])
-      let slot = row % cache.heads
-      cache.setSlot(block, slot, cachedBits(i, row))
+      cache.set(
+        i, row, latents: sequence.latents.values(row: row), rope: sequence.rope.values(row: row))
     }
     for row in contexts[i]..<ends[i] {
       let token = Int(queryStarts[i]) + row - contexts[i]
@@ -87,11 +74,10 @@ final class LayerStep {
     _ body: (inout mla_layer_forward_args) throws -> T
   ) rethrows -> T {
     var tensors = [
-      view(q, rank: 3), view(latents), view(rope), view(cache, rank: 3), view(out, rank: 3),
-      view(lse),
+      view(q, rank: 3), view(latents), view(rope), view(out, rank: 3), view(lse),
     ]
     return try tensors.withUnsafeMutableBufferPointer { tensors in
-      try blockTable.withUnsafeBufferPointer { table in
+      try cache.withFields { cached in
         try queryStarts.withUnsafeBufferPointer { starts in
           try contextLens.withUnsafeBufferPointer { lens in
             let first = UnsafePointer(tensors.baseAddress!)
@@ -99,10 +85,13 @@ final class LayerStep {
               struct_size: UInt32(MemoryLayout<mla_layer_forward_args>.size),
               num_requests: Int32(contexts.count), query_start_loc: starts.baseAddress,
               context_lens: lens.baseAddress, q: first, kv_c_normed: first + 1, k_pe: first + 2,
-              kv_cache: first + 3, block_table: table.baseAddress,
-              block_table_stride: Int64(maxBlocks), max_blocks: Int32(maxBlocks), reserved: 0,
-              out: first + 4, lse: first + 5, workspace: workspace?.baseAddress,
-              workspace_size: Int64(workspace?.count ?? 0), stream: nil, output_scale: nil)
+              kv_cache: cached.cache, block_table: cached.table,
+              block_table_stride: Int64(cache.maxBlocks), max_blocks: Int32(cache.maxBlocks),
+              reserved: 0, out: first + 3, lse: first + 4, workspace: workspace?.baseAddress,
+              workspace_size: Int64(workspace?.count ?? 0), stream: nil, output_scale: nil,
+              k_pe_cache: cached.ropeCache, context_starts: cached.starts,
+              block_table_rows: cached.tableRows,
+              num_table_rows: cached.tableRows == nil ? 0 : Int64(cache.tableRowCount))
             return try body(&args)
           }
         }
@@ -187,19 +176,13 @@ final class LayerStep {
   private func keyRows(_ i: Int) -> (latents: [Double], rope: [Double]) {
     var all: (latents: [Double], rope: [Double]) = ([], [])
     for row in 0..<ends[i] {
-      let one: (latents: [Double], rope: [Double]) =
-        row < contexts[i]
-        ? cacheModel.values(cachedBits(i, row), rank: model.rank)
-        : (sequences[i].latents.values(row: row), sequences[i].rope.values(row: row))
+      var one: (latents: [Double], rope: [Double]) =
+        (sequences[i].latents.values(row: row), sequences[i].rope.values(row: row))
+      if row < contexts[i] { one = cache.stored(latents: one.latents, rope: one.rope) }
       all.latents += one.latents
       all.rope += one.rope
     }
     return all
-  }
-
-  private func cachedBits(_ i: Int, _ row: Int) -> [UInt32] {
-    cacheModel.bits(
-      latents: sequences[i].latents.values(row: row), rope: sequences[i].rope.values(row: row))
   }
 }
 

@@ -13,9 +13,9 @@ public enum ConcatAndCache {
     let writer = SlotWriter(a)
     func write(_ tokens: Range<Int>) {
       for token in tokens where a.slots[token] >= 0 {
-        let (block, offset) = Int(a.slots[token]).quotientAndRemainder(dividingBy: a.cache.shape[1])
-        let slot = block * a.cache.strides[0] + offset * a.cache.strides[1]
-        writer.write(token, to: a.cache.pointer(at: slot))
+        let (block, offset) = Int(a.slots[token]).quotientAndRemainder(
+          dividingBy: a.cache.blockSize)
+        writer.write(token, block, offset)
       }
     }
     // In order the last token of a slot has it; two at a time would leave a mixture.
@@ -31,48 +31,42 @@ private struct SlotWriter {
 
   init(_ arguments: ConcatAndCacheArguments) { self.arguments = arguments }
 
-  func write(_ token: Int, to slot: UnsafeMutableRawPointer) {
-    let (latents, rope) = (arguments.latents, arguments.rope)
-    switch arguments.cacheFormat {
-    case .plain(let type, let scale):
-      let multiplier = 1 / scale
-      convert(latents, token, to: slot, type, times: multiplier)
-      if let rope {
-        convert(
-          rope, token, to: slot + latents.shape[1] * type.bytes, type, times: multiplier)
-      }
-    case .fp8DsMLA:
-      quantize(latents, token, to: slot)
-      let tail = slot + DsMLASlot.ropeOffset
-      if let rope, rope.shape[1] > 0 {
-        convert(rope, token, to: tail, .bfloat16, times: 1)
-      } else {
-        tail.initializeMemory(
-          as: UInt8.self, repeating: 0, count: DsMLASlot.bytes - DsMLASlot.ropeOffset)
-      }
+  func write(_ token: Int, _ block: Int, _ offset: Int) {
+    let (latents, rope) = (arguments.cache.latents, arguments.cache.rope)
+    let slot = latents.pointer(block: block, offset: offset)
+    if let scalesOffset = latents.scalesOffset {
+      quantize(arguments.latents, token, to: slot, scales: slot + scalesOffset)
+    } else {
+      convert(arguments.latents, token, to: slot, latents)
+    }
+    guard rope.width > 0 else { return }
+    let tail = rope.pointer(block: block, offset: offset)
+    if let source = arguments.rope, source.shape[1] > 0 {
+      convert(source, token, to: tail, rope)
+    } else {
+      tail.initializeMemory(as: UInt8.self, repeating: 0, count: rope.width * rope.type.bytes)
     }
   }
 
   private func convert(
-    _ source: TensorView, _ token: Int, to out: UnsafeMutableRawPointer, _ type: ElementType,
-    times multiplier: Float
+    _ source: TensorView, _ token: Int, to out: UnsafeMutableRawPointer, _ rows: CacheSlots.Rows
   ) {
     if source.shape[1] == 0 { return }
     table.convert(
       mla_convert_args(
         rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
-        row_dim: Int64(source.shape[1]), format: source.type.rawValue, out_format: type.rawValue,
-        multiplier: multiplier, out: out, out_stride: 0))
+        row_dim: Int64(source.shape[1]), format: source.type.rawValue,
+        out_format: rows.type.rawValue, multiplier: 1 / rows.multiplier, out: out, out_stride: 0))
   }
 
   private func quantize(
-    _ source: TensorView, _ token: Int, to slot: UnsafeMutableRawPointer
+    _ source: TensorView, _ token: Int, to slot: UnsafeMutableRawPointer,
+    scales: UnsafeMutableRawPointer
   ) {
     table.quantize(
       mla_quantize_args(
         rows: source.row(token, head: 0), row_stride: 0, num_rows: 1,
         row_dim: Int64(DsMLASlot.rank), format: source.type.rawValue, out: slot, out_stride: 0,
-        scales: slot + DsMLASlot.scalesOffset, scale_stride: 0,
-        scale_group: Int64(DsMLASlot.group)))
+        scales: scales, scale_stride: 0, scale_group: Int64(DsMLASlot.group)))
   }
 }

@@ -24,12 +24,17 @@ struct LatentGather {
     let (begin, context) = (batch.keyBegins[request], batch.contextLen(request))
     let positions = keys.lowerBound - begin..<keys.upperBound - begin
     if let cache = arguments.cache {
-      cache.forEachRun(positions.clamped(to: 0..<context), of: request) { first, run in
-        let slots = Slots(
-          first: cache.tensor.pointer(at: first), stride: cache.tensor.strides[1],
-          count: run.count)
+      let slots = cache.slots
+      cache.forEachRun(positions.clamped(to: 0..<context), of: request) { block, offset, run in
         let row = run.lowerBound - positions.lowerBound
-        copy(slots, latents: latents.from(row, type), rope: rope.from(row, type))
+        func read(_ rows: CacheSlots.Rows, dim: Int, to out: Rows) {
+          // There may be no memory for none.
+          if dim == 0 { return }
+          self.read(
+            Source(rows, block, offset), dim: dim, count: run.count, to: out.from(row, type))
+        }
+        read(slots.latents, dim: config.attention.kvLoraRank, to: latents)
+        read(slots.rope, dim: config.attention.qkRopeHeadDim, to: rope)
       }
     }
     let new = positions.clamped(to: context..<Int.max)
@@ -46,51 +51,18 @@ struct LatentGather {
     }
   }
 
-  /// Tokens that follow each other in a block of the cache.
-  private struct Slots {
-    let first: UnsafeMutableRawPointer
-    /// In elements of the cache's tensor.
-    let stride: Int
-    let count: Int
-  }
-
-  private func copy(_ slots: Slots, latents: Rows, rope: Rows) {
-    let (rank, ropeDim) = (config.attention.kvLoraRank, config.attention.qkRopeHeadDim)
-    switch config.cacheFormat {
-    case .plain(let type, let scale):
-      let source = Source(rows: slots.first, stride: slots.stride, type: type, multiplier: scale)
-      read(source, dim: rank, count: slots.count, to: latents)
-      read(source.advanced(by: rank), dim: ropeDim, count: slots.count, to: rope)
-    case .fp8DsMLA:
-      let quantized = Source(
-        rows: slots.first, stride: slots.stride, type: .float8E4M3,
-        scales: slots.first + DsMLASlot.scalesOffset)
-      let rotary = Source(
-        rows: slots.first + DsMLASlot.ropeOffset, stride: slots.stride / 2, type: .bfloat16)
-      read(quantized, dim: rank, count: slots.count, to: latents)
-      read(rotary, dim: ropeDim, count: slots.count, to: rope)
-    }
-  }
-
   /// Rows to read.
-  private struct Source {
-    var rows: UnsafeMutableRawPointer
+  fileprivate struct Source {
+    let rows: UnsafeMutableRawPointer
     /// In elements.
     let stride: Int
     let type: ElementType
     var multiplier: Float = 1
     /// Of the first row's groups, and the next row's a stride behind them.
     var scales: UnsafeMutableRawPointer?
-
-    func advanced(by elements: Int) -> Source {
-      var source = self
-      source.rows += elements * type.bytes
-      return source
-    }
   }
 
   private func read(_ source: Source, dim: Int, count: Int, to out: Rows) {
-    if dim == 0 { return }
     table.convert(
       mla_convert_args(
         rows: source.rows, row_stride: Int64(source.stride), num_rows: Int64(count),
@@ -101,4 +73,14 @@ struct LatentGather {
   }
 
   private var type: ElementType { config.type }
+}
+
+extension LatentGather.Source {
+  /// A slot of a cache, and those behind it.
+  fileprivate init(_ rows: CacheSlots.Rows, _ block: Int, _ offset: Int) {
+    let first = rows.pointer(block: block, offset: offset)
+    self.init(
+      rows: first, stride: rows.stride / rows.type.bytes, type: rows.type,
+      multiplier: rows.multiplier, scales: rows.scalesOffset.map { first + $0 })
+  }
 }

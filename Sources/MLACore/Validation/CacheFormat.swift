@@ -8,6 +8,13 @@ enum CacheFormat: Equatable, Sendable {
   /// See `DsMLASlot`.
   case fp8DsMLA
 
+  var isPlain: Bool {
+    switch self {
+    case .plain: true
+    case .fp8DsMLA: false
+    }
+  }
+
   /// - Parameters:
   ///   - type: of the cache's tensor.
   ///   - structName: the struct that holds the fields, and a dot; may be "".
@@ -59,13 +66,11 @@ enum DsMLASlot {
   static let ropeOffset = scalesOffset + rank / group * 4
   static let bytes = ropeOffset + rope * 2
 
-  /// - Parameter cache: [num_blocks, block_size, bytes].
+  /// - Parameter cache: its last dimension is a token's bytes.
   static func check(_ cache: CallTensor) throws(MLAError) {
     try cache.requireType(.float8E4M3, "with MLA_CACHE_FORMAT_FP8_DS_MLA")
-    try cache.requireShape(
-      (cache.shape[0], ""), (cache.shape[1], ""),
-      (bytes, "the bytes of a token in MLA_CACHE_FORMAT_FP8_DS_MLA"))
-    guard cache.strides[1].isMultiple(of: 2) else {
+    try cache.requireWidth((bytes, "the bytes of a token in MLA_CACHE_FORMAT_FP8_DS_MLA"))
+    guard cache.shape.count == 2 || cache.strides[1].isMultiple(of: 2) else {
       throw .invalid(
         "\(cache.name).strides[1]", cache.strides[1],
         "must be even with MLA_CACHE_FORMAT_FP8_DS_MLA: a token's k_pe has elements of two bytes")

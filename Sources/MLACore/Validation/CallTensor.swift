@@ -14,6 +14,8 @@ struct CallTensor: Sendable {
   var type: ElementType { view.type }
   var shape: Extents { view.shape }
   var strides: Extents { view.strides }
+  /// The size of the last dimension.
+  var width: Int { shape[shape.count - 1] }
 
   /// - Parameters:
   ///   - name: the field that held the pointer, for messages.
@@ -118,6 +120,10 @@ extension CallTensor {
     try requireSize(first, ofDimension: 0)
     if let second { try requireSize(second, ofDimension: 1) }
     if let third { try requireSize(third, ofDimension: 2) }
+  }
+
+  func requireWidth(_ expected: SizeRule) throws(MLAError) {
+    try requireSize(expected, ofDimension: shape.count - 1)
   }
 
   func requireSize(_ expected: SizeRule, ofDimension i: Int) throws(MLAError) {

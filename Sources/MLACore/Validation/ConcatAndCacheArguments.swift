@@ -6,29 +6,29 @@ public struct ConcatAndCacheArguments: Sendable {
   let latents: TensorView
   /// nil where the cache holds no rotary part.
   let rope: TensorView?
-  let cache: TensorView
+  let cache: CacheSlots
   /// A place for each token, -1 for none.
   let slots: FixedArray<Int64>
-  let cacheFormat: CacheFormat
 
   /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
     let tensors = try CachedTensors(raw)
-    device = tensors.cache.device
+    device = tensors.stored.cache.device
     try device.check(stream: raw.stream)
-    cacheFormat = try CacheFormat(
-      raw.cache_format, tensors.cache.type, scale: raw.cache_scale, structName: "")
-    if case .plain(.float8E4M3, let scale) = cacheFormat {
+    let format = try CacheFormat(
+      raw.cache_format, tensors.stored.cache.type, scale: raw.cache_scale, structName: "")
+    if case .plain(.float8E4M3, let scale) = format {
       try checkQuantizingScale("cache_scale", scale)
     }
-    (latents, rope, cache) = (tensors.latents.view, tensors.rope?.view, tensors.cache.view)
+    (latents, rope) = (tensors.latents.view, tensors.rope?.view)
+    try tensors.check(format)
+    cache = CacheSlots(tensors.stored, format, rank: latents.shape[1])
     slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
-    try tensors.check(cacheFormat)
   }
 
   private static func slots(
-    _ raw: mla_concat_and_cache_args, tokens: Int, of cache: TensorView
+    _ raw: mla_concat_and_cache_args, tokens: Int, of cache: CacheSlots
   ) throws(MLAError) -> FixedArray<Int64> {
     guard raw.num_slots >= 0, raw.num_slots <= Int64(tokens) else {
       throw .invalid(
@@ -40,7 +40,7 @@ public struct ConcatAndCacheArguments: Sendable {
     let slots = try FixedArray(
       copying: UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)), for: "slot_mapping")
     // Both are at most Int32.max.
-    let places = Int64(cache.shape[0] * cache.shape[1])
+    let places = Int64(cache.blockCount * cache.blockSize)
     if let i = slots.firstIndex(where: { $0 < -1 || $0 >= places }) {
       throw .invalid(
         "slot_mapping[\(i)]", slots[i], "must be -1 or one of the \(places) slots of kv_cache")
@@ -52,13 +52,13 @@ public struct ConcatAndCacheArguments: Sendable {
 private struct CachedTensors {
   let latents: CallTensor
   let rope: CallTensor?
-  let cache: CallTensor
+  let stored: CacheTensors
 
   init(_ raw: mla_concat_and_cache_args) throws(MLAError) {
     latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
-    cache = try CallTensor(raw.kv_cache, name: "kv_cache", rank: 3)
-    let needsRope =
-      raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN) && cache.shape[2] != latents.shape[1]
+    let isPlain = raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN)
+    stored = try CacheTensors(raw.kv_cache, rope: raw.k_pe_cache, isPlain: isPlain)
+    let needsRope = isPlain && (stored.rope?.width ?? stored.cache.width - latents.shape[1]) != 0
     rope = try CallTensor(raw.k_pe, name: "k_pe", rank: 2, mayBeNull: !needsRope)
   }
 
@@ -66,17 +66,24 @@ private struct CachedTensors {
     try latents.requireAttentionType()
     try rope?.requireType(latents.type, "as kv_c_normed")
     let tokens = (latents.shape[0], "the rows of kv_c_normed")
+    let rank = latents.shape[1]
     switch format {
     case .plain:
-      try rope?.requireShape(
-        tokens,
-        (cache.shape[2] - latents.shape[1], "the width of kv_cache less that of kv_c_normed"))
+      if let ropes = stored.rope {
+        try stored.cache.requireWidth((rank, "the width of kv_c_normed, beside k_pe_cache"))
+        try rope?.requireShape(tokens, (ropes.width, "the width of k_pe_cache"))
+      } else {
+        try rope?.requireShape(
+          tokens,
+          (stored.cache.width - rank, "the width of kv_cache less that of kv_c_normed"))
+      }
     case .fp8DsMLA:
-      try DsMLASlot.check(cache)
+      try DsMLASlot.check(stored.cache)
       try latents.requireShape(tokens, (DsMLASlot.rank, "with MLA_CACHE_FORMAT_FP8_DS_MLA"))
       let width = rope?.shape[1] == 0 ? 0 : DsMLASlot.rope
       try rope?.requireShape(tokens, (width, "or 0, with MLA_CACHE_FORMAT_FP8_DS_MLA"))
     }
-    try cache.requireOutput(apartFrom: latents, rope)
+    try stored.cache.requireOutput(apartFrom: latents, rope, stored.rope)
+    try stored.rope?.requireOutput(apartFrom: latents, rope)
   }
 }

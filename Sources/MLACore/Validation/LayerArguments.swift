@@ -28,10 +28,13 @@ struct LayerArguments: Sendable {
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     device = tensors.q.device
     try device.check(stream: raw.stream)
-    if raw.kv_cache != nil || batch.readsContext { try tensors.readCache(raw, config) }
+    if raw.kv_cache != nil || raw.k_pe_cache != nil || batch.readsContext {
+      try tensors.readCache(raw, config)
+    }
     cache =
       if let cache = tensors.cache, batch.readsContext {
-        try PagedCache(cache, raw, batch)
+        try PagedCache(
+          CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank), raw, batch)
       } else {
         nil
       }
@@ -50,7 +53,7 @@ private struct LayerTensors {
   let out: CallTensor
   var lse: CallTensor?
   /// nil where the caller has none and needs none.
-  var cache: CallTensor?
+  var cache: CacheTensors?
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     q = try CallTensor(raw.q, name: "q", rank: 3)
@@ -62,19 +65,23 @@ private struct LayerTensors {
   }
 
   mutating func readCache(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
-    let tensor = try CallTensor(raw.kv_cache, name: "kv_cache", rank: 3)
+    let tensors = try CacheTensors(
+      raw.kv_cache, rope: raw.k_pe_cache, isPlain: config.cacheFormat.isPlain)
     switch config.cacheFormat {
     case .plain(let type, _):
-      try tensor.requireType(type, "the layer's cache_dtype")
-      let width = config.attention.kvLoraRank + config.attention.qkRopeHeadDim
-      try tensor.requireShape(
-        (tensor.shape[0], ""), (tensor.shape[1], ""), (width, "kv_lora_rank + qk_rope_head_dim"))
-    case .fp8DsMLA: try DsMLASlot.check(tensor)
+      try tensors.cache.requireType(type, "the layer's cache_dtype")
+      let (rank, rope) = (config.attention.kvLoraRank, config.attention.qkRopeHeadDim)
+      try tensors.rope?.requireWidth((rope, "the layer's qk_rope_head_dim"))
+      try tensors.cache.requireWidth(
+        tensors.rope == nil
+          ? (rank + rope, "kv_lora_rank + qk_rope_head_dim")
+          : (rank, "kv_lora_rank, beside k_pe_cache"))
+    case .fp8DsMLA: try DsMLASlot.check(tensors.cache)
     }
-    guard tensor.shape[1] > 0 else {
+    guard tensors.blockSize > 0 else {
       throw .invalid("kv_cache.shape[1]", 0, "must be at least 1")
     }
-    cache = tensor
+    cache = tensors
   }
 
   func check(_ config: LayerConfig, isQuantized: Bool) throws(MLAError) {
@@ -94,8 +101,10 @@ private struct LayerTensors {
   }
 
   func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
-    try out.requireOutput(apartFrom: q, latents, rope, cache)
+    let (cache, ropeCache) = (cache?.cache, cache?.rope)
+    try out.requireOutput(apartFrom: q, latents, rope, cache, ropeCache)
     try lse?.requireOutput(apartFrom: q, latents, rope, cache, out)
-    try workspace?.requireNoOverlap(with: q, latents, rope, cache, out, lse)
+    try lse?.requireNoOverlap(with: ropeCache)
+    try workspace?.requireNoOverlap(with: q, latents, rope, cache, ropeCache, out, lse)
   }
 }

@@ -1,87 +1,95 @@
 import CMLAPrefill
 
-/// The blocks of a cache that a batch's contexts lie in, checked and copied.
+/// The slots of a cache that a batch's contexts lie in, checked and copied.
 struct PagedCache: Sendable {
-  /// [num_blocks, block_size, kv_lora_rank + rope].
-  let tensor: TensorView
+  let slots: CacheSlots
   /// Each request's in order, of those whose context is looked at.
   private let blocks: FixedArray<Int32>
-  /// Where each request's begin.
-  private let firstBlocks: FixedArray<Int>
+  private let places: FixedArray<Place>
 
-  var blockSize: Int { tensor.shape[1] }
-
-  /// - Parameter tensor: the cache, its width and type checked already.
-  init(_ tensor: CallTensor, _ raw: mla_layer_forward_args, _ batch: LayerBatch) throws(MLAError) {
-    self.tensor = tensor.view
-    guard let table = raw.block_table else { throw .null("block_table") }
-    guard raw.max_blocks >= 0 else {
-      throw .invalid("max_blocks", raw.max_blocks, "must not be negative")
-    }
-    guard raw.num_requests <= 1 || raw.block_table_stride >= Int64(raw.max_blocks) else {
-      throw .invalid(
-        "block_table_stride", raw.block_table_stride, "must be at least max_blocks")
-    }
-    let (_, overflows) = raw.block_table_stride.multipliedReportingOverflow(
-      by: Int64(raw.num_requests - 1) * 4)
-    guard !overflows else {
-      throw .invalid(
-        "block_table_stride", raw.block_table_stride, "reaches beyond the address space")
-    }
-    (blocks, firstBlocks) = try Self.blocks(table, raw, batch, of: self.tensor)
+  /// Where a request's context is.
+  private struct Place {
+    /// The first token's, from the request's first block on.
+    let position: Int
+    /// Number among `blocks` of the block that position 0 is in, or would be.
+    let firstBlock: Int
   }
 
-  private static func blocks(
-    _ table: UnsafePointer<Int32>, _ raw: mla_layer_forward_args, _ batch: LayerBatch,
-    of tensor: TensorView
-  ) throws(MLAError) -> (blocks: FixedArray<Int32>, firsts: FixedArray<Int>) {
-    let (blockSize, maximum) = (tensor.shape[1], Int(raw.max_blocks))
-    var firsts = try FixedArray<Int>(
-      capacity: batch.requests.count + 1, for: "block tables of a batch")
-    firsts.append(0)
+  /// - Parameter slots: of tensors that are checked already.
+  init(_ slots: CacheSlots, _ raw: mla_layer_forward_args, _ batch: LayerBatch) throws(MLAError) {
+    self.slots = slots
+    let table = try BlockTable(raw, of: slots)
+    var places = try FixedArray<Place>(
+      capacity: batch.requests.count, for: "block tables of a batch")
+    var count = 0
     for i in batch.requests {
-      let context = batch.readsContext(i) ? batch.contextLen(i) : 0
-      // Both are at most Int32.max.
-      guard context <= maximum * blockSize else {
-        throw .invalid(
-          "context_lens[\(i)]", context,
-          "must not be beyond the \(maximum * blockSize) tokens that max_blocks (\(maximum)) "
-            + "blocks of \(blockSize) hold")
-      }
-      firsts.append(firsts[i] + (context + blockSize - 1) / blockSize)
+      let position =
+        batch.readsContext(i) ? try Self.begin(of: i, raw.context_starts, batch, table, slots) : 0
+      let columns = Self.columns(position, batch, i, slots)
+      places.append(Place(position: position, firstBlock: count - columns.lowerBound))
+      count += columns.count
     }
-    var blocks = try FixedArray<Int32>(
-      capacity: firsts[batch.requests.count], for: "block tables of a batch")
-    for i in batch.requests where firsts[i + 1] > firsts[i] {
-      let row = table + (i == 0 ? 0 : i * Int(raw.block_table_stride))
-      for place in 0..<firsts[i + 1] - firsts[i] {
-        let block = row[place]
-        guard block >= 0, Int(block) < tensor.shape[0] else {
-          throw .invalid(
-            "block_table[\(i)][\(place)]", block,
-            "must be 0 to \(tensor.shape[0] - 1), the blocks of kv_cache")
-        }
-        blocks.append(block)
-      }
+    var blocks = try FixedArray<Int32>(capacity: count, for: "block tables of a batch")
+    for i in batch.requests where batch.readsContext(i) {
+      try table.read(
+        Self.columns(places[i].position, batch, i, slots), of: i, to: &blocks)
     }
-    return (blocks, firsts)
+    (self.blocks, self.places) = (blocks, places)
   }
 
-  /// Calls `body` for each run of a request's rows that lie side by side.
+  /// The position of a request's first token. All of its tokens are within its blocks.
+  private static func begin(
+    of request: Int, _ starts: UnsafePointer<Int32>?, _ batch: LayerBatch, _ table: BlockTable,
+    _ slots: CacheSlots
+  ) throws(MLAError) -> Int {
+    let start = Int(starts?[request] ?? 0)
+    // All factors and terms are at most Int32.max.
+    let capacity = table.width * slots.blockSize
+    guard start >= 0, start <= capacity else {
+      throw .invalid(
+        "context_starts[\(request)]", start,
+        "must be 0 to \(capacity), the tokens that \(table.capacityText(slots))")
+    }
+    let context = batch.contextLen(request)
+    guard context <= capacity - start else {
+      throw .invalid(
+        "context_lens[\(request)]", context,
+        "must not be beyond the \(capacity - start) tokens that \(table.capacityText(slots))"
+          + (start == 0 ? "" : " from context_starts[\(request)] (\(start)) on"))
+    }
+    return start
+  }
+
+  /// Which of a request's blocks its context lies in.
+  private static func columns(
+    _ position: Int, _ batch: LayerBatch, _ request: Int, _ slots: CacheSlots
+  ) -> Range<Int> {
+    guard batch.readsContext(request) else { return 0..<0 }
+    let end = position + batch.contextLen(request)
+    return position / slots.blockSize..<(end + slots.blockSize - 1) / slots.blockSize
+  }
+
+  /// Calls `body` for each run of a request's tokens whose rows lie at equal distances:
+  /// with the first one's slot.
   ///
-  /// - Parameter rows: some of its context.
+  /// - Parameter tokens: some of its context.
   func forEachRun(
-    _ rows: Range<Int>, of request: Int,
-    _ body: (_ first: Int, _ rows: Range<Int>) -> Void
+    _ tokens: Range<Int>, of request: Int,
+    _ body: (_ block: Int, _ offset: Int, _ tokens: Range<Int>) -> Void
   ) {
-    var row = rows.lowerBound
-    while row < rows.upperBound {
-      let (block, offset) = row.quotientAndRemainder(dividingBy: blockSize)
-      let end = min(rows.upperBound, row + blockSize - offset)
-      let first =
-        Int(blocks[firstBlocks[request] + block]) * tensor.strides[0] + offset * tensor.strides[1]
-      body(first, row..<end)
-      row = end
+    let place = places[request]
+    var token = tokens.lowerBound
+    while token < tokens.upperBound {
+      let (number, offset) = (place.position + token).quotientAndRemainder(
+        dividingBy: slots.blockSize)
+      let first = place.firstBlock + number
+      var (last, end) = (first, token + slots.blockSize - offset)
+      while slots.blocksFollow, end < tokens.upperBound, blocks[last + 1] == blocks[last] + 1 {
+        (last, end) = (last + 1, end + slots.blockSize)
+      }
+      end = min(end, tokens.upperBound)
+      body(Int(blocks[first]), offset, token..<end)
+      token = end
     }
   }
 }

@@ -17,7 +17,7 @@ struct Create : LayerCreate {
 };
 
 struct Forward : LayerForward {
-  Forward() : LayerForward(created<Create>(), model, width) {}
+  Forward() : LayerForward(created<Create>(), model, {blocks, block_size, width}) {}
 };
 
 struct WorkspaceSize : Forward {

@@ -42,13 +42,13 @@ mla_layer* created() {
   return layer->get();
 }
 
-/// Two requests with context, in a cache of fp8 with `slot` values a token.
+/// Two requests with context, in a cache of fp8 of that shape.
 struct LayerForward {
-  LayerForward(mla_layer* of_layer, const test::Model& model, std::int64_t slot)
+  LayerForward(mla_layer* of_layer, const test::Model& model, std::vector<std::int64_t> cache)
       : q(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.qk()}),
         kv_c_normed(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
         k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
-        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, {blocks, block_size, slot}),
+        kv_cache(MLA_DTYPE_FLOAT8_E4M3FN, std::move(cache)),
         out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
         lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}),
         args(MLA_LAYER_FORWARD_ARGS_INIT),

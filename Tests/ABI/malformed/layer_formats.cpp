@@ -31,7 +31,7 @@ struct Create : LayerCreate {
 };
 
 struct Forward : LayerForward {
-  Forward() : LayerForward(created<Create>(), model, slot_bytes) {}
+  Forward() : LayerForward(created<Create>(), model, {blocks, block_size, slot_bytes}) {}
 };
 
 struct ConcatAndCache : LayerConcatAndCache {
@@ -89,6 +89,9 @@ std::vector<Rule<Forward>> forward_rules() {
   add_cache_rules(rules);
   rules.push_back({"kv_cache", invalid,
                    [](Forward& c, Random&) { c.args.value.kv_cache = nullptr; }});
+  rules.push_back({"k_pe_cache", invalid, [](Forward& c, Random&) {
+                     c.args.value.k_pe_cache = &c.k_pe.view.value;
+                   }});
   rules.push_back({"block_table", invalid, [](Forward& c, Random& random) {
                      c.block_table[1] = random.any_of<std::int32_t>({-1, 5, INT32_MAX});
                    }});
@@ -116,6 +119,8 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
     c.slots[2] = random.any_of<std::int64_t>({-2, blocks * block_size, INT64_MIN, INT64_MAX});
   });
   add("reserved", [](ConcatAndCache& c, Random&) { c.args.value.reserved = 1; });
+  add("k_pe_cache",
+      [](ConcatAndCache& c, Random&) { c.args.value.k_pe_cache = &c.k_pe.view.value; });
   return rules;
 }
 

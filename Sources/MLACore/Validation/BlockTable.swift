@@ -1,0 +1,78 @@
+import CMLAPrefill
+
+/// Which blocks of a cache a request's positions are in, as the caller has it: numbers are
+/// checked when they are read, once.
+struct BlockTable {
+  /// Blocks of a request.
+  let width: Int
+  /// nil: block i is request i's.
+  private let table: UnsafePointer<Int32>?
+  private let stride: Int
+  /// The row of each request; nil: row i is request i's.
+  private let rows: UnsafePointer<Int32>?
+  private let rowCount: Int
+  private let blockCount: Int
+
+  init(_ raw: mla_layer_forward_args, of slots: CacheSlots) throws(MLAError) {
+    blockCount = slots.blockCount
+    (table, rows) = (raw.block_table, raw.block_table_rows)
+    guard raw.max_blocks >= 0 else {
+      throw .invalid("max_blocks", raw.max_blocks, "must not be negative")
+    }
+    guard table != nil else {
+      guard raw.max_blocks == 0, blockCount == Int(raw.num_requests) else {
+        throw .invalid(
+          "block_table", "NULL",
+          "must not be NULL unless max_blocks (\(raw.max_blocks)) is 0 and kv_cache has a block "
+            + "for each request: \(blockCount) for \(raw.num_requests)")
+      }
+      guard rows == nil else {
+        throw .invalid("block_table_rows", "not NULL", "must be NULL without a block_table")
+      }
+      (width, stride, rowCount) = (1, 0, 0)
+      return
+    }
+    guard rows == nil || (0...maximumDimension).contains(raw.num_table_rows) else {
+      throw .invalid("num_table_rows", raw.num_table_rows, "must be 0 to \(maximumDimension)")
+    }
+    let count = rows == nil ? Int64(raw.num_requests) : raw.num_table_rows
+    guard count <= 1 || raw.block_table_stride >= Int64(raw.max_blocks) else {
+      throw .invalid(
+        "block_table_stride", raw.block_table_stride, "must be at least max_blocks")
+    }
+    let (_, overflows) = raw.block_table_stride.multipliedReportingOverflow(by: (count - 1) * 4)
+    guard !overflows else {
+      throw .invalid(
+        "block_table_stride", raw.block_table_stride, "reaches beyond the address space")
+    }
+    (width, stride, rowCount) = (Int(raw.max_blocks), Int(raw.block_table_stride), Int(count))
+  }
+
+  /// Appends a request's blocks of these places.
+  func read(_ places: Range<Int>, of request: Int, to blocks: inout FixedArray<Int32>)
+    throws(MLAError)
+  {
+    guard let table else { return blocks.append(Int32(request)) }
+    let index = Int(rows?[request] ?? Int32(request))
+    guard index >= 0, index < rowCount else {
+      throw .invalid(
+        "block_table_rows[\(request)]", index, "must be 0 to \(rowCount - 1), below num_table_rows")
+    }
+    let row = table + (index == 0 ? 0 : index * stride)
+    for place in places {
+      let block = row[place]
+      guard block >= 0, Int(block) < blockCount else {
+        throw .invalid(
+          "block_table[\(index)][\(place)]", block,
+          "must be 0 to \(blockCount - 1), the blocks of kv_cache")
+      }
+      blocks.append(block)
+    }
+  }
+
+  /// How many tokens a request's blocks hold, for messages.
+  func capacityText(_ slots: CacheSlots) -> String {
+    table == nil
+      ? "a block of kv_cache holds" : "max_blocks (\(width)) blocks of \(slots.blockSize) hold"
+  }
+}

@@ -1,0 +1,82 @@
+/// Where a cache's tokens lie, whatever tensors and format hold them.
+struct CacheSlots: Sendable {
+  /// Rows of one kind, one in each slot.
+  struct Rows: Sendable {
+    let type: ElementType
+    /// In elements.
+    let width: Int
+    /// Of the first block's first slot; meaningless where there is none.
+    fileprivate let address: UInt
+    /// In bytes.
+    fileprivate let blockStride: Int
+    /// In bytes, from a row to the next one's of a run.
+    let stride: Int
+    /// Multiplies what is read.
+    let multiplier: Float
+    /// From a row to its groups' scales, in bytes; nil: there are none.
+    let scalesOffset: Int?
+
+    /// Of rows that are not empty.
+    func pointer(block: Int, offset: Int) -> UnsafeMutableRawPointer {
+      // Slots that exist are not at NULL.
+      UnsafeMutableRawPointer(
+        bitPattern: address &+ UInt(block * blockStride + offset * stride)
+      ).unsafelyUnwrapped
+    }
+  }
+
+  let blockCount: Int
+  let blockSize: Int
+  let latents: Rows
+  let rope: Rows
+  /// Whether a block's last row is followed by the next block's first, as by one of its own.
+  let blocksFollow: Bool
+
+  /// - Parameters:
+  ///   - tensors: checked against the format.
+  ///   - rank: of latents.
+  init(_ tensors: CacheTensors, _ format: CacheFormat, rank: Int) {
+    let cache = tensors.cache.view.inBlocks
+    (blockCount, blockSize) = (cache.shape[0], cache.shape[1])
+    switch format {
+    case .plain(_, let scale):
+      latents = Rows(cache, scale: scale)
+      rope = Rows(
+        tensors.rope?.view.inBlocks ?? cache.narrowed(2, to: rank..<cache.shape[2]), scale: scale)
+    case .fp8DsMLA:
+      latents = Rows(cache, scale: 1, scalesOffset: DsMLASlot.scalesOffset)
+      rope = Rows(
+        type: .bfloat16, width: DsMLASlot.rope, address: latents.address &+ UInt(DsMLASlot.ropeOffset),
+        blockStride: latents.blockStride, stride: latents.stride, multiplier: 1,
+        scalesOffset: nil)
+    }
+    // Blocks of fp8_ds_mla may lie at distances that are none of rotary elements.
+    let blockSize = blockSize
+    blocksFollow = [latents, rope].allSatisfy { rows in
+      rows.blockStride == blockSize * rows.stride && rows.stride.isMultiple(of: rows.type.bytes)
+    }
+  }
+}
+
+extension CacheSlots.Rows {
+  /// - Parameter view: [num_blocks, block_size, width].
+  fileprivate init(_ view: TensorView, scale: Float, scalesOffset: Int? = nil) {
+    (type, width) = (view.type, view.shape[2])
+    address = view.address
+    blockStride = view.strides[0] * view.type.bytes
+    stride = view.shape[1] == 1 ? blockStride : view.strides[1] * view.type.bytes
+    multiplier = view.type == .float8E4M3 ? scale : 1
+    self.scalesOffset = scalesOffset
+  }
+}
+
+extension TensorView {
+  /// A cache's, [num_blocks, block_size, width]: rows of a tensor of two dimensions are
+  /// blocks of one.
+  fileprivate var inBlocks: TensorView {
+    guard shape.count == 2 else { return self }
+    return TensorView(
+      type: type, shape: [shape[0], 1, shape[1]], strides: [strides[0], 0, strides[1]],
+      address: address)
+  }
+}
