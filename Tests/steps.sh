@@ -1,5 +1,5 @@
 # Sourced: the steps of a test run. They are carried out side by side, each as soon as
-# what it needs is over, and those named first begin first.
+# what it needs has passed, and those named first begin first.
 #
 #   step NAME "NEEDED STEPS" COMMAND...
 #   long_step NAME SECONDS "WHAT IT IS ABOUT" "NEEDED STEPS" COMMAND...
@@ -14,7 +14,7 @@ mkdir -p "$logs"
 lanes=${TEST_LANES:-$(nproc)}
 [ "$lanes" -le 4 ] || lanes=4
 
-steps=() long_steps=() left_out=()
+steps=() long_steps=() left_out=() not_run=()
 declare -A needs=() commands=() seconds_of=() about=() state=() running=()
 passed=0
 failed=0
@@ -53,11 +53,27 @@ want() {
 # Whether all that step $1 needs is over.
 is_ready() {
   local needed
-  for needed in ${needs[$1]}; do [ "${state[$needed]}" = over ] || return 1; done
+  for needed in ${needs[$1]}; do
+    case ${state[$needed]} in over | failed) ;; *) return 1 ;; esac
+  done
+}
+
+# What step $1 needs and has not got.
+lacking() {
+  local needed
+  for needed in ${needs[$1]}; do [ "${state[$needed]}" != failed ] || echo "$needed"; done
 }
 
 begin() {
-  local name=$1
+  local name=$1 lacking
+  # What an earlier run has left of it would be tested instead.
+  lacking=$(lacking "$name" | paste -sd' ')
+  if [ -n "$lacking" ]; then
+    printf 'NOT RUN %-13s without %s\n' "$name" "$lacking"
+    not_run+=("$name")
+    state[$name]=failed
+    return
+  fi
   if [ -n "${UNTIL:-}" ] && [ -n "${seconds_of[$name]:-}" ] &&
     [ $(($(date +%s) + seconds_of[$name])) -gt "$UNTIL" ]; then
     left_out+=("$name")
@@ -95,6 +111,7 @@ end_one() {
     printf 'PASS %-16s %4d tests %5d s, %5d of processors\n' "$name" "$good" "$wall" $((user + system))
   else
     [ "$bad" -gt 0 ] || bad=1
+    state[$name]=failed
     printf 'FAIL %-16s %4d of %d %5d s, see %s\n' "$name" "$bad" $((good + bad)) "$wall" "$logs/$name.log"
     grep -E -A4 "^not ok |error:|Sanitizer" "$logs/$name.log" | head -30
     tail -15 "$logs/$name.log"
@@ -116,6 +133,7 @@ run_steps() {
     if [ ${#running[@]} -gt 0 ]; then end_one; elif [ -z "$begun" ]; then break; fi
   done
   [ ${#left_out[@]} -eq 0 ] || echo "LEFT OUT for lack of time: ${left_out[*]}"
+  [ ${#not_run[@]} -eq 0 ] || echo "NOT RUN, as what they need has failed: ${not_run[*]}"
   echo "$passed passed, $failed failed in $SECONDS s"
   [ $failed -eq 0 ]
 }
