@@ -22,6 +22,8 @@ stage=$PWD/.build/stage
 abi=$PWD/.build/abi
 # Of Swift's own crash reporter: tests expect plain exits.
 export SWIFT_BACKTRACE=enable=no
+# Each build says what it is.
+unset MLA_TESTABLE MLA_MODELLED_INSTRUCTIONS
 unset MLA_PREFILL_BACKEND CC CXX CFLAGS CXXFLAGS LDFLAGS MAKEFLAGS MFLAGS
 
 table=$(strongest_table)
