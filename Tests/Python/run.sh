@@ -51,7 +51,7 @@ environment numpy true
 environment torch torch
 status=0
 # Where neither torch nor vLLM is, as at most of the package's users.
-"$out/build/bin/pip" install mypy
+"$out/build/bin/pip" install mypy==2.4.1
 (cd python && "$out/build/bin/mypy" --cache-dir "$out/mypy") || status=1
 
 case ${1:-} in
