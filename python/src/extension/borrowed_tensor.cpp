@@ -4,6 +4,7 @@
 #include <string>
 
 #include "arguments.h"
+#include "torch_tensors.h"
 
 namespace mla_python {
 
@@ -19,7 +20,8 @@ struct ExchangeApi {
 
 const ExchangeApi *exchange_api(nb::handle type) {
   constexpr const char *capsule_name = "dlpack_exchange_api";
-  const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
+  static const nb::handle attribute = interned("__dlpack_c_exchange_api__");
+  const nb::object capsule = nb::getattr(type, attribute, nb::none());
   if (!PyCapsule_IsValid(capsule.ptr(), capsule_name)) return nullptr;
   const auto *api =
       static_cast<const ExchangeApi *>(PyCapsule_GetPointer(capsule.ptr(), capsule_name));
@@ -61,29 +63,6 @@ void require_cpu_device(nb::handle value, const char *name) {
   const nb::object device =
       answer(name, [&] { return nb::object(call_method(value, "__dlpack_device__")[0]); });
   require_cpu(int64_argument(device, name), value, name);
-}
-
-/// torch, if the value is one of its tensors.
-nb::object torch_of(nb::handle value) {
-  nb::object torch = nb::borrow(PyDict_GetItemString(PyImport_GetModuleDict(), "torch"));
-  if (!torch.is_valid() || !nb::hasattr(torch, "Tensor")) return nb::object();
-  const int is_torch = PyObject_IsInstance(value.ptr(), nb::getattr(torch, "Tensor").ptr());
-  if (is_torch < 0) throw nb::python_error();
-  return is_torch ? torch : nb::object();
-}
-
-/// Raises for what torch refuses without the argument's name, and for what it exports
-/// without its sign. What other libraries call so may be anything.
-void require_plain_numbers(nb::handle value, const char *name) {
-  if (nb::getattr(value, "requires_grad", nb::none()).is(Py_True)) {
-    raise(PyExc_ValueError,
-          std::string(name) + ".requires_grad = True: nothing here has a gradient, detach() it");
-  }
-  const nb::object is_neg = nb::getattr(value, "is_neg", nb::none());
-  if (PyCallable_Check(is_neg.ptr()) && called(is_neg, nb::tuple()).is(Py_True)) {
-    raise(PyExc_ValueError,
-          std::string(name) + ".is_neg() = True: its memory has the other sign, resolve_neg() it");
-  }
 }
 
 nb::object exported(nb::handle value) {
@@ -137,6 +116,7 @@ void BorrowedTensor::ask(nb::handle value, const char *name) {
   const nb::object torch = torch_of(value);
   if (torch.is_valid()) {
     require_plain_numbers(value, name);
+    require_untransformed(value, name);
     // Of torch before its exchange API, too: its __dlpack__ takes ten times as long. The
     // capsule is an old one, but torch has no read-only tensors to tell apart.
     writing_ = Writing::allowed;

@@ -25,6 +25,8 @@ class BorrowedTensor {
   /// strided buffer or one of other elements than fp32, fp16 and signed integers.
   bool hold_buffer(nb::handle value);
   bool has_buffer() const { return buffer_.obj != nullptr; }
+  /// By DLPack, as torch's tensors come.
+  bool has_capsule() const { return capsule_.is_valid(); }
 
   /// By the exchange API of the object's type, which runs no Python code: torch has one. False
   /// where there is none or it refuses: `ask` tells why. ValueErrors as `ask`.

@@ -46,6 +46,12 @@ std::string describe(nb::handle exception) {
 
 }  // namespace
 
+nb::handle interned(const char *name) {
+  PyObject *text = PyUnicode_InternFromString(name);
+  if (!text) throw nb::python_error();
+  return text;
+}
+
 nb::str text_of(const std::string &text) {
   PyObject *decoded = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()),
                                            "replace");

@@ -23,6 +23,9 @@ std::string text_of(nb::handle value);
 /// The same for C code: a NUL inside, which would end it there, is replaced.
 std::string c_text_of(nb::handle value);
 
+/// A name that is looked up time and again: made once, kept for ever.
+nb::handle interned(const char *name);
+
 /// Whether it is a KeyboardInterrupt or another that is no Exception, which nobody may take
 /// for a refusal.
 bool is_interruption(nb::handle exception);

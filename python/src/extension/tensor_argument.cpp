@@ -11,6 +11,7 @@
 #include "arguments.h"
 #include "bindings.h"
 #include "host_tensor.h"
+#include "torch_tensors.h"
 
 namespace mla_python {
 
@@ -74,7 +75,9 @@ TensorArgument::TensorArgument(nb::handle value, const char *name, const mla_ten
     view_.ndim = 1;
     view_.shape[0] = view_.strides[0] = 1;
   }
-  if (!role.is_output || writing_ == Writing::allowed) return;
+  if (!role.is_output) return;
+  if (memory_.has_capsule()) require_unrecorded(name);
+  if (writing_ == Writing::allowed) return;
   raise(PyExc_ValueError, std::string(name) +
                               (writing_ == Writing::forbidden
                                    ? ": is read-only, must be writable"
