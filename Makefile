@@ -7,6 +7,7 @@
 #   make test-python              the Python package's alone
 #   make test-tables              every kernel table, those that this CPU lacks on a model
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
+#   make test-transformers        models of transformers (fetches 250 MB once)
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
@@ -35,7 +36,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-amx bench bench-vllm install sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -56,6 +57,10 @@ test-tables:
 test-vllm:
 	Sources/Packaging/debian-packages.sh test vllm
 	Tests/vLLM/run.sh
+
+test-transformers:
+	Sources/Packaging/debian-packages.sh test
+	Tests/Transformers/run.sh
 
 test-amx:
 	Sources/Packaging/debian-packages.sh test amx

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MLA models of the library transformers on these kernels.
+
+``enable(model)`` switches the MLA attention of a loaded model to `MLAPrefillLayer`.
+Importing this package imports torch and transformers.
+"""
+
+from mla_prefill.transformers.cache import LatentCache
+from mla_prefill.transformers.switch import disable, enable
+
+__all__ = ["LatentCache", "disable", "enable"]

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of one module over its latents."""
+
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+
+from mla_prefill.layer import MLAPrefillLayer
+from mla_prefill.transformers.masks import KeyRanges, Span
+
+#: The attention implementation under which a switched module hands over its latents.
+IMPLEMENTATION = "mla_prefill"
+
+
+class _Packed(NamedTuple):
+    """A layer and what it was made from: another of these, another layer."""
+
+    layer: MLAPrefillLayer
+    dtype: torch.dtype
+    scale: float
+    weights: list[torch.Tensor]
+    versions: list[tuple[int, int, torch.dtype]]
+
+
+class LatentExpansion:
+    """Stands in the place of a module's ``expand_kv`` and expands nothing.
+
+    The module's forward hands what it returns to the attention function, which comes back
+    to it: queries, latents and ``kv_b_proj`` are all that `MLAPrefillLayer` needs. Under
+    any other attention implementation it expands as the module's class does.
+    """
+
+    def __init__(self, module: Any, previous: str) -> None:
+        """
+        Args:
+            previous: the attention implementation that the module had before.
+        """
+        self.module = module
+        self.previous = previous
+        self._packed: _Packed | None = None
+        self._packing = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies of a model, also those in files, pack their weights themselves."""
+        return {"module": self.module, "previous": self.previous}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from mla_prefill.transformers.registration import register
+
+        register()
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __call__(
+        self, kv_nope: torch.Tensor, k_rot: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.module.config._attn_implementation == IMPLEMENTATION:
+            return kv_nope, k_rot
+        return type(self.module).expand_kv(self.module, kv_nope, k_rot)
+
+    def attention(
+        self,
+        query: torch.Tensor,
+        latents: torch.Tensor,
+        k_pe: torch.Tensor,
+        ranges: KeyRanges,
+        scale: float,
+    ) -> torch.Tensor:
+        """
+        Args:
+            query: ``[batch, heads, queries, qk_head_dim]``.
+            latents, k_pe: ``[batch, 1, keys, kv_lora_rank]`` and ``[..., qk_rope_head_dim]``.
+
+        Returns:
+            ``[batch, queries, heads, v_head_dim]``, 0 where a query is padding.
+        """
+        self._check(query, latents, k_pe)
+        layer = self._layer(query, scale)
+        batch, heads, queries, _ = query.shape
+        spans = ranges.spans(queries)
+        out = query.new_zeros(batch, queries, heads, layer.v_head_dim)
+        is_whole = all(span.rows == queries for span in spans)
+        result = out.view(-1, heads, layer.v_head_dim) if is_whole else None
+        offsets, contexts = [0], [span.key - span.begin for span in spans]
+        for span in spans:
+            offsets.append(offsets[-1] + span.rows)
+        cache = _Context(latents, k_pe, spans) if any(contexts) else None
+        result = layer.forward(
+            q=_rows(query.transpose(1, 2), [(span.row, span.rows) for span in spans]),
+            kv_c_normed=_rows(latents[:, 0], [(span.key, span.rows) for span in spans]),
+            k_pe=_rows(k_pe[:, 0], [(span.key, span.rows) for span in spans]),
+            kv_cache=cache and cache.kv_cache,
+            block_table=cache and cache.block_table,
+            query_start_loc=offsets,
+            context_lens=contexts,
+            out=result,
+        )
+        if not is_whole:
+            for request, (span, offset) in enumerate(zip(spans, offsets)):
+                out[request, span.row : span.row + span.rows] = result[offset : offset + span.rows]
+        return out
+
+    def _check(self, query: torch.Tensor, latents: torch.Tensor, k_pe: torch.Tensor) -> None:
+        module = self.module
+        wanted = {
+            "key": (latents, (query.shape[0], 1, latents.shape[2], module.kv_lora_rank)),
+            "value": (k_pe, (query.shape[0], 1, latents.shape[2], module.qk_rope_head_dim)),
+        }
+        for name, (tensor, shape) in wanted.items():
+            if tuple(tensor.shape) != shape:
+                raise ValueError(
+                    f"{name} = {tuple(tensor.shape)}: must be {shape}, latents of this module: "
+                    "the cache was filled by another model or batch"
+                )
+            if tensor.dtype != query.dtype:
+                raise ValueError(f"{name}.dtype = {tensor.dtype}: must be that of query, {query.dtype}")
+
+    def _layer(self, query: torch.Tensor, scale: float) -> MLAPrefillLayer:
+        """The layer of the weights that the module has now."""
+        linear = self.module.kv_b_proj
+        weights = [*linear.parameters(), *linear.buffers()]
+        made_from = query.dtype, scale, [_version(weight) for weight in weights]
+        packed = self._packed
+        if packed is None or not _is_same(packed, *made_from, weights):
+            with self._packing:
+                packed = self._packed
+                if packed is None or not _is_same(packed, *made_from, weights):
+                    layer = self._pack(query, scale)
+                    packed = self._packed = _Packed(layer, *made_from[:2], weights, made_from[2])
+        return packed.layer
+
+    def _pack(self, query: torch.Tensor, scale: float) -> MLAPrefillLayer:
+        module = self.module
+        return MLAPrefillLayer(
+            num_heads=query.shape[1],
+            scale=scale,
+            kv_lora_rank=module.kv_lora_rank,
+            qk_nope_head_dim=module.qk_nope_head_dim,
+            qk_rope_head_dim=module.qk_rope_head_dim,
+            v_head_dim=module.v_head_dim,
+            kv_b_proj=projection_weights(module.kv_b_proj, query.dtype, module.kv_lora_rank),
+            dtype=query.dtype,
+        )
+
+
+class _Context:
+    """The cache that the requests' contexts lie in, as the layer takes it."""
+
+    def __init__(self, latents: torch.Tensor, k_pe: torch.Tensor, spans: list[Span]) -> None:
+        rows = _side_by_side(latents[:, 0], k_pe[:, 0])
+        self.kv_cache = rows
+        begins = [span.begin for span in spans]
+        self.block_table: Any = [[request] for request in range(len(rows))]
+        if any(begins):
+            # Blocks of one token each.
+            step, longest = rows.stride(0) // rows.stride(1), max(s.key - s.begin for s in spans)
+            tokens = (len(rows) - 1) * step + rows.shape[1]
+            self.kv_cache = rows.as_strided((tokens, 1, rows.shape[2]), (rows.stride(1), rows.stride(1), 1))
+            starts = torch.tensor(begins, dtype=torch.int32) + torch.arange(len(rows), dtype=torch.int32) * step
+            self.block_table = starts[:, None] + torch.arange(longest, dtype=torch.int32)
+
+
+def _side_by_side(latents: torch.Tensor, k_pe: torch.Tensor) -> torch.Tensor:
+    """``[batch, keys, kv_lora_rank + rope]``; those of a `LatentLayer` are not copied."""
+    rank = latents.shape[2]
+    if (
+        latents.stride() == k_pe.stride()
+        and latents.stride(2) == 1
+        and latents.stride(0) % latents.stride(1) == 0
+        and k_pe.data_ptr() == latents.data_ptr() + rank * latents.element_size()
+    ):
+        return latents.as_strided((*latents.shape[:2], rank + k_pe.shape[2]), latents.stride())
+    return torch.cat((latents, k_pe), -1)
+
+
+def _rows(states: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:
+    """Of ``[batch, tokens, ...]`` each request's rows (begin, count), behind each other."""
+    begin, count = spans[0]
+    if all(span == spans[0] for span in spans):
+        return states[:, begin : begin + count].flatten(0, 1)
+    return torch.cat([each[begin : begin + count] for each, (begin, count) in zip(states, spans)])
+
+
+def projection_weights(linear: torch.nn.Module, dtype: torch.dtype, rank: int) -> torch.Tensor:
+    """``[rows, rank]``, whatever the layer keeps its weights as.
+
+    What is quantised, adapted or parametrised says by its output for the identity what it
+    multiplies by.
+    """
+    weight = linear.weight
+    if (
+        type(linear) is torch.nn.Linear
+        and not linear._forward_hooks
+        and not linear._forward_pre_hooks
+        and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        and weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    ):
+        return weight.detach()
+    with torch.no_grad():
+        identity = torch.eye(rank, dtype=dtype)
+        return linear(identity).to(dtype).t().contiguous()
+
+
+def _version(weight: torch.Tensor) -> tuple[int, int, torch.dtype]:
+    # Tensors made under inference_mode count no versions.
+    version = 0 if weight.is_inference() else weight._version
+    return version, weight.data_ptr(), weight.dtype
+
+
+def _is_same(
+    packed: _Packed,
+    dtype: torch.dtype,
+    scale: float,
+    versions: list[tuple[int, int, torch.dtype]],
+    weights: list[torch.Tensor],
+) -> bool:
+    return (
+        (packed.dtype, packed.scale, packed.versions) == (dtype, scale, versions)
+        and len(packed.weights) == len(weights)
+        and all(mine is given for mine, given in zip(packed.weights, weights))
+    )

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks as ranges of keys, one a request.
+
+What transformers masks by is causality and padding: query i of request b sees the keys
+from ``begins[b]`` to before ``min(ends[b], first + i + 1)``. The mask function makes
+that of what transformers asks for, once for all layers of a step, and attention
+functions read it; masks of all queries and keys are never made.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+#: In the last place of a tensor of ranges, which nobody else's mask of integers has.
+_MARK = 0x4D4C41
+
+
+class Span(NamedTuple):
+    """Of one request the queries that are not padding."""
+
+    #: The first of them, and how many they are.
+    row: int
+    rows: int
+    #: The key of the first's own token, and the first key that it sees.
+    key: int
+    begin: int
+
+
+class KeyRanges(NamedTuple):
+    """The keys that the queries of each request of a batch see."""
+
+    begins: list[int]
+    ends: list[int]
+    #: The key of the first query's own token.
+    first: int
+    #: Whether queries may be kept from keys behind their own at all.
+    is_causal: bool
+
+    def spans(self, queries: int) -> list[Span]:
+        """The queries that have a key of their own, one span a request.
+
+        Raises:
+            ValueError: queries see keys behind their own.
+        """
+        if queries > 1 and not self.is_causal:
+            raise ValueError("attention_mask: must be causal")
+        if queries == 1:
+            # Seen from its last key a lone query is causal, wherever that lies.
+            own = [min(self.first, end - 1) for end in self.ends]
+        else:
+            own = [self.first] * len(self.ends)
+        spans = []
+        for begin, end, first in zip(self.begins, self.ends, own):
+            row = min(max(begin - first, 0), queries)
+            rows = max(min(end - first, queries) - row, 0)
+            spans.append(Span(row, rows, first + row if rows else begin, begin))
+        return spans
+
+    def as_mask(self, device: Any) -> torch.Tensor:
+        """``[batch, 1, 1, 4]``: masks of four dimensions go through transformers untouched."""
+        mark = _MARK + self.is_causal
+        rows = [[begin, end, self.first, mark] for begin, end in zip(self.begins, self.ends)]
+        return torch.tensor(rows, dtype=torch.int32, device=device)[:, None, None]
+
+
+def key_ranges_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: torch.Tensor | None = None,
+    local_size: int | None = None,
+    device: Any = "cpu",
+    use_vmap: bool = False,
+    **others: Any,
+) -> torch.Tensor | None:
+    """The mask function that transformers asks; None where each query sees all before it.
+
+    Raises:
+        ValueError: the mask is more than causality and padding at either end.
+    """
+    first = int(q_offset)
+    if mask_function is not causal_mask_function or kv_offset:
+        whole = sdpa_mask(
+            batch_size, q_length, kv_length, first, kv_offset, mask_function, attention_mask,
+            allow_is_causal_skip=False, use_vmap=use_vmap, device=device,
+        )  # fmt: skip
+        window = f" (sliding_window = {local_size})" if local_size else ""
+        return _ranges_of(whole, window).as_mask(device)
+    total = first + q_length
+    if attention_mask is None or bool(attention_mask[:, :total].all()):
+        if total == kv_length and (attention_mask is None or attention_mask.shape[1] >= total):
+            return None
+    if attention_mask is None:
+        begins, ends = [0] * batch_size, [total] * batch_size
+    else:
+        begins, ends = _runs(attention_mask[:, :total])
+    return KeyRanges(begins, ends, first, True).as_mask(device)
+
+
+def read_ranges(mask: Any, batch: int, queries: int, keys: int, is_causal: bool) -> KeyRanges:
+    """What an attention function is handed as its mask.
+
+    Args:
+        mask: None, what `key_ranges_mask` gave, or a mask of the caller's:
+            ``[batch or 1, 1, queries, keys]`` of bool, or of numbers to be added.
+        is_causal: what None means.
+    """
+    if mask is None:
+        first = keys - queries if is_causal else keys
+        return KeyRanges([0] * batch, [keys] * batch, first, is_causal)
+    if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
+        kind = f"of {mask.ndim} dimensions" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise ValueError(f"attention_mask: must be None or a tensor of 4 dimensions, not {kind}")
+    if mask.dtype == torch.int32 and mask.shape[1:] == (1, 1, 4):
+        rows = mask[:, 0, 0].tolist()
+        if rows and rows[0][3] - _MARK in (0, 1):
+            begins, ends = [row[0] for row in rows], [row[1] for row in rows]
+            return KeyRanges(begins, ends, rows[0][2], rows[0][3] > _MARK)
+    return _ranges_of(mask.expand(batch, *mask.shape[1:]))
+
+
+def _ranges_of(mask: torch.Tensor, hint: str = "") -> KeyRanges:
+    """The ranges that a mask of queries and keys spells; ValueError if it spells none."""
+    seen = _as_bool(mask)
+    if seen.shape[1] != 1:
+        raise ValueError(f"attention_mask = {tuple(mask.shape)}: must be one mask for all heads")
+    seen = seen[:, 0]
+    queries, keys = seen.shape[1:]
+    if keys == 0:
+        return KeyRanges([0] * len(seen), [0] * len(seen), 0, True)
+    begins, ends = _runs(seen.any(1), hint)
+    # A row that its request's end does not cut ends with its own token.
+    last = torch.where(seen.any(2), keys - 1 - seen.flip(2).int().argmax(2), -1)
+    first = int((last - torch.arange(queries, device=mask.device)).max())
+    key = torch.arange(keys, device=mask.device)
+    begin, end = (torch.tensor(side, device=mask.device)[:, None, None] for side in (begins, ends))
+    own = torch.arange(first, first + queries, device=mask.device)[:, None]
+    spelled = (key >= begin) & (key < end) & (key <= own)
+    # What a row without keys gives is nobody's concern.
+    if not torch.equal(spelled & seen.any(2, keepdim=True), seen):
+        raise ValueError(f"attention_mask: must be causal, with padding at either end{hint}")
+    return KeyRanges(begins, ends, first, queries == 1 or any(first < end - 1 for end in ends))
+
+
+def _as_bool(mask: torch.Tensor) -> torch.Tensor:
+    if mask.dtype == torch.bool:
+        return mask
+    if not mask.is_floating_point():
+        raise ValueError(f"attention_mask.dtype = {mask.dtype}: must be bool or floating point")
+    seen = mask == 0
+    if not bool((seen | (mask <= torch.finfo(mask.dtype).min / 2)).all()):
+        raise ValueError("attention_mask: must be 0 or the least number: biases are not served")
+    return seen
+
+
+def _runs(seen: torch.Tensor, hint: str = "") -> tuple[list[int], list[int]]:
+    """Begin and end of the True in each row of ``[batch, keys]``; ValueError for gaps."""
+    counts = seen.sum(1)
+    begins = seen.int().argmax(1)
+    ends = begins + counts
+    last = torch.where(counts > 0, seen.shape[1] - seen.flip(1).int().argmax(1), begins)
+    if not torch.equal(ends, last):
+        row = int((ends != last).int().argmax())
+        raise ValueError(f"attention_mask[{row}]: keys must be masked at either end only{hint}")
+    return begins.tolist(), ends.tolist()
