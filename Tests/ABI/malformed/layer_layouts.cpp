@@ -123,7 +123,8 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
   std::vector<Rule<ConcatAndCache>> rules;
   add_rope_cache_rules(rules);
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
-  add("k_pe", [](ConcatAndCache& c, Random&) { c.args.value.k_pe = nullptr; });
+  // Without any it would go with a k_pe_cache of no width.
+  add("k_pe", [](ConcatAndCache& c, Random&) { c.k_pe.view.value.ndim = 3; });
   add("k_pe_cache", [](ConcatAndCache& c, Random&) {
     c.k_pe_cache.view.value.data = c.k_pe.view.value.data;
   });
