@@ -123,7 +123,7 @@ final class LayerLayoutInputTests: XCTestCase {
     blocks.cache.starts[2] = Int32(8 * blocks.cache.maxBlocks - 15)
     try self.check(
       "context_lens[2] = 16: must not be beyond the 15 tokens that max_blocks "
-        + "(\(blocks.cache.maxBlocks)) blocks of 8 hold from context_starts[2]", blocks)
+        + "(\(blocks.cache.maxBlocks)) blocks of kv_cache, 8 each, hold from context_starts[2]", blocks)
   }
 
   func testTableRows() throws {

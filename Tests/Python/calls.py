@@ -88,6 +88,9 @@ CALLS = {
             out=np.zeros((5, 2, 16), np.float32),
             lse=np.zeros((2, 5), np.float32),
             output_scale=None,
+            k_pe_cache=None,
+            context_starts=[0],
+            block_table_rows=[0],
         ),
     ),
     "layer.workspace_size": (
@@ -103,6 +106,7 @@ CALLS = {
             slot_mapping=[0, 1],
             cache_scale=1,
             cache_format="plain",
+            k_pe_cache=None,
         ),
     ),
     "backend": (CPU, dict(**PROBLEM.arguments, vllm_config=None)),

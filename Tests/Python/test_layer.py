@@ -112,9 +112,9 @@ def test_caches_with_a_dimension_of_one_head():
         expected, stored = (t.reshape(-1, t.shape[-1])[slots] for t in (whole, filled))
         np.testing.assert_array_equal(stored, expected)
     for wrong in (problem.kv_cache[:, None], np.repeat(whole, 2, 2)):
-        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 3"):
+        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 2 or 3"):
             layer_for(problem).forward(**{**problem.tensors, "kv_cache": wrong})
-        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 3"):
+        with pytest.raises(ValueError, match="kv_cache.ndim = 4: must be 2 or 3"):
             concat_and_cache_mla(problem.kv_c_normed, problem.k_pe, wrong, [0])
 
 

@@ -73,6 +73,7 @@ struct BlockTable {
   /// How many tokens a request's blocks hold, for messages.
   func capacityText(_ slots: CacheSlots) -> String {
     table == nil
-      ? "a block of kv_cache holds" : "max_blocks (\(width)) blocks of \(slots.blockSize) hold"
+      ? "a block of kv_cache holds"
+      : "max_blocks (\(width)) blocks of kv_cache, \(slots.blockSize) each, hold"
   }
 }

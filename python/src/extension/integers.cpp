@@ -128,14 +128,14 @@ std::int64_t most_of(const std::vector<std::int64_t> &counts) {
   return counts.empty() ? 0 : *std::max_element(counts.begin(), counts.end());
 }
 
-/// Block `column` of request `row`; -1, which is no block's, where a number that does not
-/// fit is none that is read.
-std::int32_t block_number(std::int64_t value, const char *name, std::size_t row,
-                          std::int64_t column, const std::vector<std::int64_t> &counts) {
+/// The block in that row and column; -1, which is no block's, where a number that does not
+/// fit is none of the `count` first, which are read.
+std::int32_t block_number(std::int64_t value, const char *name, std::int64_t row,
+                          std::int64_t column, std::int64_t count) {
   const std::int32_t narrow = static_cast<std::int32_t>(value);
   if (narrow == value) return narrow;
-  if (row >= counts.size() || column >= counts[row]) return -1;
-  const std::string row_name = element_name(name, row);
+  if (column >= count) return -1;
+  const std::string row_name = element_name(name, static_cast<std::size_t>(row));
   return narrowed<std::int32_t>(
       value, element_name(row_name.c_str(), static_cast<std::size_t>(column)));
 }
@@ -143,23 +143,48 @@ std::int32_t block_number(std::int64_t value, const char *name, std::size_t row,
 }  // namespace
 
 TableArgument::TableArgument(nb::handle value, const char *name,
-                             const std::vector<std::int64_t> &counts) {
+                             const std::vector<std::int64_t> &counts,
+                             const std::vector<std::int32_t> &rows)
+    : rows_(rows) {
   if (value.is_none()) return;
   if (tensor_.borrow(value, name)) {
     read_tensor(name, counts);
   } else {
     read_sequence(value, name, counts);
   }
-  if (data_ || copy_.empty()) return;
-  data_ = copy_.data();
+  if (data_) return;
+  // A table of no blocks is none that is absent.
+  static constexpr std::int32_t nothing = -1;
+  data_ = copy_.empty() ? &nothing : copy_.data();
   row_stride_ = columns_;
 }
 
+void TableArgument::fill(mla_layer_forward_args &args) const {
+  args.block_table = data_;
+  args.block_table_stride = row_stride_;
+  args.max_blocks = columns_;
+  if (!copy_.empty()) return;
+  args.block_table_rows = pointer_or_null(rows_);
+  args.num_table_rows = row_count_;
+}
+
+std::size_t TableArgument::row_of(std::size_t request) const {
+  return rows_.empty() ? request : static_cast<std::size_t>(rows_[request]);
+}
+
 void TableArgument::require_rows(std::int64_t rows, const char *name, std::size_t requests) {
-  if (rows >= static_cast<std::int64_t>(requests)) return;
-  raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
-                              " rows, must have one for each of the " + std::to_string(requests) +
-                              " requests");
+  row_count_ = rows;
+  if (rows_.empty() && rows < static_cast<std::int64_t>(requests)) {
+    raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
+                                " rows, must have one for each of the " +
+                                std::to_string(requests) + " requests");
+  }
+  for (std::size_t request = 0; request < rows_.size(); ++request) {
+    if (rows_[request] >= 0 && rows_[request] < rows) continue;
+    raise(PyExc_ValueError, element_name("block_table_rows", request) + " = " +
+                                std::to_string(rows_[request]) + ": must be one of the " +
+                                std::to_string(rows) + " rows of " + name);
+  }
 }
 
 bool TableArgument::is_read_in_place() const {
@@ -180,10 +205,11 @@ void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t
   }
   columns_ = static_cast<std::int32_t>(std::min<std::int64_t>(columns_, most_of(counts)));
   copy_.reserve(counts.size() * static_cast<std::size_t>(columns_));
-  for (std::size_t row = 0; row < counts.size(); ++row) {
+  for (std::size_t request = 0; request < counts.size(); ++request) {
+    const auto row = static_cast<std::int64_t>(row_of(request));
     for (std::int64_t column = 0; column < columns_; ++column) {
-      const std::int64_t value = tensor_.at(static_cast<std::int64_t>(row), column);
-      copy_.push_back(block_number(value, name, row, column, counts));
+      copy_.push_back(
+          block_number(tensor_.at(row, column), name, row, column, counts[request]));
     }
   }
 }
@@ -200,11 +226,12 @@ void TableArgument::read_sequence(nb::handle value, const char *name,
   require_rows(static_cast<std::int64_t>(rows.size()), name, counts.size());
   columns_ = narrowed<std::int32_t>(static_cast<std::int64_t>(longest), name);
   copy_.reserve(counts.size() * longest);
-  for (std::size_t row = 0; row < counts.size(); ++row) {
+  for (std::size_t request = 0; request < counts.size(); ++request) {
+    const std::size_t row = row_of(request);
     for (std::size_t column = 0; column < longest; ++column) {
       const std::int64_t number = column < rows[row].size() ? rows[row][column] : -1;
-      copy_.push_back(
-          block_number(number, name, row, static_cast<std::int64_t>(column), counts));
+      copy_.push_back(block_number(number, name, static_cast<std::int64_t>(row),
+                                   static_cast<std::int64_t>(column), counts[request]));
     }
   }
 }

@@ -77,27 +77,31 @@ const T *pointer_or_null(const std::vector<T> &values) {
 /// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
 class TableArgument {
  public:
-  /// None makes an absent one: data() is NULL. TypeError, or ValueError for less rows
-  /// than `counts` has, one for each request, and for what does not fit 32 bits among
-  /// the `counts[i]` first of row i: others are not read, they may hold anything.
-  TableArgument(nb::handle value, const char *name, const std::vector<std::int64_t> &counts);
+  /// None makes an absent one: its data is NULL. `rows` numbers each request's row, where it
+  /// is not empty; else row i is request i's. TypeError, or ValueError for a table without a
+  /// request's row, and for what does not fit 32 bits among the `counts[i]` first of
+  /// request i's: others are not read, they may hold anything.
+  TableArgument(nb::handle value, const char *name, const std::vector<std::int64_t> &counts,
+                const std::vector<std::int32_t> &rows);
   TableArgument(const TableArgument &) = delete;
   TableArgument &operator=(const TableArgument &) = delete;
 
-  const std::int32_t *data() const { return data_; }
-  std::int64_t row_stride() const { return row_stride_; }
-  std::int32_t columns() const { return columns_; }
+  void fill(mla_layer_forward_args &args) const;
 
  private:
   void read_tensor(const char *name, const std::vector<std::int64_t> &counts);
   void read_sequence(nb::handle value, const char *name, const std::vector<std::int64_t> &counts);
-  static void require_rows(std::int64_t rows, const char *name, std::size_t requests);
+  void require_rows(std::int64_t rows, const char *name, std::size_t requests);
   bool is_read_in_place() const;
+  std::size_t row_of(std::size_t request) const;
 
   const std::int32_t *data_ = nullptr;
   std::int64_t row_stride_ = 0;
   std::int32_t columns_ = 0;
   IntegerTensor tensor_;
+  std::int64_t row_count_ = 0;
+  /// Each request's; what is copied has them in the requests' order.
+  const std::vector<std::int32_t> &rows_;
   std::vector<std::int32_t> copy_;
 };
 

@@ -19,24 +19,34 @@ class BatchArgument {
       : query_start_loc_(offsets_argument(query_start_loc, "query_start_loc")) {
     args.num_requests = static_cast<std::int32_t>(query_start_loc_.size() - 1);
     args.query_start_loc = query_start_loc_.data();
-    if (context_lens.is_none()) return;
-    context_lens_ = int32_array_argument(context_lens, "context_lens");
+    context_lens_ = numbers(context_lens, "context_lens");
     args.context_lens = pointer_or_null(context_lens_);
-    if (context_lens_.size() + 1 != query_start_loc_.size()) {
-      raise(PyExc_ValueError, "context_lens: has " + std::to_string(context_lens_.size()) +
+  }
+
+  /// One for each request; none for None.
+  std::vector<std::int32_t> numbers(nb::handle value, const char *name) const {
+    if (value.is_none()) return {};
+    std::vector<std::int32_t> values = int32_array_argument(value, name);
+    if (values.size() + 1 != query_start_loc_.size()) {
+      raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(values.size()) +
                                   " entries, must have one less than the " +
                                   std::to_string(query_start_loc_.size()) + " of query_start_loc");
     }
+    return values;
   }
 
   std::int64_t num_tokens() const { return query_start_loc_.back(); }
 
-  /// How many blocks of the cache each request's context takes; 0 without a block size.
-  std::vector<std::int64_t> blocks(std::int64_t block_size) const {
+  /// How many of its blocks each request's context reaches into, beginning where `starts`
+  /// says, if they are there; 0 without a block size.
+  std::vector<std::int64_t> blocks(std::int64_t block_size,
+                                   const std::vector<std::int32_t> &starts) const {
     std::vector<std::int64_t> counts(query_start_loc_.size() - 1, 0);
     if (block_size < 1) return counts;
     for (std::size_t request = 0; request < context_lens_.size(); ++request) {
-      const std::int64_t tokens = std::max(context_lens_[request], 0);
+      if (context_lens_[request] <= 0) continue;
+      const std::int64_t start = starts.empty() ? 0 : std::max(starts[request], 0);
+      const std::int64_t tokens = start + context_lens_[request];
       counts[request] = tokens / block_size + (tokens % block_size != 0);
     }
     return counts;
@@ -45,6 +55,34 @@ class BatchArgument {
  private:
   std::vector<std::int32_t> query_start_loc_;
   std::vector<std::int32_t> context_lens_;
+};
+
+/// Where a forward call's contexts are.
+class CacheArgument {
+ public:
+  CacheArgument(nb::handle kv_cache, nb::handle k_pe_cache, nb::handle block_table,
+                nb::handle context_starts, nb::handle block_table_rows,
+                const BatchArgument &batch, mla_layer_forward_args &args)
+      : cache_(kv_cache, "kv_cache", args.kv_cache, role::cache),
+        rope_(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::cache),
+        starts_(batch.numbers(context_starts, "context_starts")),
+        rows_(batch.numbers(block_table_rows, "block_table_rows")),
+        table_(block_table, "block_table", batch.blocks(block_size(args), starts_), rows_) {
+    args.context_starts = pointer_or_null(starts_);
+    table_.fill(args);
+  }
+
+ private:
+  std::int64_t block_size(const mla_layer_forward_args &args) {
+    cache_.drop_heads();
+    rope_.drop_heads();
+    if (!args.kv_cache) return 0;
+    return args.kv_cache->ndim == 2 ? 1 : args.kv_cache->ndim == 3 ? args.kv_cache->shape[1] : 0;
+  }
+
+  TensorArgument cache_, rope_;
+  std::vector<std::int32_t> starts_, rows_;
+  TableArgument table_;
 };
 
 /// A layer of the library's; the Python object owns it.
@@ -76,20 +114,15 @@ class Layer {
 
   void forward(nb::handle q, nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
-               nb::handle out, nb::handle lse, nb::handle output_scale, bool is_new_out) const {
+               nb::handle out, nb::handle lse, nb::handle output_scale, nb::handle k_pe_cache,
+               nb::handle context_starts, nb::handle block_table_rows, bool is_new_out) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     const BatchArgument batch(query_start_loc, context_lens, args);
     const TensorArgument queries(q, "q", args.q);
     const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed);
     const TensorArgument rope(k_pe, "k_pe", args.k_pe);
-    TensorArgument cache(kv_cache, "kv_cache", args.kv_cache, role::cache);
-    cache.drop_heads();
-    const bool is_paged = args.kv_cache && args.kv_cache->ndim == 3;
-    const TableArgument table(block_table, "block_table",
-                              batch.blocks(is_paged ? args.kv_cache->shape[1] : 0));
-    args.block_table = table.data();
-    args.block_table_stride = table.row_stride();
-    args.max_blocks = table.columns();
+    const CacheArgument cache(kv_cache, k_pe_cache, block_table, context_starts, block_table_rows,
+                              batch, args);
     TensorArgument output(out, "out", args.out, role::output);
     if (is_new_out) output.clear_rows_from(batch.num_tokens());
     const TensorArgument sums(lse, "lse", args.lse, role::float32_output);
@@ -114,12 +147,14 @@ class Layer {
 
 void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                           nb::handle slot_mapping, nb::handle cache_scale,
-                          std::int32_t cache_format) {
+                          std::int32_t cache_format, nb::handle k_pe_cache) {
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed);
   const TensorArgument rope(k_pe, "k_pe", args.k_pe);
   TensorArgument cache(kv_cache, "kv_cache", args.kv_cache, role::filled_cache);
   cache.drop_heads();
+  TensorArgument rope_cache(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::filled_cache);
+  rope_cache.drop_heads();
   const mla_tensor *rows = args.kv_c_normed;
   // One more than there may be: the library says why.
   const std::int64_t most = rows && rows->ndim == 2 ? rows->shape[0] + 1 : INT32_MAX;

@@ -109,6 +109,9 @@ class MLAPrefillLayer:
         out: Any = None,
         lse: Any = None,
         output_scale: Any = None,
+        k_pe_cache: Any = None,
+        context_starts: Any = None,
+        block_table_rows: Any = None,
     ) -> Any:
         """Causal attention of each request's new tokens to its context and to themselves.
 
@@ -118,14 +121,16 @@ class MLAPrefillLayer:
             k_pe: ``[tokens, qk_rope_head_dim]``, the type of ``q``, rope applied; None
                 where that dimension is 0.
             kv_cache: ``[num_blocks, block_size, kv_lora_rank + qk_rope_head_dim]`` of
-                ``cache_dtype``, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may
-                come as uint8, and a dimension for one head may stand before the last. None
-                where nobody has context.
-            block_table: ``[requests, max_blocks]``: token t of request i lies in block
-                ``block_table[i, t // block_size]``. A tensor of int32, read in place, or of
-                int64, or a list of lists that need not be equally long; more rows than
-                requests and entries beyond a context are ignored. None where nobody has
+                ``cache_dtype``, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla, or
+                ``[num_tokens, width]``, blocks of one token; fp8 may come as uint8, and a
+                dimension for one head may stand before the last. None where nobody has
                 context.
+            block_table: ``[requests, max_blocks]``: token t of request i lies in block
+                ``block_table[i, t // block_size]`` at ``t % block_size``. A tensor of int32,
+                read in place, or of int64, or a list of lists that need not be equally long;
+                more rows than requests and entries around a context are ignored. None:
+                request i has block i alone, there being one for each request, as in a dense
+                cache ``[requests, tokens, width]``; or nobody has context.
             query_start_loc: ``[requests + 1]`` row offsets of the new tokens, from 0, a
                 tensor or sequence of integers. None: all rows are one request's.
             context_lens: ``[requests]`` tokens in the cache, likewise; None: nobody has
@@ -138,6 +143,15 @@ class MLAPrefillLayer:
                 logarithm; None: it is not wanted.
             output_scale: the output is divided by it; with a float8_e4m3fn ``out`` only
                 and always: a number, or a tensor of one.
+            k_pe_cache: ``[num_blocks, block_size, qk_rope_head_dim]``: the rotary keys of a
+                cache whose ``kv_cache`` is ``[num_blocks, block_size, kv_lora_rank]``, of
+                whatever type, fp8 multiplied by ``cache_scale``; not with fp8_ds_mla. None:
+                they are in ``kv_cache``.
+            context_starts: ``[requests]``, likewise: where a context begins in its blocks,
+                behind padding, say: t above is ``context_starts[i]`` for the first token of
+                request i. None: 0.
+            block_table_rows: ``[requests]``, likewise: request i's row of ``block_table``,
+                SGLang's ``req_pool_indices`` of a ``req_to_token``, say. None: row i.
 
         Returns:
             ``out``.
@@ -153,7 +167,7 @@ class MLAPrefillLayer:
         offsets = [0, rows] if query_start_loc is None else query_start_loc
         self._layer.forward(
             q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
-            result, lse, output_scale, out is None,
+            result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, out is None,
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
 
@@ -174,6 +188,7 @@ def concat_and_cache_mla(
     slot_mapping: Any,
     cache_scale: Any = None,
     cache_format: str = "plain",
+    k_pe_cache: Any = None,
 ) -> None:
     """Puts tokens into a paged cache, in place.
 
@@ -182,15 +197,19 @@ def concat_and_cache_mla(
         k_pe: ``[tokens, rope]`` of the same type; None where rope is 0: where a plain
             cache is no wider than ``kv_c_normed``, and with fp8_ds_mla.
         kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
-            fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla; fp8 may come as
-            uint8, and a dimension for one head may stand before the last. Its memory must
-            be known to be writable: JAX's arrays are not.
+            fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla, or ``[num_tokens,
+            width]``, blocks of one token; fp8 may come as uint8, and a dimension for one
+            head may stand before the last. Its memory must be known to be writable: JAX's
+            arrays are not.
         slot_mapping: a tensor or sequence of integers: token i goes to block
             ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
             it is -1; of tokens with the same slot the last has it. May be shorter than
             ``kv_c_normed``.
         cache_scale: what a plain fp8 cache's elements will be multiplied by. None: 1.
         cache_format: "plain" or "fp8_ds_mla", as in `MLAPrefillLayer`.
+        k_pe_cache: ``[num_blocks, block_size, rope]`` of any of these types, where ``k_pe``
+            goes, with a ``kv_cache`` of ``[num_blocks, block_size, kv_lora_rank]``; writable
+            as well. None: it goes to ``kv_cache``.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
@@ -198,7 +217,9 @@ def concat_and_cache_mla(
     """
     scale = 1 if cache_scale is None else cache_scale
     code = code_of(cache_format, _CACHE_FORMATS, "cache_format")
-    _core.concat_and_cache_mla(kv_c_normed, k_pe, kv_cache, slot_mapping, scale, code)
+    _core.concat_and_cache_mla(
+        kv_c_normed, k_pe, kv_cache, slot_mapping, scale, code, k_pe_cache
+    )
 
 
 def _optional_dtype(dtype: Any, name: str, types: str) -> int:
