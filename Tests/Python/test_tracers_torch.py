@@ -138,6 +138,11 @@ def test_refusals_say_who_is_at_work(way, said):
         WAYS[way](new_tokens, FIRST)
 
 
+def test_strict_export_says_that_it_is_native_code():
+    with pytest.raises(Exception, match="native code of mla_prefill"):
+        torch.export.export(Module(new_tokens), (FIRST,), strict=True)
+
+
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_what_only_watches_is_let(call):
     """Modes that record nothing, and tensors that no transform has wrapped."""

@@ -8,6 +8,7 @@ Python. It imports neither torch nor numpy.
 """
 
 from mla_prefill._core import version as _version
+from mla_prefill._untraced import tell_torch as _tell_torch
 from mla_prefill.base import MLAPrefillBackend
 from mla_prefill.configuration import (
     MLADimensions,
@@ -41,6 +42,8 @@ from mla_prefill.registry import (
 from mla_prefill.selector import get_mla_prefill_backend
 
 __version__: str = _version()
+# Where torch comes later, the first object that is made does it.
+_tell_torch()
 
 __all__ = [
     "BackendInfo",

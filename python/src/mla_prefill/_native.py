@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from mla_prefill import _core, _tensors
 from mla_prefill._dtypes import DType, dtype_code, with_dtype
+from mla_prefill._untraced import tell_torch, untraced
 from mla_prefill.base import MLAPrefillBackend, model_arguments
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, library_config, part
 from mla_prefill.metadata import announced_chunks, chunk_by_index
@@ -102,15 +103,19 @@ class NativePrefillBackend(MLAPrefillBackend):
                 return True
         return False
 
+    @untraced
     def _take_up(self) -> None:
+        tell_torch()
         self._num_announced = 0
         self._backend = _core.Backend(
             self.member_name, **model_arguments(self), ignore_override=self.is_own_implementation
         )
 
+    @untraced
     def supports_out(self) -> bool:
-        return self._backend.supports_out()
+        return _core.Backend.supports_out(self._backend)
 
+    @untraced
     def supports_quant_output(self, quant_key: Any) -> bool:
         # Only a static scale of the whole tensor can come as one number.
         scale = getattr(quant_key, "scale", None)
@@ -121,8 +126,9 @@ class NativePrefillBackend(MLAPrefillBackend):
         ):
             return False
         dtype = dtype_code(getattr(quant_key, "dtype", quant_key))
-        return dtype != 0 and self._backend.supports_quant_output(dtype)
+        return dtype != 0 and _core.Backend.supports_quant_output(self._backend, dtype)
 
+    @untraced
     def prepare_metadata(self, prefill_metadata: Any) -> None:
         """Hands in the batch, before any run.
 
@@ -136,10 +142,11 @@ class NativePrefillBackend(MLAPrefillBackend):
         """
         query_start_loc = part(prefill_metadata, "query_start_loc", "prefill_metadata")
         chunks = announced_chunks(prefill_metadata)
-        self._backend.prepare_metadata(query_start_loc, chunks)
+        _core.Backend.prepare_metadata(self._backend, query_start_loc, chunks)
         super().prepare_metadata(prefill_metadata)
         self._num_announced = len(chunks)
 
+    @untraced
     def run_prefill_new_tokens(
         self,
         q: Any,
@@ -174,10 +181,13 @@ class NativePrefillBackend(MLAPrefillBackend):
         with_lse = _core.flag(return_softmax_lse, "return_softmax_lse")
         dtype = None if output_scale is None else _tensors.QUANTIZED
         result, lse = self._outputs(q, out, with_lse, dtype)
-        self._backend.run_prefill_new_tokens(q, k, v, result, lse, output_scale, out is None)
+        _core.Backend.run_prefill_new_tokens(
+            self._backend, q, k, v, result, lse, output_scale, out is None
+        )
         result = _tensors.finished(q, result) if out is None else out
         return (result, _tensors.finished(q, lse)) if with_lse else result
 
+    @untraced
     def run_prefill_context_chunk(
         self,
         chunk: Any = None,
@@ -204,7 +214,9 @@ class NativePrefillBackend(MLAPrefillBackend):
         """
         fields = self._chunk_fields(chunk, chunk_idx)
         result, lse = self._outputs(q, out, True)
-        self._backend.run_prefill_context_chunk(*fields, q, k, v, result, lse, out is None)
+        _core.Backend.run_prefill_context_chunk(
+            self._backend, *fields, q, k, v, result, lse, out is None
+        )
         return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
 
     def _chunk_fields(self, chunk: Any, chunk_idx: Any) -> tuple[int, Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from mla_prefill import _core, _tensors
 from mla_prefill._choices import code_of
 from mla_prefill._dtypes import dtype_code, dtype_text
+from mla_prefill._untraced import tell_torch, untraced
 from mla_prefill.configuration import backend_name
 
 #: MLA_LAYER_ALGORITHM_* and MLA_CACHE_FORMAT_* by name.
@@ -51,6 +52,7 @@ class MLAPrefillLayer:
             tokens on a long context; "auto": whichever costs less for a request.
     """
 
+    @untraced
     def __init__(
         self,
         num_heads: int,
@@ -75,6 +77,7 @@ class MLAPrefillLayer:
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it.
         """
+        tell_torch()
         self.num_heads = num_heads
         self.v_head_dim = v_head_dim
         self._layer = _core.Layer(
@@ -97,6 +100,7 @@ class MLAPrefillLayer:
             weight_scales=weight_scales,
         )
 
+    @untraced
     def forward(
         self,
         q: Any,
@@ -165,12 +169,13 @@ class MLAPrefillLayer:
             dtype = None if output_scale is None else _tensors.QUANTIZED
             result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         offsets = [0, rows] if query_start_loc is None else query_start_loc
-        self._layer.forward(
-            q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
+        _core.Layer.forward(
+            self._layer, q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
             result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, out is None,
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
 
+    @untraced
     def workspace_size(self, query_start_loc: Any, context_lens: Any = None) -> int:
         """Bytes that ``forward`` uses for this batch at the present number of threads.
 
@@ -178,9 +183,10 @@ class MLAPrefillLayer:
             TypeError, ValueError: an argument breaks a rule, or the batch does not fit
                 ``workspace_bound``; the text names it.
         """
-        return self._layer.workspace_size(query_start_loc, context_lens)
+        return _core.Layer.workspace_size(self._layer, query_start_loc, context_lens)
 
 
+@untraced
 def concat_and_cache_mla(
     kv_c_normed: Any,
     k_pe: Any,

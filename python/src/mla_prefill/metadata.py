@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from mla_prefill import _core, _tensors
+from mla_prefill._untraced import untraced
 from mla_prefill.configuration import part
 
 
@@ -121,6 +122,7 @@ def _like(offsets: Any, numbers: list[int]) -> Any:
     return _tensors.offsets(numbers, library) if library in ("torch", "numpy") else numbers
 
 
+@untraced
 def plan_context_chunks(
     context_lens: Any,
     row_budget: int,

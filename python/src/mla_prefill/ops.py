@@ -6,11 +6,13 @@ from typing import Any
 
 from mla_prefill import _core, _tensors
 from mla_prefill._choices import code_of
+from mla_prefill._untraced import untraced
 
 #: MLA_CAUSAL_* by name.
 _CAUSAL = {"start": 1, "end": 2}
 
 
+@untraced
 def attention(
     q: Any,
     k: Any,
@@ -92,6 +94,7 @@ def attention(
     return (result, _tensors.finished(q, lse)) if with_lse else result
 
 
+@untraced
 def merge_attn_states(
     output: Any,
     prefix_output: Any,
