@@ -91,7 +91,7 @@ class Run:
         left = [fault for fault in wanted if self.results.get(fault.identity, [""] * 3)[1:3] != [digest(fault), "caught"]]
         for turn in sorted({fault.turn for fault in left}):
             faults_of_turn = [fault for fault in left if fault.turn == turn]
-            self.suites.require_passing({suite: None for fault in faults_of_turn for suite in fault.suites})
+            self.suites.require_passing({suite: None for fault in faults_of_turn for suite, _ in self.suites.meeting(fault)})
             for fault in faults_of_turn:
                 self.one(fault)
         rows = [self.results[fault.identity] for fault in wanted if fault.identity in self.results]
@@ -108,11 +108,11 @@ class Run:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         begin = time.monotonic()
-        self.workplace.write(fault.path, fault.planted(text))
+        self.workplace.plant(fault.path, fault.planted(text))
         try:
             verdict, by, how = self.judged(fault)
         finally:
-            self.workplace.write(fault.path, text)
+            self.workplace.mend()
         seconds = f"{time.monotonic() - begin:.0f}"
         self.results[fault.identity] = [fault.identity, digest(fault), verdict, seconds, by, how]
         with open(self.file, "w", encoding="utf-8") as file:
@@ -121,8 +121,9 @@ class Run:
 
     def judged(self, fault):
         try:
-            for suite in [*fault.suites, *([] if self.own else everything_for(fault.path))]:
-                found = self.suites.failing(suite)
+            others = [] if self.own else [(suite, None) for suite in everything_for(fault.path)]
+            for suite, modules in self.suites.meeting(fault) + others:
+                found = self.suites.failing(suite, modules)
                 if found:
                     return "caught", found[0], re.sub(r"\s+", " ", found[1])
         except BuildError as error:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from objects import KERNELS
 from workplace import BuildError
 
 TABLES = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
@@ -58,6 +59,15 @@ class Suites:
         #: Seconds that each part takes without a fault.
         self.seconds = {}
 
+    def meeting(self, fault):
+        """The fault's suites and the modules of kernels that are to have it, None: all. Of several
+        that share a source the quickest is compiled first, and tested alone."""
+        families = [module for module in self.workplace.families(fault.path) if KERNELS[module] in self.tables]
+        alone = families[:1] if len(families) > 1 else []
+        quick = [(f"{suite}@{KERNELS[module]}", alone)
+                 for module in alone for suite in fault.suites if suite.startswith(("abi:", "swift:")) and "@" not in suite]
+        return quick + [(suite, None) for suite in fault.suites]
+
     def require_passing(self, suites):
         """What fails without a fault finds none."""
         known = os.path.join(self.workplace.scratch, "passing.tsv")
@@ -84,10 +94,12 @@ class Suites:
         if failing:
             sys.exit(1)
 
-    def failing(self, suite):
-        """The first of a suite's parts that fails, and how; None where all pass. BuildError."""
+    def failing(self, suite, modules=None):
+        """The first of a suite's parts that fails, and how; None where all pass, with a fault in
+        kernels in those of the modules alone. BuildError."""
         kind, _, what = suite.partition(":")
         what, _, table = what.partition("@")
+        self.modules = modules or [module for module, of in KERNELS.items() if of in self.tables]
         for part in [what] if what else self._all(kind):
             name = f"{kind}:{part}" + (f"@{table}" if table else "")
             # Of a machine that others use as well, too.
@@ -106,17 +118,19 @@ class Suites:
         return [""]
 
     def _abi(self, program, table):
-        path = self.workplace.abi(program)
         variables = self._table(table)
         if table and table not in self.tables:
             variables["LD_LIBRARY_PATH"] = os.path.join(self.workplace.tree, self.workplace.model())
+        else:
+            self.workplace.library(self.modules)
+        path = self.workplace.abi(program)
         return self._run([path, *ARGUMENTS.get(program, [])], variables)
 
     def _swift(self, test, table):
         if table and table not in self.tables:
             tests = os.path.join(self.workplace.model(), "MLAPrefillPackageTests.xctest")
         else:
-            tests = self.workplace.swift_tests()
+            tests = self.workplace.swift_tests(self.modules)
         if not test:
             return self._run([tests], {})
         names = [name for each in test.split(",") for name in self._named(tests, each)]
@@ -139,11 +153,11 @@ class Suites:
         return found
 
     def _python(self, file, _):
-        site = self.workplace.package()
+        site = self.workplace.package(self.modules)
         return self._pytest(self.python, "Tests/Python", file, {"PYTHONPATH": site})
 
     def _vllm(self, file, _):
-        site = self.workplace.package()
+        site = self.workplace.package(self.modules)
         return self._pytest(self.vllm, "Tests/vLLM", file, {"PYTHONPATH": site})
 
     def _pytest(self, python, folder, file, variables):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+from objects import KERNELS, Objects
 
 #: Behind the copy's Package.swift: the core and the tests are compiled file by file, so that
 #: a fault costs seconds. What no test needs is left out.
@@ -19,6 +20,11 @@ for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.na
 #: What is of one kind of suites alone.
 FOLDERS = {"abi": "Tests/ABI/", "python": "Tests/Python/", "vllm": "Tests/vLLM/"}
 BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
+MODELLED = {"MLA_MODELLED_INSTRUCTIONS": "1"}
+#: What is handed to SwiftPM, and how the names of the commands that link it end.
+LIBRARY, TESTS = (["--product", "mlaprefill"], ".dylib"), (["--build-tests"], ".test")
+#: Files whose objects nothing else sees into: these alone are made again.
+ALONE = re.compile(r"Sources/(MLAKernels|SharedKernels|.*\.c$)")
 
 
 class BuildError(Exception):
@@ -30,12 +36,15 @@ class Workplace:
 
     def __init__(self, root, scratch, python):
         self.root = root
-        self.scratch = os.path.abspath(scratch)
+        self.scratch = os.path.realpath(scratch)
         self.tree = os.path.join(self.scratch, "tree")
         #: Where the Python package is put together.
         self.site = os.path.join(self.scratch, "site")
         self.python = python
         self.files = []
+        #: By folder that is built and has no fault, what it is made of.
+        self.objects = {}
+        self.planted = None
         #: What is built of the copy as it is.
         self.fresh = set()
         foreign = r"MLA_.*|PYTHON.*|CC|CXX|C(XX)?FLAGS|LDFLAGS|MAKEFLAGS|MFLAGS|SWIFT_.*"
@@ -72,6 +81,7 @@ class Workplace:
         with open(known, "w", encoding="utf-8") as file:
             file.write("\n".join(sorted(names)))
         self.fresh.clear()
+        self.objects.clear()
         self.files = sorted(names)
 
     def state(self, kind):
@@ -84,17 +94,50 @@ class Workplace:
                 state.update(f"{name}\0{os.readlink(copy) if os.path.islink(copy) else _text(copy)}\0".encode())
         return state.hexdigest()[:12]
 
+    def families(self, path):
+        """The modules of kernels that a file is part of, those first that take the least time."""
+        source = os.path.join(self.tree, path)
+        return [module for module in KERNELS if any(
+            os.path.realpath(os.path.join(folder, name)) == source
+            for folder, _, names in os.walk(os.path.join(self.tree, "Sources", module), followlinks=True)
+            for name in names)]
+
+    def plant(self, path, text):
+        """Puts a faulty text in the place of a file's, until mend()."""
+        file = os.path.join(self.tree, path)
+        self.planted, self.faulty, self.sound, self.time = path, text, _text(file), os.stat(file).st_mtime_ns
+        self.write(path, text)
+
+    def mend(self):
+        for objects in self.objects.values():
+            objects.mend()
+        self.write(self.planted, self.sound)
+        if self.stands_alone():
+            self._date_back()
+        else:
+            self.objects.clear()
+        self.planted = None
+
+    def stands_alone(self):
+        """Whether the fault is compiled into objects of its own, and nothing else again."""
+        return self.planted is not None and ALONE.match(self.planted) is not None
+
     def write(self, path, text):
         with open(os.path.join(self.tree, path), "w", encoding="utf-8") as file:
             file.write(text)
         self.fresh.clear()
 
+    def _date_back(self):
+        """SwiftPM is to find the file that it has built."""
+        os.utime(os.path.join(self.tree, self.planted), ns=(self.time, self.time))
+
     # --- What is built ---
 
-    def library(self):
+    def library(self, modules=None):
+        """With a fault in kernels it is in those of the modules alone."""
         built, lib = ".build-mutants/release/libmlaprefill.so", ".build/stage/lib"
-        self._make("library", [
-            [*BUILD, ".build-mutants", "--product", "mlaprefill"],
+        self._make(f"library {modules}", [
+            *self._built(".build-mutants", LIBRARY, modules),
             ["cp", built, f"{lib}/libmlaprefill.so.1"],
             ["ln", "-sf", "libmlaprefill.so.1", f"{lib}/libmlaprefill.so"],
             # Where the Python package looks for it.
@@ -103,28 +146,33 @@ class Workplace:
         return lib
 
     def abi(self, program):
-        self.library()
         path = f"{self.tree}/.build/abi/{program}"
         self._make(f"abi {program}", [
             ["make", "-s", "-C", "Tests/ABI", f"STAGE={self.tree}/.build/stage", f"OUT={os.path.dirname(path)}", path]])
         return path
 
-    def swift_tests(self):
-        self._make("tests", [[*BUILD, ".build-mutants", "--build-tests"]])
+    def swift_tests(self, modules=None):
+        self._make(f"tests {modules}", self._built(".build-mutants", TESTS, modules))
         return ".build-mutants/release/MLAPrefillPackageTests.xctest"
 
     def model(self):
         """The tests and the library with modelled instructions."""
-        self._make("model", [[*BUILD, ".build-tables", "--build-tests"]], MLA_MODELLED_INSTRUCTIONS="1")
-        return ".build-tables/release"
+        release = ".build-tables/release"
+        self._make("model", [
+            *self._built(".build-tables", TESTS, None, **MODELLED),
+            *self._built(".build-tables", LIBRARY, None, **MODELLED),
+            # By the name that programs ask for.
+            ["cp", f"{release}/libmlaprefill.so", f"{release}/libmlaprefill.so.1"],
+        ], **MODELLED)
+        return release
 
-    def package(self):
+    def package(self, modules=None):
         """The Python package: the extension, its library, the Python files."""
-        self.library()
+        self.library(modules)
         nanobind = [self.python, "-m", "nanobind", "--cmake_dir"]
         found = subprocess.run(nanobind, capture_output=True, text=True, check=True).stdout.strip()
         out = f"{self.scratch}/extension"
-        self._make("package", [
+        self._make(f"package {modules}", [
             # The library is there: what CMake would build it with does nothing.
             ["cmake", "-S", "python", "-B", out, "-DSWIFT=/bin/true", f"-Dnanobind_DIR={found}",
              "-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={self.python}", "-DSTRIP=STRIP-NOTFOUND"],
@@ -133,6 +181,24 @@ class Workplace:
             ["cp", "-r", "python/src/mla_prefill", self.site],
         ])
         return self.site
+
+    def _built(self, folder, product, modules, **variables):
+        """Commands that build a product."""
+        target, suffix = product
+        if not self.stands_alone():
+            return [[*BUILD, folder, *target]]
+        objects = self._objects(folder, **variables)
+        return [*objects.compile(self.planted, modules), objects.link(suffix)]
+
+    def _objects(self, folder, **variables):
+        """Those of a folder that was built without a fault."""
+        if folder not in self.objects:
+            self.write(self.planted, self.sound)
+            self._date_back()
+            self._make(folder, [[*BUILD, folder, *TESTS[0]]], **variables)
+            self.write(self.planted, self.faulty)
+            self.objects[folder] = Objects(self.tree, folder)
+        return self.objects[folder]
 
     def _make(self, name, commands, **variables):
         if name in self.fresh:
