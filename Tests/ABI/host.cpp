@@ -52,6 +52,14 @@ void cpu() {
          "the table in use is %s", mla_isa_name(info.isa));
 }
 
+void last_error_is_of_the_latest_failure() {
+  for (std::int32_t wrong : {-1, 1025, -2}) {
+    CHECK(mla_set_num_threads(wrong) == MLA_ERROR_INVALID_ARGUMENT);
+    CHECK(std::strstr(mla_last_error_message(), std::to_string(wrong).c_str()) != nullptr);
+  }
+  mla_set_last_error_message(nullptr);
+}
+
 void last_error_is_of_the_thread() {
   mla_set_last_error_message("mine");
   bool starts_empty = false;
@@ -241,6 +249,7 @@ int main(int argc, char** argv) {
   return test::run(argc, argv,
                    {{"host versions", versions},
                     {"host cpu info", cpu},
+                    {"host last error is the latest failure's", last_error_is_of_the_latest_failure},
                     {"host last error is the thread's", last_error_is_of_the_thread},
                     {"host number of threads", number_of_threads},
                     {"host pinned calling thread", pinned_caller},

@@ -190,6 +190,7 @@ static void life_of_a_member(void) {
          run_once(backend) == MLA_ERROR_INTERNAL &&
              strstr(mla_last_error_message(), "the backend is out of order") != NULL);
   mine.refuse_run = 2;
+  report("a chunk's, too", run_one_chunk(backend, offsets) == MLA_ERROR_INTERNAL);
   mla_set_last_error_message("an old message");
   report("a silent failure still has a message of its own",
          run_once(backend) == MLA_ERROR_INTERNAL && mla_last_error_message()[0] != 0 &&

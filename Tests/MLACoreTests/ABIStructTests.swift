@@ -25,6 +25,28 @@ final class ABIStructTests: XCTestCase {
     check(mla_concat_and_cache_args.self, 56, reserved: \.reserved)
   }
 
+  /// What a caller hands in to be filled: it keeps its size, and gets what it knows of.
+  func testWritten() throws {
+    let known = MemoryLayout<mla_backend_info>.size
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: known + 128, alignment: 8)
+    defer { memory.deallocate() }
+    let filled = memory.bindMemory(to: mla_backend_info.self).baseAddress
+    var value = mla_backend_info()
+    value.struct_size = UInt32(known)
+    withUnsafeMutableBytes(of: &value) { bytes in
+      for i in 4..<known { bytes[i] = UInt8(i) }
+    }
+    for size in [56, known, known + 64] {
+      memory.initializeMemory(as: UInt8.self, repeating: 0xA5)
+      memory.storeBytes(of: UInt32(size), as: UInt32.self)
+      try writeStruct(filled, name: "what", value: value)
+      XCTAssertEqual(Int(memory.load(as: UInt32.self)), size)
+      for i in 4..<memory.count {
+        XCTAssertEqual(memory[i], i >= size ? 0xA5 : i >= known ? 0 : UInt8(i), "\(size): byte \(i)")
+      }
+    }
+  }
+
   private func check<Struct: ABIStruct & BitwiseCopyable>(
     _: Struct.Type, _ first: Int, reserved: WritableKeyPath<Struct, UInt32>? = nil
   ) {

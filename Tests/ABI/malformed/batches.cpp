@@ -36,11 +36,15 @@ std::vector<Rule<Create>> create_rules() {
   add("NO_SUCH", [](Create& c, Random&) { c.name = "NO_SUCH"; }, MLA_ERROR_NOT_REGISTERED);
   add("CUSTOM", [](Create& c, Random&) { c.name = "CUSTOM"; }, MLA_ERROR_NOT_REGISTERED);
   add("name", [](Create& c, Random&) { c.name = "\xff\xfe"; });
+  add("at most 255 bytes", [](Create& c, Random&) {
+    static const std::string name(256, 'A');
+    c.name = name.c_str();
+  });
   add("num_heads", [](Create& c, Random& random) {
     c.config.value.num_heads = random.any_of<std::int32_t>({0, -1, INT32_MIN, random.negative()});
   });
   add("scale", [](Create& c, Random& random) {
-    c.config.value.scale = random.any_of<double>({INFINITY, -INFINITY, NAN});
+    c.config.value.scale = random.any_of<double>({INFINITY, -INFINITY, NAN, 0x1p-127, -0x1.8p127});
   });
   add("qk_nope_head_dim",
       [](Create& c, Random& random) { c.config.value.qk_nope_head_dim = random.negative(); });

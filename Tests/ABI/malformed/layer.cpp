@@ -52,7 +52,7 @@ std::vector<Rule<Create>> create_rules() {
   using Config = mla_layer_config;
   add("num_heads", [](Config& c, Random& random) { c.num_heads = random.negative(); });
   add("scale", [](Config& c, Random& random) {
-    c.scale = random.any_of<double>({HUGE_VAL, -HUGE_VAL, std::nan(""), 1e300});
+    c.scale = random.any_of<double>({HUGE_VAL, -HUGE_VAL, std::nan(""), 1e300, -0x1p-127});
   });
   add("kv_lora_rank", [](Config& c, Random& random) {
     c.kv_lora_rank = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
@@ -114,7 +114,8 @@ std::vector<Rule<Forward>> forward_rules() {
   std::vector<Rule<Forward>> rules = batch_rules<Forward>();
 #define TENSOR(name, rows, nullable)                                            \
   add_tensor_rules(rules, #name, [](Forward& c) -> auto& { return c.name; },    \
-                   [](Forward& c) -> auto& { return c.args.value.name; }, rows, nullable)
+                   [](Forward& c) -> auto& { return c.args.value.name; }, rows, nullable); \
+  add_workspace_rule(rules, #name, [](Forward& c) -> auto& { return c.name; })
   TENSOR(q, Rows::by_offsets, false);
   TENSOR(kv_c_normed, Rows::by_shape, false);
   TENSOR(k_pe, Rows::by_shape, false);
@@ -142,6 +143,7 @@ std::vector<Rule<Forward>> forward_rules() {
   add("context_lens", [](Forward& c, Random& random) {
     c.context_lens[1] = random.any_of<std::int32_t>({13, INT32_MAX});
   });
+  add_workspace_rule(rules, "kv_cache", [](Forward& c) -> auto& { return c.kv_cache; });
   add("reserved", [](Forward& c, Random&) { c.args.value.reserved = 1; });
   add("stream", [](Forward& c, Random&) { c.args.value.stream = c.scratch; });
   add("workspace", [](Forward& c, Random& random) {

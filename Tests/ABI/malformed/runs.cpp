@@ -104,7 +104,8 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
                    [](Call& c) -> auto& { return c.pointer; });
 #define TENSOR(name, nullable)                                               \
   add_tensor_rules(rules, #name, [](Call& c) -> auto& { return c.tensors.name; }, \
-                   [](Call& c) -> auto& { return c.args.value.name; }, Rows::by_offsets, nullable)
+                   [](Call& c) -> auto& { return c.args.value.name; }, Rows::by_offsets, nullable); \
+  add_workspace_rule(rules, #name, [](Call& c) -> auto& { return c.tensors.name; })
   TENSOR(q, false);
   TENSOR(k, false);
   TENSOR(v, false);
@@ -131,6 +132,10 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
   add("workspace", invalid, [](Call& c, Random& random) {
     c.args.value.workspace = c.scratch;
     c.args.value.workspace_size = random.any_of<std::int64_t>({1, 63, -1, INT64_MIN});
+  });
+  add("address space", invalid, [](Call& c, Random&) {
+    c.args.value.workspace = c.scratch;
+    c.args.value.workspace_size = INT64_MAX;
   });
   return rules;
 }

@@ -105,6 +105,15 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
   });
 }
 
+/// A workspace that lies in one of the call's tensors.
+template <class Call, class Select>
+void add_workspace_rule(std::vector<Rule<Call>>& rules, const std::string& name, Select select) {
+  rules.push_back({"must not overlap " + name, MLA_ERROR_INVALID_ARGUMENT, [=](Call& c, Random&) {
+                     c.args.value.workspace = select(c).view.value.data;
+                     c.args.value.workspace_size = 16;
+                   }});
+}
+
 /// Rules of a quantized output: fp8 and its scale go together. `output` finds the
 /// tensor, `pointer` where the call keeps the scale's address, `scale` the scale.
 template <class Call, class Output, class Pointer, class Scale>

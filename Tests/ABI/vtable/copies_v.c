@@ -67,8 +67,10 @@ static mla_status run_new_tokens(void *opaque, void *instance, const mla_new_tok
 }
 
 static mla_status run_chunk(void *opaque, void *instance, const mla_context_chunk_args *args) {
+  copies_v *mine = instance;
   (void)opaque;
-  ++((copies_v *)instance)->chunks;
+  if (mine->refuse_run) return MLA_ERROR_INTERNAL;
+  ++mine->chunks;
   copy_v(args->v, args->out);
   return MLA_OK;
 }
