@@ -143,10 +143,18 @@ final class BackendTests: XCTestCase {
         XCTAssertEqual(
           try problem.run(backend, workspace: workspace).out.bits, result.out.bits, name)
       }
-      let short = UnsafeMutableRawBufferPointer(rebasing: workspace[0..<64])
-      XCTAssertThrowsError(try problem.run(backend, workspace: short), name) { error in
-        XCTAssertTrue("\(error)".contains("workspace_size = 64"), "\(error)")
+      func part(_ count: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: workspace[0..<count])
       }
+      var needed = 0
+      XCTAssertThrowsError(try problem.run(backend, workspace: part(64)), name) { error in
+        let said = "\(error)".split(separator: " ")
+        XCTAssertTrue("\(error)".contains("workspace_size = 64"), "\(error)")
+        needed = said.firstIndex(of: "needs").flatMap { Int(said[$0 + 1]) } ?? 0
+      }
+      XCTAssertTrue((65...size).contains(needed), "\(name): \(needed) of \(size)")
+      XCTAssertEqual(try problem.run(backend, workspace: part(needed)).out.bits, result.out.bits, name)
+      XCTAssertThrowsError(try problem.run(backend, workspace: part(needed - 1)), name)
     }
   }
 

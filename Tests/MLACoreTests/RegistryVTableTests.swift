@@ -61,6 +61,10 @@ final class RegistryVTableTests: XCTestCase {
     memset(name, 0x58, 4)
     free(name)
     XCTAssertEqual(try registry.member("CUSTOM").backendName, "MINE")
+    guard case .registered(let backend) = try registry.implementation(of: "CUSTOM") else {
+      return XCTFail("not the registered one")
+    }
+    XCTAssertNil(backend.vtable.backend_name, "nobody may read what is the caller's")
   }
 
   func testVTableWithoutPathHasNone() throws {

@@ -70,11 +70,25 @@ final class RuntimeHostTests: XCTestCase {
   func testInfoAndSummary() {
     var info = Host.current.cpuInfo
     XCTAssertEqual(info.isa, Host.current.family.rawValue)
+    let family = Host.current.family
+    XCTAssertEqual(info.bf16_isa, family.rawValue)
+    // BF16 instructions serve bf16 alone.
+    let others = family == .avx512BF16 ? .avx512 : family
+    XCTAssertEqual(info.fp16_isa, others.rawValue)
+    XCTAssertEqual(info.fp32_isa, others.rawValue)
     XCTAssertGreaterThan(info.num_processors, 0)
     let vendor = withUnsafeBytes(of: &info.vendor) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     XCTAssertEqual(vendor, Host.current.features.vendor)
     XCTAssertTrue(Host.current.summary.contains(vendor))
     XCTAssertFalse(Host.current.summary.contains("\n"))
+  }
+
+  func testLookingForProcessorsLeavesNothingOpen() throws {
+    func open() throws -> Int { try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count }
+    _ = ProcessorSet.process
+    let before = try open()
+    for _ in 0..<9 { _ = ProcessorSet.process }
+    XCTAssertEqual(try open(), before)
   }
 
   func testThreadCount() throws {

@@ -7,8 +7,16 @@ final class RuntimeLockTests: XCTestCase {
     let total = Guarded(0)
     DispatchQueue.concurrentPerform(iterations: 4) { _ in
       for _ in 0..<20_000 { total.withLock { $0 += 1 } }
+      // Held for so long that others sleep until they have it.
+      for _ in 0..<500 {
+        total.withLock { total in
+          let before = total
+          sched_yield()
+          total = before + 1
+        }
+      }
     }
-    XCTAssertEqual(total.withLock { $0 }, 80_000)
+    XCTAssertEqual(total.withLock { $0 }, 82_000)
   }
 
   func testThrowsWhatTheBodyThrows() {

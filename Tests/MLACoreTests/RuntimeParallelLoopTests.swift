@@ -117,7 +117,9 @@ final class RuntimeParallelLoopTests: XCTestCase {
       guard pthread_equal(caller, pthread_self()) == 0 else { return }
       var mask = sigset_t()
       pthread_sigmask(SIG_BLOCK, nil, &mask)
-      let blocked = sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGSEGV) == 0
+      let faults = [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS]
+      let blocked =
+        sigismember(&mask, SIGINT) == 1 && faults.allSatisfy { sigismember(&mask, $0) == 0 }
       blockedByWorkers.withLock { $0.append(blocked) }
     }
     let blocked = blockedByWorkers.withLock { $0 }

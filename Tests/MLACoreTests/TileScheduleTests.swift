@@ -13,11 +13,13 @@ final class TileScheduleTests: XCTestCase {
     for round in 0..<80 {
       let spans = randomSpans(&random)
       let (headsPerTask, group) = (random.int(1...4), random.pick([1, 1, 4]))
+      let split = random.pick([SplitRule.never, .fixedRanges, .byCost(numHeads: 3)])
+      let threads = random.pick([1, 2, 7])
+      let waveBytes = random.pick([1, 5 * 4096, 60 * 4096, 300 * 4096, 1 << 24])
       let schedule = try TileSchedule(
-        spans, numHeads: 3, headsPerKeyHead: group, shape: shape,
-        split: random.pick([.never, .fixedRanges, .byCost(numHeads: 3)]),
-        threads: random.pick([1, 2, 7]), headsPerUnit: headsPerTask,
-        waveBytes: random.pick([1, 5 * 4096, 60 * 4096, 300 * 4096, 1 << 24]))
+        spans, numHeads: 3, headsPerKeyHead: group, shape: shape, split: split, threads: threads,
+        headsPerUnit: headsPerTask, waveBytes: waveBytes)
+      checkRoom(schedule, blocks: max(1, waveBytes / 4096), "round \(round)")
       (units, waves) = (units + schedule.units.count, waves + schedule.waves.count)
       turns += schedule.waves.filter { $0.turns > 1 }.count
       let run = TracedRun(schedule, headsPerTask: headsPerTask)
@@ -37,6 +39,8 @@ final class TileScheduleTests: XCTestCase {
             if seen > 0 {
               XCTAssertEqual(run.keyBegins[.init(head: head, queries: queries)], span.keyBegin)
             }
+            XCTAssertEqual(
+              run.causalOffsets[.init(head: head, queries: queries)], [tile + span.causalOffset])
             expected += 1
           }
         }
@@ -44,6 +48,18 @@ final class TileScheduleTests: XCTestCase {
       XCTAssertEqual(run.results.count, expected, "round \(round): tiles of no request")
     }
     XCTAssertGreaterThan(min(units, waves, turns), 50, "all ways of working are met")
+  }
+
+  /// What memory is taken for has room for each wave, which has several heads only where
+  /// their keys are not more than it should have.
+  private func checkRoom(_ schedule: TileSchedule, blocks: Int, _ what: String) {
+    for waves in [schedule.units, schedule.waves] {
+      for wave in waves { XCTAssertEqual(waves.most.largest(wave.end), waves.most, what) }
+    }
+    for wave in schedule.waves {
+      let heads = wave.segments.reduce(0) { $0 + ($1.blockCount > 0 ? $1.heads.count : 0) }
+      XCTAssertTrue(heads <= 1 || wave.end.block <= blocks, "\(what): \(wave.end.block)")
+    }
   }
 
   func testMemoryHasABoundWhateverTheLength() throws {

@@ -14,6 +14,9 @@ struct TracedRun {
   /// The row of k that each tile took for its request's first.
   private(set) var keyBegins: [Tile: Int] = [:]
 
+  /// What each tile was told of the keys that its queries see; one, whatever its ranges.
+  private(set) var causalOffsets: [Tile: Set<Int>] = [:]
+
   private let schedule: TileSchedule
   private var packed: [Int: (head: Int, keys: Range<Int>)] = [:]
   private var partials: [Int: [Range<Int>]] = [:]
@@ -52,6 +55,7 @@ struct TracedRun {
   private mutating func attend(_ task: AttendTask?) {
     guard let task else { return }
     let tile = Tile(head: task.head, queries: task.queries)
+    causalOffsets[tile, default: []].insert(task.causalOffset)
     let keyBlock = schedule.shape.keyBlock
     XCTAssertTrue(task.keys.isEmpty || task.keys.lowerBound % keyBlock == 0)
     for block in stride(from: task.keys.lowerBound, to: task.keys.upperBound, by: keyBlock) {
