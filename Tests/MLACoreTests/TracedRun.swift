@@ -13,7 +13,6 @@ struct TracedRun {
   private(set) var results: [Tile: [Range<Int>]] = [:]
   /// The row of k that each tile took for its request's first.
   private(set) var keyBegins: [Tile: Int] = [:]
-
   /// What each tile was told of the keys that its queries see; one, whatever its ranges.
   private(set) var causalOffsets: [Tile: Set<Int>] = [:]
 

@@ -54,6 +54,13 @@ public struct BlockProjection: CustomStringConvertible {
       nope: nope, rope: rope, v: v, rank: random.pick([64, 96, random.int(1...130)]), &random)
   }
 
+  /// Keys that do not exist, whose latents are zeros, must not become NaN by it.
+  public func makeAWeightInfinite() {
+    for weights in [keyWeights, valueWeights] where weights.rows > 0 {
+      weights[weights.rows - 1, 0, 0] = .infinity
+    }
+  }
+
   /// The packed block; what the kernel did not write is as it was in both.
   ///
   /// - Parameter around: what the call of the kernel is made within.

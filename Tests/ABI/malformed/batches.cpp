@@ -50,6 +50,9 @@ std::vector<Rule<Create>> create_rules() {
       [](Create& c, Random& random) { c.config.value.qk_nope_head_dim = random.negative(); });
   add("qk_rope_head_dim",
       [](Create& c, Random& random) { c.config.value.qk_rope_head_dim = random.negative(); });
+  add("qk_nope_head_dim", [](Create& c, Random&) {
+    c.config.value.qk_nope_head_dim = c.config.value.qk_rope_head_dim = 0;
+  });
   add("v_head_dim", [](Create& c, Random& random) {
     c.config.value.v_head_dim = random.any_of<std::int32_t>({0, INT32_MAX, random.negative()});
   });

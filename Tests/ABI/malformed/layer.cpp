@@ -154,7 +154,8 @@ std::vector<Rule<Forward>> forward_rules() {
                          [](Forward& c) -> auto& { return c.args.value.output_scale; },
                          [](Forward& c) -> auto& { return c.scale; });
   add("out", [](Forward& c, Random& random) {
-    c.out.view.value.data = random.any_of({c.q.view.value.data, c.kv_c_normed.view.value.data});
+    c.out.view.value.data = random.any_of({c.q.view.value.data, c.kv_c_normed.view.value.data,
+                                           c.k_pe.view.value.data, c.kv_cache.view.value.data});
   });
   return rules;
 }
