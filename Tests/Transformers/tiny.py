@@ -57,7 +57,9 @@ _SIZES = dict(
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bailing_hybrid": dict(layer_types=["linear_attention", "full_attention", "full_attention"]),
     "glm5_next": dict(
-        index_kpool=4, qk_rope_head_dim=0, layer_types=["linear_attention"] + ["indexed_attention"] * 2
+        index_kpool=4,
+        qk_rope_head_dim=0,
+        layer_types=["linear_attention"] + ["indexed_attention"] * 2,
     ),
     "hy_v4_vl": dict(
         rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[3, 3, 2])

@@ -5,8 +5,18 @@ from typing import Any
 
 import torch
 
+from mla_prefill.ops import attention
 from mla_prefill.transformers.latents import LatentExpansion
-from mla_prefill.transformers.masks import read_ranges
+from mla_prefill.transformers.masks import KeyRanges, read_ranges
+
+#: What transformers may hand over that changes the result, and would be ignored here.
+_UNSERVED = {
+    "softcap": "capped scores",
+    "s_aux": "attention sinks",
+    "indices": "sparse selections",
+    "position_bias": "biases",
+    "cu_seq_lens_q": "packed sequences",
+}
 
 
 def attention_forward(
@@ -18,6 +28,7 @@ def attention_forward(
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
+    sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers' interface has it.
@@ -29,12 +40,69 @@ def attention_forward(
 
     Returns:
         ``[batch, queries, heads, v_head_dim]``, and None for the probabilities.
+
+    Raises:
+        ValueError: what is asked for is not served; the text names the argument.
     """
+    _refuse(query, key, value, dropout, sliding_window, others)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     batch, _, queries, dim = query.shape
     ranges = read_ranges(attention_mask, batch, queries, key.shape[2], causal)
     scale = dim**-0.5 if scaling is None else float(scaling)
-    expansion = module.__dict__.get("expand_kv")
+    expansion = vars(module).get("expand_kv")
     if isinstance(expansion, LatentExpansion):
         return expansion.attention(query, key, value, ranges, scale), None
-    raise ValueError(f"module = {type(module).__name__}: must have been switched by enable()")
+    return _attention(query, key, value, ranges, scale), None
+
+
+def _attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ranges: KeyRanges, scale: float
+) -> torch.Tensor:
+    queries, keys = query.shape[2], key.shape[2]
+    is_causal = ranges.is_causal and queries > 1
+    # Behind its own key a query sees nothing, be it padding or not.
+    ends = [ranges.first + queries] * len(query) if is_causal else ranges.ends
+    if is_causal and ends[0] > keys:
+        raise ValueError(
+            f"attention_mask: must be causal: the last query's key is {ends[0]} of {keys}"
+        )
+    counts = [max(end - begin, 0) for begin, end in zip(ranges.begins, ends)]
+    is_whole = all(count == keys for count in counts)
+    result = attention(
+        query,
+        key,
+        value,
+        scale=scale,
+        causal="end" if is_causal else None,
+        k_begin=None if is_whole else ranges.begins,
+        k_count=None if is_whole else counts,
+    )
+    return result.transpose(1, 2)
+
+
+def _refuse(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout: float,
+    sliding_window: int | None,
+    others: dict[str, Any],
+) -> None:
+    """ValueError for what is not served."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name}.device = {tensor.device}: must be cpu")
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{name}: must not require gradients: run the model under torch.no_grad() or "
+                "torch.inference_mode(), or train it with another attention implementation"
+            )
+    if dropout > 0:
+        raise ValueError(f"dropout = {dropout}: must be 0: set the model to eval()")
+    if sliding_window is not None and key.shape[2] > sliding_window:
+        raise ValueError(
+            f"sliding_window = {sliding_window}: must be None, or no less than the keys"
+        )
+    for name, what in _UNSERVED.items():
+        if others.get(name) is not None:
+            raise ValueError(f"{name}: must be None: {what} are not served")

@@ -37,7 +37,10 @@ class LatentLayer(DynamicLayer):
         return self.keys, self.values
 
     def _require_same_kind(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        for name, new, held in (("key_states", keys, self.keys), ("value_states", values, self.values)):
+        for name, new, held in (
+            ("key_states", keys, self.keys),
+            ("value_states", values, self.values),
+        ):
             if new.shape[1] != 1:
                 raise ValueError(f"{name} = {tuple(new.shape)}: must be latents, of one head")
             if length and (new.shape[0], new.shape[3]) != (held.shape[0], held.shape[3]):

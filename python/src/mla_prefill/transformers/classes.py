@@ -19,6 +19,8 @@ import torch
 import transformers
 
 _DIMENSIONS = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+_TYPES = torch.float32, torch.float16, torch.bfloat16
+_TYPES_TEXT = "float32, float16 or bfloat16"
 _UNSERVED = {
     "self.indexer": "its attention is sparse: an indexer chooses the keys (DSA)",
     "self.sinks": "it has attention sinks",
@@ -69,7 +71,10 @@ def refusal_of_module(module: Any) -> str | None:
     devices = {str(weight.device) for weight in module.kv_b_proj.parameters()}
     if devices - {"cpu"}:
         return f"kv_b_proj is on {', '.join(sorted(devices))}: all weights must be on the CPU"
-    return None if _expands_as_assumed(module) else "its expand_kv is not kv_b_proj alone"
+    dtype = next((each.dtype for each in module.parameters() if each.dtype in _TYPES), None)
+    if dtype is None:
+        return f"its weights are {module.kv_b_proj.weight.dtype}: some must be of {_TYPES_TEXT}"
+    return None if _expands_as_assumed(module, dtype) else "its expand_kv is not kv_b_proj alone"
 
 
 def mla_classes() -> list[MLAClass]:
@@ -87,6 +92,18 @@ def mla_classes() -> list[MLAClass]:
                 refusal = refusal_of_class(getattr(module, node.name))
                 found.append(MLAClass(model, node.name, refusal))
     return found
+
+
+def table() -> str:
+    """The above, for people to read."""
+    rows = mla_classes()
+    served = sum(row.refusal is None for row in rows)
+    title = f"transformers {transformers.__version__}: enable() serves {served} of {len(rows)} MLA classes"
+    lines = (
+        f"  {row.model:<16}{row.name:<28}{'served' if row.refusal is None else row.refusal}"
+        for row in rows
+    )
+    return "\n".join([title, *lines])
 
 
 def _only_attends(forward: ast.AST) -> bool:
@@ -117,10 +134,9 @@ def _only_attends(forward: ast.AST) -> bool:
     )
 
 
-def _expands_as_assumed(module: Any) -> bool:
+def _expands_as_assumed(module: Any, dtype: torch.dtype) -> bool:
     """A trial: keys are, head by head, the first part of kv_b_proj's output and then rope's."""
     nope, rope = module.qk_nope_head_dim, module.qk_rope_head_dim
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     generator = torch.Generator().manual_seed(0)
     latents, k_pe = (
         torch.randn(1, 1, 3, width, generator=generator).to(dtype)

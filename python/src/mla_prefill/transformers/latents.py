@@ -113,7 +113,9 @@ class LatentExpansion:
                     "the cache was filled by another model or batch"
                 )
             if tensor.dtype != query.dtype:
-                raise ValueError(f"{name}.dtype = {tensor.dtype}: must be that of query, {query.dtype}")
+                raise ValueError(
+                    f"{name}.dtype = {tensor.dtype}: must be that of query, {query.dtype}"
+                )
 
     def _layer(self, query: torch.Tensor, scale: float) -> MLAPrefillLayer:
         """The layer of the weights that the module has now."""
@@ -155,8 +157,13 @@ class _Context:
             # Blocks of one token each.
             step, longest = rows.stride(0) // rows.stride(1), max(s.key - s.begin for s in spans)
             tokens = (len(rows) - 1) * step + rows.shape[1]
-            self.kv_cache = rows.as_strided((tokens, 1, rows.shape[2]), (rows.stride(1), rows.stride(1), 1))
-            starts = torch.tensor(begins, dtype=torch.int32) + torch.arange(len(rows), dtype=torch.int32) * step
+            self.kv_cache = rows.as_strided(
+                (tokens, 1, rows.shape[2]), (rows.stride(1), rows.stride(1), 1)
+            )
+            starts = (
+                torch.tensor(begins, dtype=torch.int32)
+                + torch.arange(len(rows), dtype=torch.int32) * step
+            )
             self.block_table = starts[:, None] + torch.arange(longest, dtype=torch.int32)
 
 

@@ -52,7 +52,7 @@ class KeyRanges(NamedTuple):
         else:
             own = [self.first] * len(self.ends)
         spans = []
-        for begin, end, first in zip(self.begins, self.ends, own):
+        for begin, end, first in zip(self.begins, self.ends, own, strict=True):
             row = min(max(begin - first, 0), queries)
             rows = max(min(end - first, queries) - row, 0)
             spans.append(Span(row, rows, first + row if rows else begin, begin))
@@ -61,7 +61,10 @@ class KeyRanges(NamedTuple):
     def as_mask(self, device: Any) -> torch.Tensor:
         """``[batch, 1, 1, 4]``: masks of four dimensions go through transformers untouched."""
         mark = _MARK + self.is_causal
-        rows = [[begin, end, self.first, mark] for begin, end in zip(self.begins, self.ends)]
+        rows = [
+            [begin, end, self.first, mark]
+            for begin, end in zip(self.begins, self.ends, strict=True)
+        ]
         return torch.tensor(rows, dtype=torch.int32, device=device)[:, None, None]
 
 
@@ -114,7 +117,9 @@ def read_ranges(mask: Any, batch: int, queries: int, keys: int, is_causal: bool)
         first = keys - queries if is_causal else keys
         return KeyRanges([0] * batch, [keys] * batch, first, is_causal)
     if not isinstance(mask, torch.Tensor) or mask.ndim != 4:
-        kind = f"of {mask.ndim} dimensions" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        kind = (
+            f"of {mask.ndim} dimensions" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        )
         raise ValueError(f"attention_mask: must be None or a tensor of 4 dimensions, not {kind}")
     if mask.dtype == torch.int32 and mask.shape[1:] == (1, 1, 4):
         rows = mask[:, 0, 0].tolist()

@@ -13,6 +13,11 @@ from mla_prefill.transformers.masks import key_ranges_mask
 
 @cache
 def register() -> None:
-    """Adds what switched modules ask for by `IMPLEMENTATION`; may be called again."""
+    """Adds ``attn_implementation="mla_prefill"``; may be called any number of times.
+
+    It serves models as they are: causal attention of grouped heads of any dimensions,
+    padding at either end. What it does not serve it refuses by a ValueError that names the
+    argument.
+    """
     AttentionInterface.register(IMPLEMENTATION, attention_forward)
     AttentionMaskInterface.register(IMPLEMENTATION, key_ranges_mask)

@@ -29,7 +29,9 @@ def enable(model: PreTrainedModel) -> None:
             says why, and nothing has changed.
     """
     if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model: must be a transformers.PreTrainedModel, not {type(model).__name__}")
+        raise TypeError(
+            f"model: must be a transformers.PreTrainedModel, not {type(model).__name__}"
+        )
     modules = [(name, each) for name, each in model.named_modules() if hasattr(each, "kv_b_proj")]
     if not modules:
         raise ValueError(f"model = {type(model).__name__}: must have attention with a kv_b_proj")

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks and the ranges of keys that stand for them."""
+
+import random
+
+import pytest
+import torch
+from transformers.masking_utils import (
+    and_masks,
+    causal_mask_function,
+    sdpa_mask,
+    sliding_window_causal_mask_function,
+)
+
+from mla_prefill.transformers.masks import key_ranges_mask, read_ranges
+
+
+def spelled(ranges, queries, keys):
+    """``[batch, 1, queries, keys]``, True where a query sees a key."""
+    seen = torch.zeros(len(ranges.begins), 1, queries, keys, dtype=torch.bool)
+    for request, (begin, end) in enumerate(zip(ranges.begins, ranges.ends, strict=True)):
+        for query in range(queries):
+            seen[request, 0, query, begin : max(min(end, ranges.first + query + 1), begin)] = True
+    return seen
+
+
+def padding(batch, keys, side):
+    mask = torch.zeros(batch, keys, dtype=torch.bool)
+    for row in mask:
+        count = random.randint(1, keys)
+        row[slice(keys - count, None) if side == "left" else slice(count)] = True
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_transformers_asks_for(seed):
+    random.seed(seed)
+    batch, queries, cached = random.randint(1, 4), random.randint(1, 6), random.choice([0, 0, 1, 9])
+    total = cached + queries
+    length = random.choice([total, total + random.randint(1, 5)])
+    side = random.choice([None, "left", "right"])
+    mask = None if side is None else padding(batch, total, side)
+    asked = dict(
+        batch_size=batch, q_length=queries, kv_length=length, q_offset=cached, attention_mask=mask
+    )
+    expected = sdpa_mask(**asked, allow_is_causal_skip=False).expand(batch, -1, -1, -1)
+    # As transformers itself hands it on; and with a window that hides nothing.
+    wide = and_masks(causal_mask_function, sliding_window_causal_mask_function(length + 1))
+    for more in ({}, dict(mask_function=wide, local_size=length + 1)):
+        ranges = read_ranges(key_ranges_mask(**asked, **more), batch, queries, length, True)
+        seen = spelled(ranges, queries, length)
+        told = expected.any(3, keepdim=True)
+        assert torch.equal(seen & told, expected)
+    # A mask of the caller's, of either kind.
+    added = torch.where(expected, 0.0, torch.finfo(torch.float32).min)
+    for own in (expected, added, torch.where(expected, 0.0, -torch.inf)):
+        ranges = read_ranges(own, batch, queries, length, True)
+        assert torch.equal(spelled(ranges, queries, length) & told, expected)
+
+
+def test_none_where_nothing_is_hidden():
+    everything = torch.ones(3, 9, dtype=torch.bool)
+    for mask in (None, everything):
+        assert key_ranges_mask(3, 4, 9, q_offset=5, attention_mask=mask) is None
+    assert read_ranges(None, 3, 4, 9, True).first == 5
+    # Keys that a cache will have.
+    ranges = read_ranges(key_ranges_mask(3, 4, 12, q_offset=5), 3, 4, 12, True)
+    assert (ranges.ends, ranges.first) == ([9, 9, 9], 5)
+
+
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        (torch.ones(2, 5), "must be None or a tensor of 4 dimensions"),
+        ("causal", "must be None or a tensor of 4 dimensions, not str"),
+        (torch.ones(2, 1, 3, 5, dtype=torch.int64), r"dtype = torch.int64: must be bool"),
+        (torch.ones(2, 1, 1, 4, dtype=torch.int32), r"dtype = torch.int32: must be bool"),
+        (torch.ones(2, 4, 3, 5, dtype=torch.bool), "one mask for all heads"),
+        (torch.rand(2, 1, 3, 5), "biases are not served"),
+        (torch.eye(5, dtype=torch.bool)[None, None], "must be causal, with padding at either end"),
+        (torch.tensor([1, 0, 1]).bool().expand(2, 1, 3, 3), "masked at either end only"),
+    ],
+)
+def test_other_masks_are_refused(mask, text):
+    with pytest.raises(ValueError, match=f"^attention_mask.*{text}"):
+        read_ranges(mask, 2, 3, 5, True)
+
+
+def test_windows_are_refused_by_name():
+    window = sliding_window_causal_mask_function(4)
+    with pytest.raises(
+        ValueError, match=r"^attention_mask: must be causal.*\(sliding_window = 4\)"
+    ):
+        key_ranges_mask(1, 6, 6, mask_function=window, local_size=4)
