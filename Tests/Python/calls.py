@@ -17,6 +17,7 @@ from mla_prefill import (
     MLAPrefillLayer,
     MLAPrefillSelectorConfig,
     PrefillMetadata,
+    attention,
     concat_and_cache_mla,
     get_mla_prefill_backend,
     merge_attn_states,
@@ -119,6 +120,20 @@ CALLS = {
     "run_prefill_context_chunk": (
         backend_for(PROBLEM).run_prefill_context_chunk,
         dict(chunk=CHUNK, **TENSORS),
+    ),
+    "attention": (
+        attention,
+        dict(
+            **TENSORS,
+            scale=0.1,
+            causal="end",
+            cu_seqlens_q=[0, 5],
+            cu_seqlens_k=[0, 5],
+            k_begin=[0],
+            k_count=[5],
+            return_lse=True,
+            output_scale=None,
+        ),
     ),
     "merge_attn_states": (
         merge_attn_states,

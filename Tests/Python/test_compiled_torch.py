@@ -19,6 +19,7 @@ from torch._dynamo.utils import counters
 from mla_prefill import (
     ContextChunk,
     PrefillMetadata,
+    attention,
     concat_and_cache_mla,
     merge_attn_states,
     plan_context_chunks,
@@ -48,6 +49,13 @@ def run_layer(layer):
     out, lse = torch.empty(5, 2, 16), torch.empty(2, 5)
     result = layer.forward(**{**ARGUMENTS, "q": ARGUMENTS["q"] * 1}, out=out, lse=lse)
     return result * 1, lse * 1, layer.forward(**ARGUMENTS) * 1
+
+
+def attend():
+    q, k, v = NEW_TENSORS
+    out, lse = attention(q * 1, k, v, causal="end", return_lse=True)
+    heads_first = attention(*(tensor.transpose(0, 1)[None] for tensor in NEW_TENSORS), out=None)
+    return out * 1, lse * 1, heads_first * 1
 
 
 def merge():
@@ -92,7 +100,7 @@ def of_objects():
     return {"backend": lambda: run_both(backend), "layer": lambda: run_layer(layer)}
 
 
-CALLS = {call.__name__: call for call in (merge, fill_cache, plan, prepare, create)} | of_objects()
+CALLS = {call.__name__: call for call in (attend, merge, fill_cache, plan, prepare, create)} | of_objects()
 
 
 def compare(call, backend):

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from mla_prefill import concat_and_cache_mla, merge_attn_states
+from mla_prefill import attention, concat_and_cache_mla, merge_attn_states
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,6 +48,10 @@ def forward_with_lse(q):
     return lse * 1
 
 
+def attend(v):
+    return attention(Q, K, v, causal="start") * 1
+
+
 def merge(part):
     out = torch.zeros(5, 2, 16)
     merge_attn_states(out, part, LSE, FIRST, LSE)
@@ -65,6 +69,7 @@ CALLS = {
     new_tokens_into: FIRST,
     forward: ARGUMENTS["q"],
     forward_with_lse: ARGUMENTS["q"],
+    attend: FIRST,
     merge: FIRST,
     fill_cache: ARGUMENTS["kv_c_normed"],
 }

@@ -56,7 +56,8 @@ class RequestsArgument {
                            const char *name) {
     if (values.size() == size) return;
     raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(values.size()) +
-                                " entries, must have " + std::to_string(size));
+                                " entries, must have " + std::to_string(size) +
+                                ", as q and cu_seqlens_q say");
   }
 
   std::vector<std::int32_t> cu_seqlens_q_, cu_seqlens_k_, k_begin_, k_count_;

@@ -81,7 +81,8 @@ def attention(
         v_dim = _tensors.shape_of(v, "v")[-1:]
         result = _tensors.empty_attention(q, (*shape[:-1], *v_dim), dtype)
     if with_lse:
-        lse_shape = shape[1::-1] if len(shape) == 3 else shape[:-1]
+        # Of what is refused, too.
+        lse_shape = shape[1::-1] if len(shape) == 3 else shape[:-1] or (0,)
         lse = _tensors.empty(q, lse_shape, "float32")
     if scale is None:
         scale = 1 / math.sqrt(shape[-1]) if shape and shape[-1] > 0 else 1.0
