@@ -439,7 +439,7 @@ inline void merge_attn_states(const tensor& output, const tensor* output_lse,
 
 // --- The whole layer --------------------------------------------------------
 
-/// From latents and a paged cache to the output; shareable by threads.
+/// From latents and a cache to the output; shareable by threads.
 class layer : public detail::handle<mla_layer, mla_layer_destroy> {
  public:
   /// `config.kv_b_proj` and `config.weight_scales` may go once this has returned.
@@ -461,11 +461,12 @@ inline void concat_and_cache_mla(const mla_concat_and_cache_args& args) {
 }
 
 /// Token i goes to slot slot_mapping[i], nowhere if that is -1; `cache_scale` is
-/// that of a plain fp8 cache.
+/// that of a plain fp8 cache; k_pe goes to `k_pe_cache`, if there is one.
 inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
                                  const tensor& kv_cache, span<const std::int64_t> slot_mapping,
                                  float cache_scale = 0,
-                                 std::int32_t cache_format = MLA_CACHE_FORMAT_PLAIN) {
+                                 std::int32_t cache_format = MLA_CACHE_FORMAT_PLAIN,
+                                 const tensor* k_pe_cache = nullptr) {
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
   args.cache_scale = cache_scale;
   args.cache_format = cache_format;
@@ -474,6 +475,7 @@ inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
   args.slot_mapping = slot_mapping.data();
   args.num_slots = static_cast<std::int64_t>(slot_mapping.size());
   args.kv_cache = &kv_cache;
+  args.k_pe_cache = k_pe_cache;
   concat_and_cache_mla(args);
 }
 

@@ -117,9 +117,9 @@ void planning() {
 
 /// A prompt at once, then in two steps with what the first one cached.
 ///
-/// `config` says how the weights and the cache are held.
+/// `config` says how the weights and the cache are held; `rope_cache` may be NULL.
 void prompt_in_steps(const test::Model& model, mla_layer_config config, test::Array& weights,
-                     const test::Array& cache, float tolerance) {
+                     const test::Array& cache, const mla::tensor* rope_cache, float tolerance) {
   constexpr std::int64_t tokens = 6, first = 4;
   std::mt19937 random(7);
   test::Array q(MLA_DTYPE_FLOAT32, {tokens, model.heads, model.qk()});
@@ -151,6 +151,7 @@ void prompt_in_steps(const test::Model& model, mla_layer_config config, test::Ar
     args.kv_c_normed = &new_latents;
     args.k_pe = &new_rope;
     args.kv_cache = &cache.view();
+    args.k_pe_cache = rope_cache;
     args.block_table = block_table;
     args.block_table_stride = args.max_blocks = 2;
     args.out = &out.view();
@@ -161,7 +162,7 @@ void prompt_in_steps(const test::Model& model, mla_layer_config config, test::Ar
   // Token t lies in block {1, 0}[t / 3] at t % 3.
   const std::int64_t slots[] = {3, 4, 5, 0};
   mla::concat_and_cache_mla(latents.view(), rope.view(), cache.view(), slots, config.cache_scale,
-                            config.cache_format);
+                            config.cache_format, rope_cache);
   forward(first, rest);
   const auto* expected = static_cast<const float*>(whole.view().data) + first * model.heads * model.v;
   const auto* actual = static_cast<const float*>(rest.view().data);
@@ -178,7 +179,9 @@ void layers() {
   const test::Array cache(MLA_DTYPE_FLOAT32, {2, 3, model.rank + model.rope});
   mla_layer_config config = MLA_LAYER_CONFIG_INIT;
   config.scale = 0.25;
-  prompt_in_steps(model, config, weights, cache, 1e-5F);
+  prompt_in_steps(model, config, weights, cache, nullptr, 1e-5F);
+  const test::Array latents(MLA_DTYPE_FLOAT32, {2, 3, model.rank}), rope(MLA_DTYPE_FLOAT32, {2, 3, model.rope});
+  prompt_in_steps(model, config, weights, latents, &rope.view(), 1e-5F);
 }
 
 void quantized_layers() {
@@ -192,7 +195,7 @@ void quantized_layers() {
   config.scale = 0.1;
   config.weight_scales = &scales;
   config.cache_format = MLA_CACHE_FORMAT_FP8_DS_MLA;
-  prompt_in_steps(model, config, weights, cache, 0.2F);
+  prompt_in_steps(model, config, weights, cache, nullptr, 0.2F);
 }
 
 /// Fails as it is told to.

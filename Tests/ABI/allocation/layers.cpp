@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::int64_t tokens = 70, blocks = 60, block_size = 16, table_width = 30, slot_bytes = 656;
 const std::int32_t query_start_loc[] = {0, 64, 70}, context_lens[] = {90, 400};
+const std::int32_t context_starts[] = {3, 30}, block_table_rows[] = {1, 0};
 
 /// A kind of layer: what its cache holds and how it works.
 struct Kind {
@@ -15,6 +16,8 @@ struct Kind {
   std::int32_t cache_dtype, cache_format, algorithm;
   const char* backend;
   bool quantized_weights;
+  /// Whether rotary keys have a tensor of their own, contexts padding and rows numbers.
+  bool two_tensors;
 };
 
 struct Layer {
@@ -28,12 +31,13 @@ struct Layer {
         latents(MLA_DTYPE_BFLOAT16, {tokens, model.rank}),
         k_pe(MLA_DTYPE_BFLOAT16, {tokens, model.rope}),
         cache(kind.cache_dtype, {blocks, block_size, slot_width()}),
+        rope_cache(kind.cache_dtype, {blocks, block_size, model.rope}),
         out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
         lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}) {
     std::mt19937 random(1);
     for (test::Array* input : {&weights, &q, &latents, &k_pe}) input->fill(random, 0.2);
     scales.each([&](std::int64_t i, std::int64_t j, std::int64_t) { scales.set(i, j, 0, 0.5); });
-    std::memset(cache.view().data, 0, cache.bytes().size());
+    for (test::Array* stored : {&cache, &rope_cache}) std::memset(stored->view().data, 0, stored->bytes().size());
     for (std::int32_t i = 0; i < 2 * table_width; ++i) block_table.push_back(i * 7 % blocks);
     for (std::int64_t i = 0; i < tokens; ++i) slots.push_back(i % 5 == 4 ? -1 : i * 11 % 64);
     describe();
@@ -44,7 +48,9 @@ struct Layer {
   ~Layer() { mla_layer_destroy(layer); }
 
   bool is_plain() const { return kind.cache_format == MLA_CACHE_FORMAT_PLAIN; }
-  std::int64_t slot_width() const { return is_plain() ? model.rank + model.rope : slot_bytes; }
+  std::int64_t slot_width() const {
+    return kind.two_tensors ? model.rank : is_plain() ? model.rank + model.rope : slot_bytes;
+  }
 
   void describe() {
     const float scale = is_plain() && kind.cache_dtype == MLA_DTYPE_FLOAT8_E4M3FN ? 0.5F : 0.0F;
@@ -71,11 +77,16 @@ struct Layer {
     concat.num_slots = tokens;
     concat.cache_scale = scale;
     concat.cache_format = kind.cache_format;
+    if (!kind.two_tensors) return;
+    forward.k_pe_cache = concat.k_pe_cache = &rope_cache.view();
+    forward.context_starts = context_starts;
+    forward.block_table_rows = block_table_rows;
+    forward.num_table_rows = 2;
   }
 
   Kind kind;
   test::Model model;
-  test::Array weights, scales, q, latents, k_pe, cache, out, lse;
+  test::Array weights, scales, q, latents, k_pe, cache, rope_cache, out, lse;
   test::Offsets block_table;
   std::vector<std::int64_t> slots;
   mla_layer_config config = MLA_LAYER_CONFIG_INIT;
@@ -90,13 +101,15 @@ struct Layer {
 std::vector<Call> layer_calls() {
   const Kind kinds[] = {
       {"plain", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_UP_PROJECTED,
-       "CPU", false},
+       "CPU", false, false},
       {"fp8", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_ABSORBED,
-       "FLASHINFER", true},
+       "FLASHINFER", true, false},
       {"fp8_ds_mla", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_FP8_DS_MLA,
-       MLA_LAYER_ALGORITHM_AUTO, nullptr, false},
+       MLA_LAYER_ALGORITHM_AUTO, nullptr, false, false},
+      {"two tensors", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
+       nullptr, false, true},
       {"registered", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
-       "CUSTOM", false}};
+       "CUSTOM", false, false}};
   std::vector<Call> calls;
   for (const Kind& kind : kinds) {
     auto& layer = kept<Layer>(kind);
@@ -118,7 +131,7 @@ std::vector<Call> layer_calls() {
         {elements_of(layer.out), elements_of(layer.lse)});
     // Last: it leaves the cache poisoned.
     add("mla_concat_and_cache_mla", [&] { return mla_concat_and_cache_mla(&layer.concat); },
-        {elements_of(layer.cache)});
+        {elements_of(layer.cache), elements_of(layer.rope_cache)});
   }
   return calls;
 }
