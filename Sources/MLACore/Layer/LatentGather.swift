@@ -7,6 +7,10 @@ struct LatentGather {
   let config: LayerConfig
   let table: KernelTable
 
+  /// Tokens that are fetched before they are read where they lie apart: a processor sees
+  /// coming only what follows in memory.
+  private static var fetchedAhead: Int { 8 }
+
   /// Rows of the layer's dtype; `stride` in elements.
   struct Rows {
     let out: UnsafeMutableRawPointer
@@ -27,6 +31,8 @@ struct LatentGather {
       let slots = cache.slots
       cache.forEachRun(positions.clamped(to: 0..<context), of: request) { block, offset, run in
         let row = run.lowerBound - positions.lowerBound
+        let ahead = run.lowerBound + Self.fetchedAhead
+        if run.count < Self.fetchedAhead, ahead < context { cache.fetch(ahead, of: request) }
         func read(_ rows: CacheSlots.Rows, dim: Int, to out: Rows) {
           // There may be no memory for none.
           if dim == 0 { return }

@@ -1,3 +1,5 @@
+import MLAShims
+
 /// Where a cache's tokens lie, whatever tensors and format hold them.
 struct CacheSlots: Sendable {
   /// Rows of one kind, one in each slot.
@@ -22,6 +24,14 @@ struct CacheSlots: Sendable {
       UnsafeMutableRawPointer(
         bitPattern: address &+ UInt(block * blockStride + offset * stride)
       ).unsafelyUnwrapped
+    }
+
+    fileprivate var bytes: Int { width * type.bytes }
+
+    func fetch(block: Int, offset: Int) {
+      if width == 0 { return }
+      let row = pointer(block: block, offset: offset)
+      for byte in Swift.stride(from: 0, to: bytes, by: 64) { mla_prefetch(row + byte) }
     }
   }
 

@@ -69,6 +69,21 @@ struct PagedCache: Sendable {
     return position / slots.blockSize..<(end + slots.blockSize - 1) / slots.blockSize
   }
 
+  /// A token's: the number of its block among `blocks`, and where it is in that.
+  private func slot(of token: Int, _ request: Int) -> (number: Int, offset: Int) {
+    let place = places[request]
+    let (number, offset) = (place.position + token).quotientAndRemainder(
+      dividingBy: slots.blockSize)
+    return (place.firstBlock + number, offset)
+  }
+
+  /// Has the rows of a token of the context on their way into the cache of the CPU.
+  func fetch(_ token: Int, of request: Int) {
+    let (number, offset) = slot(of: token, request)
+    slots.latents.fetch(block: Int(blocks[number]), offset: offset)
+    slots.rope.fetch(block: Int(blocks[number]), offset: offset)
+  }
+
   /// Calls `body` for each run of a request's tokens whose rows lie at equal distances:
   /// with the first one's slot.
   ///
@@ -77,12 +92,9 @@ struct PagedCache: Sendable {
     _ tokens: Range<Int>, of request: Int,
     _ body: (_ block: Int, _ offset: Int, _ tokens: Range<Int>) -> Void
   ) {
-    let place = places[request]
     var token = tokens.lowerBound
     while token < tokens.upperBound {
-      let (number, offset) = (place.position + token).quotientAndRemainder(
-        dividingBy: slots.blockSize)
-      let first = place.firstBlock + number
+      let (first, offset) = slot(of: token, request)
       var (last, end) = (first, token + slots.blockSize - offset)
       while slots.blocksFollow, end < tokens.upperBound, blocks[last + 1] == blocks[last] + 1 {
         (last, end) = (last + 1, end + slots.blockSize)
