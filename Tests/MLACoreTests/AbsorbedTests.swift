@@ -17,7 +17,7 @@ final class AbsorbedTests: XCTestCase {
       for format in [ElementFormat.bfloat16, .float32] {
         let model = LayerModel(format, numHeads: numHeads, dims: LayerModel.allDims[5], &random)
         // So small are the dimensions that nothing but this limits a pack.
-        let pack = AbsorbedShape.mostKeysPerPack
+        let pack = SharedKeyShape.mostKeysPerPack
         let contexts = lengths.map { _ in
           random.pick([0, pack - 1, pack, pack + 1, 2 * pack - 2, random.int(1...1500)])
         }

@@ -16,10 +16,13 @@ final class ScheduleLimitTests: XCTestCase {
         queryTile: random.pick([12, 48, 1024]), keyBlock: random.pick([16, 64]),
         packedBlockBytes: random.pick([64, 40_960, 64 << 20]), vHeadDim: random.pick([1, 128, 65536]))
       let numHeads = random.pick([1, 7, 2892, 65536])
+      // No output has more elements.
+      let group = max(
+        1, min(65536 / numHeads, BatchSize.mostElements / (longest * shape.vHeadDim)))
       let threads = random.pick([1, 2, 60, 1024])
       let schedule = try TileSchedule(
         randomSpans(&random), numHeads: numHeads,
-        headsPerKeyHead: random.pick([1, 65536 / numHeads]), shape: shape,
+        headsPerKeyHead: random.pick([1, group]), shape: shape,
         split: random.pick([.never, .fixedRanges, .byCost(numHeads: numHeads)]), threads: threads,
         headsPerUnit: random.pick([1, 4]),
         waveBytes: random.pick([1, 1 << 20, TileSchedule.waveBytes(threads: threads), 1 << 44]))
@@ -66,24 +69,25 @@ final class ScheduleLimitTests: XCTestCase {
       combined.added.isEmpty ? 0 : combined.added.upperBound, wave.end.partial)
   }
 
-  func testAbsorbedSchedulesAtTheirLimits() throws {
+  func testSharedKeySchedulesAtTheirLimits() throws {
     var random = SplitMix64(seed: 82)
     for _ in 0..<1000 {
-      let rank = random.pick([1, 512, 65536])
-      let shape = AbsorbedShape(
-        numHeads: random.pick([1, 16, 256, 65536]), keyDim: rank + random.pick([0, 65536]),
-        kvLoraRank: rank, elementBytes: random.pick([2, 4]), keysPerPack: random.pick([16, 512]))
+      let (heads, rank) = (random.pick([1, 16, 256, 65536]), random.pick([1, 512, 65536]))
+      let shape = SharedKeyShape(
+        numHeads: heads, numKeyHeads: random.pick([1, 65536 / heads]), vHeadDim: rank,
+        queryBytes: heads * (rank + random.pick([0, 65536])) * random.pick([2, 4]),
+        keysPerPack: random.pick([16, 512]))
       let spans = randomSpans(&random).map {
         RequestSpan(
           queryBegin: $0.queryBegin, queryCount: $0.queryCount, keyBegin: $0.keyBegin,
           keyCount: $0.keyCount + $0.queryCount, causal: .end)
       }
-      let schedule = try AbsorbedSchedule(
+      let schedule = try SharedKeySchedule(
         spans, shape: shape, waveBytes: random.pick([1, 16 << 20, 1 << 62]))
-      let memory = AbsorbedMemory(
+      let memory = SharedKeyMemory(
         schedule, scratchBytes: 1 << 40, threads: random.pick([1, HostSettings.maximumThreads]))
       XCTAssertGreaterThan(memory.bytes, 0)
-      var waves = try AbsorbedSchedule.Waves(schedule)
+      var waves = try SharedKeySchedule.Waves(schedule)
       for _ in 0..<3 {
         guard let wave = waves.next() else { break }
         XCTAssertLessThanOrEqual(
@@ -91,7 +95,7 @@ final class ScheduleLimitTests: XCTestCase {
           schedule.waveBytes)
         XCTAssertTrue(wave.task(wave.end.task - 1).isLast)
         let ranges = wave.tiles.map(\.ranges).max() ?? 0
-        XCTAssertLessThanOrEqual(ranges, AbsorbedSchedule.mostRanges)
+        XCTAssertLessThanOrEqual(ranges, SharedKeySchedule.mostRanges)
       }
     }
   }
@@ -104,7 +108,8 @@ final class ScheduleLimitTests: XCTestCase {
       lanes: 32, project: 1, attend: 1, attendLatents: 1, packLatents: 1, latentResult: 1)
     XCTAssertTrue(cost.upProjected(longest).isFinite && cost.absorbed(longest).isFinite)
     let span = RequestSpan(
-      queryBegin: 0, queryCount: self.longest, keyBegin: 0, keyCount: 2 * self.longest)
+      queryBegin: 0, queryCount: self.longest, keyBegin: 0, keyCount: 2 * self.longest,
+      causal: .end)
     let pair = TileCost.ofHead(span, headsPerKeyHead: 65536)
     let pairs = [CostRun(cost: pair, count: BatchSize.mostPairs)]
     for threads in [1, 3, HostSettings.maximumThreads] {

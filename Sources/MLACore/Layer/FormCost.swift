@@ -47,7 +47,7 @@ struct FormCost: Equatable, Sendable {
 
   func absorbed(_ work: LayerWork) -> Double {
     let keyAndValue = Double(2 * work.kvLoraRank + work.qkRopeHeadDim)
-    let tileTokens = AbsorbedSchedule.mostTokensPerTile(numHeads: work.numHeads)
+    let tileTokens = SharedKeySchedule.mostTokensPerTile(numHeads: work.numHeads)
     let tiles = (work.newTokens + tileTokens - 1) / tileTokens
     return filled(work.newTokens) * Double(work.numHeads) * work.projectionProducts * project
       + Double(tiles) * work.keysPerQuery * keyAndValue * packLatents

@@ -10,8 +10,8 @@ struct LayerPlan {
   }
 
   struct Absorbed {
-    let schedule: AbsorbedSchedule
-    let memory: AbsorbedMemory
+    let schedule: SharedKeySchedule
+    let memory: SharedKeyMemory
     let scratch: AbsorbedScratch
   }
 
@@ -48,8 +48,8 @@ struct LayerPlan {
       let shape = config.absorbedShape(kernel)
       let scratch = AbsorbedScratch(config, shape, kernel, projection)
       absorbed = try Self.fit(config) { waveBytes, threads throws(MLAError) in
-        let schedule = try AbsorbedSchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
-        let memory = AbsorbedMemory(schedule, scratchBytes: scratch.bytes, threads: threads)
+        let schedule = try SharedKeySchedule(spans.absorbed, shape: shape, waveBytes: waveBytes)
+        let memory = SharedKeyMemory(schedule, scratchBytes: scratch.bytes, threads: threads)
         let plan = Absorbed(schedule: schedule, memory: memory, scratch: scratch)
         return (plan, memory.bytes, schedule.waveBytes)
       }

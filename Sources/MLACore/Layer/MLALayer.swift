@@ -61,7 +61,7 @@ public final class MLALayer: Sendable {
   {
     let plan = try LayerPlan(arguments.batch, config, split: split, table)
     let waves = try plan.absorbed.map { part throws(MLAError) in
-      try AbsorbedSchedule.Waves(part.schedule)
+      try SharedKeySchedule.Waves(part.schedule)
     }
     try withMemory(
       of: plan.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"

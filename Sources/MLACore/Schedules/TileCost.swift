@@ -20,7 +20,7 @@ enum TileCost {
 
   /// Of one head of keys of a request, and of all heads of queries that look at it.
   static func ofHead(_ span: RequestSpan, headsPerKeyHead: Int = 1) -> Int {
-    let queries = span.pairs + query * span.queryCount
+    let queries = saturatingSum(span.pairs, query * span.queryCount)
     // A percentage of the sum over 2^24 pairs of request and head must not overflow;
     // which of two such numbers is larger, nobody needs to know.
     let cost = saturatingSum(saturatingProduct(queries, headsPerKeyHead), key * span.keyCount)

@@ -1,50 +1,68 @@
-/// What a schedule in latent space must know of the layer and its kernel.
-struct AbsorbedShape: Equatable, Sendable {
+import MLAKernelABI
+
+/// What a schedule of heads that share keys must know of them and of its kernel.
+struct SharedKeyShape: Equatable, Sendable {
+  /// Of queries, neighbours that share a head of keys.
   let numHeads: Int
-  /// Elements of a key: the latent and the rotary part.
-  let keyDim: Int
-  let kvLoraRank: Int
-  /// Of the rows of queries.
-  let elementBytes: Int
+  /// Of keys, each with as many heads of queries.
+  var numKeyHeads = 1
+  let vHeadDim: Int
+  /// What a wave keeps of the queries of a token, `numHeads` of them.
+  let queryBytes: Int
   /// Keys that a worker packs at once, a multiple of the kernel's block.
   let keysPerPack: Int
 
   /// Longer packs would leave too few ranges for many threads.
   static let mostKeysPerPack = 512
 
-  /// Bytes of a token's queries, all heads.
-  var queryBytes: Int { numHeads * keyDim * elementBytes }
   /// Of a row of partial results: one token and head.
-  var partialFloats: Int { partialRowFloats(kvLoraRank) }
+  var partialFloats: Int { partialRowFloats(vHeadDim) }
 }
 
-/// How requests are cut that are worked on in latent space, where all heads
-/// share one key: rows of queries are pairs of token and head. A pure value, for
-/// a request the same in any batch and for any number of threads.
+extension mla_attention_kernel {
+  /// Keys that a worker packs at once: they are read again by each kernel call of a tile,
+  /// whose results grow with every pack, so as many as are near a core.
+  func keysPerPack(_ dims: mla_kernel_dims) -> Int {
+    let blocks = min(
+      l2Bytes / Int(packed_block_bytes(dims)), SharedKeyShape.mostKeysPerPack / Int(key_block))
+    return Int(key_block) * max(1, blocks)
+  }
+}
+
+private let l2Bytes = 1 << 20
+
+/// How requests are cut that have few queries for their keys: the heads that share these are
+/// worked on together, rows of queries are pairs of token and head. In latent space, where
+/// all heads share one key; and where several heads of queries share one of keys. A pure
+/// value, for a request the same in any batch and for any number of threads.
 ///
 /// The words are those of `TileSchedule`: a request's new tokens are cut into tiles, here
-/// of all heads, the keys of each tile into ranges. Tiles are gathered into waves whose
-/// queries and partial results fit into a bounded memory, each when its time comes: a
-/// schedule holds requests, however many tokens these have. A wave's three phases:
+/// of all heads that share keys, the keys of each tile into ranges. Tiles are gathered into
+/// waves whose queries and partial results fit into a bounded memory, each when its time
+/// comes: a schedule holds requests, however many tokens these have. A wave's phases:
 ///
-///     absorb   queries of a group of tiles and a head, projected to the latents
+///     absorb   in latent space: queries of a group of tiles and a head, projected to the
+///              latents
 ///     attend   one tile to one range of its keys, which the task packs itself
-///     finish   a group of tiles and a head: the ranges' results combined,
+///     finish   a group of tiles and a head: the ranges' results combined, in latent space
 ///              projected to values, written
-struct AbsorbedSchedule: Sendable {
+struct SharedKeySchedule: Sendable {
   struct Tile: Equatable, Sendable {
-    /// Rows of q.
-    let tokens: Range<Int>
-    /// Number of the request's first key.
-    let keyBegin: Int
-    /// Keys that all of the tokens see: those that the first one sees. Each
-    /// further token sees one more.
-    let sharedKeys: Int
+    /// Some tokens of a request, and the keys that they see.
+    let span: RequestSpan
+    let keyHead: Int
     /// A multiple of `keysPerPack`.
     let keysPerRange: Int
+    /// At least 1.
     let ranges: Int
     /// Where it begins in its wave.
     var place = Place()
+
+    /// Rows of q.
+    var tokens: Range<Int> { span.queryBegin..<span.queryBegin + span.queryCount }
+    /// Keys that all of the tokens see: those that the first one sees. Further tokens may
+    /// see a few more, which the last range's task takes care of.
+    var sharedKeys: Int { span.keysSeen(by: 0) }
   }
 
   /// A place in a wave, by what is counted through it.
@@ -67,7 +85,7 @@ struct AbsorbedSchedule: Sendable {
 
   /// Longest first.
   let spans: FixedArray<RequestSpan>
-  let shape: AbsorbedShape
+  let shape: SharedKeyShape
   /// What no wave's queries and partial results exceed.
   let waveBytes: Int
   /// No wave has more.
@@ -83,7 +101,7 @@ struct AbsorbedSchedule: Sendable {
 
   /// - Parameter waveBytes: queries and partial results that a wave should not
   ///   exceed; a single tile may.
-  init(_ spans: some Collection<RequestSpan>, shape: AbsorbedShape, waveBytes: Int)
+  init(_ spans: some Collection<RequestSpan>, shape: SharedKeyShape, waveBytes: Int)
     throws(MLAError)
   {
     self.shape = shape
@@ -96,10 +114,10 @@ struct AbsorbedSchedule: Sendable {
     for span in longestFirst {
       let size = Size(span, shape)
       largest = max(largest, size.largestTile)
-      total = saturatingSum(total, size.bytes)
-      tiles += size.tiles
-      tasks += size.tiles * size.mostRanges
-      tokens += span.queryCount
+      total = saturatingSum(total, saturatingProduct(size.bytes, shape.numKeyHeads))
+      tiles += size.tiles * shape.numKeyHeads
+      tasks += size.tiles * shape.numKeyHeads * size.mostRanges
+      tokens += span.queryCount * shape.numKeyHeads
     }
     self.waveBytes = min(total, max(waveBytes, largest))
     // Two groups that follow each other have more than `groupTokens` together.
@@ -118,12 +136,12 @@ struct AbsorbedSchedule: Sendable {
     let largestTile: Int
     let bytes: Int
 
-    init(_ span: RequestSpan, _ shape: AbsorbedShape) {
-      tiles = AbsorbedSchedule.tileCount(span, shape)
+    init(_ span: RequestSpan, _ shape: SharedKeyShape) {
+      tiles = SharedKeySchedule.tileCount(span, shape)
       if tiles <= Self.mostToLookAt {
         var (ranges, largest, sum) = (0, 0, 0)
         for index in 0..<tiles {
-          let tile = AbsorbedSchedule.tile(index, of: tiles, span, shape)
+          let tile = SharedKeySchedule.tile(index, of: tiles, span, keyHead: 0, shape)
           let bytes = tile.bytes(shape)
           (ranges, largest, sum) = (max(ranges, tile.ranges), max(largest, bytes), sum + bytes)
         }
@@ -131,7 +149,7 @@ struct AbsorbedSchedule: Sendable {
       } else {
         // One more than are wanted for what division leaves: a range has no fewer keys
         // than there are ranges.
-        mostRanges = AbsorbedSchedule.wantedRanges(tiles) + 1
+        mostRanges = SharedKeySchedule.wantedRanges(tiles * shape.numKeyHeads) + 1
         let tokens = (span.queryCount + tiles - 1) / tiles
         largestTile = shape.bytes(tokens: tokens, ranges: mostRanges)
         bytes = saturatingProduct(largestTile, tiles)
@@ -143,29 +161,28 @@ struct AbsorbedSchedule: Sendable {
   }
 }
 
-extension AbsorbedSchedule {
-  static func tileCount(_ span: RequestSpan, _ shape: AbsorbedShape) -> Int {
+extension SharedKeySchedule {
+  static func tileCount(_ span: RequestSpan, _ shape: SharedKeyShape) -> Int {
     let mostTokens = mostTokensPerTile(numHeads: shape.numHeads)
     return (span.queryCount + mostTokens - 1) / mostTokens
   }
 
   /// Tiles of equal size; ranges long enough that partial results take less
   /// memory than the latents that they are made of.
-  static func tile(_ index: Int, of count: Int, _ span: RequestSpan, _ shape: AbsorbedShape)
-    -> Tile
-  {
-    let context = span.keyCount - span.queryCount
+  static func tile(
+    _ index: Int, of count: Int, _ span: RequestSpan, keyHead: Int, _ shape: SharedKeyShape
+  ) -> Tile {
     let first = span.queryCount * index / count
-    let tokens = first..<span.queryCount * (index + 1) / count
-    let sharedKeys = context + first + 1
+    let part = span.part(first..<span.queryCount * (index + 1) / count)
+    let sharedKeys = part.keysSeen(by: 0)
     let shortest = max(
-      keysPerRow * tokens.count * shape.numHeads, sharedKeys / wantedRanges(count))
+      keysPerRow * part.queryCount * shape.numHeads,
+      sharedKeys / wantedRanges(count * shape.numKeyHeads))
     let packs = max(1, (shortest + shape.keysPerPack - 1) / shape.keysPerPack)
     let keysPerRange = packs * shape.keysPerPack
     return Tile(
-      tokens: span.queryBegin + tokens.lowerBound..<span.queryBegin + tokens.upperBound,
-      keyBegin: span.keyBegin, sharedKeys: sharedKeys, keysPerRange: keysPerRange,
-      ranges: (sharedKeys + keysPerRange - 1) / keysPerRange)
+      span: part, keyHead: keyHead, keysPerRange: keysPerRange,
+      ranges: max(1, (sharedKeys + keysPerRange - 1) / keysPerRange))
   }
 
   private static func wantedRanges(_ tiles: Int) -> Int {
@@ -182,12 +199,12 @@ extension AbsorbedSchedule {
   private static let keysPerRow = 4
 }
 
-extension AbsorbedSchedule.Tile {
+extension SharedKeySchedule.Tile {
   /// Queries and partial results.
-  func bytes(_ shape: AbsorbedShape) -> Int { shape.bytes(tokens: tokens.count, ranges: ranges) }
+  func bytes(_ shape: SharedKeyShape) -> Int { shape.bytes(tokens: tokens.count, ranges: ranges) }
 }
 
-extension AbsorbedShape {
+extension SharedKeyShape {
   fileprivate func bytes(tokens: Int, ranges: Int) -> Int {
     tokens * (queryBytes + ranges * numHeads * partialFloats * 4)
   }

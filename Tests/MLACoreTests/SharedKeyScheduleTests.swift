@@ -5,50 +5,57 @@ import XCTest
 
 /// The schedule in latent space as a value: every token meets every key that it
 /// sees exactly once, in bounded memory, cut by the request alone.
-final class AbsorbedScheduleTests: XCTestCase {
-  private func shape(_ numHeads: Int, keysPerPack: Int = 192) -> AbsorbedShape {
-    AbsorbedShape(
-      numHeads: numHeads, keyDim: 40, kvLoraRank: 32, elementBytes: 2, keysPerPack: keysPerPack)
+final class SharedKeyScheduleTests: XCTestCase {
+  private func shape(_ numHeads: Int, keyHeads: Int = 1) -> SharedKeyShape {
+    SharedKeyShape(
+      numHeads: numHeads, numKeyHeads: keyHeads, vHeadDim: 32, queryBytes: numHeads * 80,
+      keysPerPack: 192)
   }
 
   func testEachTokenMeetsEachKeyOnce() throws {
     var random = SplitMix64(seed: 71)
     for round in 0..<60 {
-      let spans = randomSpans(&random)
-      let schedule = try AbsorbedSchedule(
-        spans, shape: shape(random.pick([1, 3, 16, 128, 300])),
+      let spans = randomSpans(&random, masks: [.none, .start, .end])
+      let keyHeads = random.pick([1, 1, 2, 5])
+      let schedule = try SharedKeySchedule(
+        spans, shape: shape(random.pick([1, 3, 16, 128, 300]), keyHeads: keyHeads),
         waveBytes: random.pick([1, 1 << 18, 1 << 22]))
       var seen: [Int: [Range<Int>]] = [:]
       for wave in try waves(schedule) {
         for index in 0..<wave.end.task {
           let task = wave.task(index)
-          XCTAssertFalse(task.keys.isEmpty)
+          let tile = task.tile
+          XCTAssertFalse(task.keys.isEmpty && tile.sharedKeys > 0)
           XCTAssertEqual(task.keys.lowerBound % schedule.shape.keysPerPack, 0)
-          for (i, token) in task.tile.tokens.enumerated() {
-            seen[token, default: []].append(task.keys)
+          for (i, token) in tile.tokens.enumerated() {
+            let row = token * keyHeads + tile.keyHead
+            seen[row, default: []].append(task.keys)
             if task.isLast {
-              seen[token, default: []].append(task.tile.sharedKeys..<task.tile.sharedKeys + i)
+              seen[row, default: []].append(tile.sharedKeys..<tile.span.keysSeen(by: i))
             }
           }
         }
       }
       for span in spans {
-        for i in 0..<span.queryCount {
-          let keys = (seen[span.queryBegin + i] ?? []).filter { !$0.isEmpty }
+        for row in span.queryBegin * keyHeads..<(span.queryBegin + span.queryCount) * keyHeads {
+          // Once at least, though it may see nothing.
+          let keys = try XCTUnwrap(seen.removeValue(forKey: row)).filter { !$0.isEmpty }
             .sorted { $0.lowerBound < $1.lowerBound }
-          XCTAssertEqual(keys.first?.lowerBound, 0, "round \(round)")
-          XCTAssertEqual(keys.last?.upperBound, span.keyCount - span.queryCount + i + 1)
+          let count = span.keysSeen(by: row / keyHeads - span.queryBegin)
+          XCTAssertEqual(keys.first?.lowerBound ?? 0, 0, "round \(round)")
+          XCTAssertEqual(keys.last?.upperBound ?? 0, count, "round \(round)")
           for (a, b) in zip(keys, keys.dropFirst()) { XCTAssertEqual(a.upperBound, b.lowerBound) }
         }
       }
+      XCTAssertTrue(seen.isEmpty, "rows of no request")
     }
   }
 
   func testPlacesOfAWaveDoNotOverlap() throws {
     var random = SplitMix64(seed: 72)
     for _ in 0..<30 {
-      let schedule = try AbsorbedSchedule(
-        randomSpans(&random), shape: shape(5), waveBytes: random.pick([1 << 16, 1 << 24]))
+      let schedule = try SharedKeySchedule(
+        randomSpans(&random), shape: shape(5, keyHeads: random.pick([1, 3])), waveBytes: random.pick([1 << 16, 1 << 24]))
       for wave in try waves(schedule) {
         var (tokens, partials) = (0, 0)
         for tile in wave.tiles {
@@ -62,7 +69,7 @@ final class AbsorbedScheduleTests: XCTestCase {
         XCTAssertEqual(wave.groups.last?.upperBound, wave.tiles.count)
         for group in wave.groups {
           let tokens = wave.tiles[group].reduce(0) { $0 + $1.tokens.count }
-          XCTAssertTrue((1...AbsorbedSchedule.groupTokens).contains(tokens))
+          XCTAssertTrue((1...SharedKeySchedule.groupTokens).contains(tokens))
         }
         for (a, b) in zip(wave.groups, wave.groups.dropFirst()) {
           XCTAssertEqual(a.upperBound, b.lowerBound)
@@ -77,21 +84,21 @@ final class AbsorbedScheduleTests: XCTestCase {
       queryBegin: 0, queryCount: 37, keyBegin: 0, keyCount: 9000, causal: .end)
     let other = RequestSpan(
       queryBegin: 37, queryCount: 5, keyBegin: 9000, keyCount: 20000, causal: .end)
-    func cuts(_ schedule: AbsorbedSchedule) throws -> [[Int]] {
-      try waves(schedule).flatMap(\.tiles).filter { $0.keyBegin == 0 }.map {
+    func cuts(_ schedule: SharedKeySchedule) throws -> [[Int]] {
+      try waves(schedule).flatMap(\.tiles).filter { $0.span.keyBegin == 0 }.map {
         [$0.tokens.lowerBound, $0.tokens.upperBound, $0.sharedKeys, $0.keysPerRange, $0.ranges]
       }
     }
-    let alone = try cuts(AbsorbedSchedule([long], shape: shape(16), waveBytes: 1 << 30))
+    let alone = try cuts(SharedKeySchedule([long], shape: shape(16), waveBytes: 1 << 30))
     XCTAssertEqual(alone.count, 3)
     XCTAssertEqual(
-      try cuts(AbsorbedSchedule([other, long], shape: shape(16), waveBytes: 1)), alone)
+      try cuts(SharedKeySchedule([other, long], shape: shape(16), waveBytes: 1)), alone)
   }
 
   /// A single token's context becomes enough tasks for a large host, and a batch
   /// of decoding requests none that others would wait for.
   func testDecodingStepsAreBalanced() throws {
-    let one = try AbsorbedSchedule(
+    let one = try SharedKeySchedule(
       [RequestSpan(queryBegin: 0, queryCount: 1, keyBegin: 0, keyCount: 8193)], shape: shape(16),
       waveBytes: 1 << 24)
     XCTAssertGreaterThanOrEqual(try waves(one)[0].end.task, 32)
@@ -102,7 +109,7 @@ final class AbsorbedScheduleTests: XCTestCase {
       defer { keys += count }
       return RequestSpan(queryBegin: i, queryCount: 1, keyBegin: keys, keyCount: count)
     }
-    let schedule = try AbsorbedSchedule(batch, shape: shape(16), waveBytes: 1 << 30)
+    let schedule = try SharedKeySchedule(batch, shape: shape(16), waveBytes: 1 << 30)
     let wave = try waves(schedule)[0]
     let sizes = (0..<wave.end.task).map { wave.task($0).keys.count }
     XCTAssertEqual(sizes.reduce(0, +), keys)
@@ -114,7 +121,7 @@ final class AbsorbedScheduleTests: XCTestCase {
     for keyCount in [100, 8192, 1 << 20] {
       let span = RequestSpan(
         queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: keyCount, causal: .end)
-      let schedule = try AbsorbedSchedule([span], shape: shape, waveBytes: 1)
+      let schedule = try SharedKeySchedule([span], shape: shape, waveBytes: 1)
       // No more than the latents, or one range each.
       let oneRange = 256 * shape.partialFloats * 4
       let rows = try waves(schedule).map(\.end.partial).max() ?? 0
@@ -125,9 +132,9 @@ final class AbsorbedScheduleTests: XCTestCase {
   }
 
   /// All of them, each with lists of its own.
-  private func waves(_ schedule: AbsorbedSchedule) throws -> [AbsorbedSchedule.Wave] {
-    var waves: [AbsorbedSchedule.Wave] = []
-    var next = try AbsorbedSchedule.Waves(schedule)
+  private func waves(_ schedule: SharedKeySchedule) throws -> [SharedKeySchedule.Wave] {
+    var waves: [SharedKeySchedule.Wave] = []
+    var next = try SharedKeySchedule.Waves(schedule)
     while let wave = next.next() {
       XCTAssertLessThanOrEqual(
         wave.end.token * schedule.shape.queryBytes
@@ -139,20 +146,24 @@ final class AbsorbedScheduleTests: XCTestCase {
     return waves
   }
 
-  private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {
+  private func randomSpans(_ random: inout SplitMix64, masks: [CausalMask] = [.end])
+    -> [RequestSpan]
+  {
     var (queries, keys) = (0, 0)
     return (0..<random.int(1...6)).map { _ in
       let queryCount = random.pick([1, 2, 15, 16, 17, 64, 65, random.int(1...200)])
-      let keyCount = queryCount + random.pick([0, 1, 191, 192, 193, random.int(1...9000)])
+      let context = random.pick([0, 1, 191, 192, 193, random.int(1...9000)])
+      // With a mask of another kind queries may be more than keys.
+      let keyCount = masks.count > 1 && random.chance(0.3) ? context : queryCount + context
       defer { (queries, keys) = (queries + queryCount, keys + keyCount) }
       return RequestSpan(
         queryBegin: queries, queryCount: queryCount, keyBegin: keys, keyCount: keyCount,
-        causal: .end)
+        causal: random.pick(masks))
     }
   }
 }
 
-extension AbsorbedSchedule.Wave {
+extension SharedKeySchedule.Wave {
   fileprivate func copy() throws -> Self {
     var copy = self
     copy.tiles = try FixedArray(

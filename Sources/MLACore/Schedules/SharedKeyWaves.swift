@@ -1,4 +1,4 @@
-extension AbsorbedSchedule {
+extension SharedKeySchedule {
   /// Tiles that are worked on together. Their lists are those of the wave before.
   struct Wave {
     var tiles: FixedArray<Tile>
@@ -20,13 +20,14 @@ extension AbsorbedSchedule {
 
   /// The waves of a schedule, one after the other.
   struct Waves {
-    private let schedule: AbsorbedSchedule
+    private let schedule: SharedKeySchedule
     private var wave: Wave
     private var span = 0
+    private var keyHead = 0
     /// Of the span's.
     private var tile = 0
 
-    init(_ schedule: AbsorbedSchedule) throws(MLAError) {
+    init(_ schedule: SharedKeySchedule) throws(MLAError) {
       self.schedule = schedule
       wave = Wave(
         tiles: try FixedArray(capacity: schedule.mostTiles, for: "a wave's tiles"),
@@ -39,9 +40,11 @@ extension AbsorbedSchedule {
       var bytes = 0
       let shape = schedule.shape
       while span < schedule.spans.count {
-        let count = AbsorbedSchedule.tileCount(schedule.spans[span], shape)
-        while tile < count {
-          let next = AbsorbedSchedule.tile(tile, of: count, schedule.spans[span], shape)
+        let count = SharedKeySchedule.tileCount(schedule.spans[span], shape)
+        // A head's tiles follow each other.
+        while keyHead < shape.numKeyHeads, count > 0 {
+          let next = SharedKeySchedule.tile(
+            tile, of: count, schedule.spans[span], keyHead: keyHead, shape)
           let added = next.bytes(shape)
           if bytes > schedule.waveBytes - added || wave.tiles.count == schedule.mostTiles {
             return wave
@@ -49,26 +52,27 @@ extension AbsorbedSchedule {
           wave.append(next, rows: next.tokens.count * shape.numHeads)
           bytes += added
           tile += 1
+          if tile == count { (tile, keyHead) = (0, keyHead + 1) }
         }
         span += 1
-        tile = 0
+        keyHead = 0
       }
       return wave.tiles.isEmpty ? nil : wave
     }
   }
 }
 
-extension AbsorbedSchedule.Wave {
+extension SharedKeySchedule.Wave {
   fileprivate mutating func removeAll() {
     tiles.removeAll()
     groups.removeAll()
     end = .init()
   }
 
-  fileprivate mutating func append(_ tile: AbsorbedSchedule.Tile, rows: Int) {
+  fileprivate mutating func append(_ tile: SharedKeySchedule.Tile, rows: Int) {
     if let last = groups.last,
       end.token + tile.tokens.count - tiles[last.lowerBound].place.token
-        <= AbsorbedSchedule.groupTokens
+        <= SharedKeySchedule.groupTokens
     {
       groups[groups.count - 1] = last.lowerBound..<last.upperBound + 1
     } else {
