@@ -57,6 +57,7 @@ public func mla_set_log_callback(
 @_cdecl("mla_trim") @implementation
 public func mla_trim(_ bytes: UnsafeMutablePointer<Int64>!) -> mla_status {
   entry { () throws(MLAError) in
+    AttentionPlans.drop()
     let released = Int64(ScratchArena.releaseIdle())
     bytes?.pointee = released
   }

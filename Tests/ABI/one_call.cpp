@@ -2,7 +2,7 @@
 // caches, any layout, with NaN wherever nobody looks.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include "one_call.hpp"
+#include "one_call/bits.hpp"
 
 namespace {
 
@@ -117,12 +117,94 @@ void against_float64(OneCall (*make)(std::mt19937&, std::int32_t), unsigned seed
   }
 }
 
+/// Lengths and dimensions of models: long contexts for few tokens, which are split, and one
+/// head of keys for many.
+void models() {
+  const struct {
+    std::int64_t heads, kv_heads, dim, v_dim, rows, keys;
+  } cases[] = {{16, 1, 576, 512, 1, 3000}, {128, 1, 576, 512, 3, 700}, {32, 8, 128, 128, 1, 5000},
+               {8, 2, 128, 128, 9, 9000},  {6, 6, 192, 128, 2, 9000},  {16, 2, 64, 64, 700, 900},
+               {300, 1, 16, 16, 2, 40}};
+  unsigned seed = 5;
+  for (const auto& c : cases) {
+    for (std::int32_t dtype : dtypes) {
+      std::mt19937 random(++seed);
+      OneCallShape shape{dtype, c.heads, c.kv_heads, c.dim, c.v_dim, MLA_CAUSAL_END};
+      OneCall call(shape, 3, {{0, 0, c.rows, 0, c.keys}}, 1, c.rows, c.keys, random);
+      call.run();
+      test::expect_close(call, test::expected_rows(call),
+                         std::to_string(c.heads) + " heads, " + test::dtype_name(dtype));
+    }
+  }
+}
+
+/// MLA's cache: a token's value is the beginning of its key.
+void value_is_a_view_of_the_key() {
+  std::mt19937 random(6);
+  const OneCallShape shape{MLA_DTYPE_BFLOAT16, 16, 1, 576, 512, MLA_CAUSAL_END};
+  for (const std::int64_t rows : {1, 7, 90}) {
+    OneCall call(shape, 3, {{0, 0, rows, 0, 300}}, 1, rows, 300, random);
+    for (std::int64_t j = 0; j < 300; ++j) {
+      for (std::int64_t d = 0; d < 512; ++d) call.v.set(0, j, 0, d, call.k.at(0, j, 0, d));
+    }
+    call.run();
+    const auto out = call.out.bytes, lse = call.lse.bytes;
+    call.with_args([&](mla_attention_args& args) {
+      const mla::tensor view = call.k.view(3).narrow(2, 0, 512);
+      args.v = &view;
+      mla::attention(args);
+    });
+    EXPECT(call.out.bytes == out && call.lse.bytes == lse, "%lld rows: other bits",
+           static_cast<long long>(rows));
+  }
+}
+
+/// All of the wrapper's ways to the same call.
+void cpp_overloads() {
+  OneCall call = one_call::mixed(MLA_DTYPE_FLOAT32, MLA_CAUSAL_END);
+  call.run();
+  const auto out = call.out.bytes, lse = call.lse.bytes;
+  call.with_args([&](mla_attention_args& args) {
+    const mla::tensor q = call.q.view(3), k = call.k.view(3), v = call.v.view(3);
+    const mla::tensor result = call.out.view(3);
+    mla::tensor sums;
+    static_cast<mla_tensor&>(sums) = *args.lse;
+    std::fill(call.out.bytes.begin(), call.out.bytes.end(), std::uint8_t{0xFF});
+    mla::attention(q, k, v, result, args.scale, MLA_CAUSAL_END, call.cu_seqlens_q,
+                   call.cu_seqlens_k, &sums);
+    CHECK(call.out.bytes == out && call.lse.bytes == lse);
+    try {
+      mla::attention(q, k, v, result, args.scale, MLA_CAUSAL_END, call.cu_seqlens_q,
+                     test::Offsets{0, 5});
+      test::fail("offsets of another number of requests were taken");
+    } catch (const mla::error& refused) {
+      CHECK(std::strstr(refused.what(), "cu_seqlens_k") != nullptr);
+    }
+  });
+  std::mt19937 random(8);
+  OneCall single({MLA_DTYPE_FLOAT32, 4, 2, 8, 8, MLA_CAUSAL_START}, 4, {{0, 0, 5, 0, 9}}, 1, 5, 9,
+                 random);
+  single.run();
+  const auto expected = single.out.bytes;
+  std::fill(single.out.bytes.begin(), single.out.bytes.end(), std::uint8_t{0xFF});
+  mla::attention(single.q.view(4), single.k.view(4), single.v.view(4), single.out.view(4),
+                 single.scale(), MLA_CAUSAL_START);
+  CHECK(single.out.bytes == expected);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   return test::run(argc, argv,
-                   {{"offsets against float64", [] { against_float64(by_offsets, 1); }},
-                    {"shared keys against float64", [] { against_float64(sharing, 2); }},
-                    {"one request against float64", [] { against_float64(single, 3); }},
-                    {"batches against float64", [] { against_float64(batch, 4); }}});
+                   {{"one call: offsets", [] { against_float64(by_offsets, 1); }},
+                    {"one call: shared keys", [] { against_float64(sharing, 2); }},
+                    {"one call: one request", [] { against_float64(single, 3); }},
+                    {"one call: batches", [] { against_float64(batch, 4); }},
+                    {"one call: models", models},
+                    {"one call: value in the key", value_is_a_view_of_the_key},
+                    {"one call: threads and runs", one_call::threads_and_runs},
+                    {"one call: workspace", one_call::workspace},
+                    {"one call: alone or in a batch", one_call::alone_or_in_a_batch},
+                    {"one call: fp8", one_call::quantized_output},
+                    {"one call: C++", cpp_overloads}});
 }

@@ -1,5 +1,4 @@
 import CMLAPrefill
-import MLAKernelABI
 
 /// Attention without a backend and without a batch's metadata: a call says all there is to
 /// know.
@@ -16,27 +15,36 @@ public enum Attention {
     throws(MLAError) -> Int64
   {
     let arguments = try AttentionArguments(pointer, readsWorkspace: false)
-    return Int64(try plan(arguments).memory.bytes)
+    return Int64(try plan(arguments).bytes)
+  }
+
+  private static func plan(_ a: AttentionArguments) throws(MLAError) -> AttentionPlan {
+    try AttentionPlans.plan(
+      for: AttentionKey(a.requests, a.shape, mostThreads: HostSettings.threads))
   }
 
   private static func runOnCPU(_ a: AttentionArguments) throws(MLAError) {
     let (plan, dims) = (try plan(a), a.shape.kernelDims)
-    try plan.memory.withStart(in: a.workspace, query: "mla_attention_workspace_size") { start in
-      AttentionRun(
-        schedule: plan.schedule, kernel: plan.kernel, table: KernelTables.table(cappedAt: a.maxISA),
-        dims: dims, scale: Float(a.scale), q: a.q,
-        keys: TensorKeys(k: a.k, v: a.v, kernel: plan.kernel, dims: dims), out: a.out,
-        outMultiplier: a.outputScale?.multiplier ?? 1, lse: a.lse, memory: plan.memory,
-        start: start
-      ).execute()
+    let table = KernelTables.table(cappedAt: a.maxISA)
+    let kernel = table.attention(for: a.q.type)
+    let waves = try plan.byGroup.map { groups throws(MLAError) in
+      try SharedKeySchedule.Waves(groups.schedule)
     }
-  }
-
-  private static func plan(_ a: AttentionArguments) throws(MLAError) -> RunPlan {
-    let shape = a.shape
-    return try RunPlan(
-      a.requests, numHeads: shape.numKeyHeads, headsPerKeyHead: shape.headsPerKeyHead,
-      KernelTables.table(cappedAt: a.maxISA).attention(for: shape.type), shape.kernelDims,
-      split: .byCost(numHeads: shape.numHeads), atMost: HostSettings.threads)
+    try withMemory(
+      of: plan.bytes, in: a.workspace, query: "mla_attention_workspace_size"
+    ) { start in
+      if let part = plan.byHead {
+        AttentionRun(
+          schedule: part.schedule, kernel: kernel, table: table, dims: dims,
+          scale: Float(a.scale), q: a.q,
+          keys: TensorKeys(k: a.k, v: a.v, kernel: kernel, dims: dims), out: a.out,
+          outMultiplier: a.outputScale?.multiplier ?? 1, lse: a.lse, memory: part.memory,
+          start: start
+        ).execute()
+      }
+      if let part = plan.byGroup, let waves {
+        GroupRun(part, a, waves: waves, kernel, table, start: start).execute()
+      }
+    }
   }
 }

@@ -67,9 +67,9 @@ private struct AttentionTensors {
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
     let rank = q.shape.count
-    k = try CallTensor(raw.k, name: "k", rank: rank)
-    v = try CallTensor(raw.v, name: "v", rank: rank)
-    out = try CallTensor(raw.out, name: "out", rank: rank)
+    k = try CallTensor(raw.k, name: "k", rank: rank, rule: ", as q's")
+    v = try CallTensor(raw.v, name: "v", rank: rank, rule: ", as q's")
+    out = try CallTensor(raw.out, name: "out", rank: rank, rule: ", as q's")
     lse = try CallTensor(raw.lse, name: "lse", rank: rank - 1, mayBeNull: true)
   }
 

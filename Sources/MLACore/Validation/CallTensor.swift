@@ -21,14 +21,16 @@ struct CallTensor: Sendable {
   ///   - name: the field that held the pointer, for messages.
   ///   - rank: the number of dimensions it must have.
   ///   - otherRank: another that it may have.
+  ///   - rule: why that many, for messages.
   init(
-    _ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, or otherRank: Int? = nil
+    _ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, or otherRank: Int? = nil,
+    rule: String = ""
   ) throws(MLAError) {
     let raw = try readStruct(pointer, name: name)
     let type = try ElementType(raw.dtype, field: "\(name).dtype")
     guard Int(raw.ndim) == rank || Int(raw.ndim) == otherRank else {
       let other = otherRank.map { " or \($0)" } ?? ""
-      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)\(other)")
+      throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)\(other)\(rule)")
     }
     self.name = name
     device = try Device(raw, name: name)

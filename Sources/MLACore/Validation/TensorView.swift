@@ -33,8 +33,9 @@ struct TensorView: Equatable, Sendable {
     return pointer(at: batch * strides[0] + token * strides[1] + head * strides[2])
   }
 
-  /// From a row to the next one of the same batch, in elements.
+  /// From a row to the next one of the same batch, and from a head to the next, in elements.
   var rowStride: Int { strides[shape.count - 3] }
+  var headStride: Int { strides[shape.count - 2] }
 
   /// [heads, rows] of fp32, or [batch, heads, tokens]: the element of a row.
   func lse(_ row: Int, head: Int) -> UnsafeMutablePointer<Float> {

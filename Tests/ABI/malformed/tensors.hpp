@@ -56,7 +56,8 @@ enum class Rows { by_offsets, by_shape };
 
 template <class Call, class Select, class Pointer>
 void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, Select select,
-                      Pointer pointer, Rows rows, bool may_be_null = false) {
+                      Pointer pointer, Rows rows, bool may_be_null = false,
+                      std::int64_t step = 0) {
   const mla_status invalid = MLA_ERROR_INVALID_ARGUMENT;
   const auto view = [=](Call& call) -> mla_tensor& { return select(call).view.value; };
   const auto add = [&](mla_status status, auto apply) {
@@ -78,28 +79,31 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
   add(any_failure, [](mla_tensor& t, Random& random) {
     t.device_type = random.any_of<std::int32_t>({MLA_DEVICE_CUDA, MLA_DEVICE_ROCM});
   });
-  add(invalid, [](mla_tensor& t, Random& random) {
-    t.ndim = random.any_of<std::int32_t>({0, 1, 4, 5, -1, INT32_MAX, INT32_MIN, random.negative()});
+  // The last of its dimensions; their number may be broken already.
+  const auto last_of = [](const mla_tensor& t) { return t.ndim == 2 || t.ndim == 4 ? t.ndim - 1 : 2; };
+  add(invalid, [=](mla_tensor& t, Random& random) {
+    t.ndim = random.any_of<std::int32_t>(
+        {0, 1, last_of(t) == 3 ? 2 : 4, 5, -1, INT32_MAX, INT32_MIN, random.negative()});
   });
+  if (step == 0) step = size_step(name);
   const auto tokens_of = [](const mla_tensor& t) { return t.ndim == 2 ? 1 : 0; };
   add(invalid, [=](mla_tensor& t, Random& random) {
-    const std::int64_t dimension = random.between(0, t.ndim == 2 ? 1 : 2);
+    const std::int64_t dimension = random.between(0, last_of(t));
     t.shape[dimension] = random.any_of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2});
   });
   add(invalid, [=](mla_tensor& t, Random& random) {
-    const std::int64_t dimension = random.between(0, t.ndim == 2 ? 1 : 2);
+    const std::int64_t dimension = random.between(0, last_of(t));
     if (t.shape[dimension] < 1 || t.shape[dimension] > 100) return;  // broken already
     // More rows than the call uses are allowed where the offsets say which.
     const bool may_grow = rows == Rows::by_offsets && dimension == tokens_of(t);
-    const std::int64_t step = size_step(name);
     t.shape[dimension] +=
         may_grow ? -step : random.any_of<std::int64_t>({-step, step, (1 << 20) + step});
   });
-  add(invalid, [](mla_tensor& t, Random& random) {
-    t.strides[t.ndim == 2 ? 1 : 2] = random.any_of<std::int64_t>({0, 2, -1, INT64_MAX, INT64_MIN});
+  add(invalid, [=](mla_tensor& t, Random& random) {
+    t.strides[last_of(t)] = random.any_of<std::int64_t>({0, 2, -1, INT64_MAX, INT64_MIN});
   });
-  add(invalid, [](mla_tensor& t, Random& random) {
-    const std::int64_t dimension = t.ndim == 2 ? 0 : random.between(0, 1);
+  add(invalid, [=](mla_tensor& t, Random& random) {
+    const std::int64_t dimension = random.between(0, last_of(t) - 1);
     t.strides[dimension] =
         random.any_of<std::int64_t>({-1, INT64_MIN, INT64_MAX, INT64_MAX / 2 + 8});
   });

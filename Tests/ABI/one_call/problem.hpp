@@ -4,7 +4,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "support.hpp"
+#include "../support.hpp"
 
 namespace test {
 

@@ -1,0 +1,81 @@
+import MLAKernelABI
+
+/// Carries out the requests whose groups of heads are worked on together.
+struct GroupRun {
+  private let schedule: SharedKeySchedule
+  private let memory: SharedKeyMemory
+  private let arguments: AttentionArguments
+  private let start: UnsafeMutableRawPointer
+  /// Taken before anything is written.
+  private let waves: SharedKeySchedule.Waves
+  private var attention: SharedKeyAttention<TensorKeys>
+
+  init(
+    _ plan: AttentionPlan.Groups, _ arguments: AttentionArguments,
+    waves: SharedKeySchedule.Waves, _ kernel: mla_attention_kernel, _ table: KernelTable,
+    start: UnsafeMutableRawPointer
+  ) {
+    (schedule, memory) = (plan.schedule, plan.memory)
+    (self.arguments, self.waves, self.start) = (arguments, waves, start)
+    let dims = arguments.shape.kernelDims
+    attention = SharedKeyAttention(
+      shape: schedule.shape, kernel: kernel, table: table, dims: dims,
+      scale: Float(arguments.scale), type: arguments.q.type,
+      keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: kernel, dims: dims),
+      scratch: plan.scratch, partials: start.assumingMemoryBound(to: Float.self))
+  }
+
+  func execute() {
+    var (waves, run) = (waves, self)
+    while let wave = waves.next() {
+      run.attention.partials = (start + memory.partialsOffset(wave, schedule.shape))
+        .assumingMemoryBound(to: Float.self)
+      run.work(on: wave)
+    }
+  }
+
+  private func work(on wave: SharedKeySchedule.Wave) {
+    parallel(wave.end.task) { index, worker in
+      let (task, scratch) = (wave.task(index), memory.scratch.of(worker, start))
+      attention.attend(task, queries(of: task.tile, scratch), scratch: scratch)
+    }
+    parallel(wave.groups.count * schedule.shape.numHeads) { index, _ in
+      let (head, group) = index.quotientAndRemainder(dividingBy: wave.groups.count)
+      for tile in wave.tiles[wave.groups[group]] { finish(tile, head: head) }
+    }
+  }
+
+  private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
+    ParallelLoop.runTasks(count, workers: memory.scratch.workers, attention.kernel, body)
+  }
+
+  /// In place where one stride leads from each row to the next.
+  private func queries(of tile: SharedKeySchedule.Tile, _ scratch: UnsafeMutableRawPointer)
+    -> SharedKeyAttention<TensorKeys>.Queries
+  {
+    let (q, heads) = (arguments.q, schedule.shape.numHeads)
+    let first = q.row(tile.span.queryBegin, head: tile.keyHead * heads)
+    if tile.span.queryCount == 1 || q.rowStride == heads * q.headStride {
+      return .init(start: first, stride: q.headStride)
+    }
+    let dim = Int(attention.dims.qk_head_dim)
+    for head in 0..<heads {
+      attention.table.convert(
+        mla_convert_args(
+          rows: first + head * q.headStride * q.type.bytes, row_stride: Int64(q.rowStride),
+          num_rows: Int64(tile.span.queryCount), row_dim: Int64(dim), format: q.type.rawValue,
+          out_format: q.type.rawValue, multiplier: 1, out: scratch + head * dim * q.type.bytes,
+          out_stride: Int64(heads * dim)))
+    }
+    return .init(start: scratch, stride: dim)
+  }
+
+  /// - Parameter head: of the group.
+  private func finish(_ tile: SharedKeySchedule.Tile, head: Int) {
+    let (out, token) = (arguments.out, tile.span.queryBegin)
+    let place = tile.keyHead * schedule.shape.numHeads + head
+    attention.combine(
+      tile, head: head, into: out.row(token, head: place), outStride: out.rowStride, out.type,
+      times: arguments.outputScale?.multiplier ?? 1, lse: arguments.lse?.lse(token, head: place))
+  }
+}
