@@ -39,7 +39,11 @@ eval "libs=($(flags --libs))"
 example "pkg-config: examples/c builds" \
   gcc -std=c99 "${cflags[@]}" examples/c/prefill.c examples/c/safetensors.c "${libs[@]}" -lm -o "$work/prefill"
 example "pkg-config: examples/c runs" "$work/prefill" Tests/Data/dsv2_chunked.safetensors
-for program in engine_loop custom_backend engine/engine; do
+# shellcheck disable=SC2154
+example "pkg-config: examples/c/attention builds" \
+  gcc -std=c99 "${cflags[@]}" examples/c/attention.c "${libs[@]}" -lm -o "$work/attention_c"
+example "pkg-config: examples/c/attention runs" "$work/attention_c"
+for program in attention engine_loop custom_backend engine/engine; do
   name=$(basename $program)
   # shellcheck disable=SC2154
   example "pkg-config: $name builds" \
@@ -50,7 +54,7 @@ done
 example "CMake: configures" cmake -S examples -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
 example "CMake: builds" cmake --build "$work/cmake"
 example "CMake: examples/c runs" "$work/cmake/prefill" "$root/Tests/Data/dsv2_chunked.safetensors"
-for program in engine_loop custom_backend engine; do
+for program in attention_c attention engine_loop custom_backend engine; do
   example "CMake: $program runs" "$work/cmake/$program"
 done
 

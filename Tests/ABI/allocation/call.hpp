@@ -95,6 +95,7 @@ std::vector<Call> context_plan_calls();
 /// With a Delegate behind CUSTOM.
 std::vector<Call> backend_calls();
 std::vector<Call> layer_calls();
+std::vector<Call> attention_calls();
 std::vector<Call> large_batch_calls();
 
 }  // namespace allocation

@@ -115,6 +115,14 @@ std::vector<Call> large_batch_calls() {
     args.kv_cache = &batch.cache.view();
     return mla_concat_and_cache_mla(&args);
   });
+  add(calls, "mla_attention", [&] {
+    mla_attention_args args = MLA_ATTENTION_ARGS_INIT;
+    args.q = args.k = args.v = &batch.rows.view();
+    args.out = &batch.out.view();
+    args.num_requests = requests;
+    args.cu_seqlens_q = batch.offsets.data();
+    return mla_attention(&args);
+  });
   for (const char* name : {"CPU", "CUSTOM"}) {
     mla_layer* const& layer = kept<mla_layer*>(batch.layer(name));
     add(calls, "mla_layer_workspace_size", [&] {
