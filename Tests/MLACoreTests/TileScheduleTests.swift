@@ -57,7 +57,9 @@ final class TileScheduleTests: XCTestCase {
       for wave in waves { XCTAssertEqual(waves.most.largest(wave.end), waves.most, what) }
     }
     for wave in schedule.waves {
-      let heads = wave.segments.reduce(0) { $0 + ($1.blockCount > 0 ? $1.heads.count : 0) }
+      let heads = schedule.segments(of: wave).reduce(0) {
+        $0 + ($1.blockCount > 0 ? $1.heads.count : 0)
+      }
       XCTAssertTrue(heads <= 1 || wave.end.block <= blocks, "\(what): \(wave.end.block)")
     }
   }
