@@ -120,10 +120,8 @@ def test_caches_of_others_are_refused(prompts):
     model(ids, cache=cache)
     with pytest.raises(ValueError, match=r"^key_states = \(3, .*filled by another model or batch"):
         model(prompts(3, 1), cache=cache)
-    with pytest.raises(ValueError, match="^key_states.*must be latents"):
-        LatentLayer().update(torch.zeros(1, 4, 2, 8), torch.zeros(1, 4, 2, 8))
 
 
 def test_offloading_is_refused():
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="^offloading = True: must be False"):
         LatentCache(build("youtu").config, offloading=True)

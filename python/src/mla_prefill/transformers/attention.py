@@ -66,7 +66,7 @@ def _attention(
         raise ValueError(
             f"attention_mask: must be causal: the last query's key is {ends[0]} of {keys}"
         )
-    counts = [max(end - begin, 0) for begin, end in zip(ranges.begins, ends)]
+    counts = [max(end - begin, 0) for begin, end in zip(ranges.begins, ends, strict=True)]
     is_whole = all(count == keys for count in counts)
     result = attention(
         query,

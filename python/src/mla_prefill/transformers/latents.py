@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mla_prefill.layer import MLAPrefillLayer
-from mla_prefill.transformers.masks import KeyRanges, Span
+from mla_prefill.transformers.masks import KeyRanges
 
 #: The attention implementation under which a switched module hands over its latents.
 IMPLEMENTATION = "mla_prefill"
@@ -78,26 +78,28 @@ class LatentExpansion:
         layer = self._layer(query, scale)
         batch, heads, queries, _ = query.shape
         spans = ranges.spans(queries)
-        out = query.new_zeros(batch, queries, heads, layer.v_head_dim)
-        is_whole = all(span.rows == queries for span in spans)
-        result = out.view(-1, heads, layer.v_head_dim) if is_whole else None
-        offsets, contexts = [0], [span.key - span.begin for span in spans]
+        offsets = [0]
         for span in spans:
             offsets.append(offsets[-1] + span.rows)
-        cache = _Context(latents, k_pe, spans) if any(contexts) else None
+        contexts = [span.key - span.begin for span in spans]
+        latents, k_pe = latents[:, 0], k_pe[:, 0]
+        has_context, has_rope = any(contexts), k_pe.shape[2] > 0
+        out = query.new_zeros(batch, queries, heads, layer.v_head_dim)
+        is_whole = offsets[-1] == batch * queries
         result = layer.forward(
             q=_rows(query.transpose(1, 2), [(span.row, span.rows) for span in spans]),
-            kv_c_normed=_rows(latents[:, 0], [(span.key, span.rows) for span in spans]),
-            k_pe=_rows(k_pe[:, 0], [(span.key, span.rows) for span in spans]),
-            kv_cache=cache and cache.kv_cache,
-            block_table=cache and cache.block_table,
-            query_start_loc=offsets,
+            kv_c_normed=_rows(latents, [(span.key, span.rows) for span in spans]),
+            k_pe=_rows(k_pe, [(span.key, span.rows) for span in spans]) if has_rope else None,
+            kv_cache=latents if has_context else None,
+            k_pe_cache=k_pe if has_context and has_rope else None,
+            context_starts=[span.begin for span in spans] if has_context else None,
             context_lens=contexts,
-            out=result,
+            query_start_loc=offsets,
+            out=out.flatten(0, 1) if is_whole else None,
         )
         if not is_whole:
-            for request, (span, offset) in enumerate(zip(spans, offsets)):
-                out[request, span.row : span.row + span.rows] = result[offset : offset + span.rows]
+            for rows, span, offset in zip(out, spans, offsets, strict=False):
+                rows[span.row : span.row + span.rows] = result[offset : offset + span.rows]
         return out
 
     def _check(self, query: torch.Tensor, latents: torch.Tensor, k_pe: torch.Tensor) -> None:
@@ -145,47 +147,14 @@ class LatentExpansion:
         )
 
 
-class _Context:
-    """The cache that the requests' contexts lie in, as the layer takes it."""
-
-    def __init__(self, latents: torch.Tensor, k_pe: torch.Tensor, spans: list[Span]) -> None:
-        rows = _side_by_side(latents[:, 0], k_pe[:, 0])
-        self.kv_cache = rows
-        begins = [span.begin for span in spans]
-        self.block_table: Any = [[request] for request in range(len(rows))]
-        if any(begins):
-            # Blocks of one token each.
-            step, longest = rows.stride(0) // rows.stride(1), max(s.key - s.begin for s in spans)
-            tokens = (len(rows) - 1) * step + rows.shape[1]
-            self.kv_cache = rows.as_strided(
-                (tokens, 1, rows.shape[2]), (rows.stride(1), rows.stride(1), 1)
-            )
-            starts = (
-                torch.tensor(begins, dtype=torch.int32)
-                + torch.arange(len(rows), dtype=torch.int32) * step
-            )
-            self.block_table = starts[:, None] + torch.arange(longest, dtype=torch.int32)
-
-
-def _side_by_side(latents: torch.Tensor, k_pe: torch.Tensor) -> torch.Tensor:
-    """``[batch, keys, kv_lora_rank + rope]``; those of a `LatentLayer` are not copied."""
-    rank = latents.shape[2]
-    if (
-        latents.stride() == k_pe.stride()
-        and latents.stride(2) == 1
-        and latents.stride(0) % latents.stride(1) == 0
-        and k_pe.data_ptr() == latents.data_ptr() + rank * latents.element_size()
-    ):
-        return latents.as_strided((*latents.shape[:2], rank + k_pe.shape[2]), latents.stride())
-    return torch.cat((latents, k_pe), -1)
-
-
 def _rows(states: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:
     """Of ``[batch, tokens, ...]`` each request's rows (begin, count), behind each other."""
     begin, count = spans[0]
     if all(span == spans[0] for span in spans):
         return states[:, begin : begin + count].flatten(0, 1)
-    return torch.cat([each[begin : begin + count] for each, (begin, count) in zip(states, spans)])
+    return torch.cat(
+        [each[begin : begin + count] for each, (begin, count) in zip(states, spans, strict=True)]
+    )
 
 
 def projection_weights(linear: torch.nn.Module, dtype: torch.dtype, rank: int) -> torch.Tensor:
@@ -224,5 +193,5 @@ def _is_same(
     return (
         (packed.dtype, packed.scale, packed.versions) == (dtype, scale, versions)
         and len(packed.weights) == len(weights)
-        and all(mine is given for mine, given in zip(packed.weights, weights))
+        and all(mine is given for mine, given in zip(packed.weights, weights, strict=True))
     )
