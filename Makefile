@@ -11,6 +11,7 @@
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
+#   make bench-transformers       models of transformers, with their own attention and with this
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
 #   make fuzz [CALLS=n] [SEED=n] [FAIL=1]  malformed calls through the C ABI, as many as you
@@ -36,7 +37,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm install sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm bench-transformers install sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -74,6 +75,10 @@ bench:
 bench-vllm:
 	Sources/Packaging/debian-packages.sh test vllm
 	Tests/vLLM/run.sh speed
+
+bench-transformers:
+	Sources/Packaging/debian-packages.sh test
+	Tests/Transformers/run.sh speed
 
 test:
 	Sources/Packaging/debian-packages.sh test
