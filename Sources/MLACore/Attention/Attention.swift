@@ -36,9 +36,10 @@ public enum Attention {
       if let part = plan.byHead {
         AttentionRun(
           schedule: part.schedule, kernel: kernel, table: table, dims: dims,
-          scale: Float(a.scale), q: a.q,
-          keys: TensorKeys(k: a.k, v: a.v, kernel: kernel, dims: dims), out: a.out,
-          outMultiplier: a.outputScale?.multiplier ?? 1, lse: a.lse, memory: part.memory,
+          scale: Float(a.scale), q: TensorRows(a.q),
+          keys: TensorKeys(k: TensorRows(a.k), v: TensorRows(a.v), kernel: kernel, dims: dims),
+          out: TensorRows(a.out), outMultiplier: a.outputScale?.multiplier ?? 1,
+          lse: a.lse.map(TensorRows.init(lse:)), memory: part.memory,
           start: start
         ).execute()
       }

@@ -21,9 +21,9 @@ struct AttentionShape: Equatable, Sendable {
 
 extension AttentionArguments {
   var shape: AttentionShape {
-    let (heads, dim) = (q.shape.count - 2, q.shape.count - 1)
+    let dim = q.shape.count - 1
     return AttentionShape(
-      type: q.type, numHeads: q.shape[heads], numKeyHeads: k.shape[heads],
+      type: q.type, numHeads: q.shape[1], numKeyHeads: k.shape[1],
       qkHeadDim: q.shape[dim], vHeadDim: v.shape[dim], maxISA: maxISA)
   }
 }

@@ -4,7 +4,10 @@ import MLAKernelABI
 struct GroupRun {
   private let schedule: SharedKeySchedule
   private let memory: SharedKeyMemory
-  private let arguments: AttentionArguments
+  private let q: TensorRows
+  private let out: TensorRows
+  private let outMultiplier: Float
+  private let lse: TensorRows?
   private let start: UnsafeMutableRawPointer
   /// Taken before anything is written.
   private let waves: SharedKeySchedule.Waves
@@ -16,12 +19,16 @@ struct GroupRun {
     start: UnsafeMutableRawPointer
   ) {
     (schedule, memory) = (plan.schedule, plan.memory)
-    (self.arguments, self.waves, self.start) = (arguments, waves, start)
+    (self.waves, self.start) = (waves, start)
+    (q, out) = (TensorRows(arguments.q), TensorRows(arguments.out))
+    lse = arguments.lse.map(TensorRows.init(lse:))
+    outMultiplier = arguments.outputScale?.multiplier ?? 1
     let dims = arguments.shape.kernelDims
     attention = SharedKeyAttention(
       shape: schedule.shape, kernel: kernel, table: table, dims: dims,
       scale: Float(arguments.scale), type: arguments.q.type,
-      keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: kernel, dims: dims),
+      keys: TensorKeys(
+        k: TensorRows(arguments.k), v: TensorRows(arguments.v), kernel: kernel, dims: dims),
       scratch: plan.scratch, partials: start.assumingMemoryBound(to: Float.self))
   }
 
@@ -53,16 +60,16 @@ struct GroupRun {
   private func queries(of tile: SharedKeySchedule.Tile, _ scratch: UnsafeMutableRawPointer)
     -> SharedKeyAttention<TensorKeys>.Queries
   {
-    let (q, heads) = (arguments.q, schedule.shape.numHeads)
-    let first = q.row(tile.span.queryBegin, head: tile.keyHead * heads)
-    if tile.span.queryCount == 1 || q.rowStride == heads * q.headStride {
+    let heads = schedule.shape.numHeads
+    let first = q[tile.span.queryBegin, head: tile.keyHead * heads]
+    if tile.span.queryCount == 1 || q.stride == heads * q.headStride {
       return .init(start: first, stride: q.headStride)
     }
     let dim = Int(attention.dims.qk_head_dim)
     for head in 0..<heads {
       attention.table.convert(
         mla_convert_args(
-          rows: first + head * q.headStride * q.type.bytes, row_stride: Int64(q.rowStride),
+          rows: first + head * q.headStride * q.type.bytes, row_stride: Int64(q.stride),
           num_rows: Int64(tile.span.queryCount), row_dim: Int64(dim), format: q.type.rawValue,
           out_format: q.type.rawValue, multiplier: 1, out: scratch + head * dim * q.type.bytes,
           out_stride: Int64(heads * dim)))
@@ -72,10 +79,11 @@ struct GroupRun {
 
   /// - Parameter head: of the group.
   private func finish(_ tile: SharedKeySchedule.Tile, head: Int) {
-    let (out, token) = (arguments.out, tile.span.queryBegin)
+    let token = tile.span.queryBegin
     let place = tile.keyHead * schedule.shape.numHeads + head
     attention.combine(
-      tile, head: head, into: out.row(token, head: place), outStride: out.rowStride, out.type,
-      times: arguments.outputScale?.multiplier ?? 1, lse: arguments.lse?.lse(token, head: place))
+      tile, head: head, into: out[token, head: place], outStride: out.stride, out.type,
+      times: outMultiplier,
+      lse: lse.map { $0[token, head: place].assumingMemoryBound(to: Float.self) })
   }
 }

@@ -123,10 +123,11 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
       try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
         AttentionRun(
           schedule: plan.schedule, kernel: plan.kernel, table: table, dims: dims,
-          scale: Float(config.scale), q: arguments.q,
-          keys: TensorKeys(k: arguments.k, v: arguments.v, kernel: plan.kernel, dims: dims),
-          out: arguments.out, outMultiplier: arguments.outputScale?.multiplier ?? 1,
-          lse: arguments.lse, memory: plan.memory, start: start
+          scale: Float(config.scale), q: TensorRows(arguments.q),
+          keys: TensorKeys(
+            k: TensorRows(arguments.k), v: TensorRows(arguments.v), kernel: plan.kernel, dims: dims),
+          out: TensorRows(arguments.out), outMultiplier: arguments.outputScale?.multiplier ?? 1,
+          lse: arguments.lse.map(TensorRows.init(lse:)), memory: plan.memory, start: start
         ).execute()
       }
     }

@@ -28,12 +28,12 @@ struct AttentionRun<Keys: KeySource> {
   let table: KernelTable
   let dims: mla_kernel_dims
   let scale: Float
-  let q: TensorView
+  let q: TensorRows
   let keys: Keys
-  let out: TensorView
+  let out: TensorRows
   /// 1 but for an fp8 out.
   let outMultiplier: Float
-  let lse: TensorView?
+  let lse: TensorRows?
   let memory: AttentionMemory
   let start: UnsafeMutableRawPointer
 
@@ -145,16 +145,16 @@ struct AttentionRun<Keys: KeySource> {
   ) {
     guard let task else { return }
     var args = mla_attend_args(
-      dims: dims, q: q.row(task.queries.lowerBound, head: task.head),
-      q_stride: Int64(q.rowStride), num_queries: Int64(task.queries.count),
+      dims: dims, q: q[task.queries.lowerBound, head: task.head],
+      q_stride: Int64(q.stride), num_queries: Int64(task.queries.count),
       packed: packedBlock(task.firstBlock, crew),
       key_begin: Int64(task.keys.lowerBound), key_end: Int64(task.keys.upperBound),
       causal_offset: Int64(task.causalOffset), scale: scale, format: q.type.rawValue,
       out_format: out.type.rawValue, out_multiplier: outMultiplier,
-      out: out.row(task.queries.lowerBound, head: task.head), out_stride: Int64(out.rowStride),
+      out: out[task.queries.lowerBound, head: task.head], out_stride: Int64(out.stride),
       lse: lseRow(task.queries.lowerBound, head: task.head),
       scratch: scratch(of: worker),
-      next_q: next.map { UnsafeRawPointer(q.row($0.row, head: $0.head)) })
+      next_q: next.map { UnsafeRawPointer(q[$0.row, head: $0.head]) })
     if let partial = task.partial {
       args.out = UnsafeMutableRawPointer(partialRows(partial, crew))
       args.out_format = Int32(MLA_FORMAT_PARTIAL)
@@ -172,16 +172,16 @@ struct AttentionRun<Keys: KeySource> {
       added: partialRows(task.added.lowerBound, crew),
       added_stride: Int64(schedule.shape.partialFloats), num_added: Int64(task.added.count),
       out_format: out.type.rawValue, out_multiplier: outMultiplier, out: nil,
-      out_stride: Int64(out.rowStride), lse: nil)
+      out_stride: Int64(out.stride), lse: nil)
     if task.isLast {
-      args.out = out.row(task.queries.lowerBound, head: task.head)
+      args.out = out[task.queries.lowerBound, head: task.head]
       args.lse = lseRow(task.queries.lowerBound, head: task.head)
     }
     table.combine(args)
   }
 
   private func lseRow(_ token: Int, head: Int) -> UnsafeMutablePointer<Float>? {
-    lse?.lse(token, head: head)
+    lse.map { $0[token, head: head].assumingMemoryBound(to: Float.self) }
   }
 
   private func partialRows(_ index: Int, _ crew: Crew) -> UnsafeMutablePointer<Float> {

@@ -70,8 +70,9 @@ public final class MLALayer: Sendable {
         AttentionRun(
           schedule: part.schedule, kernel: keys.attention, table: table,
           dims: config.attention.kernelDims, scale: Float(config.attention.scale),
-          q: arguments.q, keys: keys, out: arguments.out, outMultiplier: arguments.outMultiplier,
-          lse: arguments.lse, memory: part.memory, start: start
+          q: TensorRows(arguments.q), keys: keys, out: TensorRows(arguments.out),
+          outMultiplier: arguments.outMultiplier, lse: arguments.lse.map(TensorRows.init(lse:)),
+          memory: part.memory, start: start
         ).execute()
       }
       if let part = plan.absorbed, let waves {

@@ -3,7 +3,7 @@ import CMLAPrefill
 /// What a stateless call reads and writes, on one device.
 public struct AttentionArguments: Sendable {
   let device: Device
-  /// [rows, heads, dim] or [batch, tokens, heads, dim].
+  /// [rows, heads, dim] or [batch, heads, rows, dim].
   let q: TensorView
   let k: TensorView
   let v: TensorView
@@ -39,18 +39,13 @@ public struct AttentionArguments: Sendable {
     try tensors.checkShapes()
     requests = try AttentionRequests(raw, tensors.q, tensors.k).spans(causal)
     try tensors.checkOverlaps(workspace)
-    (q, k, v, out) = (
-      tensors.q.rows, tensors.k.rows, tensors.v.rows, tensors.out.rows
-    )
+    (q, k, v, out) = (tensors.q.view, tensors.k.view, tensors.v.view, tensors.out.view)
     lse = tensors.lse?.view
     (scale, maxISA) = (raw.scale, raw.max_isa)
   }
 }
 
 extension CallTensor {
-  /// [batch, heads, tokens, dim] as rows of tokens.
-  fileprivate var rows: TensorView { shape.count == 4 ? view.tokensBeforeHeads : view }
-
   /// Which dimension of a tensor of three or four has its tokens.
   var tokens: Int { shape.count == 4 ? 2 : 0 }
 }

@@ -25,35 +25,17 @@ struct TensorView: Equatable, Sendable {
 
   var isEmpty: Bool { shape.isEmpty }
 
-  /// [rows, heads, dim], or [batch, tokens, heads, dim], whose rows are numbered batch by
-  /// batch: the first element of a head's row.
-  func row(_ row: Int, head: Int) -> UnsafeMutableRawPointer {
-    guard shape.count == 4 else { return pointer(at: row * strides[0] + head * strides[1]) }
-    let (batch, token) = row.quotientAndRemainder(dividingBy: shape[1])
-    return pointer(at: batch * strides[0] + token * strides[1] + head * strides[2])
-  }
+  /// [rows, heads, dim]: the first element of a head's row.
+  func row(_ row: Int, head: Int) -> UnsafeMutableRawPointer { element(row, head) }
 
-  /// From a row to the next one of the same batch, and from a head to the next, in elements.
-  var rowStride: Int { strides[shape.count - 3] }
-  var headStride: Int { strides[shape.count - 2] }
-
-  /// [heads, rows] of fp32, or [batch, heads, tokens]: the element of a row.
+  /// [heads, rows] of fp32: the element of a row.
   func lse(_ row: Int, head: Int) -> UnsafeMutablePointer<Float> {
-    let place: Int
-    if shape.count == 3 {
-      let (batch, token) = row.quotientAndRemainder(dividingBy: shape[2])
-      place = batch * strides[0] + head * strides[1] + token * strides[2]
-    } else {
-      place = head * strides[0] + row * strides[1]
-    }
-    return pointer(at: place).assumingMemoryBound(to: Float.self)
+    element(head, row).assumingMemoryBound(to: Float.self)
   }
 
-  /// [batch, heads, tokens, dim] as [batch, tokens, heads, dim].
-  var tokensBeforeHeads: TensorView {
-    TensorView(
-      type: type, shape: [shape[0], shape[2], shape[1], shape[3]],
-      strides: [strides[0], strides[2], strides[1], strides[3]], address: address)
+  /// The element (i, j), or (i, j, 0) of three dimensions.
+  private func element(_ i: Int, _ j: Int) -> UnsafeMutableRawPointer {
+    pointer(at: i * strides[0] + j * strides[1])
   }
 
   /// Some of a dimension's indices.
