@@ -1,6 +1,7 @@
 /*
  * What the environment says to Swift programs is not said to the library: whatever it
- * asks for, loading and using it prints nothing and leaves signals as they were.
+ * asks for, loading and using it prints nothing and leaves signals as they were. What it
+ * says to the library and gets wrong is told to the host's log.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,11 +28,19 @@ static const char *const variables[][2] = {
     {"SWIFT_DEBUG_ENABLE_LIB_PRESPECIALIZED_LOGGING", "1"},
     {"SWIFT_BINARY_COMPATIBILITY_VERSION", "0x50000"},
     {"SWIFT_DUMP_ACCESSIBLE_FUNCTIONS", "1"},
+    {"MLA_MAX_ISA", "avx9"},
 };
 
 static const int signals[] = {SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,
                               SIGABRT, SIGTRAP, SIGQUIT, SIGUSR1};
 enum { signal_count = sizeof(signals) / sizeof(signals[0]) };
+
+static int told;
+
+static void listen(void *context, int32_t level, const char *message) {
+  (void)context;
+  if (level == MLA_LOG_WARNING && strstr(message, "MLA_MAX_ISA = avx9: ignored") != NULL) ++told;
+}
 
 /** In a process whose library was loaded with the variables set; 0 if all is well. */
 static int use(void) {
@@ -49,6 +58,9 @@ static int use(void) {
   for (size_t i = 0; i < signal_count; ++i) {
     struct sigaction action;
     if (sigaction(signals[i], NULL, &action) != 0 || action.sa_handler != SIG_DFL) return 4;
+  }
+  for (int each = 1; each <= 2; ++each) {
+    if (mla_set_log_callback(listen, NULL) != MLA_OK || told != each) return 6;
   }
   return 0;
 }

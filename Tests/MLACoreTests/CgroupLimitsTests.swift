@@ -23,7 +23,9 @@ final class CgroupLimitsTests: XCTestCase {
   private func expect(
     _ processors: Int?, _ memoryBytes: Int?, file: StaticString = #filePath, line: UInt = #line
   ) {
+    let open = try? openFiles()
     let limits = CgroupLimits(root: root)
+    XCTAssertEqual(try? openFiles(), open, "open files", file: file, line: line)
     XCTAssertEqual(limits.processors, processors, "processors", file: file, line: line)
     XCTAssertEqual(limits.memoryBytes, memoryBytes, "memory", file: file, line: line)
   }

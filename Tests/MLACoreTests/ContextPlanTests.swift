@@ -199,6 +199,8 @@ final class ContextPlanTests: XCTestCase {
         "args.row_budget = 1: too small for these context_lens: there would be more than "
           + "1048576 chunks"))
     XCTAssertEqual(try arguments([1 << 20], budget: 1, block: 1).plan().count, 1 << 20)
+    XCTAssertNotNil(
+      mlaError { try self.arguments([(1 << 20) + 1], budget: 1, block: 1).plan() }, "one more")
   }
 
   func testChunksThatAreNotThere() throws {

@@ -118,6 +118,18 @@ final class RegistryTests: XCTestCase {
       "registration.class_path = \"\": must not be empty without a vtable")
   }
 
+  func testOneMemberTooManyIsRefused() throws {
+    for number in 0..<Registry.maximumDynamicMembers {
+      try registry.register("MEMBER_\(number)", request(path: "a.B"))
+    }
+    let more = try request(path: "a.B")
+    XCTAssertEqual(
+      mlaError { try self.registry.register("MORE", more) }?.message,
+      "name = MORE: no more than 1024 members can be added")
+    try registry.remove("MEMBER_7")
+    try registry.register("MORE", more)
+  }
+
   func testDuplicateIsRefused() throws {
     try registry.register("MINE", request(path: "a.B"))
     for name in ["MINE", "FLASH_ATTN", "CUSTOM"] {

@@ -158,6 +158,25 @@ final class RuntimeParallelLoopTests: XCTestCase {
       }, context: nil)
     XCTAssertEqual(sumOfIndices(5), 15)
   }
+
+  /// A host that returns while its threads are at work.
+  func testHostsParallelForMayReturnEarly() {
+    let caller = pthread_self()
+    let (begun, total) = (Guarded(0), Guarded(0))
+    HostSettings.setParallelFor(
+      { context, _, task, taskContext in
+        let begun = Unmanaged<Guarded<Int>>.fromOpaque(context!).takeUnretainedValue()
+        nonisolated(unsafe) let taskContext = taskContext
+        for index: Int64 in 0..<2 { Thread.detachNewThread { task!(taskContext, index) } }
+        while begun.withLock({ $0 }) < 2 { sched_yield() }
+      }, context: Unmanaged.passUnretained(begun).toOpaque())
+    ParallelLoop.run(workers: 4) { index in
+      begun.withLock { $0 += 1 }
+      if pthread_equal(caller, pthread_self()) == 0 { usleep(100_000) }
+      total.withLock { $0 += index + 1 }
+    }
+    XCTAssertEqual(total.withLock { $0 }, 10)
+  }
 }
 
 /// 1 + 2 + ... + workers, added up by as many iterations.

@@ -50,6 +50,14 @@ final class RuntimeScratchArenaTests: XCTestCase {
     XCTAssertEqual(ScratchArena.idleBytes, 0)
   }
 
+  func testWhatWasGivenBackLastIsKept() throws {
+    hold(32)
+    _ = try address(bytes: 1 << 20)
+    let before = ScratchArena.idleBytes
+    let again = try ScratchArena.take(bytes: 1 << 20, for: "scratch")
+    XCTAssertEqual(before - ScratchArena.idleBytes, again.bytes)
+  }
+
   func testWhatIsIdleGoesBackBeforeMemoryIsRefused() throws {
     hold(1)
     XCTAssertGreaterThan(ScratchArena.idleBytes, 0)

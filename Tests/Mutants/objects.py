@@ -14,6 +14,8 @@ KERNELS = {
     "MLAKernelsPortable": "portable", "MLAKernelsAVX2": "avx2", "MLAKernelsAVX512BF16": "avx512_bf16",
     "MLAKernelsAVX512": "avx512", "MLAKernelsAMX": "amx",
 }
+#: What all of them include, and nothing else.
+KERNELS_HEADER = "Sources/MLAShims/include/mla_shims_vector.h"
 
 
 class Objects:
@@ -36,9 +38,10 @@ class Objects:
         found = {}
         for name, inputs, outputs, arguments in self.commands:
             reads = {os.path.realpath(each) for each in inputs if each.endswith((".swift", ".c"))}
-            if os.path.join(self.tree, path) in reads:
-                module = re.fullmatch(r"C\.(\w+)-.*", name)
-                found[module[1] if module else name] = outputs, arguments
+            module = re.fullmatch(r"C\.(\w+)-.*", name)
+            name = module[1] if module else name
+            if os.path.join(self.tree, path) in reads or path == KERNELS_HEADER and name in KERNELS:
+                found[name] = outputs, arguments
         return found
 
     def compile(self, path, modules):

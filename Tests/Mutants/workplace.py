@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from objects import KERNELS, Objects
+from objects import KERNELS, KERNELS_HEADER, Objects
 
 #: Behind the copy's Package.swift: the core and the tests are compiled file by file, so that
 #: a fault costs seconds. What no test needs is left out.
@@ -24,7 +24,7 @@ MODELLED = {"MLA_MODELLED_INSTRUCTIONS": "1"}
 #: What is handed to SwiftPM, and how the names of the commands that link it end.
 LIBRARY, TESTS = (["--product", "mlaprefill"], ".dylib"), (["--build-tests"], ".test")
 #: Files whose objects nothing else sees into: these alone are made again.
-ALONE = re.compile(r"Sources/(MLAKernels|SharedKernels|.*\.c$)")
+ALONE = re.compile(rf"{KERNELS_HEADER}|Sources/(MLAKernels|SharedKernels|.*\.c$)")
 
 
 class BuildError(Exception):
@@ -96,6 +96,8 @@ class Workplace:
 
     def families(self, path):
         """The modules of kernels that a file is part of, those first that take the least time."""
+        if path == KERNELS_HEADER:
+            return [*KERNELS]
         source = os.path.join(self.tree, path)
         return [module for module in KERNELS if any(
             os.path.realpath(os.path.join(folder, name)) == source

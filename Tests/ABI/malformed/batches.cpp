@@ -25,6 +25,11 @@ struct Create {
   mla_backend** place = &backend;
 };
 
+/// What no dimension is, the numbers next to them among these.
+std::int32_t beyond(Random& random) {
+  return random.any_of<std::int32_t>({65537, INT32_MAX, -1, random.negative()});
+}
+
 std::vector<Rule<Create>> create_rules() {
   std::vector<Rule<Create>> rules;
   add_struct_rules(rules, "config", [](Create& c) -> auto& { return c.config; },
@@ -41,23 +46,23 @@ std::vector<Rule<Create>> create_rules() {
     c.name = name.c_str();
   });
   add("num_heads", [](Create& c, Random& random) {
-    c.config.value.num_heads = random.any_of<std::int32_t>({0, -1, INT32_MIN, random.negative()});
+    c.config.value.num_heads = random.any_of<std::int32_t>({0, -1, INT32_MIN, 65537, random.negative()});
   });
   add("scale", [](Create& c, Random& random) {
     c.config.value.scale = random.any_of<double>({INFINITY, -INFINITY, NAN, 0x1p-127, -0x1.8p127});
   });
   add("qk_nope_head_dim",
-      [](Create& c, Random& random) { c.config.value.qk_nope_head_dim = random.negative(); });
+      [](Create& c, Random& random) { c.config.value.qk_nope_head_dim = beyond(random); });
   add("qk_rope_head_dim",
-      [](Create& c, Random& random) { c.config.value.qk_rope_head_dim = random.negative(); });
+      [](Create& c, Random& random) { c.config.value.qk_rope_head_dim = beyond(random); });
   add("qk_nope_head_dim", [](Create& c, Random&) {
     c.config.value.qk_nope_head_dim = c.config.value.qk_rope_head_dim = 0;
   });
   add("v_head_dim", [](Create& c, Random& random) {
-    c.config.value.v_head_dim = random.any_of<std::int32_t>({0, INT32_MAX, random.negative()});
+    c.config.value.v_head_dim = random.any_of<std::int32_t>({0, beyond(random)});
   });
   add("kv_lora_rank",
-      [](Create& c, Random& random) { c.config.value.kv_lora_rank = random.negative(); });
+      [](Create& c, Random& random) { c.config.value.kv_lora_rank = beyond(random); });
   add("max_isa", [](Create& c, Random& random) {
     c.config.value.max_isa = random.any_of<std::int32_t>({6, -1, INT32_MAX, random.negative()});
   });
