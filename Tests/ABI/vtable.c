@@ -168,6 +168,11 @@ static void life_of_a_member(void) {
          mla_backend_create("FROM_C", &wrong, &backend) == MLA_ERROR_UNSUPPORTED_CONFIGURATION &&
              strstr(mla_last_error_message(), "this backend wants 2") != NULL);
   report("create", mla_backend_create("FROM_C", &config, &backend) == MLA_OK && mine.created == 1);
+  report("create is told what it is for",
+         mine.config.kv_lora_rank == config.kv_lora_rank &&
+             mine.config.qk_nope_head_dim == config.qk_nope_head_dim &&
+             mine.config.qk_rope_head_dim == config.qk_rope_head_dim &&
+             mine.config.v_head_dim == config.v_head_dim && fabs(mine.config.scale - 0.5) <= 0);
   report("no run before prepare_metadata",
          run_once(backend) == MLA_ERROR_INVALID_ARGUMENT && mine.new_tokens == 0);
   report("prepare", mla_prepare_metadata(backend, &metadata) == MLA_OK && mine.prepared == 1);

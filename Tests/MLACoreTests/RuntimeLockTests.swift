@@ -28,11 +28,12 @@ final class RuntimeLockTests: XCTestCase {
     XCTAssertEqual(lock.withLock { 3 }, 3)
   }
 
-  /// The state is never seen half changed by a child, and its lock is free there.
+  /// The state is never seen half changed by a child, and its lock is free there; who had to
+  /// wait for a fork goes on.
   func testForkWaitsForOtherThreads() throws {
     try skipUnderThreadSanitizer()
     let pair = Guarded((0, 0))
-    let stop = Guarded(false)
+    let (stop, running) = (Guarded(false), Guarded(2))
     let threads = (0..<2).map { _ in
       Thread {
         while !stop.withLock({ $0 }) {
@@ -42,12 +43,16 @@ final class RuntimeLockTests: XCTestCase {
             pair.1 += 1
           }
         }
+        running.withLock { $0 -= 1 }
       }
     }
     threads.forEach { $0.start() }
-    defer { stop.withLock { $0 = true } }
     for _ in 0..<50 {
       XCTAssertEqual(exitStatusOfFork { pair.withLock { $0.0 == $0.1 } ? 0 : 1 }, 0)
     }
+    stop.withLock { $0 = true }
+    let deadline = Date(timeIntervalSinceNow: 10)
+    while running.withLock({ $0 }) > 0, Date() < deadline { usleep(1000) }
+    XCTAssertEqual(running.withLock { $0 }, 0)
   }
 }

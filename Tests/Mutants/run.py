@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import os
 import re
+import signal
 import sys
 import time
 
@@ -48,6 +49,8 @@ def main():
     wanted = [fault for fault in in_turn(listed) if fault.identity not in names
               and (not arguments.patterns or any(p in fault.identity for p in arguments.patterns))]
     workplace = Workplace(ROOT, arguments.scratch, arguments.python)
+    # So that what is planted is mended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     run = Run(workplace, Suites(workplace, arguments.python, arguments.vllm), arguments.own)
     run.all(wanted)
 

@@ -12,9 +12,11 @@ host lacks it, of the build with modelled instructions.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from objects import KERNELS
@@ -29,6 +31,8 @@ PROGRAMS = (
     "numbers ds_mla threads first_use unload bits malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
+#: What programs, Swift tests and pytest say of a failure.
+FAILURE = re.compile(r"^(not ok|FAILED|E  )|: error:|^Test Case .* failed")
 #: Not of seconds.
 SLOW = (
     "abi:allocation_failures", "abi:batch_limits", "abi:bits", "abi:short_memory", "abi:first_use", "swift:LongContextTests",
@@ -172,21 +176,37 @@ class Suites:
         return {"MLA_MAX_ISA": table, "MLA_EXPECT_ISA": table, "MLA_TEST_TABLE": table} if table else {}
 
     def _run(self, command, variables):
-        """How a command fails, "" where it does not, and how long it takes."""
+        """How a command fails first, "" where it does not, and how long it takes."""
         begin = time.monotonic()
         process = subprocess.Popen(
             command, cwd=self.workplace.tree, env=self.workplace.environment | variables,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             errors="replace", start_new_session=True)
-        try:
-            output, _ = process.communicate(timeout=self.patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return f"does not end in {self.patience:.0f} s", self.patience
-        lines = output.splitlines()
-        failed = [line for line in lines if line.startswith(("not ok", "FAILED")) or ": error:" in line
-                  or line.startswith("Test Case") and " failed" in line or line.startswith("E  ")]
-        if process.returncode == 0 and not any(line.startswith("not ok") for line in lines):
-            return "", time.monotonic() - begin
-        return (failed or [f"status {process.returncode}: {lines[-1] if lines else ''}"])[0].strip()[:160], 0
+        too_late = threading.Timer(self.patience, _end, [process])
+        too_late.start()
+        line, failure = "", ""
+        for line in process.stdout:
+            if FAILURE.search(line):
+                failure = line
+                break
+        else:
+            process.wait()
+        seconds = time.monotonic() - begin
+        too_late.cancel()
+        _end(process)
+        if failure:
+            return failure.strip()[:160], 0
+        if process.returncode == 0:
+            return "", seconds
+        if seconds >= self.patience:
+            return f"does not end in {self.patience:.0f} s", 0
+        return f"status {process.returncode}: {line}".strip()[:160], 0
+
+
+def _end(process):
+    """With all that it has started. Its output may have ended before it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

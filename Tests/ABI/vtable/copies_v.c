@@ -18,6 +18,7 @@ static mla_status create(void *opaque, const mla_backend_config *config, void **
     return MLA_ERROR_UNSUPPORTED_CONFIGURATION;
   }
   ++mine->created;
+  mine->config = *config;
   *instance = mine;
   return MLA_OK;
 }

@@ -17,6 +17,7 @@ extern char copies_v_long_message[2000];
 typedef struct copies_v {
   int created, destroyed, context_destroyed, prepared, new_tokens, chunks;
   int refuse_run, writes_fp8, mutters;
+  mla_backend_config config;
   int32_t tokens;
   float output_scale;
 } copies_v;
