@@ -14,6 +14,10 @@ final class QuantizeKernelTests: XCTestCase {
           random.pick(ElementFormat.inputs), rows: 4, dim: random.int(1...300),
           rowGap: random.int(0...3))
         rows.fillNormal(&random, deviation: random.pick([1e-39, 1e-3, 0.02, 1, 1e4]))
+        // Behind numbers, and before them.
+        for row in 0..<(seed % 2 == 0 ? rows.rows : 0) {
+          for d in 0..<rows.dim where random.chance(0.1) { rows[row, 0, d] = .nan }
+        }
         check(rows, group: random.pick([1, 16, 100, 128]), isa, "seed \(seed)")
       }
     }
