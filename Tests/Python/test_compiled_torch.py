@@ -100,7 +100,8 @@ def of_objects():
     return {"backend": lambda: run_both(backend), "layer": lambda: run_layer(layer)}
 
 
-CALLS = {call.__name__: call for call in (attend, merge, fill_cache, plan, prepare, create)} | of_objects()
+PLAIN = (attend, merge, fill_cache, plan, prepare, create)
+CALLS = {call.__name__: call for call in PLAIN} | of_objects()
 
 
 def compare(call, backend):

@@ -129,7 +129,8 @@ void require_unrecorded(const char *name) {
   const std::string recorder = torch->recorder();
   if (recorder.empty()) return;
   raise(PyExc_ValueError, std::string(name) + ": " + recorder +
-                              " is at work, which does not see what this call computes");
+                              " is at work, which does not see what this call computes, but the "
+                              "operators of mla_prefill.torch_ops");
 }
 
 void require_untransformed(nb::handle value, const char *name) {

@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_REASON = "it is native code of mla_prefill"
+_REASON = (
+    "it is native code of mla_prefill, which has operators for whole graphs: "
+    "import mla_prefill.torch_ops"
+)
 _codes: list[CodeType] = []
 
 

@@ -74,18 +74,11 @@ def attention(
     """
     mask = 0 if causal is None else code_of(causal, _CAUSAL, "causal")
     with_lse = _core.flag(return_lse, "return_lse")
-    shape = _tensors.shape_of(q, "q")
-    result, lse = out, None
+    result, lse = out, empty_lse(q) if with_lse else None
     if out is None:
-        dtype = None if output_scale is None else _tensors.QUANTIZED
-        v_dim = _tensors.shape_of(v, "v")[-1:]
-        result = _tensors.empty_attention(q, (*shape[:-1], *v_dim), dtype)
-    if with_lse:
-        # Of what is refused, too.
-        lse_shape = shape[1::-1] if len(shape) == 3 else shape[:-1] or (0,)
-        lse = _tensors.empty(q, lse_shape, "float32")
+        result = empty_out(q, v, None if output_scale is None else _tensors.QUANTIZED)
     if scale is None:
-        scale = 1 / math.sqrt(shape[-1]) if shape and shape[-1] > 0 else 1.0
+        scale = default_scale(q)
     _core.attention(
         q, k, v, result, lse, scale, mask, cu_seqlens_q, cu_seqlens_k, k_begin, k_count,
         output_scale, out is None,
@@ -93,6 +86,24 @@ def attention(
     if out is None:
         result = _tensors.finished(q, result)
     return (result, _tensors.finished(q, lse)) if with_lse else result
+
+
+def empty_out(q: Any, v: Any, dtype: str | None = None) -> Any:
+    """What ``attention`` writes into without an ``out``."""
+    shape = _tensors.shape_of(q, "q")[:-1] + _tensors.shape_of(v, "v")[-1:]
+    return _tensors.empty_attention(q, shape, dtype)
+
+
+def empty_lse(q: Any) -> Any:
+    """The same for its log-sum-exp, and for what it refuses."""
+    shape = _tensors.shape_of(q, "q")
+    return _tensors.empty(q, shape[1::-1] if len(shape) == 3 else shape[:-1] or (0,), "float32")
+
+
+def default_scale(q: Any) -> float:
+    """``attention``'s without a ``scale``."""
+    shape = _tensors.shape_of(q, "q")
+    return 1 / math.sqrt(shape[-1]) if shape and shape[-1] > 0 else 1.0
 
 
 @untraced

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators of torch's: ``torch.ops.mla_prefill.attention`` and ``.layer``.
+
+Importing this module registers them. Unlike the functions, inside which torch.compile breaks
+its graph, they are part of one: of ``torch.compile(fullgraph=True)``, of ``torch.export`` with
+any length dynamic, of ``make_fx`` and ``torch.jit.trace``.
+
+``attention(q, k, v, scale=None, causal=None, cu_seqlens_q=None, cu_seqlens_k=None,
+k_begin=None, k_count=None) -> (out, lse)`` is `mla_prefill.attention`, with tensors for all
+that is a sequence there, and has a gradient, once, of ``out`` and ``lse`` with respect to q, k
+and v.
+
+``layer(q, kv_c_normed, k_pe, handle, v_head_dim, kv_cache=None, block_table=None,
+query_start_loc=None, context_lens=None, output_scale=None) -> out`` is
+`MLAPrefillLayer.forward` of the layer that `handle_of` has made the handle for, with its
+``v_head_dim``. It has no gradient.
+
+A handle is a number in a tensor, since that is what all of these can stand: a graph that was
+compiled for one layer serves the others, where a number by itself would be a constant of it,
+and an exported program can be saved, and runs in another process once a layer of that number is
+there. Modules hold it as a buffer.
+"""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch.autograd import forward_ad
+
+from mla_prefill import _core, _tensors, ops
+from mla_prefill._attention_gradient import attention_gradient
+from mla_prefill.layer import MLAPrefillLayer
+
+_REQUESTS = (
+    "Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, Tensor? k_begin=None, "
+    "Tensor? k_count=None"
+)
+_SCHEMAS = (
+    f"attention(Tensor q, Tensor k, Tensor v, float? scale=None, str? causal=None, {_REQUESTS})"
+    " -> (Tensor, Tensor)",
+    "attention_backward(Tensor? grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
+    f"Tensor out, Tensor lse, float scale, str? causal=None, {_REQUESTS})"
+    " -> (Tensor, Tensor, Tensor)",
+    "layer(Tensor q, Tensor kv_c_normed, Tensor? k_pe, Tensor handle, SymInt v_head_dim, "
+    "Tensor? kv_cache=None, Tensor? block_table=None, Tensor? query_start_loc=None, "
+    "Tensor? context_lens=None, float? output_scale=None) -> Tensor",
+)
+#: Whoever made a layer holds it. 0 is what memory is that nobody has written.
+_layers: "WeakValueDictionary[int, MLAPrefillLayer]" = WeakValueDictionary()
+_numbers = count(1)
+
+
+def handle_of(layer: MLAPrefillLayer, number: int | None = None) -> torch.Tensor:
+    """What ``torch.ops.mla_prefill.layer`` knows a layer by.
+
+    Args:
+        layer: is not kept: hold it as long as the handle is used.
+        number: of a handle in a program that another process has exported; None: one that no
+            layer has had.
+
+    Returns:
+        An int64 tensor ``[]`` on the CPU. A layer may have several.
+
+    Raises:
+        TypeError: ``layer`` is no MLAPrefillLayer, or ``number`` no integer.
+        ValueError: another layer has the number.
+    """
+    if not isinstance(layer, MLAPrefillLayer):
+        raise TypeError(f"layer: must be an MLAPrefillLayer, not {type(layer).__name__}")
+    if number is None:
+        number = next(each for each in _numbers if _layers.setdefault(each, layer) is layer)
+    elif _layers.setdefault(_core.integer(number, "number"), layer) is not layer:
+        raise ValueError(f"number = {number}: is another layer's")
+    return torch.tensor(number, device="cpu")
+
+
+def _attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    scale: Any = None,
+    causal: Any = None,
+    cu_seqlens_q: Any = None,
+    cu_seqlens_k: Any = None,
+    k_begin: Any = None,
+    k_count: Any = None,
+) -> Any:
+    return ops.attention(
+        q, k, v, scale=scale, causal=causal, cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k, k_begin=k_begin, k_count=k_count, return_lse=True,
+    )  # fmt: skip
+
+
+def _imagined_attention(q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    return ops.empty_out(q, v), ops.empty_lse(q)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, Any]) -> None:
+    q, k, v, scale, causal, *requests = inputs + (None,) * (9 - len(inputs))
+    ctx.rest = ops.default_scale(q) if scale is None else scale, causal
+    ctx.save_for_backward(q, k, v, *output, *requests)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Any, grad_lse: Any) -> tuple[Any, ...]:
+    q, k, v, out, lse, *requests = ctx.saved_tensors
+    none = (None,) * len(ctx.needs_input_grad)
+    if grad_out is None and grad_lse is None:
+        return none
+    run = torch.ops.mla_prefill.attention_backward
+    return *run(grad_out, grad_lse, q, k, v, out, lse, *ctx.rest, *requests), *none[3:]
+
+
+def _imagined_backward(grad_out: Any, grad_lse: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (q, k, v))
+
+
+def _layer(
+    q: Any,
+    kv_c_normed: Any,
+    k_pe: Any,
+    handle: Any,
+    v_head_dim: int,
+    kv_cache: Any = None,
+    block_table: Any = None,
+    query_start_loc: Any = None,
+    context_lens: Any = None,
+    output_scale: Any = None,
+) -> Any:
+    layer = _layers.get(int(handle))
+    if layer is None:
+        raise ValueError(f"handle = {int(handle)}: is that of no layer that somebody holds")
+    if layer.v_head_dim != v_head_dim:
+        raise ValueError(f"v_head_dim = {v_head_dim}: must be the layer's, {layer.v_head_dim}")
+    return layer.forward(
+        q, kv_c_normed, k_pe, kv_cache, block_table, query_start_loc, context_lens,
+        output_scale=output_scale,
+    )  # fmt: skip
+
+
+def _imagined_layer(
+    q: Any,
+    kv_c_normed: Any,
+    k_pe: Any,
+    handle: Any,
+    v_head_dim: int,
+    kv_cache: Any = None,
+    block_table: Any = None,
+    query_start_loc: Any = None,
+    context_lens: Any = None,
+    output_scale: Any = None,
+) -> Any:
+    dtype = None if output_scale is None else _tensors.QUANTIZED
+    return _tensors.empty(q, (q.shape[0], q.shape[1], v_head_dim), dtype)
+
+
+def _keep_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    pass
+
+
+def _refusing(text: str) -> Callable[..., None]:
+    def backward(ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(text)
+
+    return backward
+
+
+def _autograd_kernel(name: str, keep: Callable[..., None], backward: Callable[..., Any]) -> Any:
+    """What runs wherever gradients might be wanted. torch.library's own takes longer, and drops
+    the tangents of torch.func.jvp."""
+    run = getattr(torch.ops.mla_prefill, name).default
+
+    def forward(*inputs: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return run(*inputs)
+
+    methods = {"forward": forward, "setup_context": keep, "backward": backward}
+    members = {key: staticmethod(method) for key, method in methods.items()}
+    function: Any = type(name, (torch.autograd.Function,), members)
+
+    def kernel(*inputs: Any) -> Any:
+        is_recorded = forward_ad._current_level >= 0 or (
+            torch.is_grad_enabled()
+            and any(tensor.requires_grad for tensor in inputs if isinstance(tensor, torch.Tensor))
+        )
+        if not is_recorded:
+            return forward(*inputs)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(f"{name}: has no rule for gradients in torch.func")
+        return function.apply(*inputs)
+
+    return kernel
+
+
+def _register() -> torch.library.Library:
+    """Not by torch.library.custom_op, whose wrapper takes longer than all of this."""
+    library = torch.library.Library("mla_prefill", "DEF")
+    no_second = _refusing("attention: has a first gradient, and no second")
+    no_gradient = _refusing("layer: has no gradient; call it under torch.no_grad()")
+    kernels: list[tuple[Any, ...]] = [
+        (_attention, _imagined_attention, _keep, _backward),
+        (attention_gradient, _imagined_backward, _keep_nothing, no_second),
+        (_layer, _imagined_layer, _keep_nothing, no_gradient),
+    ]
+    for schema, (run, imagine, keep, backward) in zip(_SCHEMAS, kernels, strict=True):
+        name = schema.partition("(")[0]
+        library.define(schema)
+        library.impl(name, run, "CPU")
+        library.impl(name, _autograd_kernel(name, keep, backward), "Autograd")
+        torch.library.register_fake(f"mla_prefill::{name}", imagine, lib=library)
+    return library
+
+
+#: Operators are there as long as it is.
+_library = _register()
