@@ -18,6 +18,9 @@ class LatentLayer(DynamicLayer):
     it is full.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, **others: Any) -> None:
         super().__init__(**others)
         self._memory: dict[str, torch.Tensor] = {}
