@@ -74,11 +74,17 @@ def test_none_where_nothing_is_hidden():
         (torch.ones(2, 5), "must be None or a tensor of 4 dimensions"),
         ("causal", "must be None or a tensor of 4 dimensions, not str"),
         (torch.ones(2, 1, 3, 5, dtype=torch.int64), r"dtype = torch.int64: must be bool"),
-        (torch.ones(2, 1, 1, 4, dtype=torch.int32), r"dtype = torch.int32: must be bool"),
+        (torch.ones(2, 1, 3, 5, dtype=torch.int32), r"dtype = torch.int32: must be bool"),
+        (torch.ones(2, 1, 1, 4, dtype=torch.int32), r"= \(2, 1, 1, 4\): must be \(2, 1, 3, 5\)"),
         (torch.ones(2, 4, 3, 5, dtype=torch.bool), "one mask for all heads"),
+        (torch.ones(3, 1, 3, 5).bool(), r"= \(3, 1, 3, 5\): must be \(2, 1, 3, 5\)"),
+        (torch.ones(2, 1, 3, 9).bool(), r"= \(2, 1, 3, 9\): must be \(2, 1, 3, 5\)"),
         (torch.rand(2, 1, 3, 5), "biases are not served"),
-        (torch.eye(5, dtype=torch.bool)[None, None], "must be causal, with padding at either end"),
-        (torch.tensor([1, 0, 1]).bool().expand(2, 1, 3, 3), "masked at either end only"),
+        (
+            torch.eye(5, dtype=torch.bool)[None, None, :3],
+            "must be causal, with padding at either end",
+        ),
+        (torch.tensor([1, 0, 1, 1, 1]).bool().expand(2, 1, 3, 5), "masked at either end only"),
     ],
 )
 def test_other_masks_are_refused(mask, text):

@@ -27,6 +27,17 @@ class Quantized(torch.nn.Module):
         )
 
 
+class Packed(torch.nn.Module):
+    """Another, which has no weight at all, and parameters of no use to others."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.register_buffer("words", linear.weight.t().contiguous())
+
+    def forward(self, states):
+        return states @ self.words.to(states.dtype)
+
+
 class Adapted(torch.nn.Module):
     """Low-rank changes beside a frozen layer, which its ``weight`` knows nothing of."""
 
@@ -85,7 +96,7 @@ def test_replaced(model, prompts):
     assert_follows(model, ids)
 
 
-@pytest.mark.parametrize("kind", [Quantized, Adapted])
+@pytest.mark.parametrize("kind", [Quantized, Packed, Adapted])
 def test_other_linear_layers(kind, prompts):
     model, ids = build("deepseek_v3"), prompts(2, 9)
     for module in projections(model):
@@ -93,8 +104,17 @@ def test_other_linear_layers(kind, prompts):
     enable(model)
     assert_follows(model, ids)
     for module in projections(model):
-        parts = [module.kv_b_proj.scale] if kind is Quantized else [module.kv_b_proj.b.weight]
-        parts[0].mul_(2)
+        part = {Quantized: "scale", Packed: "words", Adapted: "b.weight"}[kind]
+        module.kv_b_proj.state_dict()[part].mul_(2)
+    assert_follows(model, ids)
+
+
+def test_hooks_on_linear_layers(model, prompts):
+    ids = prompts(2, 9)
+    model(ids)
+    for module in projections(model):
+        module.kv_b_proj.register_forward_hook(lambda layer, given, result: 2 * result)
+        module.kv_b_proj.weight.mul_(1)
     assert_follows(model, ids)
 
 

@@ -52,7 +52,7 @@ def refusal_of_class(kind: Any) -> str | None:
             return reason
     if len(parameters) != 3:
         return "its expand_kv takes other arguments than latents and keys with rope"
-    if not _only_attends(ast.parse(forward)):
+    if "ALL_ATTENTION_FUNCTIONS" not in forward or not _only_attends(ast.parse(forward)):
         return "its forward does more with expanded keys and values than attend to them"
     return None
 
@@ -73,7 +73,7 @@ def refusal_of_module(module: Any) -> str | None:
         return f"kv_b_proj is on {', '.join(sorted(devices))}: all weights must be on the CPU"
     dtype = next((each.dtype for each in module.parameters() if each.dtype in _TYPES), None)
     if dtype is None:
-        return f"its weights are {module.kv_b_proj.weight.dtype}: some must be of {_TYPES_TEXT}"
+        return f"its weights are {next(module.parameters()).dtype}: some must be {_TYPES_TEXT}"
     return None if _expands_as_assumed(module, dtype) else "its expand_kv is not kv_b_proj alone"
 
 
@@ -137,12 +137,12 @@ def _only_attends(forward: ast.AST) -> bool:
 def _expands_as_assumed(module: Any, dtype: torch.dtype) -> bool:
     """A trial: keys are, head by head, the first part of kv_b_proj's output and then rope's."""
     nope, rope = module.qk_nope_head_dim, module.qk_rope_head_dim
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     latents, k_pe = (
-        torch.randn(1, 1, 3, width, generator=generator).to(dtype)
+        torch.randn(1, 1, 3, width, generator=generator, device="cpu").to(dtype)
         for width in (module.kv_lora_rank, rope)
     )
-    was_training = module.training
+    training = [each for each in module.modules() if each.training]
     module.eval()
     try:
         with torch.no_grad():
@@ -150,7 +150,8 @@ def _expands_as_assumed(module: Any, dtype: torch.dtype) -> bool:
             parts = module.kv_b_proj(latents)[0, 0].unflatten(1, (-1, nope + module.v_head_dim))
             nothing = module.kv_b_proj(torch.zeros_like(latents[0, 0, :1]))
     finally:
-        module.train(was_training)
+        for each in training:
+            each.training = True
     parts = parts.transpose(0, 1)
     expected = torch.cat((parts[..., :nope], k_pe[0].expand(len(parts), -1, -1)), -1)
     return (

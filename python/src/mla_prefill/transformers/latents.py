@@ -14,13 +14,12 @@ IMPLEMENTATION = "mla_prefill"
 
 
 class _Packed(NamedTuple):
-    """A layer and what it was made from: another of these, another layer."""
+    """A layer and what it was made from: of another source another layer is made."""
 
     layer: MLAPrefillLayer
-    dtype: torch.dtype
-    scale: float
+    source: tuple[Any, ...]
+    #: Kept, so that no other tensor comes to be where one of these was.
     weights: list[torch.Tensor]
-    versions: list[tuple[int, int, torch.dtype]]
 
 
 class LatentExpansion:
@@ -84,8 +83,11 @@ class LatentExpansion:
         contexts = [span.key - span.begin for span in spans]
         latents, k_pe = latents[:, 0], k_pe[:, 0]
         has_context, has_rope = any(contexts), k_pe.shape[2] > 0
-        out = query.new_zeros(batch, queries, heads, layer.v_head_dim)
         is_whole = offsets[-1] == batch * queries
+        make = query.new_empty if is_whole else query.new_zeros
+        out = make(batch, queries, heads, layer.v_head_dim)
+        if offsets[-1] == 0:
+            return out
         result = layer.forward(
             q=_rows(query.transpose(1, 2), [(span.row, span.rows) for span in spans]),
             kv_c_normed=_rows(latents, [(span.key, span.rows) for span in spans]),
@@ -123,14 +125,13 @@ class LatentExpansion:
         """The layer of the weights that the module has now."""
         linear = self.module.kv_b_proj
         weights = [*linear.parameters(), *linear.buffers()]
-        made_from = query.dtype, scale, [_version(weight) for weight in weights]
+        source = query.dtype, scale, *map(_version, weights)
         packed = self._packed
-        if packed is None or not _is_same(packed, *made_from, weights):
+        if packed is None or packed.source != source:
             with self._packing:
                 packed = self._packed
-                if packed is None or not _is_same(packed, *made_from, weights):
-                    layer = self._pack(query, scale)
-                    packed = self._packed = _Packed(layer, *made_from[:2], weights, made_from[2])
+                if packed is None or packed.source != source:
+                    packed = self._packed = _Packed(self._pack(query, scale), source, weights)
         return packed.layer
 
     def _pack(self, query: torch.Tensor, scale: float) -> MLAPrefillLayer:
@@ -157,41 +158,25 @@ def _rows(states: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:
     )
 
 
-def projection_weights(linear: torch.nn.Module, dtype: torch.dtype, rank: int) -> torch.Tensor:
+def projection_weights(linear: Any, dtype: torch.dtype, rank: int) -> torch.Tensor:
     """``[rows, rank]``, whatever the layer keeps its weights as.
 
     What is quantised, adapted or parametrised says by its output for the identity what it
     multiplies by.
     """
-    weight = linear.weight
     if (
         type(linear) is torch.nn.Linear
         and not linear._forward_hooks
         and not linear._forward_pre_hooks
-        and type(weight) in (torch.Tensor, torch.nn.Parameter)
-        and weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and type(linear.weight) in (torch.Tensor, torch.nn.Parameter)
+        and linear.weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
     ):
-        return weight.detach()
+        return linear.weight.detach()
     with torch.no_grad():
-        identity = torch.eye(rank, dtype=dtype)
-        return linear(identity).to(dtype).t().contiguous()
+        return linear(torch.eye(rank, dtype=dtype, device="cpu")).to(dtype).t().contiguous()
 
 
-def _version(weight: torch.Tensor) -> tuple[int, int, torch.dtype]:
+def _version(weight: torch.Tensor) -> tuple[int, int, int, torch.dtype]:
     # Tensors made under inference_mode count no versions.
     version = 0 if weight.is_inference() else weight._version
-    return version, weight.data_ptr(), weight.dtype
-
-
-def _is_same(
-    packed: _Packed,
-    dtype: torch.dtype,
-    scale: float,
-    versions: list[tuple[int, int, torch.dtype]],
-    weights: list[torch.Tensor],
-) -> bool:
-    return (
-        (packed.dtype, packed.scale, packed.versions) == (dtype, scale, versions)
-        and len(packed.weights) == len(weights)
-        and all(mine is given for mine, given in zip(packed.weights, weights, strict=True))
-    )
+    return id(weight), version, weight.data_ptr(), weight.dtype

@@ -65,7 +65,7 @@ class KeyRanges(NamedTuple):
             [begin, end, self.first, mark]
             for begin, end in zip(self.begins, self.ends, strict=True)
         ]
-        return torch.tensor(rows, dtype=torch.int32, device=device)[:, None, None]
+        return torch.tensor(rows, dtype=torch.int32, device=device).reshape(-1, 1, 1, 4)
 
 
 def key_ranges_mask(
@@ -108,6 +108,8 @@ def key_ranges_mask(
 def read_ranges(mask: Any, batch: int, queries: int, keys: int, is_causal: bool) -> KeyRanges:
     """What an attention function is handed as its mask.
 
+    A query whose own key is masked is padding: what comes out for it is nobody's concern.
+
     Args:
         mask: None, what `key_ranges_mask` gave, or a mask of the caller's:
             ``[batch or 1, 1, queries, keys]`` of bool, or of numbers to be added.
@@ -123,10 +125,14 @@ def read_ranges(mask: Any, batch: int, queries: int, keys: int, is_causal: bool)
         raise ValueError(f"attention_mask: must be None or a tensor of 4 dimensions, not {kind}")
     if mask.dtype == torch.int32 and mask.shape[1:] == (1, 1, 4):
         rows = mask[:, 0, 0].tolist()
-        if rows and rows[0][3] - _MARK in (0, 1):
+        if len(rows) == batch and all(row[3] - _MARK in (0, 1) for row in rows):
             begins, ends = [row[0] for row in rows], [row[1] for row in rows]
-            return KeyRanges(begins, ends, rows[0][2], rows[0][3] > _MARK)
-    return _ranges_of(mask.expand(batch, *mask.shape[1:]))
+            first, mark = rows[0][2:] if rows else (0, _MARK)
+            return KeyRanges(begins, ends, first, mark > _MARK)
+    if mask.shape[0] not in (1, batch) or mask.shape[2:] != (queries, keys):
+        wanted = batch, 1, queries, keys
+        raise ValueError(f"attention_mask = {tuple(mask.shape)}: must be {wanted}")
+    return _ranges_of(mask.expand(batch, -1, -1, -1))
 
 
 def _ranges_of(mask: torch.Tensor, hint: str = "") -> KeyRanges:
@@ -136,7 +142,7 @@ def _ranges_of(mask: torch.Tensor, hint: str = "") -> KeyRanges:
         raise ValueError(f"attention_mask = {tuple(mask.shape)}: must be one mask for all heads")
     seen = seen[:, 0]
     queries, keys = seen.shape[1:]
-    if keys == 0:
+    if 0 in seen.shape:
         return KeyRanges([0] * len(seen), [0] * len(seen), 0, True)
     begins, ends = _runs(seen.any(1), hint)
     # A row that its request's end does not cut ends with its own token.

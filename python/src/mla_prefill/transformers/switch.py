@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Switching a model's MLA attention to these kernels, and back."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -28,10 +27,7 @@ def enable(model: PreTrainedModel) -> None:
         ValueError: there is no MLA attention, or there is some that is not served; the text
             says why, and nothing has changed.
     """
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(
-            f"model: must be a transformers.PreTrainedModel, not {type(model).__name__}"
-        )
+    _require_model(model)
     modules = [(name, each) for name, each in model.named_modules() if hasattr(each, "kv_b_proj")]
     if not modules:
         raise ValueError(f"model = {type(model).__name__}: must have attention with a kv_b_proj")
@@ -46,16 +42,32 @@ def enable(model: PreTrainedModel) -> None:
         previous = held.previous if held else module.config._attn_implementation
         module.expand_kv = LatentExpansion(module, previous)
     _set_implementations(model, {id(each.config): IMPLEMENTATION for _, each in modules})
+    if any(module.config._attn_implementation != IMPLEMENTATION for _, module in modules):
+        disable(model)
+        kind = type(model).__name__
+        raise ValueError(f"model = {kind}: cannot be switched: its attention cannot be chosen")
     kinds = sorted({type(module).__name__ for _, module in modules})
     logger.info(f"mla_prefill serves {len(modules)} modules: {', '.join(kinds)}")
 
 
 def disable(model: PreTrainedModel) -> None:
-    """Gives a model the attention back that it had before `enable`; others stay as they are."""
+    """Gives a model the attention back that it had before `enable`; others stay as they are.
+
+    Raises:
+        TypeError: not a model of transformers.
+    """
+    _require_model(model)
     switched = [(each, held) for each in model.modules() if (held := _expansion(each))]
     for module, _ in switched:
         del module.expand_kv
     _set_implementations(model, {id(each.config): held.previous for each, held in switched})
+
+
+def _require_model(model: Any) -> None:
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"model: must be a transformers.PreTrainedModel, not {type(model).__name__}"
+        )
 
 
 def _expansion(module: Any) -> LatentExpansion | None:
@@ -65,11 +77,6 @@ def _expansion(module: Any) -> LatentExpansion | None:
 
 def _set_implementations(model: PreTrainedModel, wanted: dict[int, str]) -> None:
     """Sets those of models by their configurations, which modules share with them."""
-    for part in _models(model):
-        implementation = wanted.get(id(part.config))
-        if implementation is not None:
-            part.set_attn_implementation(implementation)
-
-
-def _models(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    return (each for each in model.modules() if isinstance(each, PreTrainedModel))
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and id(part.config) in wanted:
+            part.set_attn_implementation(wanted[id(part.config)])
