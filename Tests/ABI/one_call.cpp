@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 #include "one_call/bits.hpp"
+#include "one_call/limits.hpp"
 
 namespace {
 
@@ -124,7 +125,9 @@ void models() {
     std::int64_t heads, kv_heads, dim, v_dim, rows, keys;
   } cases[] = {{16, 1, 576, 512, 1, 3000}, {128, 1, 576, 512, 3, 700}, {32, 8, 128, 128, 1, 5000},
                {8, 2, 128, 128, 9, 9000},  {6, 6, 192, 128, 2, 9000},  {16, 2, 64, 64, 700, 900},
-               {300, 1, 16, 16, 2, 40}};
+               {300, 1, 16, 16, 2, 40},
+               // The first queries see nothing.
+               {16, 1, 24, 16, 3, 2},      {64, 2, 24, 16, 5, 3}};
   unsigned seed = 5;
   for (const auto& c : cases) {
     for (std::int32_t dtype : dtypes) {
@@ -206,5 +209,6 @@ int main(int argc, char** argv) {
                     {"one call: workspace", one_call::workspace},
                     {"one call: alone or in a batch", one_call::alone_or_in_a_batch},
                     {"one call: fp8", one_call::quantized_output},
-                    {"one call: C++", cpp_overloads}});
+                    {"one call: C++", cpp_overloads},
+                    {"one call: limits", one_call::limits}});
 }

@@ -79,6 +79,9 @@ extension AttentionRequests {
   private static func countOfBatch(_ raw: mla_attention_args, _ batch: Int) throws(MLAError)
     -> Int
   {
+    guard batch <= maximumRequests else {
+      throw .invalid("q.shape[0]", batch, "must be at most \(maximumRequests), a request each")
+    }
     guard raw.num_requests == 0 || Int(raw.num_requests) == batch else {
       throw .invalid("num_requests", raw.num_requests, "must be 0 or q's batch, \(batch)")
     }
