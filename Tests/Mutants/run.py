@@ -51,7 +51,8 @@ def main():
     workplace = Workplace(ROOT, arguments.scratch, arguments.python)
     # So that what is planted is mended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    run = Run(workplace, Suites(workplace, arguments.python, arguments.vllm), arguments.own)
+    suites = Suites(workplace, arguments.python, arguments.vllm, arguments.transformers)
+    run = Run(workplace, suites, arguments.own)
     run.all(wanted)
 
 
@@ -65,6 +66,8 @@ def parse():
     parser.add_argument("--python", default=os.path.join(ROOT, ".build-python/torch/bin/python"),
                         help="one that has torch, pytest and nanobind")
     parser.add_argument("--vllm", default=os.path.join(ROOT, ".build-vllm/bin/python"), help="one that has vLLM")
+    parser.add_argument("--transformers", default=os.path.join(ROOT, ".build-transformers/bin/python"),
+                        help="one that has transformers")
     return parser.parse_args()
 
 

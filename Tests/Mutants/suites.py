@@ -4,6 +4,7 @@
     swift:CLASS[/TEST]     Swift tests; swift: all of them
     python:FILE[::TEST]    of Tests/Python; python: all of them
     vllm:FILE[::TEST]      of Tests/vLLM
+    transformers:FILE[::TEST]  of Tests/Transformers
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
 
@@ -44,6 +45,8 @@ def everything_for(path):
     """What a fault in that file must get past to survive."""
     if path.startswith("python/src/mla_prefill/vllm_plugin/"):
         return ["python:test_vllm_registry.py", "vllm"]
+    if path.startswith("python/src/mla_prefill/transformers/"):
+        return ["transformers"]
     if path.startswith("python/"):
         return ["python"]
     if path.startswith("include/"):
@@ -54,8 +57,9 @@ def everything_for(path):
 
 
 class Suites:
-    def __init__(self, workplace, python, vllm):
+    def __init__(self, workplace, python, vllm, transformers):
         self.workplace, self.python, self.vllm = workplace, python, vllm
+        self.transformers = transformers
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = {"", *file.read().split()}
         self.tables = [table for table, flag in zip(TABLES, FLAGS) if flag in flags]
@@ -163,6 +167,11 @@ class Suites:
     def _vllm(self, file, _):
         site = self.workplace.package(self.modules)
         return self._pytest(self.vllm, "Tests/vLLM", file, {"PYTHONPATH": site})
+
+    def _transformers(self, file, _):
+        site = self.workplace.package(self.modules)
+        variables = {"PYTHONPATH": site, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        return self._pytest(self.transformers, "Tests/Transformers", file, variables)
 
     def _pytest(self, python, folder, file, variables):
         path = os.path.join(folder, file) if file else folder

@@ -29,7 +29,7 @@ import sys, time
 begin, begin_cpu = time.perf_counter(), time.process_time()
 import mla_prefill
 print((time.perf_counter() - begin) * 1e3, (time.process_time() - begin_cpu) * 1e3)
-assert not {"torch", "numpy", "ml_dtypes", "vllm"} & set(sys.modules)
+assert not {"torch", "numpy", "ml_dtypes", "transformers", "vllm"} & set(sys.modules)
 """
     times = sorted(tuple(map(float, run("-c", program).split())) for _ in range(7))
     (best, cpu), (median, _) = times[0], times[3]
@@ -48,6 +48,21 @@ def test_report():
         assert expected in text
     for member in MLAPrefillBackendEnum:
         assert member.name in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("transformer", "usage: python -m mla_prefill [transformers], not transformer"),
+        ("transformers", " is not installed"),
+    ],
+)
+def test_other_reports(argument, text):
+    """These environments have no transformers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mla_prefill", argument], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and text in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

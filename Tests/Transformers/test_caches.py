@@ -34,7 +34,7 @@ def test_static_caches_have_room_behind_their_tokens(prompts):
 
 
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "minicpm3"])
+@pytest.mark.parametrize("kind", [each for each in SERVED if each not in HYBRID])
 def test_assisted_decoding(kind, own, prompts):
     model, assistant = build(kind), build("youtu", num_hidden_layers=1)
     ids = prompts(1, 23)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logits of every served class against those of the model's own attention."""
 
+import copy
+
 import pytest
 import torch
 from conftest import SERVED
@@ -43,6 +45,20 @@ def test_as_exact_as_sdpa(kind, prompts):
     assert ours <= 1.5 * sdpas + 2e-5
     disable(model)
     assert torch.equal(logits(model, ids), found["sdpa"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_as_exact_as_sdpa_in_narrow_types(dtype, prompts):
+    """By the root mean square from the same weights in float32."""
+    model = build("deepseek_v3", dtype)
+    wide, ids = copy.deepcopy(model).float(), prompts(4, 61)
+    wide.set_attn_implementation("eager")
+    expected = logits(wide, ids)
+    sdpas = (logits(model, ids) - expected).square().mean().sqrt()
+    enable(model)
+    ours = (logits(model, ids) - expected).square().mean().sqrt()
+    print(f"{dtype}: from float32's, of {expected.std():.2f}: {ours:.1e}, SDPA's {sdpas:.1e}")
+    assert ours <= 1.15 * sdpas
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

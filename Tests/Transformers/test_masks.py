@@ -37,11 +37,20 @@ def test_what_transformers_asks_for(seed):
     random.seed(seed)
     batch, queries, cached = random.randint(1, 4), random.randint(1, 6), random.choice([0, 0, 1, 9])
     total = cached + queries
-    length = random.choice([total, total + random.randint(1, 5)])
+    # Keys that a cache has dropped at its begin, and such as it has room for.
+    dropped = random.choice([0, 0, random.randint(0, cached)])
+    length = random.choice([total, total + random.randint(1, 5)]) - dropped
     side = random.choice([None, "left", "right"])
     mask = None if side is None else padding(batch, total, side)
+    if mask is not None and random.random() < 0.3:
+        mask = mask[:, : random.randint(dropped + 1, total)]
     asked = dict(
-        batch_size=batch, q_length=queries, kv_length=length, q_offset=cached, attention_mask=mask
+        batch_size=batch,
+        q_length=queries,
+        kv_length=length,
+        q_offset=cached,
+        kv_offset=dropped,
+        attention_mask=mask,
     )
     expected = sdpa_mask(**asked, allow_is_causal_skip=False).expand(batch, -1, -1, -1)
     # As transformers itself hands it on; and with a window that hides nothing.

@@ -49,7 +49,7 @@ def _host() -> list[str]:
 
 
 def _packages() -> list[str]:
-    return [f"{name} {_version(name)}" for name in ("torch", "numpy", "ml_dtypes")]
+    return [f"{name} {_version(name)}" for name in ("torch", "numpy", "ml_dtypes", "transformers")]
 
 
 def _version(package: str) -> str:

@@ -60,12 +60,13 @@ def _attention(
 ) -> torch.Tensor:
     queries, keys = query.shape[2], key.shape[2]
     is_causal = ranges.is_causal and queries > 1
-    # Behind its own key a query sees nothing, be it padding or not.
-    ends = [ranges.first + queries] * len(query) if is_causal else ranges.ends
-    if is_causal and ends[0] > keys:
+    total = ranges.first + queries
+    if is_causal and total > keys:
         raise ValueError(
-            f"attention_mask: must be causal: the last query's key is {ends[0]} of {keys}"
+            f"attention_mask: must be causal: the last query's key is {total} of {keys}"
         )
+    # Behind its own key a query sees nothing, be it padding or not.
+    ends = [total] * len(query) if is_causal else ranges.ends
     counts = [max(end - begin, 0) for begin, end in zip(ranges.begins, ends, strict=True)]
     is_whole = all(count == keys for count in counts)
     result = attention(
