@@ -86,6 +86,23 @@ def test_padding(model, side, prompts):
         assert (together[row, seen] - model(ids[row, seen][None]).logits[0]).abs().max() < 1e-4
 
 
+def test_gradients(model, prompts):
+    """Of a padded batch, those of SDPA."""
+    ids, mask = prompts(3, 17), torch.ones(3, 17, dtype=torch.long)
+    mask[1, 9:] = mask[2, 1:] = 0
+    labels, found = ids.masked_fill(mask == 0, -100), {}
+    for implementation in ("sdpa", "mla_prefill"):
+        model.set_attn_implementation(implementation)
+        model.zero_grad()
+        with torch.enable_grad():
+            model(ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
+        found[implementation] = {name: each.grad for name, each in model.named_parameters()}
+    for name, ours in found["mla_prefill"].items():
+        sdpas = found["sdpa"][name]
+        assert (ours is None) == (sdpas is None)
+        assert ours is None or (ours - sdpas).norm() <= 1e-4 * (sdpas.norm() + 1), name
+
+
 def test_windows_without_effect(prompts):
     register()
     torch.manual_seed(0)

@@ -86,11 +86,13 @@ def test_written_to(model, prompts):
 
 def test_replaced(model, prompts):
     ids = prompts(2, 9)
-    model(ids)
-    for module in projections(model):
-        weight = module.kv_b_proj.weight
-        module.kv_b_proj.weight = torch.nn.Parameter(torch.randn_like(weight) * 0.1)
-    assert_follows(model, ids)
+    # Twice: of new ones neither has been written to.
+    for _ in range(2):
+        model(ids)
+        for module in projections(model):
+            weight = torch.randn_like(module.kv_b_proj.weight) * 0.1
+            module.kv_b_proj.weight = torch.nn.Parameter(weight)
+        assert_follows(model, ids)
     for module in projections(model):
         module.kv_b_proj = torch.nn.Linear(*reversed(module.kv_b_proj.weight.shape), bias=False)
     assert_follows(model, ids)

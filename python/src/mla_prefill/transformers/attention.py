@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mla_prefill.ops import attention
+import mla_prefill.torch_ops  # noqa: F401  registers torch.ops.mla_prefill
 from mla_prefill.transformers.latents import LatentExpansion
 from mla_prefill.transformers.masks import KeyRanges, read_ranges
 
@@ -41,6 +41,8 @@ def attention_forward(
     Returns:
         ``[batch, queries, heads, v_head_dim]``, and None for the probabilities.
 
+    Keys and values have gradients, latents have none.
+
     Raises:
         ValueError: what is asked for is not served; the text names the argument.
     """
@@ -49,7 +51,7 @@ def attention_forward(
     batch, _, queries, dim = query.shape
     ranges = read_ranges(attention_mask, batch, queries, key.shape[2], causal)
     scale = dim**-0.5 if scaling is None else float(scaling)
-    expansion = vars(module).get("expand_kv")
+    expansion = getattr(module, "expand_kv", None)
     if isinstance(expansion, LatentExpansion):
         return expansion.attention(query, key, value, ranges, scale), None
     return _attention(query, key, value, ranges, scale), None
@@ -69,14 +71,12 @@ def _attention(
     ends = [total] * len(query) if is_causal else ranges.ends
     counts = [max(end - begin, 0) for begin, end in zip(ranges.begins, ends, strict=True)]
     is_whole = all(count == keys for count in counts)
-    result = attention(
-        query,
-        key,
-        value,
-        scale=scale,
-        causal="end" if is_causal else None,
-        k_begin=None if is_whole else ranges.begins,
-        k_count=None if is_whole else counts,
+    begin, count = (
+        None if is_whole else torch.tensor(side, dtype=torch.int32, device=query.device)
+        for side in (ranges.begins, counts)
+    )
+    result, _ = torch.ops.mla_prefill.attention(
+        query, key, value, scale, "end" if is_causal else None, None, None, begin, count
     )
     return result.transpose(1, 2)
 
@@ -93,11 +93,6 @@ def _refuse(
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.device.type != "cpu":
             raise ValueError(f"{name}.device = {tensor.device}: must be cpu")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise ValueError(
-                f"{name}: must not require gradients: run the model under torch.no_grad() or "
-                "torch.inference_mode(), or train it with another attention implementation"
-            )
     if dropout > 0:
         raise ValueError(f"dropout = {dropout}: must be 0: set the model to eval()")
     if sliding_window is not None and key.shape[2] > sliding_window:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mla_prefill._untraced import untraced
 from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.transformers.masks import KeyRanges
 
@@ -57,6 +58,7 @@ class LatentExpansion:
             return kv_nope, k_rot
         return type(self.module).expand_kv(self.module, kv_nope, k_rot)
 
+    @untraced
     def attention(
         self,
         query: torch.Tensor,
@@ -106,6 +108,11 @@ class LatentExpansion:
 
     def _check(self, query: torch.Tensor, latents: torch.Tensor, k_pe: torch.Tensor) -> None:
         module = self.module
+        if torch.is_grad_enabled() and any(each.requires_grad for each in (query, latents, k_pe)):
+            raise ValueError(
+                "query: must not require gradients: run the model under torch.no_grad() or "
+                "torch.inference_mode(), or disable() it to train it"
+            )
         wanted = {
             "key": (latents, (query.shape[0], 1, latents.shape[2], module.kv_lora_rank)),
             "value": (k_pe, (query.shape[0], 1, latents.shape[2], module.qk_rope_head_dim)),
