@@ -48,6 +48,25 @@ def test_results_are_the_layers(options):
         PROBLEM.check(out.double().numpy())
 
 
+def test_other_caches():
+    """All that forward takes goes by its own name."""
+    layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)
+    expected = layer.forward(**arguments)
+    whole, table = arguments["kv_cache"], arguments["block_table"]
+    arguments["kv_cache"], arguments["k_pe_cache"] = whole.split([PROBLEM.rank, PROBLEM.rope], -1)
+    arguments["block_table"] = table.flip(0)
+    arguments["block_table_rows"] = torch.tensor([2, 1, 0], dtype=torch.int32)
+    call = dict(handle=handle_of(layer), v_head_dim=PROBLEM.value)
+    starts = torch.zeros(3, dtype=torch.int32)
+    assert torch.equal(OPERATOR(**call, **arguments, context_starts=starts), expected)
+    starts[2], lens = 1, arguments["context_lens"].clone()
+    lens[2] -= 1
+    arguments |= {"context_starts": starts, "context_lens": lens}
+    shorter = OPERATOR(**call, **arguments)
+    assert torch.equal(shorter, layer.forward(**arguments))
+    assert torch.equal(shorter[:8], expected[:8]) and not torch.equal(shorter[8:], expected[8:])
+
+
 @pytest.mark.parametrize("options", [{}, {"output_scale": 0.02}])
 def test_opcheck(options):
     layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)

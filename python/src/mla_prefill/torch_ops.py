@@ -11,9 +11,10 @@ that is a sequence there, and has a gradient, once, of ``out`` and ``lse`` with 
 and v.
 
 ``layer(q, kv_c_normed, k_pe, handle, v_head_dim, kv_cache=None, block_table=None,
-query_start_loc=None, context_lens=None, output_scale=None) -> out`` is
-`MLAPrefillLayer.forward` of the layer that `handle_of` has made the handle for, with its
-``v_head_dim``. It has no gradient.
+query_start_loc=None, context_lens=None, output_scale=None, k_pe_cache=None,
+context_starts=None, block_table_rows=None) -> out`` is `MLAPrefillLayer.forward`, with
+tensors likewise, of the layer that `handle_of` has made the handle for, whose ``v_head_dim``
+must be told. It has no gradient.
 
 A handle is a number in a tensor, since that is what all of these can stand: a graph that was
 compiled for one layer serves the others, where a number by itself would be a constant of it,
@@ -21,7 +22,9 @@ and an exported program can be saved, and runs in another process once a layer o
 there. Modules hold it as a buffer.
 """
 
+import re
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
@@ -37,15 +40,19 @@ _REQUESTS = (
     "Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, Tensor? k_begin=None, "
     "Tensor? k_count=None"
 )
+_OPTIONS = f"float? scale=None, str? causal=None, {_REQUESTS}"
+_BATCH = (
+    "Tensor? kv_cache=None, Tensor? block_table=None, Tensor? query_start_loc=None, "
+    "Tensor? context_lens=None, float? output_scale=None, Tensor? k_pe_cache=None, "
+    "Tensor? context_starts=None, Tensor? block_table_rows=None"
+)
 _SCHEMAS = (
-    f"attention(Tensor q, Tensor k, Tensor v, float? scale=None, str? causal=None, {_REQUESTS})"
-    " -> (Tensor, Tensor)",
+    f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)",
     "attention_backward(Tensor? grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
     f"Tensor out, Tensor lse, float scale, str? causal=None, {_REQUESTS})"
     " -> (Tensor, Tensor, Tensor)",
     "layer(Tensor q, Tensor kv_c_normed, Tensor? k_pe, Tensor handle, SymInt v_head_dim, "
-    "Tensor? kv_cache=None, Tensor? block_table=None, Tensor? query_start_loc=None, "
-    "Tensor? context_lens=None, float? output_scale=None) -> Tensor",
+    f"{_BATCH}) -> Tensor",
 )
 #: Whoever made a layer holds it. 0 is what memory is that nobody has written.
 _layers: "WeakValueDictionary[int, MLAPrefillLayer]" = WeakValueDictionary()
@@ -76,21 +83,18 @@ def handle_of(layer: MLAPrefillLayer, number: int | None = None) -> torch.Tensor
     return torch.tensor(number, device="cpu")
 
 
-def _attention(
-    q: Any,
-    k: Any,
-    v: Any,
-    scale: Any = None,
-    causal: Any = None,
-    cu_seqlens_q: Any = None,
-    cu_seqlens_k: Any = None,
-    k_begin: Any = None,
-    k_count: Any = None,
-) -> Any:
-    return ops.attention(
-        q, k, v, scale=scale, causal=causal, cu_seqlens_q=cu_seqlens_q,
-        cu_seqlens_k=cu_seqlens_k, k_begin=k_begin, k_count=k_count, return_lse=True,
-    )  # fmt: skip
+@cache
+def _names(arguments: str) -> list[str]:
+    return re.findall(r"(\w+)=None", arguments)
+
+
+def _named(arguments: str, values: tuple[Any, ...]) -> dict[str, Any]:
+    """Kernels get by their places what a schema names, up to the last that is not None."""
+    return dict(zip(_names(arguments), values, strict=False))
+
+
+def _attention(q: Any, k: Any, v: Any, *options: Any) -> Any:
+    return ops.attention(q, k, v, **_named(_OPTIONS, options), return_lse=True)
 
 
 def _imagined_attention(q: Any, k: Any, v: Any, *rest: Any) -> Any:
@@ -118,41 +122,21 @@ def _imagined_backward(grad_out: Any, grad_lse: Any, q: Any, k: Any, v: Any, *re
 
 
 def _layer(
-    q: Any,
-    kv_c_normed: Any,
-    k_pe: Any,
-    handle: Any,
-    v_head_dim: int,
-    kv_cache: Any = None,
-    block_table: Any = None,
-    query_start_loc: Any = None,
-    context_lens: Any = None,
-    output_scale: Any = None,
+    q: Any, kv_c_normed: Any, k_pe: Any, handle: Any, v_head_dim: int, *batch: Any
 ) -> Any:
     layer = _layers.get(int(handle))
     if layer is None:
         raise ValueError(f"handle = {int(handle)}: is that of no layer that somebody holds")
     if layer.v_head_dim != v_head_dim:
         raise ValueError(f"v_head_dim = {v_head_dim}: must be the layer's, {layer.v_head_dim}")
-    return layer.forward(
-        q, kv_c_normed, k_pe, kv_cache, block_table, query_start_loc, context_lens,
-        output_scale=output_scale,
-    )  # fmt: skip
+    return layer.forward(q, kv_c_normed, k_pe, **_named(_BATCH, batch))
 
 
 def _imagined_layer(
-    q: Any,
-    kv_c_normed: Any,
-    k_pe: Any,
-    handle: Any,
-    v_head_dim: int,
-    kv_cache: Any = None,
-    block_table: Any = None,
-    query_start_loc: Any = None,
-    context_lens: Any = None,
-    output_scale: Any = None,
+    q: Any, kv_c_normed: Any, k_pe: Any, handle: Any, v_head_dim: int, *batch: Any
 ) -> Any:
-    dtype = None if output_scale is None else _tensors.QUANTIZED
+    is_quantized = _named(_BATCH, batch).get("output_scale") is not None
+    dtype = _tensors.QUANTIZED if is_quantized else None
     return _tensors.empty(q, (q.shape[0], q.shape[1], v_head_dim), dtype)
 
 
@@ -195,7 +179,7 @@ def _autograd_kernel(name: str, keep: Callable[..., None], backward: Callable[..
 
 
 def _register() -> torch.library.Library:
-    """Not by torch.library.custom_op, whose wrapper takes longer than all of this."""
+    """Not by torch.library.custom_op, whose wrapper takes longer."""
     library = torch.library.Library("mla_prefill", "DEF")
     no_second = _refusing("attention: has a first gradient, and no second")
     no_gradient = _refusing("layer: has no gradient; call it under torch.no_grad()")
