@@ -149,6 +149,8 @@ class Workplace:
         return lib
 
     def abi(self, program):
+        if not os.path.exists(f"{self.tree}/.build/stage/lib/libmlaprefill.so"):
+            self.library()
         path = f"{self.tree}/.build/abi/{program}"
         self._make(f"abi {program}", [
             ["make", "-s", "-C", "Tests/ABI", f"STAGE={self.tree}/.build/stage", f"OUT={os.path.dirname(path)}", path]])
