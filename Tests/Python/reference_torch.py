@@ -50,7 +50,8 @@ class AttentionProblem:
         named = {"scale": self.scale, "causal": self.causal}
         if not self.batch:
             named["cu_seqlens_q"] = offsets(self.rows)
-            named["cu_seqlens_k"] = None if self.shared else offsets(self.keys)
+            left_out = self.shared or (self.rows == self.keys and not self.beyond)
+            named["cu_seqlens_k"] = None if left_out else offsets(self.keys)
         for name in ("k_begin", "k_count"):
             values = getattr(self, name)
             named[name] = None if values is None else torch.tensor(values, dtype=torch.int32)

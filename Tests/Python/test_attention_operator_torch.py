@@ -13,8 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
 import mla_prefill
-import mla_prefill.torch_ops
-from mla_prefill import _attention_gradient
+from mla_prefill import _attention_gradient, torch_ops
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -24,6 +23,7 @@ PROBLEMS = {
     "batch": AttentionProblem([7], [13], batch=3, causal="end", scale=0.3),
     "all keys": AttentionProblem([5], [8], batch=2, heads=6, kv_heads=1),
     "ragged": AttentionProblem([5, 0, 1, 12], [6, 3, 4, 12], causal="end", beyond=3),
+    "the same offsets": AttentionProblem([5, 8], [5, 8], causal="start"),
     "starts": AttentionProblem([5, 8], [7, 3], causal="start", heads=3, kv_heads=3),
     "more queries than keys": AttentionProblem([9, 2], [4, 0], causal="end"),
     "ranges": AttentionProblem(
@@ -119,15 +119,27 @@ def test_opcheck(name):
     everything = name in ("batch", "ragged")
     checks = {} if everything else {"test_utils": ("test_schema", "test_faketensor")}
     opcheck(OPERATOR, inputs(problem), problem.options, **checks)
-    out, lse = OPERATOR(*problem.tensors, **problem.options)
+    tensors = [tensor.bfloat16() for tensor in problem.tensors]
+    out, lse = OPERATOR(*tensors, **problem.options)
     options = {**problem.options, "scale": 0.2}
     for grads in ((out, torch.ones_like(lse)), (None, torch.ones_like(lse)), (out, None)):
         opcheck(
             torch.ops.mla_prefill.attention_backward,
-            (*grads, *problem.tensors, out, lse),
+            (*grads, *tensors, out, lse),
             options,
             test_utils=("test_schema", "test_faketensor"),
         )
+
+
+@pytest.mark.parametrize("operator", [OPERATOR, torch.ops.mla_prefill.layer])
+def test_signatures_are_documented(operator):
+    schema = operator.default._schema
+    arguments = (
+        argument.name + ("=None" if argument.has_default_value() else "")
+        for argument in schema.arguments
+    )
+    name = schema.name.partition("::")[2]
+    assert f"``{name}({', '.join(arguments)}) -> " in " ".join(torch_ops.__doc__.split())
 
 
 def step(call, tensors, options):

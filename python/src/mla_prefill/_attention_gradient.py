@@ -123,8 +123,7 @@ def _add_request(
             hidden = torch.arange(seen, device=q.device) > last
         block_q, block_grad, sum_ = grouped(q), grouped(grad_out), grouped(lse)
         scores = torch.einsum("ghid,gjd->ghij", block_q, k[:, :seen]) * scale
-        # Of rows without keys: 0.
-        weights = torch.exp(scores - sum_.masked_fill(sum_.isneginf(), torch.inf)[..., None])
+        weights = torch.exp(scores - sum_[..., None])
         if hidden is not None:
             weights.masked_fill_(hidden, 0)
         inner = torch.einsum("ghiv,gjv->ghij", block_grad, v[:, :seen])
