@@ -3,10 +3,12 @@
 
 import pytest
 import torch
+from test_numbers import Latents
 from test_register import llama
 from tiny import build
 
 from mla_prefill.transformers import disable, enable
+from mla_prefill.transformers.attention import attention_forward
 
 
 @pytest.fixture
@@ -68,6 +70,33 @@ def test_dropout(prompts):
 def test_masks(model, mask, text, prompts):
     with pytest.raises(ValueError, match=f"^{text}"):
         model(prompts(1, 7), attention_mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        (
+            (torch.zeros(1, 1, 5, 9), torch.zeros(1, 1, 5, 2)),
+            r"key = \(1, 1, 5, 9\): must be .* 8\)",
+        ),
+        ((torch.zeros(1, 2, 5, 8), torch.zeros(1, 1, 5, 2)), r"key = \(1, 2, 5, 8\): must be"),
+        ((torch.zeros(2, 1, 5, 8), torch.zeros(2, 1, 5, 2)), r"key = \(2, 1, 5, 8\): must be"),
+        ((torch.zeros(1, 1, 5, 8), torch.zeros(1, 1, 4, 2)), r"value = \(1, 1, 4, 2\): must be"),
+        ((torch.zeros(1, 1, 5, 8).half(), torch.zeros(1, 1, 5, 2)), "key.dtype = torch.float16"),
+    ],
+)
+def test_latents_of_others(states, text):
+    module = Latents(heads=2, rank=8, nope=4, rope=2, v=3)
+    with pytest.raises(ValueError, match=f"^{text}"):
+        attention_forward(module, torch.zeros(1, 2, 1, 6), *states, None)
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_devices(name):
+    states = {each: torch.zeros(1, 2, 3, 4) for each in ("query", "key", "value")}
+    states[name] = states[name].to("meta")
+    with pytest.raises(ValueError, match=rf"^{name}.device = meta: must be cpu"):
+        attention_forward(torch.nn.Module(), *states.values(), None)
 
 
 def test_packed_sequences(model, prompts):
