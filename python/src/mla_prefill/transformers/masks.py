@@ -89,9 +89,17 @@ def key_ranges_mask(
     first = int(q_offset)
     if mask_function is not causal_mask_function or kv_offset:
         whole = sdpa_mask(
-            batch_size, q_length, kv_length, first, kv_offset, mask_function, attention_mask,
-            allow_is_causal_skip=False, use_vmap=use_vmap, device=device,
-        )  # fmt: skip
+            batch_size=batch_size,
+            q_length=q_length,
+            kv_length=kv_length,
+            q_offset=first,
+            kv_offset=kv_offset,
+            mask_function=mask_function,
+            attention_mask=attention_mask,
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=device,
+        )
         window = f" (sliding_window = {local_size})" if local_size else ""
         return _ranges_of(whole, window).as_mask(device)
     total = first + q_length
