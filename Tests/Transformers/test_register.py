@@ -6,6 +6,8 @@ import torch
 from test_generation import GREEDY, left_padded
 from tiny import VOCABULARY, build
 from transformers import (
+    BertConfig,
+    BertModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     GptOssConfig,
@@ -101,6 +103,23 @@ def test_gradients(model, prompts):
         sdpas = found["sdpa"][name]
         assert (ours is None) == (sdpas is None)
         assert ours is None or (ours - sdpas).norm() <= 1e-4 * (sdpas.norm() + 1), name
+
+
+def test_attention_to_all(prompts):
+    """Of an encoder, whose tokens see those behind them."""
+    register()
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in SIZES.items() if name != "eos_token_id"}
+    model = BertModel(BertConfig(**sizes)).eval()
+    ids, mask = prompts(3, 17), torch.ones(3, 17, dtype=torch.long)
+    mask[1, 9:] = mask[2, 1:] = 0
+    for given in (None, mask):
+        model.set_attn_implementation("sdpa")
+        expected = model(ids, attention_mask=given).last_hidden_state
+        model.set_attn_implementation("mla_prefill")
+        found = model(ids, attention_mask=given).last_hidden_state
+        seen = torch.ones_like(mask) if given is None else given
+        assert (found - expected)[seen.bool()].abs().max() < 1e-4
 
 
 def test_windows_without_effect(prompts):
