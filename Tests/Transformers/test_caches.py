@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches of transformers, and the one that grows in place."""
 
+import copy
+
 import pytest
 import torch
 from conftest import SERVED
@@ -56,6 +58,20 @@ def test_a_cache_goes_on_when_a_model_is_switched(prompts):
             (enable if step % 2 else disable)(model)
             steps.append(model(part, cache=cache).logits)
         assert (torch.cat(steps, 1) - expected).abs().max() < 1e-4
+
+
+def test_copies_of_a_cache_go_their_own_ways(prompts):
+    """A prompt that several continuations begin with."""
+    model, prompt = build("deepseek_v3"), prompts(1, 9)
+    enable(model)
+    begun = LatentCache(model.config)
+    model(prompt, cache=begun)
+    for rest in (prompts(1, 4), prompts(1, 5)):
+        whole = torch.cat((prompt, rest), 1)
+        expected = model(whole).logits[:, 9:]
+        cache = copy.deepcopy(begun)
+        assert (model(rest, cache=cache).logits - expected).abs().max() < 1e-4
+        assert begun.get_seq_length() == 9
 
 
 def held(layer):
