@@ -89,6 +89,7 @@ std::vector<std::uint8_t> result(const Step& step, const Layout& layout, std::in
   if (!layout.starts.empty()) args.context_starts = layout.starts.data();
   if (!layout.rows.empty()) args.block_table_rows = layout.rows.data(), args.num_table_rows = layout.table_rows;
   mla::layer(config).forward(args);
+  out.each([&](std::int64_t i, std::int64_t j, std::int64_t k) { CHECK(std::isfinite(out.at(i, j, k))); });
   return out.bytes();
 }
 

@@ -56,7 +56,7 @@ final class LayerInputTests: XCTestCase {
     try check("context_lens[0] = 20: must not be beyond the 16") { $0.max_blocks = 2 }
     for block in [-1, Int32.min, .max, 8] {
       try check("block_table[2][1] = \(block): must be 0 to 7", change: { step in
-        step.cache.table[2 * step.cache.maxBlocks + 1] = block
+        step.cache.table[2 * step.cache.tableStride + 1] = block
       })
     }
     try check("context_lens[1] = -3", change: { $0.contextLens[1] = -3 })

@@ -143,8 +143,8 @@ final class LayerLayoutInputTests: XCTestCase {
       $0.block_table_stride = 1
     }
     try check("reaches beyond the address space", rows) { $0.block_table_stride = .max / 16 }
-    let (row, width) = (Int(rows.cache.tableRows[2]), rows.cache.maxBlocks)
-    rows.cache.table[row * width + 1] = 99
+    let row = Int(rows.cache.tableRows[2])
+    rows.cache.table[row * rows.cache.tableStride + 1] = 99
     try check("block_table[\(row)][1] = 99: must be 0 to ", rows)
   }
 }

@@ -86,7 +86,7 @@ final class LayerStep {
               num_requests: Int32(contexts.count), query_start_loc: starts.baseAddress,
               context_lens: lens.baseAddress, q: first, kv_c_normed: first + 1, k_pe: first + 2,
               kv_cache: cached.cache, block_table: cached.table,
-              block_table_stride: Int64(cache.maxBlocks), max_blocks: Int32(cache.maxBlocks),
+              block_table_stride: Int64(cache.tableStride), max_blocks: Int32(cache.maxBlocks),
               reserved: 0, out: first + 3, lse: first + 4, workspace: workspace?.baseAddress,
               workspace_size: Int64(workspace?.count ?? 0), stream: nil, output_scale: nil,
               k_pe_cache: cached.ropeCache, context_starts: cached.starts,

@@ -27,6 +27,8 @@ final class StepCache {
   /// nil: tensor holds rotary parts, too.
   let rope: PoisonedTensor?
   let maxBlocks: Int
+  /// Wider than the rows are.
+  let tableStride: Int
   var table: [Int32]
   var starts: [Int32]
   var tableRows: [Int32]
@@ -42,6 +44,7 @@ final class StepCache {
     self.layout = layout
     let needed = ends.map { ($0 + layout.blockSize - 1) / layout.blockSize }
     maxBlocks = layout.isDense ? 0 : (needed.max() ?? 0) + 2
+    tableStride = layout.isDense ? 0 : maxBlocks + random.int(0...3)
     let numBlocks = layout.isDense ? contexts.count : needed.reduce(0, +) + 3
     // Where blocks follow each other there is no gap between them, mostly.
     let mayFollow = layout.isInOrder && layout.blockSize > 1 && random.chance(0.7)
@@ -59,7 +62,7 @@ final class StepCache {
     let order = Array(0..<Int32(tableRowCount))
     tableRows = Array(
       (layout.hasTableRows ? order.shuffled(using: &random) : order).prefix(contexts.count))
-    table = [Int32](repeating: -77, count: tableRowCount * maxBlocks)
+    table = [Int32](repeating: -77, count: tableRowCount * tableStride)
     if layout.isDense { return }
     var free = Array((0..<Int32(numBlocks)).reversed())
     if layout.isInOrder {
@@ -69,7 +72,7 @@ final class StepCache {
     }
     for (i, count) in needed.enumerated() {
       for j in Int(starts[i]) / layout.blockSize..<max(count, Int(starts[i]) / layout.blockSize) {
-        table[Int(tableRows[i]) * maxBlocks + j] = free.removeLast()
+        table[Int(tableRows[i]) * tableStride + j] = free.removeLast()
       }
     }
   }
@@ -77,7 +80,7 @@ final class StepCache {
   func set(_ request: Int, _ token: Int, latents: [Double], rope: [Double]) {
     let (place, slot) = (Int(starts[request]) + token).quotientAndRemainder(
       dividingBy: layout.blockSize)
-    let block = layout.isDense ? request : Int(table[Int(tableRows[request]) * maxBlocks + place])
+    let block = layout.isDense ? request : Int(table[Int(tableRows[request]) * tableStride + place])
     guard let ropes = self.rope, let model = ropeModel else {
       return tensor.setSlot(block, slot, layout.model.bits(latents: latents, rope: rope))
     }

@@ -128,6 +128,9 @@ std::vector<Rule<ConcatAndCache>> concat_rules() {
   add("k_pe_cache", [](ConcatAndCache& c, Random&) {
     c.k_pe_cache.view.value.data = c.k_pe.view.value.data;
   });
+  add("kv_cache", [](ConcatAndCache& c, Random&) {
+    c.kv_cache.view.value.data = c.kv_c_normed.view.value.data;
+  });
   add("k_pe_cache", [](ConcatAndCache& c, Random&) {
     c.kv_cache.view.value.data = c.k_pe_cache.view.value.data;
   });
