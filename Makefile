@@ -13,6 +13,8 @@
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
 #   make install PREFIX=/usr/local [DESTDIR=]
+#   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
+#                                 built from the source of llama.cpp or ggml (see README.md)
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
 #   make fuzz [CALLS=n] [SEED=n] [FAIL=1]  malformed calls through the C ABI, as many as you
 #                                 like; with FAIL good ones too, and allocations fail at random
@@ -37,7 +39,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm bench-transformers install sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm bench-transformers install ggml sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -106,6 +108,11 @@ install: build
 	$(call instantiate,mla_prefill.pc,lib/pkgconfig)
 	$(call instantiate,mla_prefillConfig.cmake,lib/cmake/mla_prefill)
 	$(call instantiate,mla_prefillConfigVersion.cmake,lib/cmake/mla_prefill)
+
+ggml:
+	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
+	$(MAKE) -s -C Sources/GGMLBackend STAGE=$(CURDIR)/.build/stage OUT=$(CURDIR)/.build/ggml \
+	  GGML="$(abspath $(GGML))" $(if $(GGML_BUILD),GGML_BUILD="$(abspath $(GGML_BUILD))")
 
 # Fills in a template of Sources/Packaging.
 instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' \

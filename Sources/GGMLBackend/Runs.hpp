@@ -1,0 +1,31 @@
+/* What a mask lets each row see, as requests of attention. */
+#ifndef MLA_GGML_RUNS_HPP
+#define MLA_GGML_RUNS_HPP
+
+#include <cstdint>
+#include <vector>
+
+#include "Node.hpp"
+
+namespace mla_ggml {
+
+/// Rows that see a run of keys each: the last row all of [first_key, end_key), and where
+/// it is causal each row before one less at the end. Rows and keys are counted on over streams.
+struct Request {
+  int64_t first_row, rows, first_key, end_key;
+  bool causal;
+};
+
+/// What all rows see: each pass is one run of every row that has as many. Its requests lie in the
+/// order of their rows, and share none.
+using Passes = std::vector<std::vector<Request>>;
+
+/// False where the mask is not of 0 and -inf, or has more than `most_runs` runs in a row.
+bool read_mask(const Node &node, int64_t most_runs, Passes &passes);
+
+/// Appends to `part` what is left of a request when it sees keys [begin, end) alone.
+void clip(const Request &request, int64_t begin, int64_t end, std::vector<Request> &part);
+
+}  // namespace mla_ggml
+
+#endif
