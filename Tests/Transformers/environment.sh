@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 environment=${TRANSFORMERS_ENVIRONMENT:-$PWD/.build-transformers}
 python=${PYTHON:-python3}
 pip=$environment/bin/pip
-packages="transformers==5.24.0 pytest"
+packages="transformers==5.24.0 torchao==0.18.0 pytest"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1 PIP_NO_COMPILE=1
 unset PYTHONPATH PYTHONHOME LD_PRELOAD
 

@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 from tiny import build
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from transformers import DeepseekV3ForCausalLM
 
 from mla_prefill.transformers import disable, enable
@@ -108,6 +109,14 @@ def test_other_linear_layers(kind, prompts):
     for module in projections(model):
         part = {Quantized: "scale", Packed: "words", Adapted: "b.weight"}[kind]
         module.kv_b_proj.state_dict()[part].mul_(2)
+    assert_follows(model, ids)
+
+
+def test_torchao(prompts):
+    """Weights are tensors of a class of its own."""
+    model, ids = build("deepseek_v3", torch.bfloat16), prompts(2, 9)
+    quantize_(model, Int8WeightOnlyConfig())
+    enable(model)
     assert_follows(model, ids)
 
 
