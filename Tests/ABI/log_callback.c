@@ -66,29 +66,27 @@ static void a_while(void) {
   nanosleep(&time, NULL);
 }
 
-/** Two threads are inside what is set; two others remove it. */
-static const char *two_are_awaited(void) {
+/** One thread or two are inside what is set; two others remove it. */
+static const char *are_awaited(int calls) {
   pthread_t logging[2], removing[2];
   const char *failed = NULL;
-  for (int i = 0; i < 2; ++i) pthread_create(&logging[i], NULL, log_something, NULL);
-  await(&inside, 2);
+  for (int i = 0; i < calls; ++i) pthread_create(&logging[i], NULL, log_something, NULL);
+  await(&inside, calls);
   for (int i = 0; i < 2; ++i) pthread_create(&removing[i], NULL, remove_callback, NULL);
   a_while();
   if (now(&removals) != 0) failed = "a removal returned while the callback ran";
   log_something(NULL);
-  if (now(&inside) != 2) failed = "it was called again";
+  if (now(&inside) != calls) failed = "it was called again";
   add(&may_leave);
-  for (int i = 0; i < 2; ++i) {
-    pthread_join(removing[i], NULL);
-    pthread_join(logging[i], NULL);
-  }
-  return now(&left) == 2 ? failed : "calls were lost";
+  for (int i = 0; i < 2; ++i) pthread_join(removing[i], NULL);
+  for (int i = 0; i < calls; ++i) pthread_join(logging[i], NULL);
+  return now(&left) == calls ? failed : "calls were lost";
 }
 
 static const char *removal_waits(void) {
   start();
   mla_set_log_callback(stay, NULL);
-  return two_are_awaited();
+  return are_awaited(2);
 }
 
 static void replace_itself(void *context, int32_t level, const char *message) {
@@ -163,7 +161,7 @@ static const char *callbacks_that_fork(void) {
   log_something(NULL);
   if (getpid() != forking) {
     start();
-    _exit(two_are_awaited() == NULL ? 0 : 1);
+    _exit(are_awaited(1) == NULL ? 0 : 1);
   }
   mla_set_log_callback(NULL, NULL);
   return now(&children_ok) == 1 ? NULL : "the child hangs, or does not wait";
