@@ -103,17 +103,18 @@ private struct FormedSpans {
     throws(MLAError)
   {
     let cost = FormCost.of(kernel, config.type)
-    func form(_ request: Int) -> LayerForm? {
+    func room() throws(MLAError) -> FixedArray<RequestSpan> {
+      try FixedArray(capacity: batch.requests.count, for: "requests of a batch")
+    }
+    var (upProjected, absorbed) = (try room(), try room())
+    for request in batch.requests {
       let newTokens = batch.queryStartLoc.count(request)
-      return newTokens == 0
-        ? nil
-        : config.form(newTokens: newTokens, contextLen: batch.contextLen(request), cost)
+      if newTokens == 0 { continue }
+      switch config.form(newTokens: newTokens, contextLen: batch.contextLen(request), cost) {
+      case .upProjected: upProjected.append(batch.span(request))
+      case .absorbed: absorbed.append(batch.span(request))
+      }
     }
-    func spans(_ wanted: LayerForm) throws(MLAError) -> FixedArray<RequestSpan> {
-      try FixedArray(
-        batch.requests.lazy.filter { form($0) == wanted }.map(batch.span),
-        for: "requests of a batch")
-    }
-    (upProjected, absorbed) = (try spans(.upProjected), try spans(.absorbed))
+    (self.upProjected, self.absorbed) = (upProjected, absorbed)
   }
 }
