@@ -1088,8 +1088,9 @@ typedef struct mla_concat_and_cache_args {
   int32_t cache_format;
   uint32_t reserved;
   /** [num_blocks, block_size, rope] as mla_layer_forward_args has it: where k_pe goes,
-      kv_cache being [num_blocks, block_size, kv_lora_rank]; of fp8 as with kv_cache of
-      fp8. Must overlap neither an input nor kv_cache. NULL: k_pe goes to kv_cache. */
+      kv_cache being [num_blocks, block_size, kv_lora_rank]; of fp8 it holds k_pe divided
+      by cache_scale, as kv_cache holds latents. Must overlap neither an input nor
+      kv_cache. NULL: k_pe goes to kv_cache. */
   const mla_tensor *k_pe_cache;
 } mla_concat_and_cache_args;
 
