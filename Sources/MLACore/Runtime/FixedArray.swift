@@ -106,6 +106,15 @@ public struct FixedArray<Element>: RandomAccessCollection, @unchecked Sendable {
     count += 1
   }
 
+  /// There must be room.
+  mutating func append(copying elements: UnsafeBufferPointer<Element>) {
+    precondition(elements.count <= capacity - count)
+    if let first = elements.baseAddress {
+      (start + count).initialize(from: first, count: elements.count)
+    }
+    count += elements.count
+  }
+
   public mutating func removeAll() { count = 0 }
 
   /// The same elements, counted from 0.

@@ -58,15 +58,16 @@ struct BlockTable {
       throw .invalid(
         "block_table_rows[\(request)]", index, "must be 0 to \(rowCount - 1), below num_table_rows")
     }
-    let row = table + (index == 0 ? 0 : index * stride)
-    for place in places {
-      let block = row[place]
-      guard block >= 0, Int(block) < blockCount else {
-        throw .invalid(
-          "block_table[\(index)][\(place)]", block,
-          "must be 0 to \(blockCount - 1), the blocks of kv_cache")
-      }
-      blocks.append(block)
+    let row = table + (index == 0 ? 0 : index * stride) + places.lowerBound
+    let copied = UnsafeBufferPointer(start: blocks.pointer + blocks.count, count: places.count)
+    blocks.append(copying: UnsafeBufferPointer(start: row, count: places.count))
+    // Blocks of a token are many. Negative numbers count as larger than any other.
+    let largest = copied.reduce(0) { max($0, UInt32(bitPattern: $1)) }
+    guard largest < blockCount else {
+      let place = copied.firstIndex { $0 < 0 || $0 >= blockCount } ?? 0
+      throw .invalid(
+        "block_table[\(index)][\(places.lowerBound + place)]", copied[place],
+        "must be 0 to \(blockCount - 1), the blocks of kv_cache")
     }
   }
 
