@@ -65,6 +65,19 @@ final class CallTensorTests: XCTestCase {
       "a.data = 0x1000: must not overlap b")
   }
 
+  func testOutputsReachEachElementOnce() throws {
+    for stride: Int64 in [0, 8, 24, 31] {
+      let out = try tensor("out", raw(4096, stride: stride))
+      XCTAssertEqual(
+        mlaError { try out.requireOutput(apartFrom: nil, nil) }?.message,
+        "out.strides = [\(stride), 8, 1]: with shape [3, 4, 8] elements of an output overlap")
+    }
+    for stride: Int64 in [32, 40] {
+      XCTAssertNoThrow(
+        try tensor("out", raw(4096, stride: stride)).requireOutput(apartFrom: nil, nil))
+    }
+  }
+
   func testAlignment() throws {
     for offset in 1...3 {
       XCTAssertEqual(

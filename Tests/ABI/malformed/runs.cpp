@@ -126,6 +126,7 @@ std::vector<Rule<Call>> common_rules(bool lse_may_be_null) {
     t.out.view.value.data =
         random.any_of({t.q.view.value.data, t.k.view.value.data, t.v.view.value.data});
   });
+  add("out.strides", invalid, [](Call& c, Random&) { c.tensors.out.view.value.strides[0] = 0; });
   add("lse", invalid,
       [](Call& c, Random&) { c.tensors.lse.view.value.data = c.tensors.out.array.view().data; });
   add("stream", invalid, [](Call& c, Random&) { c.args.value.stream = c.scratch; });
