@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attention function that transformers calls by its name."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,9 +54,42 @@ def attention_forward(
     ranges = read_ranges(attention_mask, batch, queries, key.shape[2], causal)
     scale = dim**-0.5 if scaling is None else float(scaling)
     expansion = getattr(module, "expand_kv", None)
-    if isinstance(expansion, LatentExpansion):
-        return expansion.attention(query, key, value, ranges, scale), None
-    return _attention(query, key, value, ranges, scale), None
+    attend = expansion.attention if isinstance(expansion, LatentExpansion) else _attention
+    if ranges.seen is None:
+        return attend(query, key, value, ranges, scale), None
+    run = partial(_attend_to_seen, attend, ranges.seen, ranges.first, ranges.is_causal)
+    return run(query, key, value, scale), None
+
+
+def _attend_to_seen(
+    attend: Callable[..., torch.Tensor],
+    seen: torch.Tensor,
+    first: int,
+    is_causal: bool,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """A request after the other, by copies of the keys that are seen."""
+    results, queries = [], query.shape[2]
+    for request, each in enumerate(seen):
+        keys = each.nonzero()[:, 0]
+        rows, own = torch.arange(queries, device=query.device), len(keys) - 1
+        if queries > 1 and is_causal:
+            rows = keys[keys >= first] - first
+            own = len(keys) - len(rows)
+        alone = slice(request, request + 1)
+        result = attend(
+            query[alone, :, rows],
+            key[alone, :, keys],
+            value[alone, :, keys],
+            KeyRanges([0], [len(keys)], own, is_causal),
+            scale,
+        )
+        out = query.new_zeros(1, queries, *result.shape[2:])
+        results.append(out.index_copy(1, rows, result))
+    return torch.cat(results)
 
 
 def _attention(

@@ -4,7 +4,8 @@
 What transformers masks by is causality and padding: query i of request b sees the keys
 from ``begins[b]`` to before ``min(ends[b], first + i + 1)``. The mask function makes
 that of what transformers asks for, once for all layers of a step, and attention
-functions read it; masks of all queries and keys are never made.
+functions read it. Masks of all queries and keys are made only where there is padding
+between tokens, as between the turns of padded conversations.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class KeyRanges(NamedTuple):
     first: int
     #: Whether queries may be kept from keys behind their own at all.
     is_causal: bool
+    #: ``[batch, keys]``, which keys are seen at all, where some between others are not.
+    seen: torch.Tensor | None = None
 
     def spans(self, queries: int) -> list[Span]:
         """The queries that have a key of their own, one span a request.
@@ -84,10 +87,12 @@ def key_ranges_mask(
     """The mask function that transformers asks; None where each query sees all before it.
 
     Raises:
-        ValueError: the mask is more than causality and padding at either end.
+        ValueError: the mask is more than causality and padding.
     """
     first = int(q_offset)
-    if mask_function is not causal_mask_function or kv_offset:
+    padding = None if attention_mask is None else attention_mask[:, : first + q_length]
+    runs = None if padding is None else _runs(padding)
+    if mask_function is not causal_mask_function or kv_offset or (runs and runs.has_gaps):
         whole = sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
@@ -100,16 +105,14 @@ def key_ranges_mask(
             use_vmap=use_vmap,
             device=device,
         )
-        window = f" (sliding_window = {local_size})" if local_size else ""
-        return _ranges_of(whole, window).as_mask(device)
+        ranges = _ranges_of(whole, f" (sliding_window = {local_size})" if local_size else "")
+        return whole if ranges.seen is not None else ranges.as_mask(device)
     total = first + q_length
-    if attention_mask is None or bool(attention_mask[:, :total].all()):
-        if total == kv_length and (attention_mask is None or attention_mask.shape[1] >= total):
-            return None
-    if attention_mask is None:
-        begins, ends = [0] * batch_size, [total] * batch_size
-    else:
-        begins, ends = _runs(attention_mask[:, :total])
+    if runs is None:
+        runs = _Runs([0] * batch_size, [total] * batch_size, False)
+    begins, ends, _ = runs
+    if total == kv_length and not any(begins) and all(end == total for end in ends):
+        return None
     return KeyRanges(begins, ends, first, True).as_mask(device)
 
 
@@ -152,18 +155,19 @@ def _ranges_of(mask: torch.Tensor, hint: str = "") -> KeyRanges:
     queries, keys = seen.shape[1:]
     if 0 in seen.shape:
         return KeyRanges([0] * len(seen), [0] * len(seen), 0, True)
-    begins, ends = _runs(seen.any(1), hint)
+    anyhow = seen.any(1)
+    begins, ends, has_gaps = _runs(anyhow)
     # A row that its request's end does not cut ends with its own token.
     last = torch.where(seen.any(2), keys - 1 - seen.flip(2).int().argmax(2), -1)
     first = int((last - torch.arange(queries, device=mask.device)).max())
     key = torch.arange(keys, device=mask.device)
-    begin, end = (torch.tensor(side, device=mask.device)[:, None, None] for side in (begins, ends))
     own = torch.arange(first, first + queries, device=mask.device)[:, None]
-    spelled = (key >= begin) & (key < end) & (key <= own)
+    spelled = anyhow[:, None] & (key <= own)
     # What a row without keys gives is nobody's concern.
     if not torch.equal(spelled & seen.any(2, keepdim=True), seen):
-        raise ValueError(f"attention_mask: must be causal, with padding at either end{hint}")
-    return KeyRanges(begins, ends, first, queries == 1 or any(first < end - 1 for end in ends))
+        raise ValueError(f"attention_mask: must be causal, but for padding{hint}")
+    is_causal = queries == 1 or any(first < end - 1 for end in ends)
+    return KeyRanges(begins, ends, first, is_causal, anyhow if has_gaps else None)
 
 
 def _as_bool(mask: torch.Tensor) -> torch.Tensor:
@@ -177,13 +181,16 @@ def _as_bool(mask: torch.Tensor) -> torch.Tensor:
     return seen
 
 
-def _runs(seen: torch.Tensor, hint: str = "") -> tuple[list[int], list[int]]:
-    """Begin and end of the True in each row of ``[batch, keys]``; ValueError for gaps."""
-    counts = seen.sum(1)
-    begins = seen.int().argmax(1)
-    ends = begins + counts
-    last = torch.where(counts > 0, seen.shape[1] - seen.flip(1).int().argmax(1), begins)
-    if not torch.equal(ends, last):
-        row = int((ends != last).int().argmax())
-        raise ValueError(f"attention_mask[{row}]: keys must be masked at either end only{hint}")
-    return begins.tolist(), ends.tolist()
+class _Runs(NamedTuple):
+    """Where the keys that requests see begin and end, and whether others are in between."""
+
+    begins: list[int]
+    ends: list[int]
+    has_gaps: bool
+
+
+def _runs(seen: torch.Tensor) -> _Runs:
+    """Those of ``[batch, keys]``."""
+    begins, counts = seen.int().argmax(1), seen.sum(1)
+    ends = torch.where(counts > 0, seen.shape[1] - seen.flip(1).int().argmax(1), begins)
+    return _Runs(begins.tolist(), ends.tolist(), not torch.equal(ends - begins, counts))
