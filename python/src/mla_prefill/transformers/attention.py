@@ -2,7 +2,6 @@
 """The attention function that transformers calls by its name."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -57,18 +56,16 @@ def attention_forward(
     attend = expansion.attention if isinstance(expansion, LatentExpansion) else _attention
     if ranges.seen is None:
         return attend(query, key, value, ranges, scale), None
-    run = partial(_attend_to_seen, attend, ranges.seen, ranges.first, ranges.is_causal)
-    return run(query, key, value, scale), None
+    return _attend_to_seen(attend, query, key, value, ranges, ranges.seen, scale), None
 
 
 def _attend_to_seen(
     attend: Callable[..., torch.Tensor],
-    seen: torch.Tensor,
-    first: int,
-    is_causal: bool,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    ranges: KeyRanges,
+    seen: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
     """A request after the other, by copies of the keys that are seen."""
@@ -76,15 +73,15 @@ def _attend_to_seen(
     for request, each in enumerate(seen):
         keys = each.nonzero()[:, 0]
         rows, own = torch.arange(queries, device=query.device), len(keys) - 1
-        if queries > 1 and is_causal:
-            rows = keys[keys >= first] - first
+        if queries > 1 and ranges.is_causal:
+            rows = keys[keys >= ranges.first] - ranges.first
             own = len(keys) - len(rows)
         alone = slice(request, request + 1)
         result = attend(
             query[alone, :, rows],
             key[alone, :, keys],
             value[alone, :, keys],
-            KeyRanges([0], [len(keys)], own, is_causal),
+            KeyRanges([0], [len(keys)], own, ranges.is_causal),
             scale,
         )
         out = query.new_zeros(1, queries, *result.shape[2:])
