@@ -101,6 +101,50 @@ def test_views_as_an_engine_has_them():
     assert (rows[:7] == 7).all()
 
 
+def test_tokens_of_a_pool():
+    """SGLang's: a place for each token, rows of places by request, one head in the buffer."""
+    problem = LayerProblem([7, 1, 9], [50, 3, 31], dtype="bfloat16")
+    places = torch.randperm(200, generator=torch.Generator().manual_seed(1))
+    req_to_token = torch.full((6, 64), 2**31 - 1, dtype=torch.int32)
+    req_pool_indices = torch.tensor([4, 0, 1])
+    kv_buffer = torch.full((200, 1, problem.rank + problem.rope), torch.nan, dtype=torch.bfloat16)
+    for row, rows, begin in zip(req_pool_indices, problem.cached, (0, 60, 70), strict=True):
+        out_cache_loc = places[begin : begin + len(rows)]
+        req_to_token[row, : len(rows)] = out_cache_loc.int()
+        latents, k_pe = tensor(rows).split([problem.rank, problem.rope], -1)
+        concat_and_cache_mla(latents, k_pe, kv_buffer, out_cache_loc)
+    out = layer_for(problem).forward(
+        **arguments_of(problem)
+        | {
+            "kv_cache": kv_buffer,
+            "block_table": req_to_token,
+            "block_table_rows": req_pool_indices,
+        }
+    )
+    problem.check(out.double().numpy())
+
+
+def test_dense_tensors_that_are_padded():
+    problem = LayerProblem([7, 1, 9], [50, 0, 31])
+    length = 60
+    starts = [length - context for context in problem.context]
+    latents = torch.full((3, length + 5, problem.rank), torch.nan)[:, :length]
+    k_pe = torch.full((3, 1, length, problem.rope), torch.nan)[:, 0]
+    for request, (rows, start) in enumerate(zip(problem.cached, starts, strict=True)):
+        new = tensor(rows).split([problem.rank, problem.rope], -1)
+        latents[request, start:], k_pe[request, start:] = new
+    out = layer_for(problem).forward(
+        **arguments_of(problem)
+        | {
+            "kv_cache": latents,
+            "k_pe_cache": k_pe,
+            "block_table": None,
+            "context_starts": torch.tensor(starts),
+        }
+    )
+    problem.check(out.double().numpy())
+
+
 def test_results_are_where_q_is():
     """Whatever torch's default device and type are."""
     problem = LayerProblem([7, 3], [12, 0])
