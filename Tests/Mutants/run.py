@@ -37,8 +37,10 @@ def main():
     except ValueError as error:
         sys.exit(f"not ok {error}")
     stale = faults.check(ROOT, listed)
+    wants = [""] if arguments.check else arguments.patterns or [""]
     for line in stale:
-        print(f"not ok {line}")
+        if any(pattern in line.partition(": ")[0] for pattern in wants):
+            print(f"not ok {line}")
     if arguments.check:
         if not stale:
             print(f"ok {len(listed)} planted faults apply")
@@ -46,8 +48,8 @@ def main():
     if not arguments.scratch:
         sys.exit("where is the copy to be? run.py SCRATCH [PATTERN...]")
     names = {line.partition(": ")[0] for line in stale}
-    wanted = [fault for fault in in_turn(listed) if fault.identity not in names
-              and (not arguments.patterns or any(p in fault.identity for p in arguments.patterns))]
+    wanted = [fault for fault in in_turn(listed)
+              if fault.identity not in names and any(pattern in fault.identity for pattern in wants)]
     workplace = Workplace(ROOT, arguments.scratch, arguments.python)
     # So that what is planted is mended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
