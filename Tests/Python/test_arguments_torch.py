@@ -6,10 +6,27 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from calls import CALLS, unnamed_refusals
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 class Subclass(torch.Tensor):
     pass
+
+
+class Wrapper(torch.Tensor):
+    """Has its numbers in another tensor."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments, keywords=None):
+        inner = (value.inner if isinstance(value, cls) else value for value in arguments)
+        return function(*inner, **(keywords or {}))
 
 
 def without_memory():
@@ -32,6 +49,15 @@ WRONG = {
     "with gradient": torch.zeros(5, 2, 16, requires_grad=True),
     "parameter": torch.nn.Parameter(torch.zeros(3)),
     "subclass": torch.zeros(3).as_subclass(Subclass),
+    "wrapper": Wrapper(torch.zeros(5, 2, 16)),
+    "wrapped integers": Wrapper(torch.zeros(3, dtype=torch.int32)),
+    "fake": FakeTensorMode().from_tensor(torch.zeros(5, 2, 16)),
+    "fake integers": FakeTensorMode().from_tensor(torch.zeros(3, dtype=torch.int32)),
+    "functional": torch._to_functional_tensor(torch.zeros(5, 2, 16)),
+    "functional integers": torch._to_functional_tensor(torch.zeros(3, dtype=torch.int32)),
+    "zeros that are nowhere": torch._efficientzerotensor((5, 2, 16)),
+    "quantized": torch.quantize_per_tensor(torch.zeros(5, 2, 16), 0.1, 0, torch.qint8),
+    "of oneDNN": torch.zeros(5, 2, 16).to_mkldnn(),
     "without memory": without_memory(),
     "one element for all": torch.zeros(1, 1, 1).expand(5, 2, 16),
     "integers": torch.zeros(5, 2, dtype=torch.int64),

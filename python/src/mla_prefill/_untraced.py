@@ -8,6 +8,7 @@ breaks there, and of a method of an object's it would lose the object.
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import CodeType
 from typing import Any, TypeVar
 
@@ -40,5 +41,7 @@ def tell_torch() -> None:
         tell = frames.set_code_exec_strategy
     except AttributeError:
         return  # Another torch traces them and breaks at each call of the extension's.
-    while _codes:
-        tell(_codes.pop(), strategy)
+    # Other threads may be at it as well.
+    with suppress(IndexError):
+        while True:
+            tell(_codes.pop(), strategy)
