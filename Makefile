@@ -8,10 +8,12 @@
 #   make test-tables              every kernel table, those that this CPU lacks on a model
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make test-transformers        models of transformers (fetches 250 MB once)
+#   make test-ggml                the backend for llama.cpp in llama.cpp (fetches and builds it once)
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
+#   make bench-ggml               models in llama.cpp, with ggml's own attention and with this
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see README.md)
@@ -39,7 +41,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-amx bench bench-vllm bench-transformers install ggml sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -65,6 +67,10 @@ test-transformers:
 	Sources/Packaging/debian-packages.sh test
 	Tests/Transformers/run.sh
 
+test-ggml:
+	Sources/Packaging/debian-packages.sh test
+	Tests/GGML/run.sh
+
 test-amx:
 	Sources/Packaging/debian-packages.sh test amx
 	BOCHS="$(BOCHS)" Tests/AMXMachine/run.sh
@@ -81,6 +87,10 @@ bench-vllm:
 bench-transformers:
 	Sources/Packaging/debian-packages.sh test
 	Tests/Transformers/run.sh speed
+
+bench-ggml:
+	Sources/Packaging/debian-packages.sh test
+	Tests/GGML/run.sh speed
 
 test:
 	Sources/Packaging/debian-packages.sh test

@@ -1,0 +1,70 @@
+#!/bin/bash
+# The backend that llama.cpp loads, in llama.cpp.
+#
+#   Tests/GGML/run.sh            the tests
+#   Tests/GGML/run.sh speed      tokens a second, with the backend and without in turns
+#   Tests/GGML/run.sh all        the tests, and all that test-backend-ops has on attention
+#
+# See environment.sh for where llama.cpp comes from.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+unset GGML_BACKEND_PATH MLA_VERBOSE LD_PRELOAD
+# A failing assertion is not for a debugger.
+export GGML_NO_BACKTRACE=1 SWIFT_BACKTRACE=enable=no
+llama=$(Tests/GGML/environment.sh) || {
+  status=$?
+  [ $status -ne 3 ] || echo "llama.cpp: all of its tests are left out"
+  exit $((status == 3 ? 0 : status))
+}
+make -s ggml GGML="$llama" > /dev/null
+bin=$llama/build/bin
+out=$PWD/.build/ggml
+backend=$out/libggml-mla.so
+
+compile() {
+  g++ -std=c++17 -O2 -Wall -Wextra -isystem "$llama/ggml/include" -isystem "$llama/include" \
+    "${@:2}" -o "$out/$1" -L"$bin" -lllama -lggml -lggml-base -Wl,-rpath,"$bin" -pthread
+}
+
+speed() {
+  compile speed Tests/GGML/speed.cpp
+  echo "model, prompt: tokens a second of ggml's own, with the backend; prompt, then one by one"
+  local model tokens
+  for model in deepseek2 llama; do
+    for tokens in ${TOKENS:-512 4096 16384}; do
+      for _ in 1 2 3; do
+        echo "$model $tokens: $("$out/speed" $model "$tokens") | $("$out/speed" $model "$tokens" "$backend")"
+      done
+    done
+  done
+}
+
+# test-backend-ops on the cases that a pattern names; its last lines say how many passed.
+operators() {
+  if GGML_BACKEND_PATH=$backend "$bin/test-backend-ops" test -o FLASH_ATTN_EXT -b MLA -p "$1" > "$out/operators.log" 2>&1 &&
+    ! grep -q FAIL "$out/operators.log"; then
+    echo "ok test-backend-ops: $(grep -oE '[0-9]+/[0-9]+ tests passed' "$out/operators.log")," \
+      "$(grep -c 'not supported' "$out/operators.log") declined"
+  else
+    grep -E "FAIL|error" "$out/operators.log" | head -20
+    echo "not ok test-backend-ops, see $out/operators.log"
+    return 1
+  fi
+}
+
+if [ "${1:-}" = speed ]; then
+  speed
+  exit
+fi
+# Threads of a machine that is busy are not to spin while others wait for it.
+export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
+compile nodes Tests/GGML/nodes.cpp Tests/GGML/problem.cpp
+compile models Tests/GGML/models.cpp
+status=0
+"$out/nodes" "$backend" || status=1
+"$out/models" "$backend" || status=1
+some='kv=113,nb=(1|75),mask=0|hsk=576.*nb=(3|75)|hsk=(320|72).*mask=0.*kv=512,nb=32'
+[ "${1:-}" != all ] || some=.
+operators "$some" || status=1
+exit $status
