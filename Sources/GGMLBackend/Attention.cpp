@@ -125,7 +125,7 @@ mla_status Attention::in_chunks(const Node &node, const Passes &passes, const ml
   return MLA_OK;
 }
 
-/// One call for requests whose rows follow each other, as long as all are causal or none.
+/// One call for requests that follow each other, as long as all are causal or none.
 mla_status Attention::attend(const Node &node, const mla_tensor &q, const Keys &keys,
                              const std::vector<Request> &pass) {
   const Request *begin = pass.data(), *const last = begin + pass.size();
@@ -133,7 +133,7 @@ mla_status Attention::attend(const Node &node, const mla_tensor &q, const Keys &
     // A single row sees the same either way.
     const Request *kind = begin;
     const Request *end = begin + 1;
-    for (; end < last && end->first_row == end[-1].first_row + end[-1].rows; ++end) {
+    for (; end < last; ++end) {
       if (kind->rows == 1) kind = end;
       if (end->rows > 1 && end->causal != kind->causal) break;
     }
@@ -153,6 +153,11 @@ mla_status Attention::call(const Node &node, const mla_tensor &q, const Keys &ke
   k_count_.clear();
   for (const Request *it = begin; it < end; ++it) {
     causal = causal || it->causal;
+    if (cu_seqlens_q_.back() < it->first_row - first) {  // rows in between see nothing
+      cu_seqlens_q_.push_back(static_cast<int32_t>(it->first_row - first));
+      k_begin_.push_back(0);
+      k_count_.push_back(0);
+    }
     cu_seqlens_q_.push_back(static_cast<int32_t>(it->first_row + it->rows - first));
     k_begin_.push_back(static_cast<int32_t>(it->first_key - keys.first));
     k_count_.push_back(static_cast<int32_t>(it->end_key - it->first_key));

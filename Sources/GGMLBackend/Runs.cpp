@@ -1,6 +1,7 @@
 #include "Runs.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace mla_ggml {
 
@@ -24,28 +25,80 @@ int64_t first_other(const uint16_t *row, int64_t from, int64_t count, uint16_t v
   return from;
 }
 
-/// Appends row's run to the requests of its pass: to the last of them, where it goes on.
-void append(std::vector<Request> &pass, int64_t row, int64_t first, int64_t end) {
+/// Rows whose runs go on from each other: ends, and where it slides beginnings, move up by a key a row.
+struct Band {
+  Request first;
+  bool sliding;
+};
+
+/// Adds a row's run to the bands of its pass: to the last of them, where it goes on.
+void append(std::vector<Band> &pass, int64_t row, int64_t begin, int64_t end) {
   if (!pass.empty()) {
-    Request &last = pass.back();
-    if (last.first_row + last.rows == row && last.first_key == first) {
-      const bool same = last.end_key == end, next = last.end_key + 1 == end;
-      if ((same && !last.causal) || (next && (last.causal || last.rows == 1))) {
-        last.causal = next;
-        last.end_key = end;
-        ++last.rows;
-        return;
-      }
+    auto &[last, sliding] = pass.back();
+    const int64_t begins = last.first_key + (sliding ? last.rows - 1 : 0);
+    const bool same = begins == begin, slides = begins + 1 == begin;
+    const bool ends = last.end_key == end, causal = last.end_key + 1 == end;
+    const bool goes_on = last.rows == 1 ? (same || slides) && (ends || causal)
+                                        : (sliding ? slides : same) && (last.causal ? causal : ends);
+    if (last.first_row + last.rows == row && goes_on) {
+      sliding = slides;
+      last.causal = causal;
+      last.end_key = end;
+      ++last.rows;
+      return;
     }
   }
-  pass.push_back({row, 1, first, end, false});
+  pass.push_back({{row, 1, begin, end, false}, false});
 }
 
-bool read_stream(const Node &node, int64_t stream, int64_t most_runs, Passes &passes) {
+/// Row i of n sees the keys from i on of n: rectangles, and triangles of half the size in the next pass.
+void add_triangle(int64_t row, int64_t key, int64_t n, size_t level, Passes &levels) {
+  constexpr int64_t smallest = 16;
+  if (n <= 0) return;
+  if (levels.size() == level) levels.emplace_back();
+  if (n <= smallest) {
+    for (int64_t i = 0; i < n; ++i) levels[level].push_back({row + i, 1, key + i, key + n, false});
+    return;
+  }
+  const int64_t half = n / 2;
+  levels[level].push_back({row, half, key + half, key + n, false});
+  add_triangle(row, key, half, level + 1, levels);
+  add_triangle(row + half, key + half, n - half, level + 1, levels);
+}
+
+/// Cuts a band that slides into blocks of rows. What all rows of a block may see is a request of `pass`,
+/// what the first ones see before that a triangle.
+void add_sliding(const Request &band, std::vector<Request> &pass, Passes &levels) {
+  const int64_t last_row = band.rows - 1;
+  const int64_t shortest = band.end_key - band.first_key - last_row;
+  const int64_t block = std::min<int64_t>(128, band.causal ? shortest : band.rows);
+  for (int64_t row = 0; row < band.rows; row += block) {
+    const int64_t rows = std::min(block, band.rows - row), last = row + rows - 1;
+    const int64_t end = band.end_key - (band.causal ? last_row - last : 0);
+    pass.push_back({band.first_row + row, rows, band.first_key + last, end, band.causal});
+    add_triangle(band.first_row + row, band.first_key + row, rows - 1, 0, levels);
+  }
+}
+
+void add_requests(const std::vector<Band> &bands, Passes &passes) {
+  std::vector<Request> pass;
+  Passes levels;
+  for (const auto &[band, sliding] : bands) {
+    if (sliding) {
+      add_sliding(band, pass, levels);
+    } else {
+      pass.push_back(band);
+    }
+  }
+  passes.push_back(std::move(pass));
+  for (auto &level : levels) passes.push_back(std::move(level));
+}
+
+bool read_stream(const Node &node, int64_t stream, int64_t most_runs, std::vector<std::vector<Band>> &passes) {
   const int64_t first_row = stream * node.rows, first_key = stream * node.stream_keys();
   if (!node.mask) {
     if (passes.empty()) passes.emplace_back();
-    passes[0].push_back({first_row, node.rows, first_key, first_key + node.keys, false});
+    passes[0].push_back({{first_row, node.rows, first_key, first_key + node.keys, false}, false});
     return true;
   }
   const char *mask = static_cast<const char *>(node.mask->data) +
@@ -68,9 +121,15 @@ bool read_stream(const Node &node, int64_t stream, int64_t most_runs, Passes &pa
 
 bool read_mask(const Node &node, int64_t most_runs, Passes &passes) {
   passes.clear();
+  std::vector<std::vector<Band>> runs;
   for (int64_t stream = 0; stream < node.streams; ++stream) {
-    if (!read_stream(node, stream, most_runs, passes)) return false;
+    if (!read_stream(node, stream, most_runs, runs)) return false;
   }
+  size_t bands = 0;
+  for (const auto &pass : runs) bands += pass.size();
+  // Many rows that have little in common are not worth so many requests.
+  if (node.rows >= 32 && bands > static_cast<size_t>(node.rows * node.streams / 2)) return false;
+  for (const auto &pass : runs) add_requests(pass, passes);
   return true;
 }
 

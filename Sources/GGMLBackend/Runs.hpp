@@ -16,11 +16,12 @@ struct Request {
   bool causal;
 };
 
-/// What all rows see: each pass is one run of every row that has as many. Its requests lie in the
-/// order of their rows, and share none.
+/// What all rows see: a pass is one run of every row that has as many, or part of one. Its requests lie
+/// in the order of their rows, and share none.
 using Passes = std::vector<std::vector<Request>>;
 
-/// False where the mask is not of 0 and -inf, or has more than `most_runs` runs in a row.
+/// False where the mask is not of 0 and -inf, has more than `most_runs` runs in a row, or rows that have
+/// little in common.
 bool read_mask(const Node &node, int64_t most_runs, Passes &passes);
 
 /// Appends to `part` what is left of a request when it sees keys [begin, end) alone.

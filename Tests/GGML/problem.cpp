@@ -110,6 +110,7 @@ void Problem::fill_mask(std::mt19937_64 &random) {
     const int64_t past = below(random, std::max<int64_t>(keys - rows, 0) + 1), half = rows / 2;
     const int64_t hole = below(random, past + 1), window = 1 + below(random, std::max<int64_t>(keys / 3, 1));
     const int64_t middle = below(random, keys + 1);
+    const bool ahead = below(random, 3) == 0;  // windows in a text that is seen whole
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t key = 0; key < keys; ++key) {
         const bool before = key <= past + row;
@@ -117,7 +118,7 @@ void Problem::fill_mask(std::mt19937_64 &random) {
         float value = 0;
         switch (shape_.mask) {
           case Mask::hole: sees = before && (key < hole || key >= hole + 3); break;
-          case Mask::window: sees = before && key > past + row - window; break;
+          case Mask::window: sees = (before || ahead) && key > past + row - window; break;
           case Mask::bidirectional: sees = (row < half) == (key < middle); break;
           case Mask::scattered: sees = below(random, 2) == 0; break;
           case Mask::biased: value = uniform(random); break;

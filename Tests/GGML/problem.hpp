@@ -19,7 +19,7 @@ enum class Mask {
   causal,      ///< the last rows of a prompt, in a cache with room behind
   sequences,   ///< rows of two sequences, each with a prompt of its own, and a row that sees nothing
   hole,        ///< causal, but for keys that were taken out before
-  window,      ///< causal, no further back than a number of keys
+  window,      ///< no further back than a number of keys, and causal or not
   bidirectional,  ///< two texts, each seen by all of its rows
   scattered,   ///< any key or not
   biased       ///< numbers other than 0
