@@ -71,6 +71,24 @@ final class ConvertKernelTests: XCTestCase {
     }
   }
 
+  /// Rounding must not carry into the exponent what only says which NaN it is.
+  func testEveryNaNStaysOne() {
+    let patterns: [UInt32] = [0x7f80_0001, 0x7f80_8000, 0x7fc0_0000, 0x7fff_ffff]
+    let rows = PoisonedTensor(.float32, rows: 1, dim: 37)
+    for i in 0..<rows.dim {
+      rows.format.storeBits(
+        patterns[i % 4] | (i % 8 < 4 ? 0 : 1 << 31), to: rows.pointer() + 4 * i)
+    }
+    for isa in Self.tables {
+      for target in ElementFormat.allCases {
+        let out = convert(rows, to: target, times: 1, isa)
+        for i in 0..<rows.dim {
+          XCTAssertTrue(out[0, 0, i].isNaN, "table \(isa), \(patterns[i % 4]) to \(target.name)")
+        }
+      }
+    }
+  }
+
   func testGroupsWithScalesOfTheirOwn() {
     for isa in Self.tables {
       for seed: UInt64 in 0..<30 {
