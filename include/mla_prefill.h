@@ -311,7 +311,8 @@ typedef struct mla_tensor {
   int32_t ndim;
   uint32_t reserved;
   int64_t shape[MLA_MAX_NDIM];
-  /** In elements; the stride of a dimension of size 0 or 1 is ignored. */
+  /** In elements; those of dimensions of size 0 or 1, and all where a dimension is 0, are
+      ignored. */
   int64_t strides[MLA_MAX_NDIM];
 } mla_tensor;
 

@@ -78,6 +78,24 @@ final class CallTensorTests: XCTestCase {
     }
   }
 
+  /// Producers write strides there as they like.
+  func testStridesWithoutElements() throws {
+    for dimension in 0..<3 {
+      for stride in [0, -1, 2, Int64.max, .min] {
+        var raw = raw(0)
+        (raw.strides.0, raw.strides.1, raw.strides.2) = (stride, stride, stride)
+        switch dimension {
+        case 0: raw.shape.0 = 0
+        case 1: raw.shape.1 = 0
+        default: raw.shape.2 = 0
+        }
+        let tensor = try tensor("q", raw)
+        XCTAssertEqual(tensor.strides, [0, 0, 0])
+        XCTAssertEqual(tensor.bytes, 0..<0)
+      }
+    }
+  }
+
   func testAlignment() throws {
     for offset in 1...3 {
       XCTAssertEqual(

@@ -103,7 +103,7 @@ def test_views_as_an_engine_has_them():
 
 def test_tokens_of_a_pool():
     """SGLang's: a place for each token, rows of places by request, one head in the buffer."""
-    problem = LayerProblem([7, 1, 9], [50, 3, 31], dtype="bfloat16")
+    problem = LayerProblem([7, 1, 9], [50, 0, 31], dtype="bfloat16")
     places = torch.randperm(200, generator=torch.Generator().manual_seed(1))
     req_to_token = torch.full((6, 64), 2**31 - 1, dtype=torch.int32)
     req_pool_indices = torch.tensor([4, 0, 1])

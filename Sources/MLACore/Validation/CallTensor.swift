@@ -59,7 +59,11 @@ struct CallTensor: Sendable {
         throw .invalid("\(name).shape[\(i)]", sizes[i], "must be 0 to \(maximumDimension)")
       }
       shape.append(Int(sizes[i]))
-      guard sizes[i] > 1 else {
+    }
+    // NumPy writes 0 for those of tensors without elements; others, what no memory has.
+    let isEmpty = shape.isEmpty
+    for i in 0..<rank {
+      guard !isEmpty, sizes[i] > 1 else {
         strides.append(0)
         continue
       }
@@ -71,8 +75,6 @@ struct CallTensor: Sendable {
       }
       strides.append(Int(steps[i]))
     }
-    // Rows of no elements may be many, at strides that no memory has.
-    if shape.isEmpty { for i in shape.indices { strides[i] = 0 } }
     return (shape, strides)
   }
 
