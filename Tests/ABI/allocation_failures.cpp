@@ -176,6 +176,7 @@ int main(int argc, char** argv) {
   };
   cases.push_back({"allocation failures: long reasons", long_reasons});
   cases.push_back({"allocation failures: long messages", long_messages});
+  cases.push_back({"allocation failures: plans are trimmed", allocation::plans_are_trimmed});
   add(allocation::host_calls(), 3000);
   add(allocation::registry_calls(), 3000);
   add(allocation::selector_calls(), 3000);

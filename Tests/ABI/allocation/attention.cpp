@@ -1,6 +1,7 @@
 // Attention in one call.
 //
 // SPDX-License-Identifier: Apache-2.0
+#include "../failing_allocations.hpp"
 #include "call.hpp"
 
 namespace allocation {
@@ -38,6 +39,19 @@ struct OneCall {
 };
 
 }  // namespace
+
+void plans_are_trimmed() {
+  auto& one = kept<OneCall>();
+  // What is made once and for all.
+  mla::attention(one.args);
+  mla::check(mla_trim(nullptr));
+  const long blocks = failing::live_blocks();
+  mla::attention(one.args);
+  CHECK(failing::live_blocks() > blocks);
+  mla::check(mla_trim(nullptr));
+  EXPECT(failing::live_blocks() == blocks, "%ld blocks are left",
+         failing::live_blocks() - blocks);
+}
 
 std::vector<Call> attention_calls() {
   auto& one = kept<OneCall>();

@@ -96,6 +96,8 @@ std::vector<Call> context_plan_calls();
 std::vector<Call> backend_calls();
 std::vector<Call> layer_calls();
 std::vector<Call> attention_calls();
+/// Plans that calls have left to the next ones are memory that goes with the rest.
+void plans_are_trimmed();
 std::vector<Call> large_batch_calls();
 
 }  // namespace allocation
