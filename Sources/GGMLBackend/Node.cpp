@@ -37,6 +37,13 @@ bool has_streams_of_rows(const ggml_tensor *k, const ggml_tensor *v) {
   return rows >= static_cast<size_t>(k->ne[1]) && rows * k->nb[1] == k->nb[3] && rows * v->nb[1] == v->nb[3];
 }
 
+/// Products of one row below which a switch between backends costs what it saves: 512 keys, 16 heads of 64.
+constexpr int64_t short_step = 1 << 20;
+
+bool is_short_step(const ggml_tensor *q, const ggml_tensor *k, const ggml_tensor *v) {
+  return q->ne[1] * q->ne[3] == 1 && q->ne[2] * k->ne[1] * (k->ne[0] + v->ne[0]) < short_step;
+}
+
 }  // namespace
 
 Node::Node(ggml_tensor *node)
@@ -76,6 +83,7 @@ const char *reason_against(const ggml_tensor *op) {
   if (k->ne[2] != v->ne[2] || k->ne[3] != q->ne[3] || v->ne[3] != q->ne[3]) return "shapes";
   if (!has_even_strides(q) || !has_even_strides(k) || !has_even_strides(v)) return "strides";
   if (!has_streams_of_rows(k, v)) return "strides";
+  if (is_short_step(q, k, v)) return "a step on few keys";
   return nullptr;
 }
 
