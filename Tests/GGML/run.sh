@@ -2,7 +2,8 @@
 # The backend that llama.cpp loads, in llama.cpp.
 #
 #   Tests/GGML/run.sh            the tests
-#   Tests/GGML/run.sh speed      tokens a second, with the backend and without in turns
+#   Tests/GGML/run.sh speed      tokens a second, with the backend and without in turns; on a
+#                                machine that does nothing else: threads of either spin
 #   Tests/GGML/run.sh all        the tests, and all that test-backend-ops has on attention
 #
 # See environment.sh for where llama.cpp comes from.
