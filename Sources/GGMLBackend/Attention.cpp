@@ -164,14 +164,14 @@ mla_status Attention::call(const Node &node, const mla_tensor &q, const Keys &ke
   }
   const auto own = written_.begin() + first;
   const bool merging = std::find(own, own + rows, 1) != own + rows;
-  mla_tensor out = dense(node.out->data, MLA_DTYPE_FLOAT32, total_rows_, node.heads, node.v_dim);
-  out = rows_of(out, first, rows);
-  mla_tensor lse = table(lse_ + first, node.heads, rows, total_rows_);
+  const mla_tensor sum = rows_of(
+      dense(node.out->data, MLA_DTYPE_FLOAT32, total_rows_, node.heads, node.v_dim), first, rows);
+  const mla_tensor sum_lse = table(lse_ + first, node.heads, rows, total_rows_);
+  mla_tensor out = sum, lse = sum_lse;
   if (merging) {
-    part_out_ = part_out_memory_.take<float>(rows * node.heads * node.v_dim);
-    part_lse_ = part_lse_memory_.take<float>(rows * node.heads);
-    out = dense(part_out_, MLA_DTYPE_FLOAT32, rows, node.heads, node.v_dim);
-    lse = table(part_lse_, node.heads, rows, rows);
+    auto *part = part_out_memory_.take<float>(rows * node.heads * node.v_dim);
+    out = dense(part, MLA_DTYPE_FLOAT32, rows, node.heads, node.v_dim);
+    lse = table(part_lse_memory_.take<float>(rows * node.heads), node.heads, rows, rows);
   }
   const mla_tensor own_q = rows_of(q, first, rows);
   mla_attention_args args = MLA_ATTENTION_ARGS_INIT;
@@ -181,34 +181,15 @@ mla_status Attention::call(const Node &node, const mla_tensor &q, const Keys &ke
   args.num_requests = static_cast<int32_t>(k_begin_.size());
   args.cu_seqlens_q = cu_seqlens_q_.data();
   args.k_begin = k_begin_.data(), args.k_count = k_count_.data();
-  const mla_status status = mla_attention(&args);
-  if (status != MLA_OK) return status;
-  if (merging) merge(node, first, rows);
-  std::fill(own, own + rows, 1);
-  return MLA_OK;
-}
-
-/// Adds a part's rows to what out has of them.
-void Attention::merge(const Node &node, int64_t first_row, int64_t rows) {
-  in_parallel(rows * node.heads, grain / node.v_dim + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i / node.heads, head = i % node.heads;
-      const float part = part_lse_[head * rows + row];
-      float &lse = lse_[head * total_rows_ + first_row + row];
-      if (part == no_keys) continue;
-      float *out = row_of(node, first_row + row, head);
-      const float *from = part_out_ + i * node.v_dim;
-      if (lse == no_keys) {
-        std::copy_n(from, node.v_dim, out);
-        lse = part;
-        continue;
-      }
-      const float most = std::max(lse, part), sum = std::exp(lse - most) + std::exp(part - most);
-      const float keep = std::exp(lse - most) / sum, add = std::exp(part - most) / sum;
-      for (int64_t d = 0; d < node.v_dim; ++d) out[d] = out[d] * keep + from[d] * add;
-      lse = most + std::log(sum);
-    }
-  });
+  mla_status status = mla_attention(&args);
+  if (status == MLA_OK && merging) {
+    mla_merge_args merge = MLA_MERGE_ARGS_INIT;
+    merge.output = merge.prefix_output = &sum, merge.output_lse = merge.prefix_lse = &sum_lse;
+    merge.suffix_output = &out, merge.suffix_lse = &lse;
+    status = mla_merge_attn_states(&merge);
+  }
+  if (status == MLA_OK) std::fill(own, own + rows, 1);
+  return status;
 }
 
 /// Rows without keys are 0; a sink takes its part of each row's probability.

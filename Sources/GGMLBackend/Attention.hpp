@@ -29,7 +29,6 @@ class Attention {
   mla_status in_chunks(const Node &node, const Passes &passes, const mla_tensor &q);
   mla_status attend(const Node &node, const mla_tensor &q, const Keys &keys, const std::vector<Request> &pass);
   mla_status call(const Node &node, const mla_tensor &q, const Keys &keys, const Request *begin, const Request *end);
-  void merge(const Node &node, int64_t first_row, int64_t rows);
   void finish(const Node &node);
 
   int64_t total_rows_ = 0;
@@ -37,7 +36,6 @@ class Attention {
   std::vector<char> written_;
   /// Of what out has: [heads, total_rows_].
   float *lse_ = nullptr;
-  float *part_out_ = nullptr, *part_lse_ = nullptr;
   Scratch q_memory_, k_memory_, v_memory_, lse_memory_, part_out_memory_, part_lse_memory_;
   std::vector<int32_t> cu_seqlens_q_, k_begin_, k_count_;
   std::vector<Request> clipped_;
