@@ -1,17 +1,16 @@
 import MLAKernelABI
 
 /// Carries out the requests whose groups of heads are worked on together.
-struct GroupRun {
-  private let schedule: SharedKeySchedule
-  private let memory: SharedKeyMemory
+struct GroupRun: SharedKeyRun {
+  let schedule: SharedKeySchedule
+  let memory: SharedKeyMemory
   private let q: TensorRows
   private let out: TensorRows
   private let outMultiplier: Float
   private let lse: TensorRows?
-  private let start: UnsafeMutableRawPointer
-  /// Taken before anything is written.
-  private let waves: SharedKeySchedule.Waves
-  private var attention: SharedKeyAttention<TensorKeys>
+  let start: UnsafeMutableRawPointer
+  let waves: SharedKeySchedule.Waves
+  var attention: SharedKeyAttention<TensorKeys>
 
   init(
     _ plan: AttentionPlan.Groups, _ arguments: AttentionArguments,
@@ -32,28 +31,15 @@ struct GroupRun {
       scratch: plan.scratch, partials: start.assumingMemoryBound(to: Float.self))
   }
 
-  func execute() {
-    var (waves, run) = (waves, self)
-    while let wave = waves.next() {
-      run.attention.partials = (start + memory.partialsOffset(wave, schedule.shape))
-        .assumingMemoryBound(to: Float.self)
-      run.work(on: wave)
-    }
-  }
-
-  private func work(on wave: SharedKeySchedule.Wave) {
+  func work(on wave: SharedKeySchedule.Wave) {
     parallel(wave.end.task) { index, worker in
-      let (task, scratch) = (wave.task(index), memory.scratch.of(worker, start))
+      let (task, scratch) = (wave.task(index), self.scratch(of: worker))
       attention.attend(task, queries(of: task.tile, scratch), scratch: scratch)
     }
     parallel(wave.groups.count * schedule.shape.numHeads) { index, _ in
       let (head, group) = index.quotientAndRemainder(dividingBy: wave.groups.count)
       for tile in wave.tiles[wave.groups[group]] { finish(tile, head: head) }
     }
-  }
-
-  private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
-    ParallelLoop.runTasks(count, workers: memory.scratch.workers, attention.kernel, body)
   }
 
   /// In place where one stride leads from each row to the next.

@@ -3,16 +3,15 @@ import MLAKernelABI
 /// Carries out attention in latent space: keys are the latents as they lie in
 /// the cache, the same for all heads, and what kv_b_proj would have made of each
 /// key it makes of each query and result instead.
-struct AbsorbedRun {
+struct AbsorbedRun: SharedKeyRun {
   let schedule: SharedKeySchedule
   let memory: SharedKeyMemory
   let scratch: AbsorbedScratch
   /// Where latents, weights and kernels are.
   let keys: LatentKeys
   let start: UnsafeMutableRawPointer
-  /// Taken before anything is written.
   let waves: SharedKeySchedule.Waves
-  private var attention: SharedKeyAttention<LatentsAsKeys>
+  var attention: SharedKeyAttention<LatentsAsKeys>
 
   init(
     _ plan: LayerPlan.Absorbed, _ keys: LatentKeys, waves: SharedKeySchedule.Waves,
@@ -28,16 +27,7 @@ struct AbsorbedRun {
       scratch: scratch.attending, partials: start.assumingMemoryBound(to: Float.self))
   }
 
-  func execute() {
-    var (waves, run) = (waves, self)
-    while let wave = waves.next() {
-      run.attention.partials = (start + memory.partialsOffset(wave, schedule.shape))
-        .assumingMemoryBound(to: Float.self)
-      run.work(on: wave)
-    }
-  }
-
-  private func work(on wave: SharedKeySchedule.Wave) {
+  func work(on wave: SharedKeySchedule.Wave) {
     forEachGroupAndHead(of: wave, absorb)
     parallel(wave.end.task) { index, worker in
       let task = wave.task(index)
@@ -46,10 +36,6 @@ struct AbsorbedRun {
         scratch: scratch(of: worker))
     }
     forEachGroupAndHead(of: wave, finish)
-  }
-
-  private func parallel(_ count: Int, _ body: (_ task: Int, _ worker: Int) -> Void) {
-    ParallelLoop.runTasks(count, workers: memory.scratch.workers, kernel, body)
   }
 
   /// Of a group.
@@ -164,12 +150,7 @@ struct AbsorbedRun {
     start + token * schedule.shape.queryBytes + head * keyDim * config.type.bytes
   }
 
-  private func scratch(of worker: Int) -> UnsafeMutableRawPointer {
-    memory.scratch.of(worker, start)
-  }
-
   private var config: LayerConfig { keys.config }
-  private var kernel: mla_attention_kernel { keys.attention }
   private var source: LatentGather { keys.source }
   private var nope: Int { config.attention.qkNopeHeadDim }
   private var rope: Int { config.attention.qkRopeHeadDim }

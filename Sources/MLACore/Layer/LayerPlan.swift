@@ -34,7 +34,8 @@ struct LayerPlan {
       let dims = config.attention.kernelDims
       let packScratch = LatentScratch(config, kernel, projection).bytes
       let requests = try TileRequests(
-        spans.upProjected, numHeads: config.attention.numHeads, shape: kernel.shape(dims), split: split, headsPerPack: LatentKeys.headsPerTask)
+        spans.upProjected, numHeads: config.attention.numHeads, shape: kernel.shape(dims),
+        split: split, headsPerPack: LatentKeys.headsPerTask)
       upProjected = try Self.fit(config) { waveBytes, threads throws(MLAError) in
         let schedule = try TileSchedule(requests, threads: threads, waveBytes: waveBytes)
         let memory = AttentionMemory(schedule, kernel, dims, packScratchBytes: packScratch)
