@@ -50,14 +50,8 @@ extension CallTensor {
   var tokens: Int { shape.count == 4 ? 2 : 0 }
 }
 
-private struct AttentionTensors {
-  let q: CallTensor
-  let k: CallTensor
-  let v: CallTensor
-  let out: CallTensor
-  let lse: CallTensor?
-
-  init(_ raw: mla_attention_args) throws(MLAError) {
+extension AttentionTensors {
+  fileprivate init(_ raw: mla_attention_args) throws(MLAError) {
     q = try CallTensor(raw.q, name: "q", rank: 3, or: 4)
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
@@ -68,14 +62,7 @@ private struct AttentionTensors {
     lse = try CallTensor(raw.lse, name: "lse", rank: rank - 1, mayBeNull: true)
   }
 
-  func checkTypes(isQuantized: Bool) throws(MLAError) {
-    try k.requireType(q.type, "as q")
-    try v.requireType(q.type, "as q")
-    if !isQuantized { try out.requireAttentionType() }
-    try lse?.requireType(.float32, "whatever q's")
-  }
-
-  func checkShapes() throws(MLAError) {
+  fileprivate func checkShapes() throws(MLAError) {
     let (heads, tokens, dim) = (1, q.tokens, q.shape.count - 1)
     try q.requireRange(1...65536, ofDimension: heads)
     try q.requireRange(1...Int(maximumHeadDim), ofDimension: dim)
@@ -99,12 +86,6 @@ private struct AttentionTensors {
     let batch: CallTensor.SizeRule = (q.shape[0], "the batch of q")
     for tensor in [k, v, out] { try tensor.requireSize(batch, ofDimension: 0) }
     try lse?.requireSize(batch, ofDimension: 0)
-  }
-
-  func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
-    try out.requireOutput(apartFrom: q, k, v)
-    try lse?.requireOutput(apartFrom: q, k, v, out)
-    try workspace?.requireNoOverlap(with: q, k, v, out, lse)
   }
 }
 

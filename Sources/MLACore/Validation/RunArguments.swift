@@ -24,7 +24,7 @@ extension RunArguments {
     _ raw: mla_new_tokens_args, config: BackendConfig, queries: RowOffsets, queriesField: String,
     keys: RowOffsets, keysField: String, isContextChunk: Bool
   ) throws(MLAError) {
-    let tensors = try RunTensors(raw, needsLSE: isContextChunk)
+    let tensors = try AttentionTensors(raw, needsLSE: isContextChunk)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     device = tensors.q.device
     try device.check(stream: raw.stream)
@@ -39,14 +39,8 @@ extension RunArguments {
   }
 }
 
-private struct RunTensors {
-  let q: CallTensor
-  let k: CallTensor
-  let v: CallTensor
-  let out: CallTensor
-  let lse: CallTensor?
-
-  init(_ raw: mla_new_tokens_args, needsLSE: Bool) throws(MLAError) {
+extension AttentionTensors {
+  fileprivate init(_ raw: mla_new_tokens_args, needsLSE: Bool) throws(MLAError) {
     q = try CallTensor(raw.q, name: "q", rank: 3)
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
@@ -56,14 +50,7 @@ private struct RunTensors {
     lse = try CallTensor(raw.lse, name: "lse", rank: 2, mayBeNull: !needsLSE)
   }
 
-  func checkTypes(isQuantized: Bool) throws(MLAError) {
-    try k.requireType(q.type, "as q")
-    try v.requireType(q.type, "as q")
-    if !isQuantized { try out.requireAttentionType() }
-    try lse?.requireType(.float32, "whatever q's")
-  }
-
-  func checkShapes(_ config: BackendConfig, keysAreOfQueries: Bool) throws(MLAError) {
+  fileprivate func checkShapes(_ config: BackendConfig, keysAreOfQueries: Bool) throws(MLAError) {
     let heads = (config.numHeads, "config.num_heads")
     let qkDim = (config.qkHeadDim, "config's qk_nope_head_dim + qk_rope_head_dim")
     let vDim = (config.vHeadDim, "config.v_head_dim")
@@ -73,11 +60,5 @@ private struct RunTensors {
     try v.requireShape((k.shape[0], "the rows of k"), heads, vDim)
     try out.requireShape(queries, heads, vDim)
     try lse?.requireShape(heads, queries)
-  }
-
-  func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {
-    try out.requireOutput(apartFrom: q, k, v)
-    try lse?.requireOutput(apartFrom: q, k, v, out)
-    try workspace?.requireNoOverlap(with: q, k, v, out, lse)
   }
 }
