@@ -94,8 +94,9 @@ final class ScheduleLimitTests: XCTestCase {
           wave.end.token * shape.queryBytes + wave.end.partial * shape.partialFloats * 4,
           schedule.waveBytes)
         XCTAssertTrue(wave.task(wave.end.task - 1).isLast)
+        // A range has at least half of the keys that make as many as are wanted.
         let ranges = wave.tiles.map(\.ranges).max() ?? 0
-        XCTAssertLessThanOrEqual(ranges, SharedKeySchedule.mostRanges)
+        XCTAssertLessThanOrEqual(ranges, 2 * SplitRule.nominalTasks)
       }
     }
   }

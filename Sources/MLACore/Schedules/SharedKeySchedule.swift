@@ -92,10 +92,6 @@ struct SharedKeySchedule: Sendable {
   let mostTasks: Int
   let mostTiles: Int
 
-  /// No tile has more: a range has at least half of the keys that make as many as are
-  /// wanted.
-  static let mostRanges = 2 * SplitRule.nominalTasks
-
   /// Most tokens that a group has, and so a tile.
   static let groupTokens = 64
 
