@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "children.h"
 #include "mla_prefill.h"
 
 enum { tokens = 512, heads = 4, dim = 64, skipped = 77 };
@@ -224,26 +225,6 @@ static int fit_into_a_control_group(void) {
     return 0;
   }
   return skipped;
-}
-
-static int status_of(pid_t child) {
-  int status = -1;
-  if (child <= 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
-  return WEXITSTATUS(status);
-}
-
-static int in_child(int (*body)(void)) {
-  pid_t child;
-  fflush(stdout);
-  child = fork();
-  if (child == 0) {
-    int status;
-    alarm(30);
-    status = body();
-    fflush(stdout);
-    _exit(status);
-  }
-  return status_of(child);
 }
 
 /** The first process of a namespace, whose child is the first of another. */

@@ -1,3 +1,4 @@
+import CMLAPrefill
 import MLACore
 import MLATestSupport
 import XCTest
@@ -60,5 +61,25 @@ func checkSameBits(
     XCTAssertEqual(
       result.out.bits, Array(expected.out.bits[first * row..<(first + alone.q.rows) * row]),
       "\(message), request \(i)")
+  }
+}
+
+extension LayerStep {
+  /// A forward call with changed arguments fails by this text and writes nothing.
+  func isRefused(
+    by layer: MLALayer, _ text: String,
+    _ change: (inout mla_layer_forward_args) -> Void = { _ in }
+  ) {
+    let result = makeResult()
+    XCTAssertThrowsError(
+      try withArguments(out: result.out, lse: result.lse) { args in
+        change(&args)
+        try layer.forward(&args)
+      }, text
+    ) { error in
+      XCTAssertTrue("\(error)".contains(text), "\(error), not \(text)")
+    }
+    XCTAssertTrue(result.out.bits.allSatisfy { $0 == result.out.format.poison }, text)
+    XCTAssertTrue(result.lse.bits.allSatisfy { $0 == result.lse.format.poison }, text)
   }
 }
