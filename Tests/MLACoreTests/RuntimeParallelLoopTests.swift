@@ -80,14 +80,20 @@ final class RuntimeParallelLoopTests: XCTestCase {
   func testForkDuringLoops() throws {
     try skipUnderThreadSanitizer()
     let stop = Guarded(false)
-    let threads = (0..<3).map { _ in
-      Thread { while !stop.withLock({ $0 }) { _ = sumOfIndices(3) } }
+    let loops = DispatchGroup()
+    for _ in 0..<3 {
+      loops.enter()
+      Thread.detachNewThread {
+        while !stop.withLock({ $0 }) { _ = sumOfIndices(3) }
+        loops.leave()
+      }
     }
-    threads.forEach { $0.start() }
-    defer { stop.withLock { $0 = true } }
     for _ in 0..<50 {
       XCTAssertEqual(exitStatusOfFork { sumOfIndices(3) == 6 ? 0 : 1 }, 0)
     }
+    stop.withLock { $0 = true }
+    // Else they meet the next test's host.
+    loops.wait()
   }
 
   /// A host that pins the calling thread does not pin the workers with it.
