@@ -23,19 +23,22 @@ final class ProjectionKernelTests: XCTestCase {
     }
   }
 
-  /// Whatever tokens it stands beside.
+  /// Whatever tokens it stands beside, few or many.
   func testATokensBitsAreItsOwn() {
     for kernelCase in KernelCase.onThisHost {
-      var random = SplitMix64(seed: 91)
-      let problem = RowProjection(
-        kernelCase.projection, kernelCase.format, &random, tokens: 130)
-      let all = problem.run(within: kernelCase.kernel, garbage: 0xFF).bits
-      for (first, count) in [(0, 1), (7, 17), (64, 33), (100, 30)] {
-        let part = problem.run(
-          within: kernelCase.kernel, garbage: 0xFF, first: first, count: count
-        ).bits
-        let expected = all[first * problem.numWeights..<(first + count) * problem.numWeights]
-        XCTAssertEqual(part, Array(expected), "\(kernelCase), \(count) tokens from \(first)")
+      for seed: UInt64 in 91..<97 {
+        var random = SplitMix64(seed: seed)
+        let problem = RowProjection(
+          kernelCase.projection, kernelCase.format, &random, tokens: 130)
+        let all = problem.run(within: kernelCase.kernel, garbage: 0xFF).bits
+        for (first, count) in [(0, 1), (5, 2), (11, 3), (20, 4), (7, 17), (64, 33), (100, 30)] {
+          let part = problem.run(
+            within: kernelCase.kernel, garbage: 0xFF, first: first, count: count
+          ).bits
+          let expected = all[first * problem.numWeights..<(first + count) * problem.numWeights]
+          XCTAssertEqual(
+            part, Array(expected), "\(kernelCase), seed \(seed), \(count) tokens from \(first)")
+        }
       }
     }
   }

@@ -18,7 +18,7 @@ public struct RowProjection: CustomStringConvertible {
     self.kernel = kernel
     let dim = random.pick([1, 2, 31, 256, 512, random.int(1...600)])
     tokens = PoisonedTensor(
-      format, rows: count ?? random.pick([1, 16, 48, 64, random.int(1...200)]), dim: dim,
+      format, rows: count ?? random.pick([random.int(1...5), 16, 48, 64, random.int(1...200)]), dim: dim,
       rowGap: random.int(0...7))
     weights = PoisonedTensor(
       format, rows: random.pick([1, 16, 17, 49, 128, random.int(1...150)]), dim: dim,

@@ -104,6 +104,12 @@ MLA_INLINE void mla_store_low_half(void *p, mla_f32v v) { memcpy(p, &v, sizeof v
 MLA_INLINE void mla_store_high_half(void *p, mla_f32v v) {
   memcpy(p, (const char *)&v + sizeof v / 2, sizeof v / 2);
 }
+MLA_INLINE mla_f32v mla_load_halves(const void *low, const void *high) {
+  mla_f32v v;
+  memcpy(&v, low, sizeof v / 2);
+  memcpy((char *)&v + sizeof v / 2, high, sizeof v / 2);
+  return v;
+}
 
 // Of each four lanes a, b and c, d: a0 c0 a1 c1 and a2 c2 a3 c3 (singles), a0 a1 c0 c1
 // and a2 a3 c2 c3 (pairs). They never cross four lanes, so they are cheap.

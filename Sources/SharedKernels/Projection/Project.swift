@@ -75,6 +75,7 @@ func project(_ args: UnsafePointer<mla_project_args>) {
 
 @inline(__always)
 private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_args) {
+  if a.num_tokens <= Int64(mostFewTokens) { return projectFewTokens(Format.self, a) }
   let chunks = TokenChunks(a.num_tokens)
   withStackVectors { products in
     var weight = 0
