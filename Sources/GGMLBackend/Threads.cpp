@@ -17,8 +17,7 @@ bool has_openmp = false;
 thread_local int32_t threads = 1;
 
 void openmp_loop(void *, int64_t count, mla_parallel_task task, void *context) {
-  const auto team = static_cast<int>(std::min<int64_t>(threads, count));
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t i = 0; i < count; ++i) task(context, i);
 }
 
@@ -39,7 +38,8 @@ bool ggml_has_openmp() {
 
 SharedThreads::SharedThreads() {
   const std::lock_guard<std::mutex> hold(sharing);
-  if (shares++ == 0) has_openmp = ggml_has_openmp() && mla_set_parallel_for(openmp_loop, nullptr) == MLA_OK;
+  if (shares == 0) has_openmp = ggml_has_openmp() && mla_set_parallel_for(openmp_loop, nullptr) == MLA_OK;
+  ++shares;  // now that nothing can throw
 }
 
 SharedThreads::~SharedThreads() {

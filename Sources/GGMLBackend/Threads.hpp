@@ -25,12 +25,15 @@ namespace detail {
 int32_t own_threads();
 }
 
-/// Calls body(begin, end) for pieces of [0, count), of `grain` at least, in parallel.
+/// Calls body(begin, end) for pieces of [0, count), of `grain` at least, in parallel. OpenMP's team is always
+/// as large, as ggml's is: for one of another size it would end threads and begin others, and the process where
+/// it cannot.
 template <typename Body>
 void in_parallel(int64_t count, int64_t grain, const Body &body) {
   const int64_t most = (count + grain - 1) / std::max<int64_t>(grain, 1);
   const int64_t pieces = std::clamp<int64_t>(most, 1, detail::own_threads());
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast <int>(pieces)) if (pieces > 1)
+  if (pieces == 1) return body(0, count);
+#pragma omp parallel for schedule(static, 1) num_threads(detail::own_threads())
   for (int64_t i = 0; i < pieces; ++i) body(count * i / pieces, count * (i + 1) / pieces);
 }
 
