@@ -5,29 +5,30 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <string>
+#include <string_view>
+#include <utility>
 
 namespace mla_ggml {
 
-/// Of a process. A reason is a literal.
+/// Of a process. A reason is a literal. What there is no memory for goes untold.
 class Tally {
  public:
   static Tally &shared();
 
-  void served() { count("served"); }
+  void served() noexcept { count("served", ""); }
   /// Computed by ggml's CPU backend on this one's behalf.
-  void delegated(const char *reason) { count(std::string("left to ggml, ") + reason); }
+  void delegated(const char *reason) noexcept { count("left to ggml, ", reason); }
   /// Asked about and refused, once for each node of each graph that ggml plans.
-  void declined(const char *reason) { count(std::string("declined, ") + reason); }
+  void declined(const char *reason) noexcept { count("declined, ", reason); }
 
   /// Logs and forgets them, where MLA_VERBOSE is set.
-  void tell();
+  void tell() noexcept;
 
  private:
-  void count(const std::string &what);
+  void count(const char *what, const char *reason) noexcept;
 
   std::mutex mutex_;
-  std::map<std::string, int64_t> counts_;
+  std::map<std::pair<std::string_view, std::string_view>, int64_t> counts_;
 };
 
 }  // namespace mla_ggml
