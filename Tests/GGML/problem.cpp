@@ -44,6 +44,32 @@ std::vector<float> floats(const ggml_tensor *t, int64_t row, int64_t head, int64
 
 }  // namespace
 
+Shape random_shape(Mask mask, std::mt19937_64 &random) {
+  using Types = std::pair<ggml_type, ggml_type>;
+  Shape shape;
+  shape.mask = mask;
+  const Types types = any_of<Types>(
+      random, {{GGML_TYPE_F16, GGML_TYPE_F16}, {GGML_TYPE_F16, GGML_TYPE_F16}, {GGML_TYPE_F32, GGML_TYPE_F32},
+               {GGML_TYPE_BF16, GGML_TYPE_BF16}, {GGML_TYPE_Q8_0, GGML_TYPE_Q8_0}, {GGML_TYPE_Q4_0, GGML_TYPE_Q4_0},
+               {GGML_TYPE_Q8_0, GGML_TYPE_Q5_1}, {GGML_TYPE_F16, GGML_TYPE_F32}});
+  shape.k = types.first, shape.v = types.second;
+  const bool blocks = ggml_is_quantized(shape.k);
+  shape.dim = blocks ? 32 * any_of<int64_t>(random, {1, 2, 3, 18}) : any_of<int64_t>(random, {1, 40, 64, 65, 128, 576});
+  shape.v_dim = blocks ? 32 * any_of<int64_t>(random, {1, 2, 4, 16}) : any_of<int64_t>(random, {1, 40, 64, 67, 512});
+  shape.values_in_keys = shape.k == shape.v && shape.v_dim <= shape.dim && random() % 2 == 0;
+  shape.kv_heads = any_of<int64_t>(random, {1, 2, 3});
+  shape.heads = shape.kv_heads * any_of<int64_t>(random, {1, 2, 5, 8});
+  shape.rows = any_of<int64_t>(random, {1, 1, 2, 3, 17, 33});
+  if (mask == Mask::window && shape.dim < 100) shape.rows = any_of<int64_t>(random, {2, 40, 129, 200});
+  shape.keys = shape.rows + any_of<int64_t>(random, {0, 1, 30, 131});
+  // More than a chunk holds.
+  if (shape.dim == 576 && blocks && shape.rows <= 3) shape.keys += 5000;
+  shape.streams = shape.keys > 5000 ? 1 : any_of<int64_t>(random, {1, 1, 2, 3});
+  shape.sinks = random() % 3 == 0;
+  shape.interleaved = random() % 3 != 0;
+  return shape;
+}
+
 std::string text_of(const Shape &s) {
   static const char *const masks[] = {"none", "causal", "sequences", "hole", "window", "bidirectional", "scattered",
                                       "biased"};

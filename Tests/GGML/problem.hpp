@@ -37,6 +37,12 @@ struct Shape {
   float scale = 0;
 };
 
+template <typename Value>
+Value any_of(std::mt19937_64 &random, std::initializer_list<Value> values) {
+  return values.begin()[std::uniform_int_distribution<size_t>(0, values.size() - 1)(random)];
+}
+
+Shape random_shape(Mask mask, std::mt19937_64 &random);
 std::string text_of(const Shape &shape);
 
 /// Tensors of a node in one buffer. Where no row sees a key it is NaN, if its type has one.

@@ -60,11 +60,16 @@ if [ "${1:-}" = speed ]; then
 fi
 # Threads of a machine that is busy are not to spin while others wait for it.
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
-compile nodes Tests/GGML/nodes.cpp Tests/GGML/problem.cpp
+backend_tests=(Tests/GGML/backend.cpp Tests/GGML/problem.cpp)
+compile nodes Tests/GGML/nodes.cpp "${backend_tests[@]}"
+compile host Tests/GGML/host.cpp "${backend_tests[@]}" -Wl,--export-dynamic-symbol=ggml_version \
+  -Iinclude "$out/libmlaprefill.so.1" -Wl,-rpath,"$out"
+compile memory Tests/GGML/memory.cpp Tests/ABI/failing_allocations.cpp "${backend_tests[@]}"
 compile models Tests/GGML/models.cpp
 status=0
-"$out/nodes" "$backend" || status=1
-"$out/models" "$backend" || status=1
+for test in nodes host memory models; do
+  "$out/$test" "$backend" || status=1
+done
 some='kv=113,nb=(1|75),mask=0|hsk=576.*nb=(3|75)|hsk=(320|72).*mask=0.*kv=512,nb=32'
 [ "${1:-}" != all ] || some=.
 operators "$some" || status=1
