@@ -57,7 +57,7 @@ inline void random_weights(ggml_tensor *tensor, void *) {
 struct Setting {
   ggml_type cache;
   bool unified;
-  uint32_t tokens = 512, batch = 256, ubatch = 64, sequences = 2;
+  uint32_t tokens = 1024, batch = 256, ubatch = 64, sequences = 2;
 };
 
 /// A model and a context.

@@ -9,14 +9,30 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine.hpp"
 
 namespace {
+
+std::mutex log_mutex;
+std::string log_text;
+
+/// Errors are shown, the backend's lines kept.
+void listen(ggml_log_level level, const char *text, void *) {
+  if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+  if (std::strncmp(text, "mla: ", 5) != 0) return;
+  const std::lock_guard<std::mutex> hold(log_mutex);
+  log_text += text;
+}
 
 std::map<std::string, std::function<Metadata()>> architectures() {
   return {
@@ -41,14 +57,21 @@ std::map<std::string, std::function<Metadata()>> architectures() {
        }}};
 }
 
+/// What the backend has said since.
+std::string take_log() {
+  const std::lock_guard<std::mutex> hold(log_mutex);
+  return std::exchange(log_text, {});
+}
+
 /// All logits of the scenario; empty where something failed.
 std::vector<float> logits_of(const Metadata &metadata, const Setting &setting) {
   Engine engine(metadata, setting);
   std::vector<float> logits;
   std::vector<int> positions = {0, 0};
   if (!engine || !engine.decode({90, 61}, positions, logits)) return {};
-  // ggml's CPU backend cannot turn what is quantized.
-  engine.take_out(0, 10, 21, !ggml_is_quantized(setting.cache), positions[0]);
+  // ggml's CPU backend cannot turn what is of another type.
+  const bool turns = setting.cache == GGML_TYPE_F32 || setting.cache == GGML_TYPE_F16;
+  engine.take_out(0, 10, 21, turns, positions[0]);
   if (!engine.decode({35, 0}, positions, logits)) return {};
   for (int step = 0; step < 6; ++step) {
     if (!engine.decode({1, 1}, positions, logits)) return {};
@@ -82,7 +105,9 @@ std::vector<Case> cases(const std::map<std::string, std::function<Metadata()>> &
   for (const auto &[name, make] : wanted) {
     all.push_back({name + ", fp32 cache", make(), {GGML_TYPE_F32, true}});
     all.push_back({name + ", fp16 cache, a stream each", make(), {GGML_TYPE_F16, false}});
+    all.push_back({name + ", bf16 cache", make(), {GGML_TYPE_BF16, true}});
     all.push_back({name + ", q8_0 cache", make(), {GGML_TYPE_Q8_0, true}});
+    all.push_back({name + ", q4_0 cache, a stream each", make(), {GGML_TYPE_Q4_0, false}});
   }
   return all;
 }
@@ -106,15 +131,30 @@ double difference(const std::vector<float> &a, const std::vector<float> &b) {
   return largest / size;
 }
 
+/// Contexts of each model on two threads, one with a prompt when the other decodes.
+void two_at_once(const std::vector<Case> &all, const std::vector<std::vector<float>> &expected) {
+  double off[2] = {};
+  std::thread threads[2];
+  for (size_t t = 0; t < 2; ++t) {
+    threads[t] = std::thread([&, t] {
+      for (size_t i = t; i < all.size(); i += 2) {
+        off[t] = std::max(off[t], difference(expected[i], logits_of(all[i].metadata, all[i].setting)));
+      }
+    });
+  }
+  for (std::thread &thread : threads) thread.join();
+  const double most = std::max(off[0], off[1]);
+  report(most <= 2e-2, "contexts on two threads", "off by " + std::to_string(most));
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
   auto wanted = architectures();
   if (argc > 2) wanted = {{argv[2], wanted.at(argv[2])}};
-  llama_log_set([](ggml_log_level level, const char *text, void *) {
-    if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
-  }, nullptr);
+  setenv("MLA_VERBOSE", "1", 1);
+  llama_log_set(listen, nullptr);
   const std::vector<Case> all = cases(wanted);
   std::vector<std::vector<float>> expected;
   std::map<std::string, std::vector<llama_token>> tokens;
@@ -123,10 +163,16 @@ int main(int argc, char **argv) {
 
   if (!ggml_backend_load(argv[1])) return 2;
   for (size_t i = 0; i < all.size(); ++i) {
+    take_log();
     const double off = difference(expected[i], logits_of(all[i].metadata, all[i].setting));
     const double most = all[i].setting.cache == GGML_TYPE_F32 ? 5e-3 : 2e-2;
-    report(off <= most, all[i].name, "off by " + std::to_string(off));
+    const std::string log = take_log();
+    // Sequences that share cells soon have masks of another kind.
+    const bool left = log.find("left to") != std::string::npos && !all[i].setting.unified;
+    const bool served = log.find(" served") != std::string::npos && !left;
+    report(off <= most && served, all[i].name, "off by " + std::to_string(off) + (served ? "" : ", " + log));
   }
+  two_at_once(all, expected);
   for (const auto &[name, make] : wanted) {
     report(!tokens[name].empty() && greedy(make()) == tokens[name], name, "64 greedy tokens");
   }
