@@ -10,6 +10,7 @@ dimensions: 16 heads of 128/64/128, latents of 512.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from mla_prefill import cpu_summary
 from mla_prefill.transformers import LatentCache, disable, enable, register
 
 HEADS, QK, V = 16, 192, 128
+#: More than a processor's caches hold, as a model's.
+DECODING_LAYERS = 12
 SIZES = dict(
     vocab_size=512,
     hidden_size=2048,
@@ -86,33 +89,41 @@ def attention(batch: int, queries: int, keys: int, padded: bool = False) -> Runs
 
 
 def decoding(model: Any, switched: Any, context: int, whole: bool) -> Runs:
-    """One token: a layer's whole attention module, or what lies between its projections."""
+    """One token in `DECODING_LAYERS` layers: their attention modules, or what lies between
+    the projections of these."""
     hidden = torch.randn(1, context + 1, SIZES["hidden_size"]).bfloat16()
     positions = model.model.rotary_emb(hidden, torch.arange(context + 1)[None])
     last = [each[:, -1:] for each in positions]
+    query = torch.randn(1, HEADS, 1, QK).bfloat16()
 
     def run(kind: Any, cache: Any) -> Callable[[], Any]:
-        module = kind.model.layers[0].self_attn
+        # Weights made in inference mode are multiplied another way, by copies.
+        with torch.inference_mode(False):
+            attention = kind.model.layers[0].self_attn
+            modules = [copy.deepcopy(attention) for _ in range(DECODING_LAYERS)]
         before = [each[:, :-1] for each in positions]
-        module(hidden[:, :-1], position_embeddings=before, attention_mask=None, cache=cache)
-
-        def step() -> None:
-            module(hidden[:, -1:], position_embeddings=last, attention_mask=None, cache=cache)
-            cache.crop(-1)
-
-        query = torch.randn(1, HEADS, 1, QK).bfloat16()
-        latents, k_pe = cache.layers[0].keys, cache.layers[0].values
+        for index, module in enumerate(modules):
+            module.layer_idx = index
+            module(hidden[:, :-1], position_embeddings=before, attention_mask=None, cache=cache)
         attend = AttentionInterface()[kind.config._attn_implementation]
 
+        def step() -> None:
+            for module in modules:
+                module(hidden[:, -1:], position_embeddings=last, attention_mask=None, cache=cache)
+            cache.crop(-1)
+
         def inner() -> None:
-            key, value = module.expand_kv(latents, k_pe)
-            attend(module, query, key, value, None, scaling=module.scaling)
+            for module, layer in zip(modules, cache.layers, strict=True):
+                key, value = module.expand_kv(layer.keys, layer.values)
+                attend(module, query, key, value, None, scaling=module.scaling)
 
         return step if whole else inner
 
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = DECODING_LAYERS
     return {
-        "ours": run(switched, LatentCache(switched.config)),
-        "theirs": run(model, DynamicCache(config=model.config)),
+        "ours": run(switched, LatentCache(config)),
+        "theirs": run(model, DynamicCache(config=config)),
     }
 
 
@@ -146,9 +157,9 @@ def main() -> None:
             show(f"attention, 1 token on {context}", attention(1, 1, context), rounds)
         for context in (1024, 4096):
             runs = decoding(model, switched, context, whole=False)
-            show(f"latents to output, 1 token on {context}", runs, rounds)
+            show(f"latents to output, {DECODING_LAYERS} x 1 token on {context}", runs, rounds)
             runs = decoding(model, switched, context, whole=True)
-            show(f"attention module, 1 token on {context}", runs, rounds)
+            show(f"attention module, {DECODING_LAYERS} x 1 token on {context}", runs, rounds)
         for tokens in (128, 512, 2048, 4096):
             show(f"model of 2 layers, {tokens} tokens", prefill(model, switched, tokens), rounds)
 
