@@ -76,10 +76,16 @@
  *             each other, lying among each other counts as overlapping.
  * Alignment.  Tensor data must be aligned to its element size, nothing more.
  * NULL.       A pointer must not be NULL unless its comment says "may be NULL".
- * Device.     Every tensor carries its DLPack device and every run a stream.
- *             On CPU tensors all built-in backends run natively and the stream
- *             must be NULL. Tensors of a device for which no provider is
- *             registered give MLA_ERROR_UNSUPPORTED_HARDWARE.
+ * Device.     Every tensor carries its DLPack device and every run a stream. A backend
+ *             object is made for one device, which its configuration names, and all
+ *             tensors of its runs must be there. The built-in backends, layers and the
+ *             calls without an object run on the CPU: natively, and the stream must be
+ *             NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE. A registered
+ *             backend may run on CUDA and ROCm (section 9): it gets tensors, workspace and
+ *             stream as they came. The library neither reads nor writes memory of
+ *             a device; rules for addresses, overlaps too, are checked by their numbers.
+ *             Whatever is no tensor, workspace or stream, or said to be of a device, is
+ *             host memory: structs, offsets and scales.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H
@@ -112,7 +118,7 @@ enum {
   /** The arguments are well formed, but no backend (or not the one asked for)
       serves this configuration. */
   MLA_ERROR_UNSUPPORTED_CONFIGURATION = 2,
-  /** No provider for the tensors' device, or a dependency is missing. */
+  /** Nothing that runs on the tensors' device, or a dependency is missing. */
   MLA_ERROR_UNSUPPORTED_HARDWARE = 3,
   /** No backend of that name, or CUSTOM before it was registered. */
   MLA_ERROR_NOT_REGISTERED = 4,
@@ -304,7 +310,8 @@ typedef struct mla_tensor {
   int32_t dtype;
   /** First element; may be NULL only if a dimension is 0. */
   void *data;
-  /** DLPack device type and id; MLA_DEVICE_CPU and 0 for host memory. */
+  /** DLPack device type and id: MLA_DEVICE_CPU and 0, or what the call's backend object
+      was made for. */
   int32_t device_type;
   int32_t device_id;
   /** Number of dimensions, 1 to MLA_MAX_NDIM; entries beyond it are ignored. */
@@ -389,7 +396,7 @@ mla_status mla_backend_is_overridden(const char *name, int32_t *is_overridden);
 
 enum {
   /** The platform that the host is found to be; CPU where no GPU provider is
-      registered. */
+      registered, which none is yet: nothing of a GPU is loaded or asked. */
   MLA_PLATFORM_AUTO = 0,
   MLA_PLATFORM_CPU = 1,
   MLA_PLATFORM_CUDA = 2,
@@ -505,7 +512,8 @@ typedef struct mla_context_chunk {
 
 #define MLA_CONTEXT_CHUNK_INIT {sizeof(mla_context_chunk), -1, 0, 0, NULL, NULL}
 
-/** A batch: one per engine step, shared by all layers. Host memory, copied. */
+/** A batch: one per engine step, shared by all layers. Host memory, copied; copies on a
+    device stay where they are. */
 typedef struct mla_prefill_metadata {
   /** Set by MLA_PREFILL_METADATA_INIT. */
   uint32_t struct_size;
@@ -518,9 +526,13 @@ typedef struct mla_prefill_metadata {
   const mla_context_chunk *chunks;
   int32_t num_chunks;
   uint32_t reserved;
+  /** A copy of query_start_loc in memory of the backend object's device, aligned to 4 bytes:
+      registered backends get the address as it came, and may read it in the runs of the new
+      tokens, until other metadata is prepared. May be NULL, and must be on the CPU. */
+  const int32_t *device_query_start_loc;
 } mla_prefill_metadata;
 
-#define MLA_PREFILL_METADATA_INIT {sizeof(mla_prefill_metadata), 0, NULL, NULL, 0, 0}
+#define MLA_PREFILL_METADATA_INIT {sizeof(mla_prefill_metadata), 0, NULL, NULL, 0, 0, NULL}
 
 /** How contexts are packed into chunks of bounded size. */
 typedef struct mla_context_plan_args {
@@ -611,15 +623,21 @@ typedef struct mla_backend_config {
   /** Not 0: the member's own implementation, whatever overrides it: how an
       override falls back on what it replaces. */
   int32_t ignore_override;
+  /** Where the tensors of all runs will be: MLA_DEVICE_CPU, _CUDA or _ROCM, and which of
+      them, from 0 on. 0 means MLA_DEVICE_CPU, whose id is 0. */
+  int32_t device_type;
+  int32_t device_id;
 } mla_backend_config;
 
-#define MLA_BACKEND_CONFIG_INIT {sizeof(mla_backend_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, 0}
+#define MLA_BACKEND_CONFIG_INIT \
+  {sizeof(mla_backend_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, 0, 0, 0}
 
 typedef struct mla_backend mla_backend;
 
 /** Creates an object of the implementation now behind `name`, or of the name's
     own one (`config->ignore_override`). Owned by the caller until
-    mla_backend_destroy(). */
+    mla_backend_destroy(). A device on which the implementation does not run gives
+    MLA_ERROR_UNSUPPORTED_HARDWARE. */
 mla_status mla_backend_create(const char *name, const mla_backend_config *config,
                               mla_backend **backend);
 
@@ -682,11 +700,12 @@ typedef struct mla_new_tokens_args {
       from 2^-126 to 2^126; only and always with an fp8_e4m3 out, and only
       where mla_supports_quant_output() says 1. May be NULL. */
   const float *output_scale;
-  /** Scratch of at least mla_workspace_size() bytes; may be NULL with size 0:
-      then the library's own is used. */
+  /** Scratch of at least mla_workspace_size() bytes, on the object's device; may be NULL
+      with size 0: then the library's own is used, or the registered backend's. */
   void *workspace;
   int64_t workspace_size;
-  /** NULL on CPU. */
+  /** NULL on the CPU. Else the device's (cudaStream_t, hipStream_t), on which a registered
+      backend puts its work; NULL there is the default stream. */
   void *stream;
 } mla_new_tokens_args;
 
@@ -714,10 +733,16 @@ typedef struct mla_context_chunk_args {
   void *workspace;
   int64_t workspace_size;
   void *stream;
+  /** Copies of the chunk's offsets in memory of the backend object's device, aligned to 4
+      bytes: registered backends get the addresses as they came. May be NULL, and must be on
+      the CPU. */
+  const int32_t *device_query_start_loc;
+  const int32_t *device_cu_seq_lens;
 } mla_context_chunk_args;
 
-#define MLA_CONTEXT_CHUNK_ARGS_INIT \
-  {sizeof(mla_context_chunk_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL}
+#define MLA_CONTEXT_CHUNK_ARGS_INIT                                                            \
+  {sizeof(mla_context_chunk_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, \
+   NULL}
 
 mla_status mla_run_prefill_context_chunk(const mla_backend *backend,
                                          const mla_context_chunk_args *args);
@@ -768,7 +793,7 @@ typedef struct mla_merge_args {
   /** output = merged / *output_scale, saturated; from 2^-126 to 2^126; only
       and always with an fp8 output. May be NULL. */
   const float *output_scale;
-  /** NULL on CPU. */
+  /** NULL on the CPU. */
   void *stream;
 } mla_merge_args;
 
@@ -820,11 +845,19 @@ struct mla_backend_vtable {
       after mla_set_last_error_message(): -MLA_ERROR_OUT_OF_MEMORY with that status, any
       other with MLA_ERROR_INTERNAL. */
   int64_t (*workspace_size)(void *context, void *instance);
+  /** Not 0: objects can be made for that device, MLA_DEVICE_CUDA or _ROCM and an id; asked
+      before `create`, whose config names the device, MLA_DEVICE_CPU for the CPU. May be
+      NULL: for the CPU alone, of which nobody is asked.
+
+      A run on a device gets what the caller handed in and no memory of the library's. It
+      may return before its work on `stream` is done: a fault that shows later is for the
+      stream's owner to find. */
+  int32_t (*supports_device)(void *context, int32_t device_type, int32_t device_id);
 };
 
 #define MLA_BACKEND_VTABLE_INIT                                                              \
   {sizeof(mla_backend_vtable), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-   NULL, NULL}
+   NULL, NULL, NULL}
 
 /* ------------------------------------------------------------------------ */
 /* 10. The whole layer                                                      */
@@ -954,11 +987,14 @@ typedef struct mla_layer_config {
       heads or no heads (DeepSeek: weight_scale_inv). All finite and above 0. NULL
       for any other kv_b_proj. */
   const mla_tensor *weight_scales;
+  /** Where all tensors will be, as in mla_backend_config. Layers run on the CPU alone yet. */
+  int32_t device_type;
+  int32_t device_id;
 } mla_layer_config;
 
 #define MLA_LAYER_CONFIG_INIT                                                                \
   {sizeof(mla_layer_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, MLA_DTYPE_NONE, NULL, NULL, \
-   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO, MLA_CACHE_FORMAT_PLAIN, NULL}
+   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO, MLA_CACHE_FORMAT_PLAIN, NULL, 0, 0}
 
 /** Never changes: any number of threads may run one at once. */
 typedef struct mla_layer mla_layer;
@@ -1013,7 +1049,7 @@ typedef struct mla_layer_forward_args {
       0: then the library's own is used. */
   void *workspace;
   int64_t workspace_size;
-  /** NULL on CPU. */
+  /** NULL on the CPU. */
   void *stream;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
       from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be
@@ -1083,7 +1119,7 @@ typedef struct mla_concat_and_cache_args {
       what cache_format says, or without block_size where that is 1; must not overlap an
       input. */
   const mla_tensor *kv_cache;
-  /** NULL on CPU. */
+  /** NULL on the CPU. */
   void *stream;
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;
@@ -1179,7 +1215,7 @@ typedef struct mla_attention_args {
       0: then the library's own is used. */
   void *workspace;
   int64_t workspace_size;
-  /** NULL on CPU. */
+  /** NULL on the CPU. */
   void *stream;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
       from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be

@@ -105,9 +105,9 @@ constexpr std::int32_t dtype_of() noexcept {
   }
 }
 
-/// A borrowed view of host memory; see mla_tensor for the fields. The C struct
-/// has one pointer for inputs and outputs: a view of const elements must be
-/// used as an input only.
+/// A borrowed view of memory, the host's unless on() says whose; see mla_tensor for the
+/// fields. The C struct has one pointer for inputs and outputs: a view of const elements
+/// must be used as an input only.
 class tensor : public mla_tensor {
  public:
   tensor() noexcept : mla_tensor(MLA_TENSOR_INIT) {}
@@ -158,6 +158,14 @@ class tensor : public mla_tensor {
       part.data = static_cast<char*>(data) + begin * strides[dimension] * element_size();
     }
     return part;
+  }
+
+  /// The same view of memory of a device: MLA_DEVICE_*, and which of them.
+  tensor on(std::int32_t type, std::int32_t id = 0) const noexcept {
+    tensor there = *this;
+    there.device_type = type;
+    there.device_id = id;
+    return there;
   }
 
   std::int64_t element_size() const noexcept {
@@ -319,7 +327,7 @@ class context_plan : public detail::handle<mla_context_plan, mla_context_plan_de
 
 // --- Backend objects --------------------------------------------------------
 
-/// Scratch handed to a run; empty: the library's own.
+/// Scratch handed to a run, on the device of the backend; empty: the library's own.
 struct workspace {
   void* data = nullptr;
   std::int64_t size = 0;
@@ -359,9 +367,10 @@ class backend : public detail::handle<mla_backend, mla_backend_destroy> {
     check(mla_run_prefill_new_tokens(raw_, &args));
   }
 
-  /// `lse` may be NULL.
+  /// `lse` may be NULL; `stream` is the device's, NULL on the CPU.
   void run_prefill_new_tokens(const tensor& q, const tensor& k, const tensor& v, const tensor& out,
-                              const tensor* lse = nullptr, workspace scratch = {}) const {
+                              const tensor* lse = nullptr, workspace scratch = {},
+                              void* stream = nullptr) const {
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
     args.q = &q;
     args.k = &k;
@@ -370,6 +379,7 @@ class backend : public detail::handle<mla_backend, mla_backend_destroy> {
     args.lse = lse;
     args.workspace = scratch.data;
     args.workspace_size = scratch.size;
+    args.stream = stream;
     run_prefill_new_tokens(args);
   }
 
@@ -379,7 +389,7 @@ class backend : public detail::handle<mla_backend, mla_backend_destroy> {
 
   void run_prefill_context_chunk(const mla_context_chunk& chunk, const tensor& q, const tensor& k,
                                  const tensor& v, const tensor& out, const tensor& lse,
-                                 workspace scratch = {}) const {
+                                 workspace scratch = {}, void* stream = nullptr) const {
     mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
     args.chunk = &chunk;
     args.q = &q;
@@ -389,6 +399,7 @@ class backend : public detail::handle<mla_backend, mla_backend_destroy> {
     args.lse = &lse;
     args.workspace = scratch.data;
     args.workspace_size = scratch.size;
+    args.stream = stream;
     run_prefill_context_chunk(args);
   }
 
@@ -612,6 +623,13 @@ template <class T>
 struct has_workspace_size<T, std::void_t<decltype(std::declval<const T&>().workspace_size())>>
     : std::true_type {};
 
+template <class T, class = void>
+struct has_supports_device : std::false_type {};
+template <class T>
+struct has_supports_device<
+    T, std::void_t<decltype(T::supports_device(std::int32_t{}, std::int32_t{}))>>
+    : std::true_type {};
+
 /// The vtable of a class; functions it lacks stay NULL, which the library
 /// reads as the default.
 template <class T>
@@ -666,6 +684,13 @@ mla_backend_vtable vtable_of() noexcept {
       return bytes;
     };
   }
+  if constexpr (has_supports_device<T>::value) {
+    table.supports_device = [](void*, std::int32_t type, std::int32_t id) -> std::int32_t {
+      bool supports = false;
+      guarded([&] { supports = T::supports_device(type, id); });
+      return supports ? 1 : 0;
+    };
+  }
   return table;
 }
 
@@ -687,6 +712,9 @@ mla_backend_vtable vtable_of() noexcept {
 ///   bool supports_out() const;
 ///   bool supports_quant_output(std::int32_t dtype) const;
 ///   std::int64_t workspace_size() const;
+///   static bool supports_device(std::int32_t type, std::int32_t id);
+///
+/// Without the last it is made for the CPU alone.
 ///
 /// What these throw reaches the caller as a status and a message: an mla::error
 /// its own, std::bad_alloc out of memory, std::invalid_argument invalid

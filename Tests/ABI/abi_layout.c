@@ -125,6 +125,7 @@ FIELD(mla_prefill_metadata, query_start_loc, 8, 8);
 FIELD(mla_prefill_metadata, chunks, 16, 8);
 FIELD(mla_prefill_metadata, num_chunks, 24, 4);
 FIELD(mla_prefill_metadata, reserved, 28, 4);
+FIELD(mla_prefill_metadata, device_query_start_loc, 32, 8);
 
 SIZE(mla_context_plan_args, 40);
 FIELD(mla_context_plan_args, struct_size, 0, 4);
@@ -159,6 +160,8 @@ FIELD(mla_backend_config, qk_rope_head_dim, 24, 4);
 FIELD(mla_backend_config, v_head_dim, 28, 4);
 FIELD(mla_backend_config, max_isa, 32, 4);
 FIELD(mla_backend_config, ignore_override, 36, 4);
+FIELD(mla_backend_config, device_type, 40, 4);
+FIELD(mla_backend_config, device_id, 44, 4);
 
 SIZE(mla_new_tokens_args, 80);
 FIELD(mla_new_tokens_args, struct_size, 0, 4);
@@ -185,6 +188,8 @@ FIELD(mla_context_chunk_args, lse, 48, 8);
 FIELD(mla_context_chunk_args, workspace, 56, 8);
 FIELD(mla_context_chunk_args, workspace_size, 64, 8);
 FIELD(mla_context_chunk_args, stream, 72, 8);
+FIELD(mla_context_chunk_args, device_query_start_loc, 80, 8);
+FIELD(mla_context_chunk_args, device_cu_seq_lens, 88, 8);
 
 SIZE(mla_merge_args, 80);
 FIELD(mla_merge_args, struct_size, 0, 4);
@@ -214,6 +219,7 @@ FIELD(mla_backend_vtable, run_prefill_context_chunk, 72, 8);
 FIELD(mla_backend_vtable, supports_out, 80, 8);
 FIELD(mla_backend_vtable, supports_quant_output, 88, 8);
 FIELD(mla_backend_vtable, workspace_size, 96, 8);
+FIELD(mla_backend_vtable, supports_device, 104, 8);
 
 SIZE(mla_layer_config, 88);
 FIELD(mla_layer_config, struct_size, 0, 4);
@@ -233,6 +239,8 @@ FIELD(mla_layer_config, workspace_bound, 64, 8);
 FIELD(mla_layer_config, algorithm, 72, 4);
 FIELD(mla_layer_config, cache_format, 76, 4);
 FIELD(mla_layer_config, weight_scales, 80, 8);
+FIELD(mla_layer_config, device_type, 88, 4);
+FIELD(mla_layer_config, device_id, 92, 4);
 
 SIZE(mla_layer_forward_args, 160);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);

@@ -4,22 +4,12 @@
 #include <array>
 #include <new>
 
-#include "support.hpp"
+#include "wrapper/devices.hpp"
+#include "wrapper/throws.hpp"
+
+using test::expect_throws;
 
 namespace {
-
-template <class Body>
-void expect_throws(mla_status status, const char* text, Body body) {
-  try {
-    body();
-  } catch (const mla::error& failure) {
-    EXPECT(failure.status() == status, "status is %s", mla_status_name(failure.status()));
-    EXPECT(std::strstr(failure.what(), text) != nullptr, "no \"%s\" in \"%s\"", text,
-           failure.what());
-    return;
-  }
-  test::fail("nothing was thrown for \"%s\"", text);
-}
 
 void spans() {
   std::vector<std::int32_t> vector{1, 2, 3};
@@ -276,6 +266,7 @@ int main(int argc, char** argv) {
                     {"wrapper planning", planning},
                     {"wrapper layers", layers},
                     {"wrapper quantized layers", quantized_layers},
+                    {"wrapper devices", test::wrapper_devices},
                     {"wrapper a verdict takes memory", a_verdict_takes_memory},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});
 }

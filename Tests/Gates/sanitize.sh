@@ -48,7 +48,7 @@ done
 # What does not depend on the table much, on the last.
 unset MLA_TEST_TABLE
 if [ "$kind" = address ]; then
-  for test in host wrapper vtable layer_backend bad_input malformed_calls allocation_failures; do
+  for test in host wrapper vtable devices layer_backend bad_input malformed_calls allocation_failures; do
     "$abi/$test" || status=1
   done
 else

@@ -78,7 +78,8 @@ struct BatchProblem: @unchecked Sendable {
     var config = mla_backend_config(
       struct_size: UInt32(MemoryLayout<mla_backend_config>.size), num_heads: Int32(numHeads),
       scale: scale, kv_lora_rank: 512, qk_nope_head_dim: Int32(nope),
-      qk_rope_head_dim: Int32(rope), v_head_dim: Int32(vDim), max_isa: maxISA, ignore_override: 0)
+      qk_rope_head_dim: Int32(rope), v_head_dim: Int32(vDim), max_isa: maxISA, ignore_override: 0,
+      device_type: 0, device_id: 0)
     let backend = try Registry.shared.makeBackend(name, &config)
     try prepare(backend)
     return backend
@@ -92,7 +93,8 @@ struct BatchProblem: @unchecked Sendable {
           var metadata = mla_prefill_metadata(
             struct_size: UInt32(MemoryLayout<mla_prefill_metadata>.size),
             num_requests: Int32(queryStarts.count - 1), query_start_loc: queries.baseAddress,
-            chunks: isCausal ? nil : chunk, num_chunks: isCausal ? 0 : 1, reserved: 0)
+            chunks: isCausal ? nil : chunk, num_chunks: isCausal ? 0 : 1, reserved: 0,
+            device_query_start_loc: nil)
           try backend.prepareMetadata(&metadata)
         }
       }
@@ -137,7 +139,8 @@ struct BatchProblem: @unchecked Sendable {
             struct_size: UInt32(MemoryLayout<mla_context_chunk_args>.size), reserved: 0,
             chunk: address(&chunk), q: address(&qv), k: address(&kv), v: address(&vv),
             out: address(&ov), lse: address(&lv), workspace: workspace?.baseAddress,
-            workspace_size: Int64(workspace?.count ?? 0), stream: nil)
+            workspace_size: Int64(workspace?.count ?? 0), stream: nil,
+            device_query_start_loc: nil, device_cu_seq_lens: nil)
           try backend.runPrefillContextChunk(&args)
         }
       }

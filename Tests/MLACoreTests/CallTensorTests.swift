@@ -14,7 +14,7 @@ final class CallTensorTests: XCTestCase {
   }
 
   private func tensor(_ name: String, _ raw: mla_tensor) throws -> CallTensor {
-    try withUnsafePointer(to: raw) { try CallTensor($0, name: name, rank: 3) }
+    try withUnsafePointer(to: raw) { try CallTensor($0, name: name, on: .cpu, rank: 3) }
   }
 
   func testDevices() throws {
@@ -29,14 +29,14 @@ final class CallTensorTests: XCTestCase {
       XCTAssertEqual(
         error?.message,
         "k.device_type = \(type): no provider is registered for \(name) tensors; "
-          + "this library runs MLA_DEVICE_CPU (1)")
+          + "this call runs on MLA_DEVICE_CPU (1)")
     }
     var second = raw(4096)
     second.device_id = 1
     XCTAssertEqual(
       mlaError { try self.tensor("k", second) }?.message,
       "k.device_id = 1: must be 0 on the CPU")
-    let device = try tensor("k", raw(4096)).device
+    let device = Device.cpu
     XCTAssertEqual(
       mlaError { try device.check(stream: UnsafeMutableRawPointer(bitPattern: 16)) }?.message,
       "stream = 0x0000000000000010: must be NULL for CPU tensors")

@@ -82,7 +82,7 @@ final class RunPlanTests: XCTestCase {
         var raw = mla_prefill_metadata()
         raw.struct_size = UInt32(MemoryLayout<mla_prefill_metadata>.size)
         (raw.num_requests, raw.query_start_loc) = (2, rows.baseAddress)
-        return try backend.prepareMetadata(PrefillMetadata(&raw), &raw)
+        return try backend.prepareMetadata(PrefillMetadata(raw), &raw)
       }
       let known = batch.plans.known(RunPlans.Run.newTokens, .bfloat16, threads: HostSettings.threads)
       XCTAssertEqual(known != nil, builtIn == .flashInfer, builtIn.name)
@@ -102,7 +102,7 @@ final class RunPlanTests: XCTestCase {
   private var smallConfig: BackendConfig {
     BackendConfig(
       numHeads: 2, scale: 0.1, kvLoraRank: 0, qkNopeHeadDim: 64, qkRopeHeadDim: 32, vHeadDim: 64,
-      maxISA: 0, ignoresOverride: false)
+      maxISA: 0, ignoresOverride: false, device: .cpu)
   }
 
   private func emptyPlan(_ threads: Int) throws(MLAError) -> RunPlan {

@@ -28,8 +28,9 @@ FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
 
 #: The quickest first.
 PROGRAMS = (
-    "wrapper vtable layer_backend bad_input environment host log_callback golden shapes one_call interleaved arithmetic "
-    "numbers ds_mla threads first_use unload bits malformed_calls allocation_failures batch_limits short_memory"
+    "wrapper vtable devices loads_nothing layer_backend bad_input environment host log_callback "
+    "golden shapes one_call interleaved arithmetic numbers ds_mla threads first_use unload bits "
+    "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.

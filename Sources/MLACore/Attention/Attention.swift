@@ -4,10 +4,7 @@ import CMLAPrefill
 /// know.
 public enum Attention {
   public static func run(_ pointer: UnsafePointer<mla_attention_args>?) throws(MLAError) {
-    let arguments = try AttentionArguments(pointer)
-    switch arguments.device {
-    case .cpu: try runOnCPU(arguments)
-    }
+    try run(AttentionArguments(pointer))
   }
 
   /// Bytes of workspace that the call needs at the present number of threads.
@@ -23,7 +20,7 @@ public enum Attention {
       for: AttentionKey(a.requests, a.shape, mostThreads: HostSettings.threads))
   }
 
-  private static func runOnCPU(_ a: AttentionArguments) throws(MLAError) {
+  private static func run(_ a: AttentionArguments) throws(MLAError) {
     let (plan, dims) = (try plan(a), a.shape.kernelDims)
     let table = KernelTables.table(cappedAt: a.maxISA)
     let kernel = table.attention(for: a.q.type)

@@ -36,14 +36,18 @@ public final class BackendObject: @unchecked Sendable {
     BackendObject(name: name, config: config, backend: try backend.clone())
   }
 
-  public func prepareMetadata(_ raw: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
+  public func prepareMetadata(_ pointer: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
+    let raw = try readStruct(pointer, name: "metadata")
     let metadata = try PrefillMetadata(raw)
+    try config.device.check(
+      copy: raw.device_query_start_loc, "metadata.device_query_start_loc")
     try BatchSize.check(
       metadata.queryStartLoc, config, requestsField: "metadata.num_requests",
       rowsField: "metadata.query_start_loc")
     for (i, chunk) in metadata.chunks.enumerated() { try checkSize(chunk, "metadata.chunks[\(i)]") }
-    guard let raw else { throw .null("metadata") }
-    let prepared = try backend.prepareMetadata(metadata, raw)
+    let prepared = try withUnsafePointer(to: raw) { raw throws(MLAError) in
+      try backend.prepareMetadata(metadata, raw)
+    }
     // What the old batch held goes after the lock: a run may be its last user.
     let displaced = batch.withLock { batch in
       let displaced = batch
@@ -90,6 +94,8 @@ public final class BackendObject: @unchecked Sendable {
         stream: raw.stream),
       config: config, queries: chunk.queryStartLoc, queriesField: "chunk.query_start_loc",
       keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", isContextChunk: true)
+    try config.device.check(copy: raw.device_query_start_loc, "device_query_start_loc")
+    try config.device.check(copy: raw.device_cu_seq_lens, "device_cu_seq_lens")
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
       try backend.runPrefillContextChunk(batch, chunk, arguments, raw)
     }

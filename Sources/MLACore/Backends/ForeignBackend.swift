@@ -10,13 +10,14 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   private var vtable: mla_backend_vtable { registered.vtable }
 
   init(_ registered: RegisteredBackend, name: String, config: BackendConfig) throws(MLAError) {
+    try Self.check(name, registered, supports: config.device)
     var raw = mla_backend_config(
       struct_size: mla_backend_config.size,
       num_heads: Int32(config.numHeads), scale: config.scale,
       kv_lora_rank: Int32(config.kvLoraRank), qk_nope_head_dim: Int32(config.qkNopeHeadDim),
       qk_rope_head_dim: Int32(config.qkRopeHeadDim), v_head_dim: Int32(config.vHeadDim),
       max_isa: config.maxISA,
-      ignore_override: 0)
+      ignore_override: 0, device_type: config.device.type, device_id: config.device.id)
     var instance: UnsafeMutableRawPointer?
     let create = registered.vtable.create.unsafelyUnwrapped
     try Self.check(name, "create") { create(registered.vtable.context, &raw, &instance) }
@@ -39,7 +40,10 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     let batch = try PreparedBatch(metadata)
     try Shortage.check()
     if let prepare = vtable.prepare_metadata {
-      try Self.check(name, "prepare_metadata") { prepare(vtable.context, instance, raw) }
+      // Not the caller's, whose header may be older than the backend's or newer than ours.
+      var own = raw.pointee
+      own.struct_size = mla_prefill_metadata.size
+      try Self.check(name, "prepare_metadata") { prepare(vtable.context, instance, &own) }
     }
     return batch
   }
@@ -48,7 +52,9 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
     let run = vtable.run_prefill_new_tokens.unsafelyUnwrapped
-    try Self.check(name, "run_prefill_new_tokens") { run(vtable.context, instance, raw) }
+    var args = raw.pointee
+    args.struct_size = mla_new_tokens_args.size
+    try Self.check(name, "run_prefill_new_tokens") { run(vtable.context, instance, &args) }
   }
 
   func runPrefillContextChunk(
@@ -56,7 +62,9 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     _ raw: UnsafePointer<mla_context_chunk_args>
   ) throws(MLAError) {
     let run = vtable.run_prefill_context_chunk.unsafelyUnwrapped
-    try Self.check(name, "run_prefill_context_chunk") { run(vtable.context, instance, raw) }
+    var args = raw.pointee
+    args.struct_size = mla_context_chunk_args.size
+    try Self.check(name, "run_prefill_context_chunk") { run(vtable.context, instance, &args) }
   }
 
   func supportsOut() -> Bool {
@@ -79,6 +87,23 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
           ? "backend \(name): workspace_size returned \(size), must not be negative" : said)
     }
     return Int(size)
+  }
+
+  /// One that was made before there was the question knows of the CPU alone.
+  private static func check(
+    _ name: String, _ registered: RegisteredBackend, supports device: Device
+  ) throws(MLAError) {
+    if device == .cpu { return }
+    let vtable = registered.vtable
+    let (said, supports) = LastError.said {
+      vtable.supports_device?(vtable.context, device.type, device.id) ?? 0
+    }
+    guard supports == 0 else { return }
+    throw MLAError(
+      MLA_ERROR_UNSUPPORTED_HARDWARE,
+      said.isEmpty
+        ? "config.device_type = \(device.type), device_id = \(device.id): backend \(name) does "
+          + "not run on that device" : said)
   }
 
   /// A failing call keeps the message that the backend set; one that set none

@@ -11,6 +11,7 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   private let lastType = Guarded(ElementType.bfloat16)
 
   init(contract: any NativeContract, config: BackendConfig) throws(MLAError) {
+    try config.device.requireCPU("the library's own backends")
     self.contract = contract
     self.config = config
     table = KernelTables.table(cappedAt: config.maxISA)
@@ -118,18 +119,15 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   }
 
   private func run(_ plan: RunPlan, _ arguments: RunArguments) throws(MLAError) {
-    switch arguments.device {
-    case .cpu:
-      try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
-        AttentionRun(
-          schedule: plan.schedule, kernel: plan.kernel, table: table, dims: dims,
-          scale: Float(config.scale), q: TensorRows(arguments.q),
-          keys: TensorKeys(
-            k: TensorRows(arguments.k), v: TensorRows(arguments.v), kernel: plan.kernel, dims: dims),
-          out: TensorRows(arguments.out), outMultiplier: arguments.outputScale?.multiplier ?? 1,
-          lse: arguments.lse.map(TensorRows.init(lse:)), memory: plan.memory, start: start
-        ).execute()
-      }
+    try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
+      AttentionRun(
+        schedule: plan.schedule, kernel: plan.kernel, table: table, dims: dims,
+        scale: Float(config.scale), q: TensorRows(arguments.q),
+        keys: TensorKeys(
+          k: TensorRows(arguments.k), v: TensorRows(arguments.v), kernel: plan.kernel, dims: dims),
+        out: TensorRows(arguments.out), outMultiplier: arguments.outputScale?.multiplier ?? 1,
+        lse: arguments.lse.map(TensorRows.init(lse:)), memory: plan.memory, start: start
+      ).execute()
     }
   }
 

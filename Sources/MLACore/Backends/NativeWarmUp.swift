@@ -24,7 +24,7 @@ enum NativeWarmUp {
           address: UInt(bitPattern: start + offset))
       }
       let arguments = RunArguments(
-        device: .cpu, q: input(config.qkHeadDim, at: 0),
+        q: input(config.qkHeadDim, at: 0),
         k: input(config.qkHeadDim, at: tokens * config.qkHeadDim * 4),
         v: input(config.vHeadDim, at: tokens * 2 * config.qkHeadDim * 4),
         out: TensorView(

@@ -5,12 +5,6 @@ import MLAKernelABI
 public enum MergeAttnStates {
   /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
   public static func run(_ a: MergeArguments, maxISA: Int32 = 0) {
-    switch a.device {
-    case .cpu: runOnCPU(a, maxISA)
-    }
-  }
-
-  private static func runOnCPU(_ a: MergeArguments, _ maxISA: Int32) {
     if a.output.out.isEmpty && (a.output.lse?.isEmpty ?? true) { return }
     let table = KernelTables.table(cappedAt: maxISA)
     let out = a.output.out

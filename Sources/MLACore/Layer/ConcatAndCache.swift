@@ -4,12 +4,6 @@ import MLAKernelABI
 /// concat_and_cache_mla).
 public enum ConcatAndCache {
   public static func run(_ a: ConcatAndCacheArguments) throws(MLAError) {
-    switch a.device {
-    case .cpu: try runOnCPU(a)
-    }
-  }
-
-  private static func runOnCPU(_ a: ConcatAndCacheArguments) throws(MLAError) {
     let writer = SlotWriter(a)
     func write(_ tokens: Range<Int>) {
       for token in tokens where a.slots[token] >= 0 {

@@ -48,10 +48,7 @@ public final class MLALayer: Sendable {
       weights: weights, config: config, attention: table.attention(for: config.type),
       projection: table.projection(for: config.type))
     switch path {
-    case .fused(let split):
-      switch arguments.device {
-      case .cpu: try forward(arguments, keys, split)
-      }
+    case .fused(let split): try forward(arguments, keys, split)
     case .registered(let backend): try backend.forward(arguments, keys, table)
     }
   }

@@ -136,7 +136,7 @@ struct RegisteredPlan {
       struct_size: mla_prefill_metadata.size,
       num_requests: Int32(queryStartLoc.requestCount), query_start_loc: queryStartLoc.pointer,
       chunks: announced.isEmpty ? nil : announced.pointer, num_chunks: Int32(announced.count),
-      reserved: 0)
+      reserved: 0, device_query_start_loc: nil)
     defer { withExtendedLifetime((queryStartLoc, announced)) {} }
     try backend.prepareMetadata(&metadata)
   }

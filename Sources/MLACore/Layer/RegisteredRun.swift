@@ -71,7 +71,8 @@ struct RegisteredRun {
           struct_size: mla_context_chunk_args.size, reserved: 0, chunk: raw,
           q: tensors, k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: tensors + 4,
           workspace: plan.memory.workspace(start),
-          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
+          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil,
+          device_query_start_loc: nil, device_cu_seq_lens: nil)
         try backend.runPrefillContextChunk(&args)
       }
     }
@@ -82,7 +83,7 @@ struct RegisteredRun {
         (result, part.lse),
         into: (
           merged.out.narrowed(0, to: chunk.tokens), merged.lse.narrowed(1, to: chunk.tokens)
-        ), on: arguments.device), maxISA: maxISA)
+        )), maxISA: maxISA)
   }
 
   /// Calls `body` with q, k, v, out and lse as C reads them.
@@ -91,7 +92,7 @@ struct RegisteredRun {
     _ body: (UnsafePointer<mla_tensor>) throws(MLAError) -> Void
   ) throws(MLAError) {
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    let tensors = [q, k, v, out, lse ?? out].map { mla_tensor($0, on: arguments.device) }
+    let tensors = [q, k, v, out, lse ?? out].map(mla_tensor.init(onCPU:))
     try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
       guard let first = tensors.baseAddress else { return }
       try body(first)
@@ -112,11 +113,11 @@ struct RegisteredRun {
 }
 
 extension mla_tensor {
-  fileprivate init(_ view: TensorView, on device: Device) {
+  fileprivate init(onCPU view: TensorView) {
     self.init(
       struct_size: mla_tensor.size, dtype: view.type.rawValue,
       data: UnsafeMutableRawPointer(bitPattern: view.address),
-      device_type: device.raw.type, device_id: device.raw.id, ndim: Int32(view.shape.count),
+      device_type: Device.cpu.type, device_id: Device.cpu.id, ndim: Int32(view.shape.count),
       reserved: 0, shape: view.shape.padded, strides: view.strides.padded)
   }
 }

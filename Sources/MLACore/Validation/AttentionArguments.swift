@@ -1,8 +1,7 @@
 import CMLAPrefill
 
-/// What a stateless call reads and writes, on one device.
+/// What a stateless call reads and writes, on the CPU.
 public struct AttentionArguments: Sendable {
-  let device: Device
   /// [rows, heads, dim] or [batch, heads, rows, dim].
   let q: TensorView
   let k: TensorView
@@ -32,8 +31,7 @@ public struct AttentionArguments: Sendable {
     try checkRange("max_isa", raw.max_isa, 0...Int32(MLA_ISA_AMX))
     let tensors = try AttentionTensors(raw)
     workspace = readsWorkspace ? try Workspace(raw.workspace, size: raw.workspace_size) : nil
-    device = tensors.q.device
-    try device.check(stream: raw.stream)
+    try Device.cpu.check(stream: raw.stream)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
     try tensors.checkTypes(isQuantized: outputScale != nil)
     try tensors.checkShapes()
@@ -52,14 +50,14 @@ extension CallTensor {
 
 extension AttentionTensors {
   fileprivate init(_ raw: mla_attention_args) throws(MLAError) {
-    q = try CallTensor(raw.q, name: "q", rank: 3, or: 4)
+    q = try CallTensor(raw.q, name: "q", on: .cpu, rank: 3, or: 4)
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
     let rank = q.shape.count
-    k = try CallTensor(raw.k, name: "k", rank: rank, rule: ", as q's")
-    v = try CallTensor(raw.v, name: "v", rank: rank, rule: ", as q's")
-    out = try CallTensor(raw.out, name: "out", rank: rank, rule: ", as q's")
-    lse = try CallTensor(raw.lse, name: "lse", rank: rank - 1, mayBeNull: true)
+    k = try CallTensor(raw.k, name: "k", on: .cpu, rank: rank, rule: ", as q's")
+    v = try CallTensor(raw.v, name: "v", on: .cpu, rank: rank, rule: ", as q's")
+    out = try CallTensor(raw.out, name: "out", on: .cpu, rank: rank, rule: ", as q's")
+    lse = try CallTensor(raw.lse, name: "lse", on: .cpu, rank: rank - 1, mayBeNull: true)
   }
 
   fileprivate func checkShapes() throws(MLAError) {

@@ -12,6 +12,8 @@ struct BackendConfig: Equatable, Sendable {
   let maxISA: Int32
   /// Whether the member's own implementation is wanted, whatever overrides it.
   let ignoresOverride: Bool
+  /// Where the tensors of all runs are.
+  let device: Device
 
   var qkHeadDim: Int { qkNopeHeadDim + qkRopeHeadDim }
 }
@@ -33,7 +35,8 @@ extension BackendConfig {
       numHeads: Int(raw.num_heads), scale: raw.scale, kvLoraRank: Int(raw.kv_lora_rank),
       qkNopeHeadDim: Int(raw.qk_nope_head_dim), qkRopeHeadDim: Int(raw.qk_rope_head_dim),
       vHeadDim: Int(raw.v_head_dim), maxISA: raw.max_isa,
-      ignoresOverride: raw.ignore_override != 0)
+      ignoresOverride: raw.ignore_override != 0,
+      device: try Device(type: raw.device_type, id: raw.device_id, structName: "config"))
   }
 }
 

@@ -4,7 +4,6 @@ import CMLAPrefill
 /// in `bytes`.
 struct CallTensor: Sendable {
   let name: String
-  let device: Device
   /// Strides are 0 for dimensions of size 0 or 1 and where there are no elements, whatever
   /// the caller wrote.
   let view: TensorView
@@ -19,12 +18,13 @@ struct CallTensor: Sendable {
 
   /// - Parameters:
   ///   - name: the field that held the pointer, for messages.
+  ///   - device: where it must be.
   ///   - rank: the number of dimensions it must have.
   ///   - otherRank: another that it may have.
   ///   - rule: why that many, for messages.
   init(
-    _ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, or otherRank: Int? = nil,
-    rule: String = ""
+    _ pointer: UnsafePointer<mla_tensor>?, name: String, on device: Device, rank: Int,
+    or otherRank: Int? = nil, rule: String = ""
   ) throws(MLAError) {
     let raw = try readStruct(pointer, name: name)
     let type = try ElementType(raw.dtype, field: "\(name).dtype")
@@ -33,7 +33,7 @@ struct CallTensor: Sendable {
       throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)\(other)\(rule)")
     }
     self.name = name
-    device = try Device(raw, name: name)
+    try device.require(raw, name: name)
     let (shape, strides) = try Self.readLayout(raw, name, rank: Int(raw.ndim))
     view = TensorView(
       type: type, shape: shape, strides: strides, address: UInt(bitPattern: raw.data))
@@ -41,11 +41,12 @@ struct CallTensor: Sendable {
   }
 
   /// nil where there may be none, and is none.
-  init?(_ pointer: UnsafePointer<mla_tensor>?, name: String, rank: Int, mayBeNull: Bool)
-    throws(MLAError)
-  {
+  init?(
+    _ pointer: UnsafePointer<mla_tensor>?, name: String, on device: Device, rank: Int,
+    mayBeNull: Bool
+  ) throws(MLAError) {
     if pointer == nil && mayBeNull { return nil }
-    try self.init(pointer, name: name, rank: rank)
+    try self.init(pointer, name: name, on: device, rank: rank)
   }
 
   private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)

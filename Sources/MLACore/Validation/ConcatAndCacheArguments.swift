@@ -1,8 +1,7 @@
 import CMLAPrefill
 
-/// Tokens and their places in a paged cache, on one device.
+/// Tokens and their places in a paged cache, on the CPU.
 public struct ConcatAndCacheArguments: Sendable {
-  let device: Device
   let latents: TensorView
   /// nil where the cache holds no rotary part.
   let rope: TensorView?
@@ -14,8 +13,7 @@ public struct ConcatAndCacheArguments: Sendable {
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
     let tensors = try CachedTensors(raw)
-    device = tensors.stored.cache.device
-    try device.check(stream: raw.stream)
+    try Device.cpu.check(stream: raw.stream)
     let format = try CacheFormat(
       raw.cache_format, tensors.stored.cache.type, scale: raw.cache_scale, structName: "")
     if case .plain(.float8E4M3, let scale) = format {
@@ -55,11 +53,11 @@ private struct CachedTensors {
   let stored: CacheTensors
 
   init(_ raw: mla_concat_and_cache_args) throws(MLAError) {
-    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
+    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
     let isPlain = raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN)
     stored = try CacheTensors(raw.kv_cache, rope: raw.k_pe_cache, isPlain: isPlain)
     let needsRope = isPlain && (stored.rope?.width ?? stored.cache.width - latents.shape[1]) != 0
-    rope = try CallTensor(raw.k_pe, name: "k_pe", rank: 2, mayBeNull: !needsRope)
+    rope = try CallTensor(raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: !needsRope)
   }
 
   func check(_ format: CacheFormat) throws(MLAError) {

@@ -1,46 +1,95 @@
 import CMLAPrefill
 
-/// Where tensors live, and so where a call on them is carried out. Only here is it known
-/// which devices there are kernels for.
-enum Device: Sendable {
-  case cpu
+/// Where the tensors of a call lie. Memory of another device than the CPU is known by its
+/// addresses alone: nothing here or above touches it but a registered backend.
+struct Device: Equatable, Sendable {
+  /// MLA_DEVICE_CPU, _CUDA or _ROCM.
+  let type: Int32
+  let id: Int32
 
-  /// - Parameter name: the tensor's, for messages.
-  init(_ raw: mla_tensor, name: String) throws(MLAError) {
-    guard raw.device_type == MLA_DEVICE_CPU else {
-      throw MLAError(
-        MLA_ERROR_UNSUPPORTED_HARDWARE,
-        "\(name).device_type = \(raw.device_type): no provider is registered for "
-          + "\(Self.name(raw.device_type)) tensors; this library runs MLA_DEVICE_CPU (1)")
+  static var cpu: Device { Device(type: Int32(MLA_DEVICE_CPU), id: 0) }
+
+  private init(type: Int32, id: Int32) { (self.type, self.id) = (type, id) }
+
+  /// As a configuration names it.
+  init(type: Int32, id: Int32, structName: String) throws(MLAError) {
+    // What callers of before there was a field say.
+    let type = type == 0 ? Int32(MLA_DEVICE_CPU) : type
+    switch Int(type) {
+    case MLA_DEVICE_CPU:
+      guard id == 0 else { throw .invalid("\(structName).device_id", id, "must be 0 on the CPU") }
+    case MLA_DEVICE_CUDA, MLA_DEVICE_ROCM:
+      try checkRange("\(structName).device_id", id, 0...Int32.max)
+    default:
+      throw .invalid(
+        "\(structName).device_type", type,
+        "must be 0 or one of MLA_DEVICE_CPU, MLA_DEVICE_CUDA and MLA_DEVICE_ROCM")
     }
-    guard raw.device_id == 0 else {
-      throw .invalid("\(name).device_id", raw.device_id, "must be 0 on the CPU")
-    }
-    self = .cpu
+    (self.type, self.id) = (type, id)
   }
 
-  /// As an mla_tensor has it.
-  var raw: (type: Int32, id: Int32) {
-    switch self {
-    case .cpu: (Int32(MLA_DEVICE_CPU), 0)
+  /// For what runs nowhere else.
+  func requireCPU(_ what: String) throws(MLAError) {
+    guard self == .cpu else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_HARDWARE,
+        "config.device_type = \(type): no provider is registered for \(Self.name(type)); "
+          + "\(what) run on MLA_DEVICE_CPU (1)")
+    }
+  }
+
+  /// - Parameter name: the tensor's, for messages.
+  func require(_ tensor: mla_tensor, name: String) throws(MLAError) {
+    guard tensor.device_type == type, tensor.device_id == id else {
+      throw refusal(of: tensor, name)
+    }
+  }
+
+  @inline(never)
+  private func refusal(of tensor: mla_tensor, _ name: String) -> MLAError {
+    if tensor.device_type == type {
+      return .invalid(
+        "\(name).device_id", tensor.device_id,
+        self == .cpu ? "must be 0 on the CPU" : "must be \(id), that of the backend's config")
+    }
+    let given = "\(name).device_type = \(tensor.device_type): "
+    guard self == .cpu else {
+      return MLAError(
+        MLA_ERROR_INVALID_ARGUMENT,
+        given + "must be \(type) (\(Self.name(type))), that of the backend's config")
+    }
+    return MLAError(
+      MLA_ERROR_UNSUPPORTED_HARDWARE,
+      given + "no provider is registered for \(Self.name(tensor.device_type)) tensors; "
+        + "this call runs on MLA_DEVICE_CPU (1)")
+  }
+
+  /// A call's stream, which is of the device's kind.
+  func check(stream: UnsafeMutableRawPointer?) throws(MLAError) {
+    guard self == .cpu, let stream else { return }
+    throw .invalid("stream", "\(stream)", "must be NULL for CPU tensors")
+  }
+
+  /// A copy that the caller says it has there of offsets on the host.
+  func check(copy: UnsafePointer<Int32>?, _ field: @autoclosure () -> String) throws(MLAError) {
+    guard let copy else { return }
+    let text = "0x" + String(UInt(bitPattern: copy), radix: 16)
+    guard self != .cpu else {
+      throw .invalid(field(), text, "must be NULL where the backend's config has the CPU")
+    }
+    guard UInt(bitPattern: copy) % UInt(MemoryLayout<Int32>.alignment) == 0 else {
+      throw .invalid(field(), text, "must be aligned to 4 bytes")
     }
   }
 
   private static func name(_ type: Int32) -> String {
     switch Int(type) {
+    case MLA_DEVICE_CPU: "CPU"
     case MLA_DEVICE_CUDA: "CUDA"
     case MLA_DEVICE_CUDA_HOST: "CUDA host"
     case MLA_DEVICE_ROCM: "ROCm"
     case MLA_DEVICE_ROCM_HOST: "ROCm host"
     default: "such"
-    }
-  }
-
-  /// A call's stream, which is of the device's kind.
-  func check(stream: UnsafeMutableRawPointer?) throws(MLAError) {
-    switch self {
-    case .cpu:
-      if let stream { throw .invalid("stream", "\(stream)", "must be NULL for CPU tensors") }
     }
   }
 }

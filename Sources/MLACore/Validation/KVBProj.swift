@@ -8,7 +8,7 @@ struct KVBProj {
   let scales: WeightScales?
 
   init(_ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?) throws(MLAError) {
-    let tensor = try CallTensor(weights, name: "config.kv_b_proj", rank: 2)
+    let tensor = try CallTensor(weights, name: "config.kv_b_proj", on: .cpu, rank: 2)
     self.weights = tensor
     guard tensor.type == .float8E4M3 else {
       try tensor.requireAttentionType()
@@ -39,7 +39,7 @@ struct WeightScales {
   init(_ pointer: UnsafePointer<mla_tensor>?, of weights: CallTensor) throws(MLAError) {
     let name = "config.weight_scales"
     let rank = try readStruct(pointer, name: name).ndim == 1 ? 1 : 2
-    let tensor = try CallTensor(pointer, name: name, rank: rank)
+    let tensor = try CallTensor(pointer, name: name, on: .cpu, rank: rank)
     try tensor.requireType(.float32, "whatever kv_b_proj's")
     let (rows, columns) = (max(1, weights.shape[0]), max(1, weights.shape[1]))
     if tensor.shape[0] == rows, rank == 1 || tensor.shape[1] == 1, rows > 1 {

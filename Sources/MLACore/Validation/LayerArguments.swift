@@ -1,8 +1,7 @@
 import CMLAPrefill
 
-/// What a forward call reads and writes, on one device.
+/// What a forward call reads and writes, on the CPU.
 struct LayerArguments: Sendable {
-  let device: Device
   let batch: LayerBatch
   let q: TensorView
   let latents: TensorView
@@ -24,10 +23,9 @@ struct LayerArguments: Sendable {
     batch = try LayerBatch(raw, config.attention)
     var tensors = try LayerTensors(raw, config)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
-    tensors.lse = try CallTensor(raw.lse, name: "lse", rank: 2, mayBeNull: true)
+    tensors.lse = try CallTensor(raw.lse, name: "lse", on: .cpu, rank: 2, mayBeNull: true)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
-    device = tensors.q.device
-    try device.check(stream: raw.stream)
+    try Device.cpu.check(stream: raw.stream)
     if raw.kv_cache != nil || raw.k_pe_cache != nil || batch.readsContext {
       try tensors.readCache(raw, config)
     }
@@ -56,12 +54,12 @@ private struct LayerTensors {
   var cache: CacheTensors?
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
-    q = try CallTensor(raw.q, name: "q", rank: 3)
+    q = try CallTensor(raw.q, name: "q", on: .cpu, rank: 3)
     try q.requireType(config.type, "the layer's dtype")
-    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", rank: 2)
+    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
     rope = try CallTensor(
-      raw.k_pe, name: "k_pe", rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
-    out = try CallTensor(raw.out, name: "out", rank: 3)
+      raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
+    out = try CallTensor(raw.out, name: "out", on: .cpu, rank: 3)
   }
 
   mutating func readCache(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {

@@ -56,8 +56,10 @@ struct LayerConfig: Sendable {
       struct_size: mla_backend_config.size, num_heads: raw.num_heads,
       scale: raw.scale, kv_lora_rank: raw.kv_lora_rank, qk_nope_head_dim: raw.qk_nope_head_dim,
       qk_rope_head_dim: raw.qk_rope_head_dim, v_head_dim: raw.v_head_dim, max_isa: raw.max_isa,
-      ignore_override: 0)
-    return try BackendConfig(&config)
+      ignore_override: 0, device_type: raw.device_type, device_id: raw.device_id)
+    let attention = try BackendConfig(&config)
+    try attention.device.requireCPU("layers")
+    return attention
   }
 
   private static func cacheFormat(

@@ -1,10 +1,9 @@
 import CMLAPrefill
 
-/// What a merge reads and writes, on one device.
+/// What a merge reads and writes, on the CPU.
 public struct MergeArguments: Sendable {
   typealias State = (out: TensorView, lse: TensorView)
 
-  let device: Device
   let output: (out: TensorView, lse: TensorView?)
   let prefix: State
   let suffix: State
@@ -16,8 +15,7 @@ public struct MergeArguments: Sendable {
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
     let tensors = try MergeTensors(raw)
-    device = tensors.output.device
-    try device.check(stream: raw.stream)
+    try Device.cpu.check(stream: raw.stream)
     let tokens = tensors.output.shape[0]
     guard raw.prefill_tokens_with_context >= -1, raw.prefill_tokens_with_context <= Int64(tokens)
     else {
@@ -37,8 +35,8 @@ public struct MergeArguments: Sendable {
   }
 
   /// Merges a part into what has been merged so far.
-  init(_ part: State, into merged: State, on device: Device) {
-    (self.device, prefix, suffix, output) = (device, part, merged, merged)
+  init(_ part: State, into merged: State) {
+    (prefix, suffix, output) = (part, merged, merged)
     (tokensWithContext, outputScale) = (merged.out.shape[0], nil)
   }
 }
@@ -50,12 +48,12 @@ private struct MergeTensors {
   let suffix: (out: CallTensor, lse: CallTensor)
 
   init(_ raw: mla_merge_args) throws(MLAError) {
-    output = try CallTensor(raw.output, name: "output", rank: 3)
-    outputLSE = try CallTensor(raw.output_lse, name: "output_lse", rank: 2, mayBeNull: true)
-    prefix.out = try CallTensor(raw.prefix_output, name: "prefix_output", rank: 3)
-    prefix.lse = try CallTensor(raw.prefix_lse, name: "prefix_lse", rank: 2)
-    suffix.out = try CallTensor(raw.suffix_output, name: "suffix_output", rank: 3)
-    suffix.lse = try CallTensor(raw.suffix_lse, name: "suffix_lse", rank: 2)
+    output = try CallTensor(raw.output, name: "output", on: .cpu, rank: 3)
+    outputLSE = try CallTensor(raw.output_lse, name: "output_lse", on: .cpu, rank: 2, mayBeNull: true)
+    prefix.out = try CallTensor(raw.prefix_output, name: "prefix_output", on: .cpu, rank: 3)
+    prefix.lse = try CallTensor(raw.prefix_lse, name: "prefix_lse", on: .cpu, rank: 2)
+    suffix.out = try CallTensor(raw.suffix_output, name: "suffix_output", on: .cpu, rank: 3)
+    suffix.lse = try CallTensor(raw.suffix_lse, name: "suffix_lse", on: .cpu, rank: 2)
   }
 
   func checkTypes() throws(MLAError) {

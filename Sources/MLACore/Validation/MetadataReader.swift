@@ -1,8 +1,7 @@
 import CMLAPrefill
 
 extension PrefillMetadata {
-  init(_ pointer: UnsafePointer<mla_prefill_metadata>?) throws(MLAError) {
-    let raw = try readStruct(pointer, name: "metadata")
+  init(_ raw: mla_prefill_metadata) throws(MLAError) {
     let queryStartLoc = try RowOffsets(
       raw.query_start_loc, requests: raw.num_requests, countField: "metadata.num_requests",
       field: "metadata.query_start_loc")

@@ -1,8 +1,7 @@
 import CMLAPrefill
 
-/// What one run reads and writes, on one device.
+/// What one run reads and writes, on the device of its backend's configuration.
 struct RunArguments: Sendable {
-  let device: Device
   let q: TensorView
   let k: TensorView
   let v: TensorView
@@ -24,10 +23,10 @@ extension RunArguments {
     _ raw: mla_new_tokens_args, config: BackendConfig, queries: RowOffsets, queriesField: String,
     keys: RowOffsets, keysField: String, isContextChunk: Bool
   ) throws(MLAError) {
-    let tensors = try AttentionTensors(raw, needsLSE: isContextChunk)
+    let tensors = try AttentionTensors(
+      raw, on: config.device, needsLSE: isContextChunk)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
-    device = tensors.q.device
-    try device.check(stream: raw.stream)
+    try config.device.check(stream: raw.stream)
     outputScale = isContextChunk ? nil : try OutputScale(raw.output_scale, for: tensors.out)
     try tensors.checkTypes(isQuantized: outputScale != nil)
     try tensors.checkShapes(config, keysAreOfQueries: !isContextChunk)
@@ -40,14 +39,16 @@ extension RunArguments {
 }
 
 extension AttentionTensors {
-  fileprivate init(_ raw: mla_new_tokens_args, needsLSE: Bool) throws(MLAError) {
-    q = try CallTensor(raw.q, name: "q", rank: 3)
+  fileprivate init(_ raw: mla_new_tokens_args, on device: Device, needsLSE: Bool)
+    throws(MLAError)
+  {
+    q = try CallTensor(raw.q, name: "q", on: device, rank: 3)
     // First of all: what is wrong with q is often wrong with all of them.
     try q.requireAttentionType()
-    k = try CallTensor(raw.k, name: "k", rank: 3)
-    v = try CallTensor(raw.v, name: "v", rank: 3)
-    out = try CallTensor(raw.out, name: "out", rank: 3)
-    lse = try CallTensor(raw.lse, name: "lse", rank: 2, mayBeNull: !needsLSE)
+    k = try CallTensor(raw.k, name: "k", on: device, rank: 3)
+    v = try CallTensor(raw.v, name: "v", on: device, rank: 3)
+    out = try CallTensor(raw.out, name: "out", on: device, rank: 3)
+    lse = try CallTensor(raw.lse, name: "lse", on: device, rank: 2, mayBeNull: !needsLSE)
   }
 
   fileprivate func checkShapes(_ config: BackendConfig, keysAreOfQueries: Bool) throws(MLAError) {
