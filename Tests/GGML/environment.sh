@@ -2,9 +2,9 @@
 # The llama.cpp of the tests and benchmarks with ggml: prints where its source is, with a build in it.
 #
 # It lies in .build-ggml, or GGML_ENVIRONMENT (600 MB): the source that the distribution of
-# llama-cpp-python on PyPI carries, built once, which takes ten minutes of two cores. With
-# GGML, the folder of a llama.cpp that is built already, that one is used. Status 3: there is none
-# to be had.
+# llama-cpp-python on PyPI carries, built once, which takes fifteen minutes of two cores. With
+# GGML, the folder of a llama.cpp that is built already, that one is used, and with GGML_BUILD another
+# build of it than the one in `build`. Status 3: there is none to be had.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -30,19 +30,20 @@ if [ ! -e "$environment/unpacked-$version" ]; then
   tar -xzf "$environment/llama_cpp_python-$version.tar.gz" -C "$environment"
   touch "$environment/unpacked-$version"
 fi
+targets="test-backend-ops llama-bench llama-server"
 # Built for this CPU: elsewhere it is another one.
-host=$(sed -n 's/^flags[^:]*: //p;T;q' /proc/cpuinfo | sha256sum | cut -c1-16)
-if [ "$(cat "$source/build/complete" 2> /dev/null)" != "$host" ]; then
+built="$(sed -n 's/^flags[^:]*: //p;T;q' /proc/cpuinfo | sha256sum | cut -c1-16) $targets"
+if [ "$(cat "$source/build/complete" 2> /dev/null)" != "$built" ]; then
   rm -rf "$source/build"
   {
     cmake -S "$source" -B "$source/build" -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=ON \
-      -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF &&
-      cmake --build "$source/build" --target test-backend-ops llama-bench -j "$(nproc)"
+      -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF &&
+      cmake --build "$source/build" --target $targets -j "$(nproc)"
   } > "$environment/build.log" 2>&1 || {
     tail -5 "$environment/build.log" >&2
     echo "llama.cpp cannot be built, see $environment/build.log" >&2
     exit 1
   }
-  echo "$host" > "$source/build/complete"
+  echo "$built" > "$source/build/complete"
 fi
 echo "$source"

@@ -19,7 +19,7 @@ llama=$(Tests/GGML/environment.sh) || {
   exit $((status == 3 ? 0 : status))
 }
 make -s ggml GGML="$llama" > /dev/null
-bin=$llama/build/bin
+bin=$(realpath "${GGML_BUILD:-$llama/build}")/bin
 out=$PWD/.build/ggml
 backend=$out/libggml-mla.so
 
@@ -54,6 +54,42 @@ operators() {
   fi
 }
 
+# llama-server on a model in a file.
+server() {
+  if [ ! -e "$bin/llama-server" ]; then
+    echo "llama-server: left out, it is not in $bin"
+    return
+  fi
+  compile file Tests/GGML/file.cpp
+  "$out/file" "$out/tiny.gguf" 2> "$out/file.log" || return
+  "${PYTHON:-python3}" Tests/GGML/server.py "$bin/llama-server" "$out/tiny.gguf" "$backend"
+}
+
+# refuses NAME MESSAGE COMMAND...
+refuses() {
+  if "${@:3}" > "$out/refusal.log" 2>&1 || ! grep -qF "$2" "$out/refusal.log"; then
+    echo "not ok $1 is refused: $(tail -1 "$out/refusal.log")"
+    return 1
+  fi
+  echo "ok $1 is refused"
+}
+
+# What cannot be built for: no ggml, no build of it, a ggml with another API for backends.
+refusals() {
+  local status=0 none=$out/none another=$out/another
+  local build=(make -s -C Sources/GGMLBackend "STAGE=$PWD/.build/stage" "OUT=$none")
+  mkdir -p "$none" "$another"
+  refuses "a folder without ggml" "must be the source of llama.cpp or ggml" "${build[@]}" GGML="$none" || status=1
+  refuses "a folder without a build" "must be a build with shared libraries" \
+    "${build[@]}" GGML="$llama" GGML_BUILD="$none" || status=1
+  sed 's/\(define GGML_BACKEND_API_VERSION\) .*/\1 999/' "$llama/ggml/src/ggml-backend-impl.h" \
+    > "$another/ggml-backend-impl.h"
+  refuses "another API for backends" "written for version 2 of ggml's backend API" \
+    g++ -fsyntax-only -isystem "$another" -isystem "$llama/ggml/include" -isystem "$llama/ggml/src" -Iinclude \
+    -DMLA_GGML_VERSION='""' Sources/GGMLBackend/Backend.cpp || status=1
+  return $status
+}
+
 if [ "${1:-}" = speed ]; then
   speed
   exit
@@ -67,10 +103,12 @@ compile host Tests/GGML/host.cpp "${backend_tests[@]}" -Wl,--export-dynamic-symb
 compile memory Tests/GGML/memory.cpp Tests/ABI/failing_allocations.cpp "${backend_tests[@]}"
 compile models Tests/GGML/models.cpp
 status=0
+refusals || status=1
 for test in nodes host memory models; do
   "$out/$test" "$backend" || status=1
 done
 some='kv=113,nb=(1|75),mask=0|hsk=576.*nb=(3|75)|hsk=(320|72).*mask=0.*kv=512,nb=32'
 [ "${1:-}" != all ] || some=.
 operators "$some" || status=1
+server || status=1
 exit $status
