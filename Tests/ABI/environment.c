@@ -1,10 +1,12 @@
 /*
  * What the environment says to Swift programs is not said to the library: whatever it
  * asks for, loading and using it prints nothing and leaves signals as they were. What it
- * says to the library and gets wrong is told to the host's log.
+ * says to the library and gets wrong is told to the host's log. Programs that the host
+ * starts get no file that the library has open.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +44,16 @@ static void listen(void *context, int32_t level, const char *message) {
   if (level == MLA_LOG_WARNING && strstr(message, "MLA_MAX_ISA = avx9: ignored") != NULL) ++told;
 }
 
+/* In the library's way: files it opens, and those of them that a program started meanwhile
+   would have. */
+static int opened, inherited;
+
+int open(const char *path, int flags, ...) {
+  ++opened;
+  inherited += (flags & O_CLOEXEC) == 0;
+  return openat(AT_FDCWD, path, flags);
+}
+
 /** In a process whose library was loaded with the variables set; 0 if all is well. */
 static int use(void) {
   mla_selector_config config = MLA_SELECTOR_CONFIG_INIT;
@@ -62,7 +74,9 @@ static int use(void) {
   for (int each = 1; each <= 2; ++each) {
     if (mla_set_log_callback(listen, NULL) != MLA_OK || told != each) return 6;
   }
-  return 0;
+  /* Control groups, and the process's threads. */
+  if (mla_set_num_threads(0) != MLA_OK || mla_get_num_threads() < 1 || opened < 3) return 7;
+  return inherited == 0 ? 0 : 8;
 }
 
 int main(int argc, char **argv) {
