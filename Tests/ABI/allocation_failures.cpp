@@ -5,6 +5,8 @@
 //   allocation_failures [NAME]
 //
 // SPDX-License-Identifier: Apache-2.0
+#include <dlfcn.h>
+
 #include <atomic>
 #include <thread>
 
@@ -41,6 +43,10 @@ void fail_one(const Call& call, long nth, bool onwards, const std::vector<std::u
          "allocation %ld: %s, outputs are wrong", nth, mla_status_name(status));
   EXPECT(call.holds(status), "allocation %ld: %s, not as it was", nth, mla_status_name(status));
   EXPECT(!is_short || mla_last_error_message()[0] != 0, "allocation %ld: no message", nth);
+  // The library's own memory is there for as long as a call takes.
+  Dl_info owner;
+  EXPECT(status != MLA_OK || !call.hands_out([&](void* object) { return dladdr(object, &owner) != 0; }),
+         "allocation %ld: an object in what the library has in store", nth);
   if (status == MLA_OK) call.undo();
 }
 
@@ -124,6 +130,26 @@ void long_reasons() {
   mla::check(mla_clear_override("CPU"));
 }
 
+/// What a call within another lacks is no matter of the other's.
+struct Needy {
+  explicit Needy(const mla_backend_config&) {
+    mla_selector_config config = test::Model{}.selector(MLA_DTYPE_BFLOAT16);
+    mla_backend_list* list = nullptr;
+    failing::start(1, true);
+    const mla_status status = mla_backend_list_create(&config, &list);
+    failing::stop();
+    CHECK(status == MLA_ERROR_OUT_OF_MEMORY);
+  }
+  void run_prefill_new_tokens(const mla_new_tokens_args&) const {}
+  void run_prefill_context_chunk(const mla_context_chunk_args&) const {}
+};
+
+void calls_within_calls() {
+  mla::override_backend<Needy>("CPU");
+  const mla::backend outer("CPU", test::Model{}.config());
+  mla::check(mla_clear_override("CPU"));
+}
+
 /// What threads say while memory is short, and keep, takes nothing from others' calls.
 void long_messages() {
   const std::string message(1 << 20, 'x');
@@ -176,6 +202,7 @@ int main(int argc, char** argv) {
   };
   cases.push_back({"allocation failures: long reasons", long_reasons});
   cases.push_back({"allocation failures: long messages", long_messages});
+  cases.push_back({"allocation failures: calls within calls", calls_within_calls});
   cases.push_back({"allocation failures: plans are trimmed", allocation::plans_are_trimmed});
   add(allocation::host_calls(), 3000);
   add(allocation::registry_calls(), 3000);

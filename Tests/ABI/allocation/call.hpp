@@ -44,6 +44,14 @@ struct Call {
     return all;
   }
 
+  /// Whether one of its handles is such.
+  template <class Is>
+  bool hands_out(Is is) const {
+    return std::any_of(outputs.begin(), outputs.end(), [&](const Output& output) {
+      return output.is_handle && is(*static_cast<void* const*>(output.data));
+    });
+  }
+
   bool is_untouched() const {
     return std::all_of(outputs.begin(), outputs.end(), [](const Output& output) {
       const auto* bytes = static_cast<const std::uint8_t*>(output.data);
