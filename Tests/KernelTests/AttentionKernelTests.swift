@@ -98,6 +98,53 @@ final class AttentionKernelTests: XCTestCase {
     }
   }
 
+  /// Each share but the first is lost beside it, where none is carried along: 2e-6 in all,
+  /// also when a last one makes what is carried small.
+  func testSharesThatAreTooSmallOneByOne() {
+    for kernelCase in KernelCase.onThisHost {
+      for last in [-30.0, 0] {
+        var random = SplitMix64(seed: 19)
+        let keys = 20_000
+        let shape = AttentionShape(
+          qkDim: 1, vDim: 1, numQueries: 1, numKeys: keys, keyBegin: 0, keyEnd: keys,
+          causalOffset: nil, outFormat: kernelCase.format)
+        let problem = AttentionProblem(kernelCase, shape, .normal(1), &random, scale: 1)
+        problem.q[0, 0, 0] = 1
+        for key in 0..<keys { problem.k[key, 0, 0] = -30 }
+        problem.k[0, 0, 0] = -7
+        problem.k[keys - 1, 0, 0] = last
+        let error = problem.run().lse[0, 0, 0] - problem.reference.lse[0]
+        XCTAssertTrue(abs(error) <= 1e-6, "\(kernelCase), last \(last): \(error)")
+      }
+    }
+  }
+
+  /// At the end of a group of 32 keys, where the first query sees all but that one, and
+  /// where it sees all.
+  func testInfiniteValuesAreThoseOfTheQueriesThatSeeThem() {
+    for kernelCase in KernelCase.onThisHost {
+      for offset in [30, 31] {
+        var random = SplitMix64(seed: 23)
+        let shape = AttentionShape(
+          qkDim: 32, vDim: 8, numQueries: 3, numKeys: 40, keyBegin: 0, keyEnd: 40,
+          causalOffset: offset, outFormat: .float32)
+        let problem = AttentionProblem(kernelCase, shape, .normal(1), &random)
+        problem.v[31, 0, 0] = .infinity
+        problem.v[31, 0, 1] = -.infinity
+        let out = problem.run().out
+        for row in 0..<3 {
+          let sees = row + offset >= 31
+          for d in 0..<8 {
+            let value = out[row, 0, d]
+            XCTAssertTrue(
+              sees && d < 2 ? value == (d == 0 ? .infinity : -.infinity) : value.isFinite,
+              "\(kernelCase), row \(row) from \(offset), \(d): \(value)")
+          }
+        }
+      }
+    }
+  }
+
   /// Results of two halves of the keys, combined, are the result of all.
   func testCombinedHalvesEqualTheWhole() {
     for kernelCase in KernelCase.onThisHost {

@@ -56,10 +56,7 @@ final class ConvertKernelTests: XCTestCase {
 
   /// Ties, subnormals, what saturates and what is no number among them.
   func testEveryBFloat16IntoFloat8() {
-    let all = PoisonedTensor(.bfloat16, rows: 1, dim: 1 << 16)
-    for code in 0..<1 << 16 {
-      all.format.storeBits(UInt32(code), to: all.pointer() + 2 * code)
-    }
+    let all = everyCode(of: .bfloat16)
     for isa in Self.tables {
       let out = convert(all, to: .float8E4M3FN, times: 1, isa)
       for code in 0..<1 << 16 {
@@ -67,6 +64,21 @@ final class ConvertKernelTests: XCTestCase {
         let value = all[0, 0, code]
         let expected = value.isNaN ? 0x7F | (bits & 0x80) : out.format.bits(value)
         XCTAssertEqual(bits, expected, "table \(isa), \(value)")
+      }
+    }
+  }
+
+  /// Subnormal, infinite and no numbers among them: all are numbers of fp32.
+  func testEveryHalfPrecisionCodeIntoFloat32() {
+    for all in [everyCode(of: .bfloat16), everyCode(of: .float16)] {
+      for isa in Self.tables {
+        let out = convert(all, to: .float32, times: 1, isa)
+        for code in 0..<1 << 16 {
+          let (value, exact) = (out[0, 0, code], all[0, 0, code])
+          XCTAssertTrue(
+            exact.isNaN ? value.isNaN : value == exact && value.sign == exact.sign,
+            "table \(isa), \(all.format.name) \(exact): \(value)")
+        }
       }
     }
   }
@@ -130,6 +142,14 @@ final class ConvertKernelTests: XCTestCase {
         XCTAssertTrue(out.surroundingsAreIntact, "table \(isa), seed \(seed)")
       }
     }
+  }
+
+  private func everyCode(of format: ElementFormat) -> PoisonedTensor {
+    let all = PoisonedTensor(format, rows: 1, dim: 1 << 16)
+    for code in 0..<1 << 16 {
+      format.storeBits(UInt32(code), to: all.pointer() + 2 * code)
+    }
+    return all
   }
 
   private func convert(
