@@ -77,13 +77,15 @@ final class AbsorbedTests: XCTestCase {
 
   func testWorkspaceOfExactlyTheSizeAsked() throws {
     var random = SplitMix64(seed: 65)
-    for format in [ElementFormat.bfloat16, .float32] {
-      let model = LayerModel(format, numHeads: 3, dims: LayerModel.allDims[5], &random)
+    // With dimensions of both kinds, and rotary ones alone.
+    for (format, dims) in [(ElementFormat.bfloat16, 5), (.float32, 5), (.bfloat16, 6)] {
+      let model = LayerModel(format, numHeads: 3, dims: LayerModel.allDims[dims], &random)
       let sequences = [1150, 40].map { model.sequence($0, &random) }
       let step = LayerStep(model, sequences, contexts: [1100, 0], &random)
       let layer = try model.makeLayer(algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
       let size = try step.workspaceSize(layer)
       let memory = GuardedMemory(byteCount: size, flush: .end)
+      memory.fill(byte: 0xFF)
       let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
       let result = try step.run(layer, workspace: workspace)
       XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)

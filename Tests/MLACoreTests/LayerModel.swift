@@ -7,7 +7,7 @@ struct LayerModel: @unchecked Sendable {
   static let allDims = [
     (nope: 128, rope: 64, v: 128, rank: 512), (192, 64, 256, 512), (256, 0, 256, 512),
     (64, 64, 128, 256), (64, 32, 64, 256), (7, 6, 9, 21),
-    (0, 32, 16, 40),
+    (0, 32, 16, 40), (9, 6, 40, 24),
   ]
 
   static let algorithms = [

@@ -122,7 +122,7 @@ final class LayerRegisteredTests: XCTestCase {
     let step = mixedStep(model, &random)
     let bound = Int64(try smallestBound(step))
     for failingRun in 0..<3 {
-      let (_, layer) = try makeLayer(
+      let (backend, layer) = try makeLayer(
         model, DelegatingBackend(member, failingRun: failingRun), bound: bound)
       let result = step.makeResult()
       let error = mlaError {
@@ -132,6 +132,8 @@ final class LayerRegisteredTests: XCTestCase {
         error, MLAError(Int(DelegatingBackend.failure), DelegatingBackend.failureMessage))
       XCTAssertTrue(result.out.bits.allSatisfy { $0 == result.out.format.poison })
       XCTAssertTrue(result.lse.bits.allSatisfy { $0 == result.lse.format.poison })
+      XCTAssertThrowsError(try step.run(layer))
+      XCTAssertEqual(backend.current.instances, 1, "what has failed serves the next call")
     }
   }
 

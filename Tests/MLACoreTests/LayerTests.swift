@@ -47,6 +47,18 @@ final class LayerTests: XCTestCase {
     }
   }
 
+  /// Not all of a host's tables give the same bits.
+  func testACapIsKept() throws {
+    var random = SplitMix64(seed: 41)
+    let model = LayerModel(.bfloat16, numHeads: 2, dims: LayerModel.allDims[4], &random)
+    let step = LayerStep(model, [model.sequence(80, &random)], contexts: [33], &random)
+    let host = KernelTables.host.family.rawValue
+    let free = try step.run(model.makeLayer()).out.bits
+    let capped = try (1...host).map { try step.run(model.makeLayer(maxISA: $0)).out.bits }
+    XCTAssertEqual(capped.last, free)
+    XCTAssertEqual(capped.allSatisfy { $0 == free }, host == MLA_ISA_PORTABLE)
+  }
+
   func testEveryCacheFormatAgainstFloat64OfTheDequantizedCache() throws {
     var random = SplitMix64(seed: 33)
     for format in ElementFormat.inputs {

@@ -1,7 +1,8 @@
 import CMLAPrefill
-import MLACore
 import MLATestSupport
 import XCTest
+
+@testable import MLACore
 
 /// Requests of which not even one head fits into the memory that is allowed: key
 /// ranges take turns in it, and groups of queries where there are many.
@@ -67,6 +68,31 @@ final class LongContextTests: XCTestCase {
         }
       }
     }
+  }
+
+  /// Within three quarters of what would be taken, all threads still have work.
+  func testWavesGetSmallerBeforeThreadsGetFewer() throws {
+    var random = SplitMix64(seed: 73)
+    let model = LayerModel(.bfloat16, numHeads: 16, dims: LayerModel.allDims[4], &random)
+    let step = LayerStep(model, [model.sequence(2100, &random)], contexts: [2000], &random)
+    let result = step.makeResult()
+    func plan(bound: Int) throws -> (threads: Int, bytes: Int) {
+      var read: LayerConfig?
+      _ = try model.makeLayer(bound: Int64(bound)) { read = try? LayerConfig.read(&$0).0 }
+      let config = try XCTUnwrap(read)
+      let plan = try step.withArguments(out: result.out, lse: result.lse) {
+        try LayerPlan(
+          LayerArguments($0, config).batch, config, split: .never, KernelTables.table(cappedAt: 0))
+      }
+      return (try XCTUnwrap(plan.upProjected).schedule.threads, plan.bytes)
+    }
+    try HostSettings.setThreads(4)
+    let free = try plan(bound: 0)
+    XCTAssertEqual(free.threads, 4)
+    let bound = free.bytes * 3 / 4
+    let bounded = try plan(bound: bound)
+    XCTAssertEqual(bounded.threads, 4)
+    XCTAssertLessThanOrEqual(bounded.bytes, bound)
   }
 
   /// As the refusal of too small a bound says it.
