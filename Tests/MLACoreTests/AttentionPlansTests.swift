@@ -88,8 +88,24 @@ final class AttentionPlansTests: XCTestCase {
     XCTAssertEqual(form(1 << 31, 1 << 31, 65536, .none), .byHead, "nothing overflows")
   }
 
+  /// Whatever else is in the batch: its bits depend on it.
+  func testARequestIsSplitAsItIsAlone() throws {
+    let shape = AttentionShape(
+      type: .bfloat16, numHeads: 2, numKeyHeads: 2, qkHeadDim: 16, vHeadDim: 16, maxISA: 0)
+    func ranges(others: Int) throws -> Int? {
+      let lengths = [(3, 9000)] + Array(repeating: (1, 10), count: others)
+      let plan = try AttentionPlan(key(lengths, of: shape))
+      let segments = try XCTUnwrap(plan.byHead).schedule.segments
+      return segments.first { $0.request.span.keyCount == 9000 }?.request.ranges
+    }
+    let alone = try XCTUnwrap(ranges(others: 0))
+    XCTAssertGreaterThan(alone, 4)
+    for others in [1, 9, 100] { XCTAssertEqual(try ranges(others: others), alone) }
+  }
+
   private func key(
-    _ lengths: [(Int, Int)], causal: CausalMask = .end, threads: Int = 2
+    _ lengths: [(Int, Int)], of shape: AttentionShape? = nil, causal: CausalMask = .end,
+    threads: Int = 2
   ) throws -> AttentionKey {
     var (queries, keys) = (0, 0)
     let spans = lengths.map { lengths in
@@ -98,6 +114,7 @@ final class AttentionPlansTests: XCTestCase {
         queryBegin: queries, queryCount: lengths.0, keyBegin: keys, keyCount: lengths.1,
         causal: causal)
     }
-    return AttentionKey(try FixedArray(spans, for: "requests"), shape, mostThreads: threads)
+    return AttentionKey(
+      try FixedArray(spans, for: "requests"), shape ?? self.shape, mostThreads: threads)
   }
 }

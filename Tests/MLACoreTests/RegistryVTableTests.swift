@@ -1,4 +1,5 @@
 import CMLAPrefill
+import MLAShims
 import XCTest
 
 @testable import MLACore
@@ -86,6 +87,17 @@ final class RegistryVTableTests: XCTestCase {
     }
     let unknown = try request(probe)
     XCTAssertNotNil(mlaError { try self.registry.override("UNKNOWN", unknown) })
+    XCTAssertEqual(probe.destroyCount, 0)
+  }
+
+  func testNothingIsKeptThatMemoryWasShortFor() throws {
+    let probe = BackendProbe()
+    let late = try request(probe)
+    _ = mla_shim_set_short(1)
+    let error = mlaError { try self.registry.register("MINE", late) }
+    _ = mla_shim_set_short(0)
+    XCTAssertEqual(error?.status, mla_status(MLA_ERROR_OUT_OF_MEMORY))
+    XCTAssertNotNil(mlaError { try self.registry.member("MINE") })
     XCTAssertEqual(probe.destroyCount, 0)
   }
 

@@ -50,6 +50,14 @@ final class RuntimeScratchArenaTests: XCTestCase {
     XCTAssertEqual(ScratchArena.idleBytes, 0)
   }
 
+  /// Twice as much as is kept, in addresses alone: nothing is written.
+  func testWhatIsNotKeptIsFreed() throws {
+    let before = try addressSpace()
+    hold(64, bytes: 32 << 20)
+    ScratchArena.releaseIdle()
+    XCTAssertLessThan(try addressSpace() - before, 512 << 20)
+  }
+
   func testWhatWasGivenBackLastIsKept() throws {
     hold(32)
     _ = try address(bytes: 1 << 20)
@@ -100,10 +108,16 @@ final class RuntimeScratchArenaTests: XCTestCase {
     return UInt(bitPattern: scratch.base)
   }
 
+  /// Of the process, in bytes.
+  private func addressSpace() throws -> Int {
+    let pages = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ")
+    return try XCTUnwrap(Int(pages[0])) * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+
   /// Takes `count` blocks, then gives all of them back.
-  private func hold(_ count: Int) {
-    guard count > 0, let scratch = try? ScratchArena.take(bytes: 5000, for: "scratch") else { return }
-    hold(count - 1)
+  private func hold(_ count: Int, bytes: Int = 5000) {
+    guard count > 0, let scratch = try? ScratchArena.take(bytes: bytes, for: "scratch") else { return }
+    hold(count - 1, bytes: bytes)
     _ = scratch.bytes
   }
 }

@@ -83,6 +83,20 @@ final class SelectorListTests: XCTestCase {
     XCTAssertEqual([cpu.is_valid, cpu.is_runnable, cpu.is_dynamic, cpu.is_overridden], [1, 1, 0, 1])
   }
 
+  /// Whatever it has said before.
+  func testValidateWithoutMemoryIsNoReason() throws {
+    for said in ["", "none left"] {
+      let probe = BackendProbe(validateStatus: MLA_ERROR_OUT_OF_MEMORY) { _ in
+        if !said.isEmpty { LastError.set(said) }
+      }
+      try registry.override("CPU", request(probe))
+      let selector = Selector(registry: registry, servesZenCPU: false)
+      let error = mlaError { try BackendList(selector, Self.deepSeek) }
+      XCTAssertEqual(error?.status, mla_status(MLA_ERROR_OUT_OF_MEMORY))
+      XCTAssertEqual(error?.message, said.isEmpty ? "validate of a backend had no memory" : said)
+    }
+  }
+
   func testListWithoutAConfigurationJudgesNothing() throws {
     let probe = BackendProbe(reasons: ["never asked"])
     try registry.override("CPU", request(probe, path: "a.B"))
