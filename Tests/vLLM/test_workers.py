@@ -2,9 +2,12 @@
 """Workers that vLLM spawns and pins to their cores."""
 
 import pytest
+import torch
 from comparison import assert_same
 from conftest import CORES, TOKENS
 from engine import Engine
+from mla_prefill import host
+from mla_prefill.vllm_plugin.threads import use_engine_threads
 from model import LAYERS
 
 
@@ -12,6 +15,15 @@ from model import LAYERS
 def few(prompts):
     """How workers run depends on no prompt's length."""
     return prompts[1:]
+
+
+def test_as_many_threads_as_torch_has(monkeypatch):
+    told = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(host, "set_num_threads", told.append)
+    monkeypatch.setattr(host, "use_openmp_threads", lambda: None)
+    use_engine_threads.__wrapped__()
+    assert told == [3]
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
