@@ -110,7 +110,7 @@ CALLS = {
             k_pe_cache=None,
         ),
     ),
-    "backend": (CPU, dict(**PROBLEM.arguments, vllm_config=None)),
+    "backend": (CPU, dict(**PROBLEM.arguments, vllm_config=None, device=None)),
     "prepare_metadata": (batch, dict(query_start_loc=[0, 5])),
     "announced chunks": (announce, dict(chunks=[CHUNK])),
     "run_prefill_new_tokens": (

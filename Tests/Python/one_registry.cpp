@@ -77,6 +77,33 @@ class Waiting : public Doubling {
   }
 };
 
+/// Of the last run on a device: where q, k, v, out and lse are, and what the run had beside.
+struct Placement {
+  std::int32_t device_type, device_id;
+  const void *data[5];
+  const void *stream;
+};
+Placement placement;
+
+/// Runs on CUDA device 1: notes what it gets.
+class Placed {
+ public:
+  explicit Placed(const mla_backend_config&) {}
+  static bool supports_device(std::int32_t type, std::int32_t id) {
+    return type == MLA_DEVICE_CUDA && id == 1;
+  }
+  void run_prefill_new_tokens(const mla_new_tokens_args& args) const { note(args); }
+  void run_prefill_context_chunk(const mla_context_chunk_args& args) const { note(args); }
+
+ private:
+  template <class Args>
+  static void note(const Args& args) {
+    placement = {args.q->device_type, args.q->device_id, {}, args.stream};
+    const mla_tensor* const tensors[] = {args.q, args.k, args.v, args.out, args.lse};
+    for (int i = 0; i < 5; ++i) placement.data[i] = tensors[i] ? tensors[i]->data : nullptr;
+  }
+};
+
 std::string message;
 
 }  // namespace
@@ -90,6 +117,40 @@ void register_waiting(const char* name) {
   mla::register_backend<Waiting>(name);
 }
 void release() { released = true; }
+void register_placed(const char* name) { mla::register_backend<Placed>(name); }
+const Placement* last_placement() { return &placement; }
+
+/// Runs new tokens and a chunk, of 3 rows of 1 head with dimensions 2 + 0 / 2, on CUDA device
+/// 1: tensors one page behind the other from `base` on, stream 0x1234. Returns as run_backend().
+int run_on_device(const char* name, std::uintptr_t base) {
+  message.clear();
+  const auto at = [&](std::uintptr_t page) { return reinterpret_cast<float*>(base + 4096 * page); };
+  const auto rows = [&](std::uintptr_t page) {
+    return mla::tensor(at(page), {3, 1, 2}).on(MLA_DEVICE_CUDA, 1);
+  };
+  const mla::tensor lse = mla::tensor(at(4), {1, 3}).on(MLA_DEVICE_CUDA, 1);
+  try {
+    mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
+    config.num_heads = 1;
+    config.scale = 1;
+    config.qk_nope_head_dim = config.v_head_dim = 2;
+    config.device_type = MLA_DEVICE_CUDA;
+    config.device_id = 1;
+    mla::backend backend(name, config);
+    const std::int32_t offsets[] = {0, 3};
+    backend.prepare_metadata(offsets);
+    void* const stream = reinterpret_cast<void*>(0x1234);
+    backend.run_prefill_new_tokens(rows(0), rows(1), rows(2), rows(3), &lse, {}, stream);
+    mla_context_chunk chunk = MLA_CONTEXT_CHUNK_INIT;
+    chunk.num_requests = 1;
+    chunk.query_start_loc = chunk.cu_seq_lens = offsets;
+    backend.run_prefill_context_chunk(chunk, rows(0), rows(1), rows(2), rows(3), lse, {}, stream);
+  } catch (const mla::error& error) {
+    message = error.what();
+    return error.status();
+  }
+  return 0;
+}
 
 /// Runs new tokens of two requests (3 and 2 rows, 1 head, dimensions 2 + 0 / 2) on
 /// `threads` threads; q and k are 0, so that out is the mean of v so far. 0 where

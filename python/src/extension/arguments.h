@@ -96,6 +96,7 @@ class NamedArguments {
   std::int64_t int64(const char *name) const { return int64_argument((*this)[name], name); }
   double number(const char *name) const { return float_argument((*this)[name], name); }
   float float32(const char *name) const { return float32_argument((*this)[name], name); }
+  bool has(const char *name) const { return given_.contains(name); }
   std::int32_t flag(const char *name) const { return flag_argument((*this)[name], name) ? 1 : 0; }
   Text optional_text(const char *name) const {
     return optional_text_argument((*this)[name], name);

@@ -50,12 +50,15 @@ class ChunkArgument {
 class RunTensors {
  public:
   template <class Args>
-  RunTensors(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse, Args &args)
-      : q_(q, "q", args.q),
-        k_(k, "k", args.k),
-        v_(v, "v", args.v),
-        out_(out, "out", args.out, role::output),
-        lse_(lse, "lse", args.lse, role::float32_output) {}
+  RunTensors(nb::handle q, nb::handle k, nb::handle v, nb::handle out, nb::handle lse, Args &args,
+             const Place &place)
+      : q_(q, "q", args.q, role::input, place),
+        k_(k, "k", args.k, role::input, place),
+        v_(v, "v", args.v, role::input, place),
+        out_(out, "out", args.out, role::output, place),
+        lse_(lse, "lse", args.lse, role::float32_output, place) {
+    args.stream = place.stream;
+  }
 
   /// Of outputs that are made for this run, dense: lse always is.
   void clear_beyond(std::int64_t num_tokens, bool is_new_out) {
@@ -76,6 +79,11 @@ class Backend {
     mla_backend_config config = MLA_BACKEND_CONFIG_INIT;
     read_model(given, config);
     config.ignore_override = given.flag("ignore_override");
+    if (given.has("device_type")) {
+      config.device_type = given.int32("device_type");
+      config.device_id = given.int32("device_id");
+      place_ = {config.device_type, config.device_id, nullptr};
+    }
     call_library([&] { return mla_backend_create(text.c_str(), &config, &backend_); });
   }
   Backend(const Backend &) = delete;
@@ -107,9 +115,10 @@ class Backend {
   }
 
   void run_prefill_new_tokens(nb::handle q, nb::handle k, nb::handle v, nb::handle out,
-                              nb::handle lse, nb::handle output_scale, bool is_new_out) const {
+                              nb::handle lse, nb::handle output_scale, bool is_new_out,
+                              nb::handle stream) const {
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
-    RunTensors tensors(q, k, v, out, lse, args);
+    RunTensors tensors(q, k, v, out, lse, args, place_with(stream));
     tensors.clear_beyond(num_tokens_, is_new_out);
     const FloatArgument scale(output_scale, "output_scale", args.output_scale);
     call_library([&] { return mla_run_prefill_new_tokens(backend_, &args); });
@@ -117,12 +126,13 @@ class Backend {
 
   void run_prefill_context_chunk(nb::handle index, nb::handle query_start_loc,
                                  nb::handle cu_seq_lens, nb::handle q, nb::handle k, nb::handle v,
-                                 nb::handle out, nb::handle lse, bool is_new_out) const {
+                                 nb::handle out, nb::handle lse, bool is_new_out,
+                                 nb::handle stream) const {
     const ChunkArgument argument("chunk", index, query_start_loc, cu_seq_lens);
     const mla_context_chunk chunk = argument.get();
     mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
     args.chunk = &chunk;
-    RunTensors tensors(q, k, v, out, lse, args);
+    RunTensors tensors(q, k, v, out, lse, args, place_with(stream));
     tensors.clear_beyond(argument.num_query_rows(), is_new_out);
     call_library([&] { return mla_run_prefill_context_chunk(backend_, &args); });
   }
@@ -151,7 +161,18 @@ class Backend {
   /// Complete: what an interruption follows is destroyed by the destructor.
   Backend() = default;
 
+  /// None: the default stream.
+  Place place_with(nb::handle stream) const {
+    Place place = place_;
+    if (!stream.is_none()) {
+      place.stream = reinterpret_cast<void *>(
+          static_cast<std::intptr_t>(int64_argument(stream, "stream")));
+    }
+    return place;
+  }
+
   mla_backend *backend_ = nullptr;
+  Place place_;
   /// Of the batch that was prepared last.
   std::atomic<std::int64_t> num_tokens_{0};
 };
@@ -162,8 +183,12 @@ void bind_backend(nb::module_ &module) {
   nb::class_<Backend> backend(module, "Backend", "A backend object of the library's.");
   backend.def(nb::init<nb::handle, nb::kwargs>());
   define(backend, "prepare_metadata", &Backend::prepare_metadata);
-  define(backend, "run_prefill_new_tokens", &Backend::run_prefill_new_tokens);
-  define(backend, "run_prefill_context_chunk", &Backend::run_prefill_context_chunk);
+  const auto any = nb::arg().none();
+  const auto stream = nb::arg("stream") = nb::none();
+  backend.def("run_prefill_new_tokens", &Backend::run_prefill_new_tokens, any, any, any, any, any,
+              any, any, stream);
+  backend.def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, any, any, any, any,
+              any, any, any, any, any, stream);
   define(backend, "supports_out", &Backend::supports_out);
   define(backend, "supports_quant_output", &Backend::supports_quant_output);
   define(backend, "workspace_size", &Backend::workspace_size);

@@ -38,12 +38,16 @@ DLDataType element_type(const Py_buffer &buffer) {
   return is_integer ? DLDataType{kDLInt, bits, 1} : DLDataType{};
 }
 
-void require_cpu(std::int64_t type, nb::handle value, const char *name) {
-  if (type == kDLCPU) return;
+void require_place(const Place &place, std::int64_t type, std::int64_t id, nb::handle value,
+                   const char *name) {
+  if (type == place.device_type && (place.is_cpu() || id == place.device_id)) return;
   std::string device = "DLPack type " + std::to_string(type);
   if (nb::hasattr(value, "device")) device = text_of(nb::getattr(value, "device"));
-  raise(PyExc_ValueError, std::string(name) + ".device = " + device +
-                              ": must be the CPU, no provider is registered for others");
+  raise(PyExc_ValueError,
+        std::string(name) + ".device = " + device + ": must be " +
+            (place.is_cpu() ? "the CPU, no provider is registered for others"
+                            : "the backend's, DLPack type " + std::to_string(place.device_type) +
+                                  ", id " + std::to_string(place.device_id)));
 }
 
 /// What an object answers; its refusal names the argument.
@@ -59,22 +63,29 @@ nb::object answer(const char *name, Ask ask) {
 }
 
 /// Before anything is exported: that may move memory between devices.
-void require_cpu_device(nb::handle value, const char *name) {
-  const nb::object device =
-      answer(name, [&] { return nb::object(call_method(value, "__dlpack_device__")[0]); });
-  require_cpu(int64_argument(device, name), value, name);
+void require_place(const Place &place, nb::handle value, const char *name) {
+  const auto part_of = [&](const nb::object &device, int place_in_pair) {
+    return answer(name, [&] { return nb::object(device[place_in_pair]); });
+  };
+  const nb::object device = answer(name, [&] { return call_method(value, "__dlpack_device__"); });
+  const std::int64_t type = int64_argument(part_of(device, 0), name);
+  const std::int64_t id = place.is_cpu() ? 0 : int64_argument(part_of(device, 1), name);
+  require_place(place, type, id, value, name);
 }
 
-nb::object exported(nb::handle value) {
+nb::object exported(nb::handle value, const Place &place) {
+  nb::dict keywords;
+  if (!place.is_cpu()) keywords["stream"] = dlpack_stream(place);
   try {
-    nb::dict keywords;
     keywords["max_version"] = nb::make_tuple(dlpack_major_version, 0);
     return called(nb::getattr(value, "__dlpack__"), nb::tuple(), keywords);
   } catch (nb::python_error &error) {
     // Producers of before version 1 know no keyword.
     if (!error.matches(PyExc_TypeError)) throw;
   }
-  return call_method(value, "__dlpack__");
+  if (place.is_cpu()) return call_method(value, "__dlpack__");
+  PyDict_DelItemString(keywords.ptr(), "max_version");
+  return called(nb::getattr(value, "__dlpack__"), nb::tuple(), keywords);
 }
 
 }  // namespace
@@ -98,7 +109,7 @@ bool BorrowedTensor::hold_buffer(nb::handle value) {
   return true;
 }
 
-bool BorrowedTensor::exchange(nb::handle value, const char *name) {
+bool BorrowedTensor::exchange(nb::handle value, const char *name, const Place &place) {
   const ExchangeApi *api = exchange_api(value.type());
   if (!api) return false;
   require_plain_numbers(value, name);
@@ -108,11 +119,11 @@ bool BorrowedTensor::exchange(nb::handle value, const char *name) {
     return false;
   }
   capsule_ = capsule_of(managed);
-  open_capsule(value, name);
+  open_capsule(value, name, place);
   return true;
 }
 
-void BorrowedTensor::ask(nb::handle value, const char *name) {
+void BorrowedTensor::ask(nb::handle value, const char *name, const Place &place) {
   const nb::object torch = torch_of(value);
   if (torch.is_valid()) {
     require_plain_numbers(value, name);
@@ -123,14 +134,14 @@ void BorrowedTensor::ask(nb::handle value, const char *name) {
     const nb::object dlpack = torch.attr("utils").attr("dlpack");
     capsule_ = answer(name, [&] { return call_method(dlpack, "to_dlpack", value); });
   } else {
-    require_cpu_device(value, name);
+    require_place(place, value, name);
     writing_ = Writing::unknown;
-    capsule_ = answer(name, [&] { return exported(value); });
+    capsule_ = answer(name, [&] { return exported(value, place); });
   }
-  open_capsule(value, name);
+  open_capsule(value, name, place);
 }
 
-void BorrowedTensor::open_capsule(nb::handle value, const char *name) {
+void BorrowedTensor::open_capsule(nb::handle value, const char *name, const Place &place) {
   const DLTensor *tensor = nullptr;
   if (const auto *managed = managed_of<DLManagedTensorVersioned>(capsule_)) {
     if (managed->version.major > dlpack_major_version) {
@@ -143,7 +154,7 @@ void BorrowedTensor::open_capsule(nb::handle value, const char *name) {
   } else {
     raise(PyExc_TypeError, std::string(name) + ": its __dlpack__ gave no DLPack capsule");
   }
-  require_cpu(tensor->device.device_type, value, name);
+  require_place(place, tensor->device.device_type, tensor->device.device_id, value, name);
   data_ = tensor->data ? static_cast<char *>(tensor->data) + tensor->byte_offset : nullptr;
   type_ = tensor->dtype;
   stride_unit_ = type_.bits / 8;

@@ -10,6 +10,21 @@ namespace mla_python {
 /// What a tensor's producer says of its memory.
 enum class Writing { allowed, forbidden, unknown };
 
+/// Where a call's tensors must be. Those of a device must be ready in the order of the stream.
+struct Place {
+  std::int32_t device_type = MLA_DEVICE_CPU;
+  std::int32_t device_id = 0;
+  void *stream = nullptr;
+
+  bool is_cpu() const { return device_type == MLA_DEVICE_CPU; }
+};
+
+/// As DLPack numbers a stream: CUDA's default one is 1, which for others it is not.
+inline std::int64_t dlpack_stream(const Place &place) {
+  const std::int64_t number = reinterpret_cast<std::intptr_t>(place.stream);
+  return number == 0 && place.device_type == MLA_DEVICE_CUDA ? 1 : number;
+}
+
 /// A tensor of the caller's, for as long as this lives. A capsule is kept, never consumed: its
 /// own destructor gives the memory back.
 class BorrowedTensor {
@@ -30,11 +45,11 @@ class BorrowedTensor {
 
   /// By the exchange API of the object's type, which runs no Python code: torch has one. False
   /// where there is none or it refuses: `ask` tells why. ValueErrors as `ask`.
-  bool exchange(nb::handle value, const char *name);
+  bool exchange(nb::handle value, const char *name, const Place &place = {});
 
   /// By the object's `__dlpack__`. ValueError that begins with `name` where the object is not
-  /// on the CPU or refuses, TypeError where it does not speak DLPack.
-  void ask(nb::handle value, const char *name);
+  /// in its place or refuses, TypeError where it does not speak DLPack.
+  void ask(nb::handle value, const char *name, const Place &place = {});
 
   void *data() const { return data_; }
   const DLDataType &type() const { return type_; }
@@ -48,7 +63,7 @@ class BorrowedTensor {
   Writing writing() const { return writing_; }
 
  private:
-  void open_capsule(nb::handle value, const char *name);
+  void open_capsule(nb::handle value, const char *name, const Place &place);
 
   template <class Integer>
   void set_shape(std::int64_t ndim, const Integer *shape, const Integer *strides) {

@@ -58,8 +58,13 @@ nb::object capsule_of(nb::handle self, Managed head) {
   auto *exported = new Export<Managed>{head, self.inc_ref().ptr()};
   exported->managed.manager_ctx = exported;
   exported->managed.deleter = Export<Managed>::release;
-  exported->managed.dl_tensor = {view.data,  {kDLCPU, 0},  view.ndim, row_of(view.dtype).dlpack,
-                                 view.shape, view.strides, 0};
+  exported->managed.dl_tensor = {view.data,
+                                 {view.device_type, view.device_id},
+                                 view.ndim,
+                                 row_of(view.dtype).dlpack,
+                                 view.shape,
+                                 view.strides,
+                                 0};
   return mla_python::capsule_of(&exported->managed);
 }
 
@@ -67,9 +72,10 @@ nb::object capsule_of(nb::handle self, Managed head) {
 class ExportRequest {
  public:
   /// TypeError for what is no such keyword or no such value, BufferError for what is not to
-  /// be had from host memory.
-  explicit ExportRequest(nb::kwargs keywords) {
+  /// be had from memory in that place.
+  ExportRequest(nb::kwargs keywords, const Place &place) : place_(place) {
     for (const auto &[keyword, value] : keywords) take(text_of(keyword), value);
+    if (!has_stream_ && !place.is_cpu()) require_stream(default_stream());
   }
 
   /// Consumers that know version 1 are told whether they may write.
@@ -82,12 +88,38 @@ class ExportRequest {
                           keyword == "dl_device" || keyword == "copy";
     if (!is_known) raise(PyExc_TypeError, "__dlpack__: has no keyword '" + keyword + "'");
     if (value.is_none()) return;
-    if (keyword == "copy") wants_copy_ = flag_argument(value, "copy");
-    if (keyword == "stream") raise(PyExc_BufferError, "stream: must be None, the CPU has none");
+    if (keyword == "copy") take_copy(flag_argument(value, "copy"));
+    if (keyword == "stream") take_stream(value);
     if (keyword == "max_version") {
       has_flags_ = pair_argument(value, "max_version", "(major, minor)").first >= 1;
     }
-    if (keyword == "dl_device") require_cpu(pair_argument(value, "dl_device", "(type, id)"));
+    if (keyword == "dl_device") require_place(pair_argument(value, "dl_device", "(type, id)"));
+  }
+
+  void take_copy(bool wants_copy) {
+    if (wants_copy && !place_.is_cpu()) {
+      raise(PyExc_BufferError, "copy = True: must not be, for memory of a device");
+    }
+    wants_copy_ = wants_copy;
+  }
+
+  void take_stream(nb::handle value) {
+    if (place_.is_cpu()) raise(PyExc_BufferError, "stream: must be None, the CPU has none");
+    require_stream(int64_argument(value, "stream"));
+    has_stream_ = true;
+  }
+
+  std::int64_t default_stream() const {
+    return dlpack_stream({place_.device_type, place_.device_id, nullptr});
+  }
+
+  /// One that waits for another is not to be had without the device's driver.
+  void require_stream(std::int64_t stream) const {
+    constexpr std::int64_t without_waiting = -1;
+    if (stream == without_waiting || stream == dlpack_stream(place_)) return;
+    raise(PyExc_BufferError, "stream = " + std::to_string(stream) + ": must be the run's, " +
+                                 std::to_string(dlpack_stream(place_)) +
+                                 ", or -1 where the consumer waits for that one itself");
   }
 
   static std::pair<std::int64_t, std::int64_t> pair_argument(nb::handle value, const char *name,
@@ -100,12 +132,18 @@ class ExportRequest {
     return {int64_argument(value[0], name), int64_argument(value[1], name)};
   }
 
-  static void require_cpu(const std::pair<std::int64_t, std::int64_t> &device) {
-    if (device.first == kDLCPU && device.second == 0) return;
-    raise(PyExc_BufferError, "dl_device = (" + std::to_string(device.first) + ", " +
-                                 std::to_string(device.second) + "): must be the CPU, (1, 0)");
+  void require_place(const std::pair<std::int64_t, std::int64_t> &device) const {
+    if (device.first == place_.device_type && device.second == place_.device_id) return;
+    const auto pair = [](std::int64_t type, std::int64_t id) {
+      return "(" + std::to_string(type) + ", " + std::to_string(id) + ")";
+    };
+    raise(PyExc_BufferError, "dl_device = " + pair(device.first, device.second) + ": must be " +
+                                 (place_.is_cpu() ? "the CPU, " : "where it is, ") +
+                                 pair(place_.device_type, place_.device_id));
   }
 
+  Place place_;
+  bool has_stream_ = false;
   bool has_flags_ = false;
   bool wants_copy_ = false;
 };
@@ -136,8 +174,8 @@ nb::object copy_of(const mla_tensor &view) {
 }
 
 nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
-  const ExportRequest request(keywords);
   const HostTensor &tensor = nb::cast<HostTensor &>(self);
+  const ExportRequest request(keywords, tensor.place());
   const nb::object exported = request.wants_copy() ? copy_of(tensor.view()) : nb::borrow(self);
   if (!request.has_flags()) return capsule_of(exported, DLManagedTensor{});
   DLManagedTensorVersioned head{};
@@ -152,6 +190,10 @@ nb::object to_dlpack(nb::handle self, nb::kwargs keywords) {
 
 nb::dict array_interface(const HostTensor &self) {
   const mla_tensor &view = self.view();
+  if (!self.place().is_cpu()) {
+    // As if there were no such attribute: NumPy would read the memory.
+    raise(PyExc_AttributeError, "__array_interface__: its memory is a device's");
+  }
   nb::dict interface;
   interface["version"] = 3;
   interface["shape"] = self.shape();
@@ -183,8 +225,8 @@ HostTensor::HostTensor(const std::vector<std::int64_t> &shape, std::int32_t dtyp
   view_.data = memory_.get();
 }
 
-HostTensor::HostTensor(const mla_tensor &view, bool is_read_only)
-    : view_(view), is_read_only_(is_read_only) {}
+HostTensor::HostTensor(const mla_tensor &view, bool is_read_only, void *stream)
+    : view_(view), is_read_only_(is_read_only), stream_(stream) {}
 
 nb::tuple HostTensor::shape() const { return nb::tuple(list_of(view_.shape, view_.ndim)); }
 nb::tuple HostTensor::strides() const { return nb::tuple(list_of(view_.strides, view_.ndim)); }
@@ -211,7 +253,8 @@ void bind_host_tensor(nb::module_ &module) {
   module.def("dtype_of_name", [](nb::str name) { return dtype_of_name(text_of(name)); });
   module.def("dtype_name", &dtype_name);
   nb::class_<HostTensor>(module, "HostTensor",
-                         "A tensor in host memory: DLPack and NumPy's array interface over it.")
+                         "A tensor in host memory: DLPack and NumPy's array interface over it. Of a "
+                         "device's, which runs there are handed, DLPack alone, and the run's stream.")
       .def(nb::init<const std::vector<std::int64_t> &, std::int32_t>())
       .def_prop_ro("shape", &HostTensor::shape)
       .def_prop_ro("strides", &HostTensor::strides)
@@ -219,7 +262,14 @@ void bind_host_tensor(nb::module_ &module) {
       .def_prop_ro("__array_interface__", &array_interface)
       .def("__dlpack__", &to_dlpack)
       .def("__dlpack_device__",
-           [](const HostTensor &) { return nb::make_tuple(std::int32_t{kDLCPU}, 0); });
+           [](const HostTensor &self) {
+             return nb::make_tuple(self.view().device_type, self.view().device_id);
+           })
+      .def_prop_ro("stream", [](const HostTensor &self) {
+        const Place place = self.place();
+        return place.is_cpu() ? nb::none() : nb::object(nb::int_(
+            reinterpret_cast<std::intptr_t>(place.stream)));
+      });
 }
 
 }  // namespace mla_python

@@ -1,5 +1,6 @@
 // A tensor in host memory that Python can see: DLPack and NumPy's array
-// interface over memory of the library's callers, or over its own.
+// interface over memory of the library's callers, or over its own. What callers
+// have on a device, DLPack alone hands on.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "dlpack.h"
+#include "borrowed_tensor.h"
 
 namespace mla_python {
 
@@ -16,17 +17,20 @@ class HostTensor {
   /// Fresh memory, not initialised, rows dense.
   HostTensor(const std::vector<std::int64_t> &shape, std::int32_t dtype);
 
-  /// A borrowed view: valid only as long as whoever lent it says.
-  HostTensor(const mla_tensor &view, bool is_read_only);
+  /// A borrowed view: valid only as long as whoever lent it says. On a device it is to be
+  /// used in the order of that stream.
+  HostTensor(const mla_tensor &view, bool is_read_only, void *stream = nullptr);
 
   const mla_tensor &view() const { return view_; }
   bool is_read_only() const { return is_read_only_; }
+  Place place() const { return {view_.device_type, view_.device_id, stream_}; }
   nb::tuple shape() const;
   nb::tuple strides() const;
 
  private:
   mla_tensor view_ = MLA_TENSOR_INIT;
   bool is_read_only_ = false;
+  void *stream_ = nullptr;
   std::unique_ptr<std::byte[]> memory_;
 };
 

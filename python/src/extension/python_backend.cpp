@@ -10,10 +10,14 @@ namespace {
 
 nb::handle object(void *pointer) { return nb::handle(static_cast<PyObject *>(pointer)); }
 
-/// A view that lives as long as the callback that gets it.
-nb::object view(const mla_tensor *tensor, bool is_read_only) {
+/// Views that live as long as the callback that gets them.
+nb::object input(const mla_tensor *tensor, void *stream) {
+  return nb::cast(HostTensor(*tensor, true, stream));
+}
+
+nb::object output(const mla_tensor *tensor, void *stream) {
   if (!tensor) return nb::none();
-  return nb::cast(HostTensor(*tensor, is_read_only));
+  return nb::cast(HostTensor(*tensor, false, stream));
 }
 
 nb::tuple described(const mla_context_chunk &chunk) {
@@ -58,6 +62,9 @@ mla_status create(void *context, const mla_backend_config *config, void **instan
     arguments["num_heads"] = config->num_heads;
     arguments["scale"] = config->scale;
     arguments["kv_lora_rank"] = config->kv_lora_rank;
+    if (config->device_type != MLA_DEVICE_CPU) {
+      arguments["device"] = nb::make_tuple(config->device_type, config->device_id);
+    }
     nb::object created = call_method(object(context), "create", arguments);
     *instance = created.release().ptr();
   });
@@ -81,9 +88,10 @@ mla_status run_prefill_new_tokens(void *context, void *instance, const mla_new_t
   return in_python([&] {
     const nb::object scale =
         args->output_scale ? nb::object(nb::float_(*args->output_scale)) : nb::none();
-    call_method(object(context), "run_prefill_new_tokens", object(instance), view(args->q, true),
-                view(args->k, true), view(args->v, true), view(args->out, false),
-                view(args->lse, false), scale);
+    call_method(object(context), "run_prefill_new_tokens", object(instance),
+                input(args->q, args->stream), input(args->k, args->stream),
+                input(args->v, args->stream), output(args->out, args->stream),
+                output(args->lse, args->stream), scale);
   });
 }
 
@@ -91,8 +99,9 @@ mla_status run_prefill_context_chunk(void *context, void *instance,
                                      const mla_context_chunk_args *args) {
   return in_python([&] {
     call_method(object(context), "run_prefill_context_chunk", object(instance),
-                described(*args->chunk), view(args->q, true), view(args->k, true),
-                view(args->v, true), view(args->out, false), view(args->lse, false));
+                described(*args->chunk), input(args->q, args->stream),
+                input(args->k, args->stream), input(args->v, args->stream),
+                output(args->out, args->stream), output(args->lse, args->stream));
   });
 }
 
@@ -113,6 +122,14 @@ std::int32_t supports_quant_output(void *context, void *instance, std::int32_t d
   return supports ? 1 : 0;
 }
 
+std::int32_t supports_device(void *context, std::int32_t device_type, std::int32_t) {
+  bool supports = false;
+  in_python([&] {
+    supports = nb::cast<bool>(call_method(object(context), "supports_device", device_type));
+  });
+  return supports ? 1 : 0;
+}
+
 }  // namespace
 
 mla_backend_vtable python_vtable(nb::handle adapter, const char *backend_name) {
@@ -128,6 +145,7 @@ mla_backend_vtable python_vtable(nb::handle adapter, const char *backend_name) {
   vtable.run_prefill_context_chunk = run_prefill_context_chunk;
   vtable.supports_out = supports_out;
   vtable.supports_quant_output = supports_quant_output;
+  vtable.supports_device = supports_device;
   return vtable;
 }
 

@@ -57,12 +57,12 @@ bool is_number(nb::handle value) {
 }  // namespace
 
 TensorArgument::TensorArgument(nb::handle value, const char *name, const mla_tensor *&field,
-                               const Role &role)
+                               const Role &role, const Place &place)
     : role_(role) {
   if (value.is_none()) return;
   field = &view_;
   try {
-    read(value, name);
+    read(value, name, place);
   } catch (nb::cast_error &) {
     raise(PyExc_TypeError, std::string(name) + malformed);
   } catch (nb::python_error &error) {
@@ -93,33 +93,39 @@ void TensorArgument::drop_heads() {
 }
 
 void TensorArgument::clear_rows_from(std::int64_t row) {
-  if (!view_.data || view_.ndim != 3 || row < 0 || row >= view_.shape[0]) return;
+  if (!is_ours_to_write() || view_.ndim != 3 || row < 0 || row >= view_.shape[0]) return;
   const std::int64_t row_bytes = view_.shape[1] * view_.shape[2] * dtype_bytes(view_.dtype);
   std::memset(static_cast<char *>(view_.data) + row * row_bytes, 0,
               static_cast<std::size_t>((view_.shape[0] - row) * row_bytes));
 }
 
 void TensorArgument::clear_tokens_from(std::int64_t token) {
-  if (!view_.data || view_.ndim != 2 || view_.dtype != MLA_DTYPE_FLOAT32 || token < 0) return;
+  if (!is_ours_to_write() || view_.ndim != 2 || view_.dtype != MLA_DTYPE_FLOAT32 || token < 0) return;
   for (std::int64_t head = 0; token < view_.shape[1] && head < view_.shape[0]; ++head) {
     float *entries = static_cast<float *>(view_.data) + head * view_.shape[1];
     std::fill(entries + token, entries + view_.shape[1], -HUGE_VALF);
   }
 }
 
-void TensorArgument::read(nb::handle value, const char *name) {
+bool TensorArgument::is_ours_to_write() const {
+  return view_.data && view_.device_type == MLA_DEVICE_CPU;
+}
+
+void TensorArgument::read(nb::handle value, const char *name, const Place &place) {
   if (role_.takes_number && is_number(value)) {
     read_number(value, name);
   } else if (nb::isinstance<HostTensor>(value)) {
     read_host_tensor(value);
-  } else if ((memory_.hold_buffer(value) && memory_.type().code == kDLFloat) ||
-             memory_.exchange(value, name)) {
+  } else if ((place.is_cpu() && memory_.hold_buffer(value) &&
+              memory_.type().code == kDLFloat) ||
+             memory_.exchange(value, name, place)) {
     // First: to ask torch's tensors for attributes that they lack takes longer than the rest.
     read_memory(value, name);
-  } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__array_interface__")) {
+  } else if (place.is_cpu() && !PyType_Check(value.ptr()) &&
+             nb::hasattr(value, "__array_interface__")) {
     read_array_interface(value, name);
   } else if (!PyType_Check(value.ptr()) && nb::hasattr(value, "__dlpack__")) {
-    memory_.ask(value, name);
+    memory_.ask(value, name, place);
     read_memory(value, name);
   } else {
     raise(PyExc_TypeError, std::string(name) + ": must be " +
@@ -127,6 +133,9 @@ void TensorArgument::read(nb::handle value, const char *name) {
                                "a tensor (torch's, numpy's or any with __dlpack__), not " +
                                kind_of(value));
   }
+  if (!memory_.has_capsule()) return;
+  view_.device_type = place.device_type;
+  view_.device_id = place.is_cpu() ? 0 : place.device_id;
 }
 
 void TensorArgument::read_number(nb::handle value, const char *name) {

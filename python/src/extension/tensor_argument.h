@@ -42,7 +42,7 @@ class TensorArgument {
   /// `field` points to it; None leaves that NULL. Raises TypeError or ValueError that begin
   /// with `name`; shapes are the library's to judge.
   TensorArgument(nb::handle value, const char *name, const mla_tensor *&field,
-                 const Role &role = role::input);
+                 const Role &role = role::input, const Place &place = {});
   TensorArgument(const TensorArgument &) = delete;
   TensorArgument &operator=(const TensorArgument &) = delete;
 
@@ -50,13 +50,14 @@ class TensorArgument {
   /// [blocks, block_size, width].
   void drop_heads();
 
-  /// Of fresh outputs, before a run: rows of out beyond the batch's are 0, and entries of
+  /// Of fresh outputs on the CPU, before a run: rows of out beyond the batch's are 0, and entries of
   /// lse -inf, as those of tokens without keys. Nothing for what a run refuses.
   void clear_rows_from(std::int64_t row);
   void clear_tokens_from(std::int64_t token);
 
  private:
-  void read(nb::handle value, const char *name);
+  void read(nb::handle value, const char *name, const Place &place);
+  bool is_ours_to_write() const;
   void read_number(nb::handle value, const char *name);
   void read_host_tensor(nb::handle value);
   void read_memory(nb::handle value, const char *name);

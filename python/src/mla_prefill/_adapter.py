@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from mla_prefill import _core, _tensors
+from mla_prefill import _core, _devices, _tensors
 from mla_prefill._dtypes import DType
 from mla_prefill.configuration import MLADimensions, MLAPrefillSelectorConfig, Platform
 from mla_prefill.metadata import ChunkedContextMetadata, ContextChunk, PrefillMetadata, longest
@@ -96,6 +96,11 @@ class BackendAdapter:
         )
         return reasons_of(backend_class, capability if capability_major >= 0 else None, config)
 
+    def supports_device(self, device_type: int) -> bool:
+        # vLLM's own say nothing.
+        supported = getattr(self.backend_class(), "supported_devices", (_devices.CPU,))
+        return _devices.KINDS[device_type] in supported
+
     def create(self, arguments: dict[str, Any]) -> Any:
         backend = self.backend_class()(**arguments, vllm_config=None)
         _library_of(backend)
@@ -126,22 +131,23 @@ class BackendAdapter:
         output_scale: float | None,
     ) -> None:
         library = _library_of(backend)
-        target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
-        optional = {} if output_scale is None else {"output_scale": output_scale}
-        # A quantized run always has an out, as vLLM's have.
-        if output_scale is not None or backend.supports_out():
-            optional["out"] = target
-        result = backend.run_prefill_new_tokens(
-            q=_tensors.viewed(q, library),
-            k=_tensors.viewed(k, library),
-            v=_tensors.viewed(v, library),
-            return_softmax_lse=lse is not None,
-            **optional,
-        )
-        result, lse_result = _pair(result) if lse is not None else (result, None)
-        _tensors.store("out", target, result)
-        if lse is not None:
-            _tensors.store("lse", lse_target, lse_result)
+        with _devices.on_stream(q, library):
+            target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
+            optional = {} if output_scale is None else {"output_scale": output_scale}
+            # A quantized run always has an out, as vLLM's have.
+            if output_scale is not None or backend.supports_out():
+                optional["out"] = target
+            result = backend.run_prefill_new_tokens(
+                q=_tensors.viewed(q, library),
+                k=_tensors.viewed(k, library),
+                v=_tensors.viewed(v, library),
+                return_softmax_lse=lse is not None,
+                **optional,
+            )
+            result, lse_result = _pair(result) if lse is not None else (result, None)
+            _tensors.store("out", target, result)
+            if lse is not None:
+                _tensors.store("lse", lse_target, lse_result)
 
     def run_prefill_context_chunk(
         self,
@@ -154,18 +160,19 @@ class BackendAdapter:
         lse: _core.HostTensor,
     ) -> None:
         library = _library_of(backend)
-        target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
-        result, lse_result = _pair(
-            backend.run_prefill_context_chunk(
-                chunk=_context_chunk(chunk, chunk[0], library),
-                q=_tensors.viewed(q, library),
-                k=_tensors.viewed(k, library),
-                v=_tensors.viewed(v, library),
-                **({"out": target} if backend.supports_out() else {}),
+        with _devices.on_stream(q, library):
+            target, lse_target = _tensors.viewed(out, library), _tensors.viewed(lse, library)
+            result, lse_result = _pair(
+                backend.run_prefill_context_chunk(
+                    chunk=_context_chunk(chunk, chunk[0], library),
+                    q=_tensors.viewed(q, library),
+                    k=_tensors.viewed(k, library),
+                    v=_tensors.viewed(v, library),
+                    **({"out": target} if backend.supports_out() else {}),
+                )
             )
-        )
-        _tensors.store("out", target, result)
-        _tensors.store("lse", lse_target, lse_result)
+            _tensors.store("out", target, result)
+            _tensors.store("lse", lse_target, lse_result)
 
     def supports_out(self, backend: Any) -> bool:
         # Without it the adapter copies: to C code every backend writes into `out`.

@@ -13,12 +13,14 @@ class HostTensor:
     def __dlpack__(
         self,
         *,
-        stream: None = None,
+        stream: int | None = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any: ...
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def stream(self) -> int | None: ...
 
 # Arguments by name are read by `NamedArguments`, those by place are of functions: both are
 # listed, and judged, in the extension alone.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backends that the library runs: its own, and what C and C++ code has registered."""
 
+import math
 from typing import Any, ClassVar
 
-from mla_prefill import _core, _tensors
+from mla_prefill import _core, _devices, _tensors
 from mla_prefill._dtypes import DType, dtype_code, with_dtype
 from mla_prefill._untraced import tell_torch, untraced
 from mla_prefill.base import MLAPrefillBackend, model_arguments
@@ -107,8 +108,13 @@ class NativePrefillBackend(MLAPrefillBackend):
     def _take_up(self) -> None:
         tell_torch()
         self._num_announced = 0
+        device_type, device_id = _devices.device_pair(self.device)
         self._backend = _core.Backend(
-            self.member_name, **model_arguments(self), ignore_override=self.is_own_implementation
+            self.member_name,
+            **model_arguments(self),
+            ignore_override=self.is_own_implementation,
+            device_type=device_type,
+            device_id=device_id,
         )
 
     @untraced
@@ -182,7 +188,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         dtype = None if output_scale is None else _tensors.QUANTIZED
         result, lse = self._outputs(q, out, with_lse, dtype)
         _core.Backend.run_prefill_new_tokens(
-            self._backend, q, k, v, result, lse, output_scale, out is None
+            self._backend, q, k, v, result, lse, output_scale, out is None, self._stream(q)
         )
         result = _tensors.finished(q, result) if out is None else out
         return (result, _tensors.finished(q, lse)) if with_lse else result
@@ -215,7 +221,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         fields = self._chunk_fields(chunk, chunk_idx)
         result, lse = self._outputs(q, out, True)
         _core.Backend.run_prefill_context_chunk(
-            self._backend, *fields, q, k, v, result, lse, out is None
+            self._backend, *fields, q, k, v, result, lse, out is None, self._stream(q)
         )
         return _tensors.finished(q, result) if out is None else out, _tensors.finished(q, lse)
 
@@ -235,8 +241,25 @@ class NativePrefillBackend(MLAPrefillBackend):
         self, q: Any, out: Any, with_lse: bool, dtype: str | None = None
     ) -> tuple[Any, Any]:
         """Where a run writes; ``dtype`` None: the type of q, whose shapes the library checks."""
+        if self.device != _devices.CPU:
+            return self._outputs_on_device(q, out, with_lse, dtype)
         rows = _tensors.rows_of(q)
         if out is None:
             out = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
         lse = _tensors.empty(q, (self.num_heads, rows), "float32") if with_lse else None
         return out, lse
+
+    def _outputs_on_device(
+        self, q: Any, out: Any, with_lse: bool, dtype: str | None
+    ) -> tuple[Any, Any]:
+        """As tokens without keys have them: nobody knows which rows a run writes."""
+        rows = next(iter(getattr(q, "shape", ())), 0)
+        if out is None:
+            out = _devices.filled(q, (rows, self.num_heads, self.v_head_dim), dtype, 0)
+        lse = None
+        if with_lse:
+            lse = _devices.filled(q, (self.num_heads, rows), "float32", -math.inf)
+        return out, lse
+
+    def _stream(self, q: Any) -> int | None:
+        return None if self.device == _devices.CPU else _devices.current_stream(q)

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from mla_prefill import _core
+from mla_prefill import _core, _devices
 from mla_prefill._dtypes import DType
 
 
@@ -89,6 +89,8 @@ def viewed(tensor: "_core.HostTensor | None", library: str | None) -> Any:
     """
     if tensor is None:
         return None
+    if _devices.is_bare(tensor, library):
+        return tensor
     library = library or ("torch" if "torch" in sys.modules else "numpy")
     if not _is_installed(library):
         return tensor
@@ -128,6 +130,8 @@ def store(name: str, target: Any, result: Any) -> None:
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(target, torch.Tensor):
             result = torch.as_tensor(result, device=target.device)
+        elif isinstance(target, _core.HostTensor) and target.stream is not None:
+            target = result.__array_namespace__().from_dlpack(target)
         # Some kernels pad v to the head dimension of q, and their output with it.
         target[...] = result[..., : shape[-1]]
     except MemoryError:

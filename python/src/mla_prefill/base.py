@@ -4,6 +4,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mla_prefill import _devices
 from mla_prefill._dtypes import DType, dtype_name, dtype_text
 from mla_prefill.configuration import HEAD_DIMENSIONS, MLADimensions, MLAPrefillSelectorConfig
 
@@ -25,7 +26,8 @@ class MLAPrefillBackend(ABC):
     Subclass it and hand the class to ``register_mla_prefill_backend``: then the
     selector, C and C++ code of the process can choose and run it as well.
 
-    Tensors are on the CPU, of torch, numpy or anything else with ``__dlpack__``:
+    Tensors are on one device, which is the CPU unless ``supported_devices`` says more,
+    of torch, numpy or anything else with ``__dlpack__``:
     ``q`` and ``k`` ``[tokens, num_heads, qk_head_dim]``, ``v`` and outputs
     ``[tokens, num_heads, v_head_dim]``, the log-sum-exp ``[num_heads, tokens]``
     float32, natural logarithm. Requests follow each other along the tokens.
@@ -39,6 +41,12 @@ class MLAPrefillBackend(ABC):
     #: of memory that is the caller's: do not keep them after the run, nor write to q, k
     #: and v, which torch cannot forbid.
     tensor_library: ClassVar[str | None] = None
+    #: Where runs that C or C++ code starts may have their tensors: "cpu", "cuda", "rocm".
+    #: On a device they are torch's, the run's stream being torch's current one; where torch
+    #: has not been imported or ``tensor_library`` is "numpy", bare objects with
+    #: ``__dlpack__`` and the ``stream``: then outputs that a run does not write itself are
+    #: copied by the array namespace of what it returns.
+    supported_devices: ClassVar[tuple[str, ...]] = (_devices.CPU,)
 
     @staticmethod
     @abstractmethod
@@ -99,6 +107,7 @@ class MLAPrefillBackend(ABC):
         qk_rope_head_dim: int,
         v_head_dim: int,
         vllm_config: Any = None,
+        device: Any = None,
     ) -> None:
         """
         Args:
@@ -108,7 +117,9 @@ class MLAPrefillBackend(ABC):
             qk_nope_head_dim: dimensions of a head without a rotary embedding.
             qk_rope_head_dim: dimensions of a head with one.
             v_head_dim: dimensions of a value.
-            vllm_config: kept for subclasses; the library does not read it.
+            vllm_config: kept for subclasses; the library reads its ``device_config`` alone.
+            device: where the tensors of all runs are: "cpu", "cuda:1", torch's or alike;
+                None: vLLM's, or the CPU. The library's own backends run on the CPU.
         """
         self.num_heads = num_heads
         self.scale = scale
@@ -117,6 +128,7 @@ class MLAPrefillBackend(ABC):
         self.qk_rope_head_dim = qk_rope_head_dim
         self.v_head_dim = v_head_dim
         self.vllm_config = vllm_config
+        self.device = _devices.device_name(device, vllm_config)
         self._take_up()
 
     def _take_up(self) -> None:  # noqa: B027
@@ -124,7 +136,9 @@ class MLAPrefillBackend(ABC):
 
     def clone(self) -> "Self":
         """A second object of the same configuration, without metadata."""
-        return self.__class__(**model_arguments(self), vllm_config=self.vllm_config)
+        # Subclasses of before there were devices do not know the keyword.
+        device: dict[str, Any] = {} if self.device == _devices.CPU else {"device": self.device}
+        return self.__class__(**model_arguments(self), vllm_config=self.vllm_config, **device)
 
     def supports_quant_output(self, quant_key: Any) -> bool:
         """Whether new-token runs can write output quantized by ``quant_key``."""
