@@ -139,7 +139,10 @@ func turnRows<Format: ElementFormat>(
   var step = 0
   while step < steps {
     let offset = step * Format.bytes
-    for row in 0..<lanes { mla_prefetch(ahead + row * rowStride + offset) }
+    // Once for each line.
+    if offset % 64 == 0 {
+      for row in 0..<lanes { mla_prefetch(ahead + row * rowStride + offset) }
+    }
     let isWhole = rows >= lanes && rowBytes - offset >= lanes * Format.bytes
     var (part, stride) = (source + offset, rowStride)
     // Elements that are no lanes yet, or that do not exist, are brought into a square.
