@@ -204,6 +204,7 @@ int main(int argc, char** argv) {
   cases.push_back({"allocation failures: long messages", long_messages});
   cases.push_back({"allocation failures: calls within calls", calls_within_calls});
   cases.push_back({"allocation failures: plans are trimmed", allocation::plans_are_trimmed});
+  cases.push_back({"allocation failures: arrays are refused", allocation::arrays_are_refused});
   add(allocation::host_calls(), 3000);
   add(allocation::registry_calls(), 3000);
   add(allocation::selector_calls(), 3000);

@@ -70,6 +70,22 @@ void ask(const char* name, const test::Model& model, std::int64_t requests, Leng
   expect_answer(status, bytes, what);
 }
 
+/// One request more than there may be with so many heads.
+void one_request_too_many() {
+  const test::Model model{65536, 1, 0, 1, 0};
+  const std::int64_t most = most_pairs / model.heads;
+  mla::backend backend("CPU", model.config(MLA_ISA_DEFAULT));
+  for (const std::int64_t requests : {most, most + 1}) {
+    const std::vector<std::int32_t> rows = offsets(requests, requests, Lengths::equal);
+    mla_prefill_metadata metadata = MLA_PREFILL_METADATA_INIT;
+    metadata.num_requests = static_cast<std::int32_t>(requests);
+    metadata.query_start_loc = rows.data();
+    const mla_status status = mla_prepare_metadata(backend.get(), &metadata);
+    EXPECT(status == (requests > most ? MLA_ERROR_INVALID_ARGUMENT : MLA_OK), "%lld requests: %s",
+           static_cast<long long>(requests), mla_status_name(status));
+  }
+}
+
 void backends_at_their_bounds() {
   const test::Model models[] = {{1, 1, 0, 1, 0},       {16, 128, 64, 128, 512},
                                 {2892, 1, 0, 1, 0},    {8192, 1, 1, 2, 0},
@@ -267,7 +283,8 @@ void planning_is_bounded() {
 
 int main(int argc, char** argv) {
   return test::run(argc, argv,
-                   {{"batch limits backends", backends_at_their_bounds},
+                   {{"batch limits requests", one_request_too_many},
+                    {"batch limits backends", backends_at_their_bounds},
                     {"batch limits layers", layers_at_their_bounds},
                     {"batch limits rows without elements", rows_without_elements},
                     {"batch limits rounds of fitting", rounds_of_fitting_are_few},

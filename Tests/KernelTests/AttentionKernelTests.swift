@@ -114,7 +114,10 @@ final class AttentionKernelTests: XCTestCase {
         problem.k[0, 0, 0] = -7
         problem.k[keys - 1, 0, 0] = last
         let error = problem.run().lse[0, 0, 0] - problem.reference.lse[0]
-        XCTAssertTrue(abs(error) <= 1e-6, "\(kernelCase), last \(last): \(error)")
+        // Tiles of bf16 have a 2^x that errs by more than what is looked for.
+        let errs = kernelCase.isa == Int32(MLA_FAMILY_AMX) && kernelCase.format == .bfloat16
+        XCTAssertTrue(
+          abs(error) <= (errs ? 5e-6 : 1e-6), "\(kernelCase), last \(last): \(error)")
       }
     }
   }

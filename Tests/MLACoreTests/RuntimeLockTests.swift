@@ -2,7 +2,24 @@ import Foundation
 import MLACore
 import XCTest
 
+/// What the Swift runtime calls where a lazy global's token does not say that it is made.
+@_silgen_name("__wrap__ZN5swift14threading_impl9once_slowERNS0_6once_tEPFvPvES3_")
+private func makeOnce(
+  _ token: UnsafeMutableRawPointer, _ make: @convention(c) (UnsafeMutableRawPointer) -> Void,
+  _ context: UnsafeMutableRawPointer)
+
 final class RuntimeLockTests: XCTestCase {
+  /// By threads that have come at the same time, one after the other.
+  func testALazyGlobalIsMadeOnce() {
+    var token: (made: Int32, lock: UInt32) = (0, 0)
+    var count = 0
+    for _ in 0..<3 {
+      makeOnce(&token, { $0.assumingMemoryBound(to: Int.self).pointee += 1 }, &count)
+    }
+    XCTAssertEqual(count, 1)
+    XCTAssertEqual(token.lock, 0)
+  }
+
   func testExcludesOtherThreads() {
     let total = Guarded(0)
     DispatchQueue.concurrentPerform(iterations: 4) { _ in

@@ -55,6 +55,15 @@ void plans_are_trimmed() {
          failing::live_blocks() - blocks);
 }
 
+void arrays_are_refused() {
+  auto& one = kept<OneCall>();
+  mla::check(mla_trim(nullptr));
+  failing::start(1, true);
+  const mla_status status = mla_attention(&one.args);
+  failing::stop();
+  EXPECT(status == MLA_ERROR_OUT_OF_MEMORY, "%s", mla_status_name(status));
+}
+
 std::vector<Call> attention_calls() {
   auto& one = kept<OneCall>();
   Call run, size;

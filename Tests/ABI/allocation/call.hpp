@@ -106,6 +106,8 @@ std::vector<Call> layer_calls();
 std::vector<Call> attention_calls();
 /// Plans that calls have left to the next ones are memory that goes with the rest.
 void plans_are_trimmed();
+/// What is as long as the batch has none of what the library has in store.
+void arrays_are_refused();
 std::vector<Call> large_batch_calls();
 
 }  // namespace allocation
