@@ -50,7 +50,7 @@ def main():
     names = {line.partition(": ")[0] for line in stale}
     wanted = [fault for fault in in_turn(listed)
               if fault.identity not in names and any(pattern in fault.identity for pattern in wants)]
-    workplace = Workplace(ROOT, arguments.scratch, arguments.python)
+    workplace = Workplace(ROOT, arguments.scratch, arguments.python, arguments.ggml)
     # So that what is planted is mended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     suites = Suites(workplace, arguments.python, arguments.vllm, arguments.transformers)
@@ -70,6 +70,7 @@ def parse():
     parser.add_argument("--vllm", default=os.path.join(ROOT, ".build-vllm/bin/python"), help="one that has vLLM")
     parser.add_argument("--transformers", default=os.path.join(ROOT, ".build-transformers/bin/python"),
                         help="one that has transformers")
+    parser.add_argument("--ggml", help="the folder of a llama.cpp that is built")
     return parser.parse_args()
 
 

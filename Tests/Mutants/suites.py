@@ -5,6 +5,7 @@
     python:FILE[::TEST]    of Tests/Python; python: all of them
     vllm:FILE[::TEST]      of Tests/vLLM
     transformers:FILE[::TEST]  of Tests/Transformers
+    ggml                   Tests/GGML/nodes.cpp
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
 
@@ -50,6 +51,8 @@ def everything_for(path):
         return ["transformers"]
     if path.startswith("python/"):
         return ["python"]
+    if path.startswith("Sources/GGMLBackend/"):
+        return ["ggml"]
     if path.startswith("include/"):
         return ["gate:headers", "abi"]
     if path.startswith("Sources/MLAKernelsAMX/"):
@@ -178,6 +181,11 @@ class Suites:
         path = os.path.join(folder, file) if file else folder
         return self._run(
             [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", path], variables)
+
+    def _ggml(self, _, __):
+        self.workplace.library()
+        # Threads of a machine that is busy are not to spin while others wait for it.
+        return self._run(self.workplace.ggml(), {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"})
 
     def _gate(self, script, _):
         return self._run([f"Tests/Gates/{script}.sh"], {})

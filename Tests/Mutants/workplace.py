@@ -19,7 +19,7 @@ for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.na
 """
 #: What is of one kind of suites alone.
 FOLDERS = {"abi": "Tests/ABI/", "python": "Tests/Python/", "vllm": "Tests/vLLM/",
-           "transformers": "Tests/Transformers/"}
+           "transformers": "Tests/Transformers/", "ggml": "Tests/GGML/"}
 BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
 MODELLED = {"MLA_MODELLED_INSTRUCTIONS": "1"}
 #: What is handed to SwiftPM, and how the names of the commands that link it end.
@@ -35,13 +35,14 @@ class BuildError(Exception):
 class Workplace:
     """Builds are kept from one fault to the next; each is made when a suite needs it."""
 
-    def __init__(self, root, scratch, python):
+    def __init__(self, root, scratch, python, ggml):
         self.root = root
         self.scratch = os.path.realpath(scratch)
         self.tree = os.path.join(self.scratch, "tree")
         #: Where the Python package is put together.
         self.site = os.path.join(self.scratch, "site")
         self.python = python
+        self.llama = ggml
         self.files = []
         #: By folder that is built and has no fault, what it is made of.
         self.objects = {}
@@ -83,6 +84,7 @@ class Workplace:
             file.write("\n".join(sorted(names)))
         self.fresh.clear()
         self.objects.clear()
+        self.has_nodes = False
         self.files = sorted(names)
 
     def state(self, kind):
@@ -155,6 +157,22 @@ class Workplace:
         self._make(f"abi {program}", [
             ["make", "-s", "-C", "Tests/ABI", f"STAGE={self.tree}/.build/stage", f"OUT={os.path.dirname(path)}", path]])
         return path
+
+    def ggml(self):
+        """What tests ggml's backend in the llama.cpp at hand."""
+        if self.llama is None:
+            raise BuildError("there is no llama.cpp: --ggml")
+        out, source, libraries = f"{self.tree}/.build/ggml", f"{self.llama}/ggml", f"{self.llama}/build/bin"
+        self._make("ggml", [
+            ["make", "-s", "-C", "Sources/GGMLBackend", f"GGML={self.llama}", f"STAGE={self.tree}/.build/stage", f"OUT={out}"]])
+        # No fault is in it.
+        if not self.has_nodes:
+            self._make("nodes", [
+                ["g++", "-std=c++17", "-O2", "-isystem", f"{source}/include", "Tests/GGML/nodes.cpp", "Tests/GGML/backend.cpp",
+                 "Tests/GGML/problem.cpp", "-o", f"{out}/nodes", f"-L{libraries}", "-lggml", "-lggml-base",
+                 f"-Wl,-rpath,{libraries}", "-pthread"]])
+            self.has_nodes = True
+        return [f"{out}/nodes", f"{out}/libggml-mla.so"]
 
     def swift_tests(self, modules=None):
         self._make(f"tests {modules}", self._built(".build-mutants", TESTS, modules))
