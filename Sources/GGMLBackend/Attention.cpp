@@ -152,7 +152,7 @@ mla_status Attention::call(const Node &node, const mla_tensor &q, const Keys &ke
   k_begin_.clear();
   k_count_.clear();
   for (const Request *it = begin; it < end; ++it) {
-    causal = causal || it->causal;
+    causal = causal || (it->causal && it->rows > 1);
     if (cu_seqlens_q_.back() < it->first_row - first) {  // rows in between see nothing
       cu_seqlens_q_.push_back(static_cast<int32_t>(it->first_row - first));
       k_begin_.push_back(0);

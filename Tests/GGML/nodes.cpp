@@ -26,6 +26,17 @@ void random_nodes(const char *name, Mask mask, bool delegated, int count) {
   report(true, name);
 }
 
+/// Windows end in a row that is called causal beside two that see the same.
+void short_windows(int count) {
+  Shape shape;
+  shape.rows = shape.keys = 2, shape.streams = 3, shape.heads = 10, shape.mask = Mask::window;
+  for (int i = 0; i < count; ++i) {
+    const std::string wrong = check(shape, static_cast<uint64_t>(i), false);
+    if (!wrong.empty()) return report(false, "short windows", wrong);
+  }
+  report(true, "short windows");
+}
+
 /// Diagonals that lie across two chunks of keys, rows that see the second one alone.
 void chunks(int count) {
   std::mt19937_64 random(7);
@@ -78,6 +89,7 @@ int main(int argc, char **argv) {
   random_nodes("bidirectional", Mask::bidirectional, false, count);
   random_nodes("scattered keys are left to ggml", Mask::scattered, true, count / 4);
   random_nodes("biases are left to ggml", Mask::biased, true, count / 4);
+  short_windows(count / 2);
   chunks(count / 2);
   declined();
   return failures() ? 1 : 0;
