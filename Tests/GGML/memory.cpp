@@ -76,7 +76,9 @@ void allocations_of_a_backend() {
       refused += !backend;
     }
   }
-  report(refused > 0, "each allocation of a backend fails in turn", "none was needed");
+  // Whose `new` is its own.
+  const bool counted = !failing::under_address_sanitizer;
+  report(refused > 0 || !counted, "each allocation of a backend fails in turn", "none was needed");
 }
 
 /// Bytes of address space in use.
