@@ -70,6 +70,14 @@ def test_cpp_backend_gets_what_came(placed):
     assert backend.clone().device == backend.device == "cuda:1"
 
 
+def test_rows_beyond_the_batch(placed):
+    """Are not cleared from here, where nobody can write."""
+    backend, seen = placed
+    q, k, v = (DeviceArray((5, 1, 2)) for _ in range(3))
+    out, lse = backend.run_prefill_new_tokens(q, k, v, True)
+    assert list(seen.data[3:]) == addresses(out, lse) and lse.shape == (1, 5)
+
+
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("device", [(2, 0), (10, 1), (1, 0), (3, 1)])
 def test_two_devices(placed, place, device):

@@ -66,6 +66,17 @@ std::vector<Rule<Create>> create_rules() {
   add("max_isa", [](Create& c, Random& random) {
     c.config.value.max_isa = random.any_of<std::int32_t>({6, -1, INT32_MAX, random.negative()});
   });
+  add("device_type", [](Create& c, Random& random) {
+    c.config.value.device_type = random.any_of<std::int32_t>(
+        {MLA_DEVICE_CUDA_HOST, MLA_DEVICE_ROCM_HOST, 77, INT32_MAX, random.negative()});
+  });
+  const auto on_gpu = [](Create& c, Random& random) {
+    c.config.value.device_type = random.any_of<std::int32_t>({MLA_DEVICE_CUDA, MLA_DEVICE_ROCM});
+  };
+  add("device_type", on_gpu, MLA_ERROR_UNSUPPORTED_HARDWARE);
+  add("device_id", [](Create& c, Random& random) {
+    c.config.value.device_id = random.any_of<std::int32_t>({1, INT32_MAX, random.negative()});
+  });
   add("backend", [](Create& c, Random&) { c.place = nullptr; });
   return rules;
 }
@@ -131,6 +142,8 @@ std::vector<Rule<Prepare>> prepare_rules() {
     c.metadata.value.num_requests = random.any_of<std::int32_t>({-1, INT32_MIN, random.negative()});
   });
   add("query_start_loc", [](Prepare& c, Random&) { c.metadata.value.query_start_loc = nullptr; });
+  add("device_query_start_loc",
+      [](Prepare& c, Random&) { c.metadata.value.device_query_start_loc = c.q_loc.data(); });
   add("query_start_loc", [](Prepare& c, Random& random) {
     c.q_loc[0] = random.any_of<std::int32_t>({1, -1, INT32_MIN, INT32_MAX});
   });

@@ -67,6 +67,12 @@ std::vector<Rule<Create>> create_rules() {
   add("max_isa", [](Config& c, Random& random) {
     c.max_isa = random.any_of<std::int32_t>({6, random.negative(), INT32_MAX});
   });
+  add("device_type", [](Config& c, Random& random) {
+    c.device_type = random.any_of<std::int32_t>({MLA_DEVICE_CUDA_HOST, 77, random.negative()});
+  });
+  add("device_id", [](Config& c, Random& random) {
+    c.device_id = random.any_of<std::int32_t>({1, INT32_MAX, random.negative()});
+  });
   add("dtype", [](Config& c, Random& random) {
     c.dtype = random.any_of<std::int32_t>({MLA_DTYPE_FLOAT8_E4M3FN, 5, random.negative()});
   });

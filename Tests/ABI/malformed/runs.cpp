@@ -172,6 +172,10 @@ std::vector<Rule<ContextChunk>> chunk_rules() {
     c.chunk.value.num_requests = random.any_of<std::int32_t>({-1, INT32_MIN, random.negative()});
   });
   add("query_start_loc", [](ContextChunk& c, Random&) { c.chunk.value.query_start_loc = nullptr; });
+  add("device_query_start_loc",
+      [](ContextChunk& c, Random&) { c.args.value.device_query_start_loc = c.q_loc.data(); });
+  add("device_cu_seq_lens",
+      [](ContextChunk& c, Random&) { c.args.value.device_cu_seq_lens = c.kv_loc.data(); });
   add("cu_seq_lens", [](ContextChunk& c, Random&) { c.chunk.value.cu_seq_lens = nullptr; });
   add("query_start_loc", [](ContextChunk& c, Random& random) {
     c.q_loc[1] = random.any_of<std::int32_t>({-1, 7, INT32_MIN, INT32_MAX});
