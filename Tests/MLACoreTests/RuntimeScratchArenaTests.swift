@@ -82,6 +82,33 @@ final class RuntimeScratchArenaTests: XCTestCase {
     }
   }
 
+  /// In a control group that gets little memory, whatever the system would promise.
+  func testNoMoreThanTheProcessGets() throws {
+    try skipUnderThreadSanitizer()
+    for (parent, limit) in [
+      ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"),
+    ] {
+      let group = "\(parent)/mla-test-\(getpid())"
+      guard mkdir(group, 0o777) == 0 else { continue }
+      defer { rmdir(group) }
+      guard put(256 << 20, into: "\(group)/\(limit)") else { continue }
+      let status = exitStatusOfFork {
+        guard put(Int(getpid()), into: "\(group)/cgroup.procs") else { return 2 }
+        HostLimits.find()
+        return (try? address(bytes: 128 << 20)) != nil && (try? address(bytes: 257 << 20)) == nil
+          ? 0 : 1
+      }
+      if status != 2 { return XCTAssertEqual(status, 0) }
+    }
+    throw XCTSkip("this host allows no control groups")
+  }
+
+  private func put(_ number: Int, into path: String) -> Bool {
+    guard let file = fopen(path, "r+") else { return false }
+    let isTaken = fputs("\(number)", file) >= 0
+    return fclose(file) == 0 && isTaken
+  }
+
   func testConcurrentRuns() {
     let clashes = Guarded(0)
     DispatchQueue.concurrentPerform(iterations: 4) { caller in
