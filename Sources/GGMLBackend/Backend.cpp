@@ -29,10 +29,28 @@ struct Context {
   Passes passes;
 };
 
+/// Whether rows have little in common, such as one of each of many sequences.
+bool has_few_queries(const Node &node, const Passes &passes) {
+  int64_t rows = 0, keys = 0;
+  for (const auto &pass : passes) {
+    for (const Request &it : pass) {
+      rows += it.rows * (it.end_key - it.first_key);
+      keys += it.end_key - it.first_key;
+    }
+  }
+  return rows * node.heads < keys * node.kv_heads * node.least_queries();
+}
+
+/// Why what a node's mask holds is not for the library; null where it is.
+const char *reason_against_mask(const Node &node, Passes &passes) {
+  if (!read_mask(node, most_runs, passes)) return "mask of another kind";
+  return has_few_queries(node, passes) ? few_queries : nullptr;
+}
+
 ggml_status compute_node(Context &context, ggml_cgraph *graph, int index) {
   const Node node(graph->nodes[index]);
-  if (!read_mask(node, most_runs, context.passes)) {
-    Tally::shared().delegated("mask of another kind");
+  if (const char *reason = reason_against_mask(node, context.passes)) {
+    Tally::shared().delegated(reason);
     return context.delegate.compute(graph, index, context.threads);
   }
   const mla_status status = context.attention.run(node, context.passes);

@@ -37,12 +37,16 @@ bool has_streams_of_rows(const ggml_tensor *k, const ggml_tensor *v) {
   return rows >= static_cast<size_t>(k->ne[1]) && rows * k->nb[1] == k->nb[3] && rows * v->nb[1] == v->nb[3];
 }
 
-/// Products of one row below which a switch between backends costs what it saves: 512 keys, 16 heads of 64.
+/// Products below which a switch between backends costs what it saves: one row of 512 keys, 16 heads of 64.
 constexpr int64_t short_step = 1 << 20;
 
 bool is_short_step(const ggml_tensor *q, const ggml_tensor *k, const ggml_tensor *v) {
-  return q->ne[1] * q->ne[3] == 1 && q->ne[2] * k->ne[1] * (k->ne[0] + v->ne[0]) < short_step;
+  return q->ne[1] == 1 && q->ne[2] * q->ne[3] * k->ne[1] * (k->ne[0] + v->ne[0]) < short_step;
 }
+
+/// The library packs a key before queries meet it; ggml reads it anew for each of them. bf16 packs in half
+/// the time, and ggml has no instructions for it.
+int64_t least_queries_of(ggml_type k) { return k == GGML_TYPE_BF16 ? 2 : 4; }
 
 }  // namespace
 
@@ -69,6 +73,8 @@ bool Node::values_in_keys() const {
 
 bool Node::has_plain_keys() const { return k->type == v->type && is_plain(k->type); }
 
+int64_t Node::least_queries() const { return least_queries_of(k->type); }
+
 int64_t Node::stream_keys() const { return streams == 1 ? keys : static_cast<int64_t>(k->nb[3] / k->nb[1]); }
 
 const char *reason_against(const ggml_tensor *op) {
@@ -83,6 +89,7 @@ const char *reason_against(const ggml_tensor *op) {
   if (k->ne[2] != v->ne[2] || k->ne[3] != q->ne[3] || v->ne[3] != q->ne[3]) return "shapes";
   if (!has_even_strides(q) || !has_even_strides(k) || !has_even_strides(v)) return "strides";
   if (!has_streams_of_rows(k, v)) return "strides";
+  if (q->ne[1] * q->ne[2] < least_queries_of(k->type) * k->ne[2]) return few_queries;
   if (is_short_step(q, k, v)) return "a step on few keys";
   return nullptr;
 }

@@ -26,9 +26,13 @@ struct Node {
   bool values_in_keys() const;
   /// Whether keys and values are of one type that the library takes.
   bool has_plain_keys() const;
+  /// How many queries, of rows and of heads that share it, a key should meet: fewer are ggml's.
+  int64_t least_queries() const;
   /// From one stream's first key to the next one's.
   int64_t stream_keys() const;
 };
+
+inline constexpr char few_queries[] = "few queries for a key";
 
 /// Why an operation is not for this library; null where it is. Knows shapes and types alone,
 /// not what a mask holds.

@@ -9,6 +9,16 @@
 
 namespace {
 
+/// Rows of two sequences, all of whose queries would be enough for a key.
+void few_queries() {
+  Shape shape;
+  shape.rows = 7, shape.kv_heads = shape.heads, shape.mask = Mask::sequences;
+  take_log();
+  const std::string wrong = check(shape, 1, true), log = take_log();
+  report(wrong.empty() && log.find("1 left to ggml, few queries") != std::string::npos,
+         "sequences with few queries each are left to ggml", wrong + log);
+}
+
 void random_nodes(const char *name, Mask mask, bool delegated, int count) {
   std::mt19937_64 random(static_cast<uint64_t>(mask) + 1);
   for (int i = 0; i < count; ++i) {
@@ -42,8 +52,8 @@ void chunks(int count) {
   std::mt19937_64 random(7);
   for (int i = 0; i < count; ++i) {
     Shape shape;
-    shape.dim = 576, shape.v_dim = 512, shape.heads = shape.kv_heads = 16;  // 240 keys a chunk
-    shape.rows = 150, shape.keys = 260 + any_of<int64_t>(random, {0, 20, 40});
+    shape.dim = 576, shape.v_dim = 512, shape.heads = 64, shape.kv_heads = 16;  // 240 keys a chunk
+    shape.rows = 60, shape.keys = 245 + any_of<int64_t>(random, {0, 20, 40});
     shape.k = GGML_TYPE_Q8_0, shape.v = GGML_TYPE_F16;
     shape.mask = any_of(random, {Mask::causal, Mask::sequences, Mask::window});
     const std::string wrong = check(shape, random(), false);
@@ -58,16 +68,22 @@ void declined() {
     Problem problem(shape, 1);
     return backend.takes(problem.node());
   };
-  Shape softcap, alibi, step;
+  Shape softcap, alibi, step, few;
   softcap.softcap = 30;
   alibi.max_bias = 8;
-  step.rows = 1, step.heads = 2, step.keys = 4095;  // of 128 products each
+  step.rows = 1, step.kv_heads = 1, step.keys = 2047;  // of 512 products each
+  few.rows = 3, few.heads = 2, few.keys = 4096;
   report(!takes(softcap), "a softcap is declined");
   report(!takes(alibi), "ALiBi is declined");
   report(takes(Shape()), "a prompt is taken");
   report(!takes(step), "a step on few keys is declined");
   step.keys += 1;
   report(takes(step), "a step on more is taken");
+  report(!takes(few), "three queries for a key are declined");
+  few.k = few.v = GGML_TYPE_BF16;
+  report(takes(few), "three queries for a key of bf16 are taken");
+  few.rows = 4, few.k = few.v = GGML_TYPE_F16;
+  report(takes(few), "four queries for a key are taken");
 }
 
 }  // namespace
@@ -89,8 +105,9 @@ int main(int argc, char **argv) {
   random_nodes("bidirectional", Mask::bidirectional, false, count);
   random_nodes("scattered keys are left to ggml", Mask::scattered, true, count / 4);
   random_nodes("biases are left to ggml", Mask::biased, true, count / 4);
+  few_queries();
   short_windows(count / 2);
-  chunks(count / 2);
+  chunks(count / 8);
   declined();
   return failures() ? 1 : 0;
 }
