@@ -1,6 +1,7 @@
 #include "backend.hpp"
 
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 
 namespace {
@@ -16,10 +17,13 @@ void remember(ggml_log_level, const char *text, void *) {
 
 }  // namespace
 
-void keep_log() {
+void begin() {
+  setenv("MLA_VERBOSE", "1", 1);
   // What is logged where memory is short is kept, too.
   log_text.reserve(1 << 20);
   ggml_log_set(remember, nullptr);
+  // Where the CPU's is a file, too.
+  if (ggml_backend_dev_count() == 0) ggml_backend_load_all();
 }
 
 std::string take_log() {

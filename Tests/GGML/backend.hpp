@@ -8,8 +8,8 @@
 
 #include "problem.hpp"
 
-/// From here on the log is kept until it is taken.
-void keep_log();
+/// Makes ready for the backend, which is to count nodes. From here on the log is kept until it is taken.
+void begin();
 std::string take_log();
 
 /// Prints a test's result; "why" where it is not good.

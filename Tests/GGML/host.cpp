@@ -156,8 +156,7 @@ extern "C" const char *ggml_version(void) {
 
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
-  setenv("MLA_VERBOSE", "1", 1);
-  keep_log();
+  begin();
   // What fork() leaves of threads the sanitizer cannot follow.
   if (!is_sanitized) threads(argv[1]);
   another_version(argv[1]);

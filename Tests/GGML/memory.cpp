@@ -110,8 +110,7 @@ void short_memory() {
 
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
-  setenv("MLA_VERBOSE", "1", 1);
-  keep_log();
+  begin();
   if (!ggml_backend_load(argv[1])) {
     std::printf("not ok loading: %s\n", take_log().c_str());
     return 1;

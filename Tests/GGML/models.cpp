@@ -155,6 +155,7 @@ int main(int argc, char **argv) {
   if (argc > 2) wanted = {{argv[2], wanted.at(argv[2])}};
   setenv("MLA_VERBOSE", "1", 1);
   llama_log_set(listen, nullptr);
+  if (ggml_backend_dev_count() == 0) ggml_backend_load_all();
   const std::vector<Case> all = cases(wanted);
   std::vector<std::vector<float>> expected;
   std::map<std::string, std::vector<llama_token>> tokens;

@@ -6,7 +6,7 @@
 #                                machine that does nothing else: threads of either spin
 #   Tests/GGML/run.sh all        the tests, and all that test-backend-ops has on attention
 #
-# See environment.sh for where llama.cpp comes from.
+# See environment.sh for where llama.cpp comes from; sanitize.sh has the sanitizers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -105,7 +105,8 @@ compile models Tests/GGML/models.cpp
 status=0
 refusals || status=1
 for test in nodes host memory models; do
-  "$out/$test" "$backend" || status=1
+  # A ggml whose backends are files looks for them where it is run.
+  (cd "$bin" && "$out/$test" "$backend") || status=1
 done
 some='kv=113,nb=(1|75),mask=0|hsk=576.*nb=(3|75)|hsk=(320|72).*mask=0.*kv=512,nb=32'
 [ "${1:-}" != all ] || some=.

@@ -46,7 +46,7 @@ cp include/*.h include/*.hpp "$stage/include"
 cp "$scratch/release/libmlaprefill.so" "$stage/lib/libmlaprefill.so.1"
 # The sanitizer's functions are the program's.
 make -s -C Sources/GGMLBackend STAGE="$stage" OUT="$out" GGML="$llama" GGML_BUILD="$build" CXX=clang++ OPENMP= \
-  CXXFLAGS="-O1 -g -Wno-unknown-pragmas $sanitize" LDFLAGS="$sanitize"
+  CXXFLAGS="-O1 -g -Wno-unknown-pragmas $sanitize" LDFLAGS="$sanitize ${dispatch[*]}"
 
 compile() {
   # shellcheck disable=SC2086
