@@ -82,6 +82,12 @@ refusals() {
   refuses "a folder without ggml" "must be the source of llama.cpp or ggml" "${build[@]}" GGML="$none" || status=1
   refuses "a folder without a build" "must be a build with shared libraries" \
     "${build[@]}" GGML="$llama" GGML_BUILD="$none" || status=1
+  mkdir -p "$another/ggml"
+  ln -sfn "$llama/ggml/src" "$another/ggml/src"
+  sed 's/^set(GGML_VERSION_MAJOR .*/set(GGML_VERSION_MAJOR 999)/' "$llama/ggml/CMakeLists.txt" \
+    > "$another/ggml/CMakeLists.txt"
+  refuses "the source of another version" "is ggml 999." \
+    "${build[@]}" GGML="$another" GGML_BUILD="$(dirname "$bin")" || status=1
   sed 's/\(define GGML_BACKEND_API_VERSION\) .*/\1 999/' "$llama/ggml/src/ggml-backend-impl.h" \
     > "$another/ggml-backend-impl.h"
   refuses "another API for backends" "written for version 2 of ggml's backend API" \
