@@ -5,7 +5,7 @@
     python:FILE[::TEST]    of Tests/Python; python: all of them
     vllm:FILE[::TEST]      of Tests/vLLM
     transformers:FILE[::TEST]  of Tests/Transformers
-    ggml                   Tests/GGML/nodes.cpp
+    ggml:nodes             of Tests/GGML
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
 
@@ -52,7 +52,7 @@ def everything_for(path):
     if path.startswith("python/"):
         return ["python"]
     if path.startswith("Sources/GGMLBackend/"):
-        return ["ggml"]
+        return ["ggml:nodes"]
     if path.startswith("include/"):
         return ["gate:headers", "abi"]
     if path.startswith("Sources/MLAKernelsAMX/"):
