@@ -172,8 +172,8 @@ class Workplace:
                  "Tests/GGML/problem.cpp", "-o", f"{out}/nodes", f"-L{libraries}", "-lggml", "-lggml-base",
                  f"-Wl,-rpath,{libraries}", "-pthread"]])
             self.has_nodes = True
-        # Ten problems of a kind.
-        return [f"{out}/nodes", f"{out}/libggml-mla.so", "10"]
+        # Twenty problems of a kind.
+        return [f"{out}/nodes", f"{out}/libggml-mla.so", "20"]
 
     def swift_tests(self, modules=None):
         self._make(f"tests {modules}", self._built(".build-mutants", TESTS, modules))
