@@ -19,16 +19,20 @@ public enum SplitRule: Equatable, Sendable {
   /// More tiles than this keep the threads of a large host busy unsplit.
   static let mostTilesToSplit = 4
   static let nominalTasks = 512
-  /// A whole one outweighs merging its result by far: 5 MiB a head of packed keys
-  /// and values of 192 and 128 bf16 elements.
+  /// A whole one outweighs merging its result by far.
   public static let longestRange = 8192
+  /// What a range's packed keys and values of one head take, at most: a cache holds them while
+  /// tile after tile attends to them. 8192 keys and values of 192 and 128 bf16 elements are 5 MiB.
+  static let rangeBytes = 6 << 20
 
   /// Keys of each range, a multiple of `keyBlock`; all of the request's keys or
   /// more if it is not split.
-  func keysPerRange(_ span: RequestSpan, tilesPerHead: Int, keyBlock: Int) -> Int {
+  func keysPerRange(_ span: RequestSpan, tilesPerHead: Int, _ shape: TileShape) -> Int {
+    let keyBlock = shape.keyBlock
     let blocks = max(1, (span.keyCount + keyBlock - 1) / keyBlock)
     let shortest = max(1, Self.shortestRange / keyBlock)
-    let longest = max(1, Self.longestRange / keyBlock)
+    let longest = max(
+      1, min(Self.longestRange / keyBlock, Self.rangeBytes / shape.packedBlockBytes))
     let fewest = (blocks + longest - 1) / longest
     if self == .fixedRanges, tilesPerHead <= Self.mostTilesToSplit { return shortest * keyBlock }
     let ranges = max(fewest, min(wantedRanges(tilesPerHead), blocks / shortest))

@@ -21,7 +21,7 @@ final class TileRequests: Sendable {
       Self.longestFirst(spans).lazy.map { entry in
         let span = spans[entry.request]
         let tiles = (span.queryCount + shape.queryTile - 1) / shape.queryTile
-        let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, keyBlock: shape.keyBlock)
+        let keysPerRange = split.keysPerRange(span, tilesPerHead: tiles, shape)
         return TileSchedule.Request(
           span, headsPerKeyHead: headsPerKeyHead, blocksPerRange: keysPerRange / shape.keyBlock,
           shape)
