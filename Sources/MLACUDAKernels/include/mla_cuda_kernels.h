@@ -1,0 +1,146 @@
+/*
+ * What a CUDA kernel is handed, and what it is launched with. Read by Swift, by the kernels
+ * themselves (../Kernels, CUDA C++) and by the model on which they are tested, so it needs no
+ * header and says every size itself.
+ *
+ * Each struct is its kernel's one parameter, by value, in the 4096 bytes that a launch has for
+ * parameters. A batch's offsets travel in it: a launch copies nothing to the device, needs
+ * no scratch memory there and can be captured into a graph.
+ */
+#ifndef MLA_CUDA_KERNELS_H
+#define MLA_CUDA_KERNELS_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Rows of [tokens, heads, dimension] on the device, the dimension contiguous. */
+typedef struct mla_cuda_rows {
+  void *data;
+  /** In elements. */
+  long long token_stride;
+  long long head_stride;
+} mla_cuda_rows;
+
+/** [heads, tokens] of fp32 on the device, tokens contiguous. */
+typedef struct mla_cuda_lse {
+  /** May be NULL: not wanted. */
+  float *data;
+  /** In elements. */
+  long long head_stride;
+} mla_cuda_lse;
+
+enum {
+  /** What an output is of: the inputs' dtype, or fp8_e4m3. */
+  MLA_CUDA_OUT_AS_INPUT = 0,
+  MLA_CUDA_OUT_FP8_E4M3 = 1
+};
+
+/* ---- attention ---------------------------------------------------------- */
+
+enum {
+  /** Rows of q that a block works on. */
+  MLA_CUDA_TILE_QUERIES = 64,
+  /** Requests of a launch; more of them take more launches. */
+  MLA_CUDA_LAUNCH_REQUESTS = 128
+};
+
+/** Rows of one request. Causal: the last query sees all keys, each before it one less
+    (so that key_count >= query_count); a query that sees none gives 0 and an lse of -inf. */
+typedef struct mla_cuda_request {
+  /** Tiles of the requests before this one in the launch. */
+  int first_tile;
+  /** Its first row of q and out, and how many. */
+  int query_row;
+  int query_count;
+  /** Its first row of k and v, and how many. */
+  int key_row;
+  int key_count;
+} mla_cuda_request;
+
+/** Grid: (tiles of all requests, heads). Of a request's tiles the last, which sees the most
+    keys, comes first. */
+typedef struct mla_cuda_attention {
+  mla_cuda_rows q, k, v, out;
+  mla_cuda_lse lse;
+  /** scale * log2(e). */
+  float scale_log2;
+  /** Results are multiplied by it before they are rounded: 1, or 1 / output_scale. */
+  float out_multiplier;
+  /** MLA_CUDA_OUT_*. */
+  int out_type;
+  int is_causal;
+  int request_count;
+  int reserved;
+  mla_cuda_request requests[MLA_CUDA_LAUNCH_REQUESTS];
+} mla_cuda_attention;
+
+/* ---- merging ------------------------------------------------------------ */
+
+/** Grid: (tokens / MLA_CUDA_MERGE_TOKENS rounded up, heads); see mla_merge_args. */
+typedef struct mla_cuda_merge {
+  mla_cuda_rows prefix, suffix, out;
+  mla_cuda_lse prefix_lse, suffix_lse, out_lse;
+  int token_count;
+  int dimension;
+  /** Tokens from this one on are the suffix's alone. */
+  int tokens_with_context;
+  float out_multiplier;
+  /** MLA_CUDA_OUT_*. */
+  int out_type;
+  int reserved;
+} mla_cuda_merge;
+
+enum {
+  /** Rows of a head that a block merges. */
+  MLA_CUDA_MERGE_TOKENS = 8
+};
+
+/* ---- kernels by name ---------------------------------------------------- */
+
+/** A kernel for MLA attention of one dtype and head dimensions. */
+typedef struct mla_cuda_attention_kernel {
+  /** Its symbol. */
+  const char *name;
+  /** MLA_DTYPE_BF16 or MLA_DTYPE_FP16 of mla_prefill.h. */
+  int dtype;
+  int qk_head_dim;
+  int v_head_dim;
+  int threads;
+  /** Dynamic shared memory. */
+  int shared_bytes;
+} mla_cuda_attention_kernel;
+
+/** All that there are; see attention_kernels.c. */
+extern const mla_cuda_attention_kernel mla_cuda_attention_kernels[];
+extern const int mla_cuda_attention_kernel_count;
+
+/* ---- code --------------------------------------------------------------- */
+
+/** Machine code for GPUs of one major capability, from one minor capability on. */
+typedef struct mla_cuda_image {
+  /** Capability * 10: 80, 90, 100, 120. */
+  int architecture;
+  const unsigned char *bytes;
+  long long size;
+} mla_cuda_image;
+
+/** What `make cubins` made before this was compiled; none where it was not run. */
+extern const mla_cuda_image mla_cuda_images[];
+extern const int mla_cuda_image_count;
+
+/** The kernels' source, for NVRTC: the first is the program, the others its headers. */
+typedef struct mla_cuda_source {
+  const char *name;
+  /** NUL-terminated. */
+  const char *text;
+} mla_cuda_source;
+
+extern const mla_cuda_source mla_cuda_sources[];
+extern const int mla_cuda_source_count;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
