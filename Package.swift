@@ -76,13 +76,17 @@ let package = Package(
   return [
     .systemLibrary(name: "CMLAPrefill", path: "include"),
     .target(name: "MLAKernelABI"),
+    // Machine code, and the source that it came from, which SwiftPM does not compile.
+    .target(
+      name: "MLACUDAKernels", exclude: ["Kernels"],
+      cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
     shims(),
     .target(
       name: "MLAAllocation", dependencies: ["MLAShims"],
       cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
     .target(
       name: "MLACore",
-      dependencies: ["CMLAPrefill", "MLAKernelABI", "MLAShims"]
+      dependencies: ["CMLAPrefill", "MLACUDAKernels", "MLAKernelABI", "MLAShims"]
         + families.map { .init(stringLiteral: "MLAKernels\($0.name)") },
       swiftSettings: isTestable ? [.unsafeFlags(["-enable-testing"])] : []
     ),

@@ -93,7 +93,9 @@ typedef struct mla_cuda_merge {
 
 enum {
   /** Rows of a head that a block merges. */
-  MLA_CUDA_MERGE_TOKENS = 8
+  MLA_CUDA_MERGE_TOKENS = 8,
+  /** Of a block, which has no dynamic shared memory. */
+  MLA_CUDA_MERGE_THREADS = 128
 };
 
 /* ---- kernels by name ---------------------------------------------------- */
@@ -111,9 +113,8 @@ typedef struct mla_cuda_attention_kernel {
   int shared_bytes;
 } mla_cuda_attention_kernel;
 
-/** All that there are; see attention_kernels.c. */
-extern const mla_cuda_attention_kernel mla_cuda_attention_kernels[];
-extern const int mla_cuda_attention_kernel_count;
+/** All that there are; see attention_kernels.c. Stores how many. */
+const mla_cuda_attention_kernel *mla_cuda_attention_kernels(int *count);
 
 /* ---- code --------------------------------------------------------------- */
 
@@ -125,9 +126,9 @@ typedef struct mla_cuda_image {
   long long size;
 } mla_cuda_image;
 
-/** What `make cubins` made before this was compiled; none where it was not run. */
-extern const mla_cuda_image mla_cuda_images[];
-extern const int mla_cuda_image_count;
+/** What `make cubins` made before this was compiled; none where it was not run. Stores how
+    many. */
+const mla_cuda_image *mla_cuda_images(int *count);
 
 /** The kernels' source, for NVRTC: the first is the program, the others its headers. */
 typedef struct mla_cuda_source {
@@ -136,8 +137,8 @@ typedef struct mla_cuda_source {
   const char *text;
 } mla_cuda_source;
 
-extern const mla_cuda_source mla_cuda_sources[];
-extern const int mla_cuda_source_count;
+/** Stores how many. */
+const mla_cuda_source *mla_cuda_sources(int *count);
 
 #ifdef __cplusplus
 }
