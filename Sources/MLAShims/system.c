@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "mla_shims_system.h"
 
 #include <dirent.h>
@@ -23,6 +24,8 @@ int32_t mla_shim_thread_id(void) { return (int32_t)syscall(SYS_gettid); }
 void mla_shim_name_thread(const char *name) { prctl(PR_SET_NAME, name); }
 
 int mla_shim_open(const char *path, int flags) { return open(path, flags); }
+
+int mla_shim_open_temporary(char *name) { return mkostemp(name, O_CLOEXEC); }
 
 int32_t mla_shim_next_threads(int list, int32_t *threads, int32_t capacity) {
   // No entry is smaller than its fixed part.

@@ -49,7 +49,7 @@ def files(room):
 
 def first_error(build, room, below):
     """What the compiler says of a room's files; "" where all is well."""
-    maps = [os.path.join(ROOT, "include")] + [os.path.join(build, f"{m}.build") for m in ("MLAKernelABI", "MLAShims")]
+    maps = [os.path.join(ROOT, "include")] + [os.path.join(build, f"{m}.build") for m in ("MLAKernelABI", "MLACUDAKernels", "MLAShims")]
     run = subprocess.run(
         ["swiftc", "-frontend", "-typecheck", "-parse-as-library", "-swift-version", "6", "-module-name", "MLACore",
          "-module-cache-path", os.path.join(build, "ModuleCache"), "-I", os.path.join(build, "Modules")]

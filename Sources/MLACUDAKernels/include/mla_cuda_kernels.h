@@ -75,6 +75,13 @@ typedef struct mla_cuda_attention {
   mla_cuda_request requests[MLA_CUDA_LAUNCH_REQUESTS];
 } mla_cuda_attention;
 
+#ifndef __CUDACC__
+/** To write them one by one: Swift reads an array in a struct as a tuple. */
+static inline mla_cuda_request *mla_cuda_requests(mla_cuda_attention *parameter) {
+  return parameter->requests;
+}
+#endif
+
 /* ---- merging ------------------------------------------------------------ */
 
 /** Grid: (tokens / MLA_CUDA_MERGE_TOKENS rounded up, heads); see mla_merge_args. */

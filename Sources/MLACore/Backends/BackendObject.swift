@@ -16,7 +16,9 @@ public final class BackendObject: @unchecked Sendable {
     let backend: any MLAPrefillBackend =
       switch implementation {
       case .builtIn(let builtIn):
-        try NativeBackend(contract: builtIn.makeContract(config), config: config)
+        config.device.isCUDA
+          ? try CUDABackend(builtIn, config)
+          : try NativeBackend(contract: builtIn.makeContract(config), config: config)
       case .registered(let registered):
         try ForeignBackend(registered, name: name, config: config)
       }

@@ -10,6 +10,14 @@ public enum BuiltInBackend: Int, CaseIterable, Sendable {
   /// The class that serves the name in vLLM.
   var classPath: String { "vllm.v1.attention.backends.mla.prefill." + identity.className }
 
+  /// Whether vLLM has it on CUDA.
+  var runsOnCUDA: Bool {
+    switch self {
+    case .flashAttn, .flashInfer, .trtllmRagged, .tokenspeedMLA: true
+    case .rocmAiterFA, .cpu, .zenCPU: false
+    }
+  }
+
   private var identity: (name: String, ownName: String?, className: String) {
     switch self {
     case .flashAttn: ("FLASH_ATTN", nil, "flash_attn.FlashAttnPrefillBackend")

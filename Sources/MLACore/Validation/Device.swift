@@ -9,6 +9,8 @@ struct Device: Equatable, Sendable {
 
   static var cpu: Device { Device(type: Int32(MLA_DEVICE_CPU), id: 0) }
 
+  var isCUDA: Bool { type == Int32(MLA_DEVICE_CUDA) }
+
   private init(type: Int32, id: Int32) { (self.type, self.id) = (type, id) }
 
   /// As a configuration names it.

@@ -1,7 +1,7 @@
 import CMLAPrefill
 
 /// What one run reads and writes, on the device of its backend's configuration.
-struct RunArguments: Sendable {
+struct RunArguments: @unchecked Sendable {
   let q: TensorView
   let k: TensorView
   let v: TensorView
@@ -10,6 +10,8 @@ struct RunArguments: Sendable {
   var outputScale: OutputScale?
   var lse: TensorView?
   var workspace: Workspace?
+  /// The device's; nil: the default one.
+  var stream: UnsafeMutableRawPointer?
 }
 
 extension RunArguments {
@@ -27,6 +29,7 @@ extension RunArguments {
       raw, on: config.device, needsLSE: isContextChunk)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     try config.device.check(stream: raw.stream)
+    stream = raw.stream
     outputScale = isContextChunk ? nil : try OutputScale(raw.output_scale, for: tensors.out)
     try tensors.checkTypes(isQuantized: outputScale != nil)
     try tensors.checkShapes(config, keysAreOfQueries: !isContextChunk)

@@ -28,6 +28,9 @@ void mla_shim_name_thread(const char *name);
 
 // open(), with which Swift's would bring others along.
 int mla_shim_open(const char *path, int flags);
+// A new file of a name that ends in XXXXXX, which become what no other file has; programs
+// that are started do not get it.
+int mla_shim_open_temporary(char *name);
 // Reads on in /proc/self/task, open as `list`: ids of threads, and 0 for what is none.
 // Returns how many, 0 at the end. Allocates nothing.
 int32_t mla_shim_next_threads(int list, int32_t *threads, int32_t capacity);

@@ -1,0 +1,60 @@
+import CMLAPrefill
+
+/// One of the library's own backends on CUDA tensors: its contract decides what it takes, the
+/// device's kernels carry out. A launch needs no memory and nothing prepared on the device.
+final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
+  private let contract: any NativeContract
+  private let attention: CUDAAttention
+
+  private init(_ contract: any NativeContract, _ attention: CUDAAttention) {
+    self.contract = contract
+    self.attention = attention
+  }
+
+  /// - Throws: where the backend is not one for CUDA, or the device cannot be had.
+  convenience init(_ backend: BuiltInBackend, _ config: BackendConfig) throws(MLAError) {
+    guard backend.runsOnCUDA else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_HARDWARE,
+        "config.device_type = \(config.device.type): backend \(backend.name) does not run on CUDA "
+          + "devices")
+    }
+    let device = try CUDA.device(config.device.id, field: "config.device_id")
+    self.init(backend.makeContract(config), try CUDAAttention(device, config))
+  }
+
+  func clone() throws(MLAError) -> any MLAPrefillBackend { CUDABackend(contract, attention) }
+
+  func supportsOut() -> Bool { true }
+
+  func supportsQuantOutput(_ type: ElementType) -> Bool { type == .float8E4M3 }
+
+  func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
+    throws(MLAError) -> PreparedBatch
+  {
+    try contract.check(metadata)
+    let batch = try PreparedBatch(metadata)
+    try Shortage.check()
+    return batch
+  }
+
+  func runPrefillNewTokens(
+    _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
+  ) throws(MLAError) {
+    let rows = batch.metadata.queryStartLoc
+    guard rows.rowCount > 0 || !contract.answersEmptyBatches else {
+      return try attention.runWithoutKeys(arguments)
+    }
+    try attention.run(rows.selfSpans, arguments)
+  }
+
+  func runPrefillContextChunk(
+    _ batch: PreparedBatch, _ chunk: ContextChunk, _ arguments: RunArguments,
+    _ raw: UnsafePointer<mla_context_chunk_args>
+  ) throws(MLAError) {
+    try contract.check(chunk)
+    try attention.run(chunk.spans, arguments)
+  }
+
+  func workspaceSize(_ batch: PreparedBatch) -> Int { 0 }
+}

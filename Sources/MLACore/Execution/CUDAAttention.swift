@@ -1,0 +1,96 @@
+import CMLAPrefill
+import MLACUDAKernels
+
+/// Attention on a CUDA device: a batch's requests handed to a kernel on the caller's stream,
+/// in the kernel's parameters.
+struct CUDAAttention: Sendable {
+  private let device: CUDADevice
+  private let bfloat16: CUDADevice.Kernel
+  private let float16: CUDADevice.Kernel
+  private let numHeads: Int
+  private let scaleLog2: Float
+
+  /// - Throws: where there are no kernels for the dimensions.
+  init(_ device: CUDADevice, _ config: BackendConfig) throws(MLAError) {
+    // A launch has heads in its second dimension.
+    guard config.numHeads <= 65535 else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "config.num_heads = \(config.numHeads): must be at most 65535 on a CUDA device")
+    }
+    self.device = device
+    bfloat16 = try Self.kernel(.bfloat16, device, config)
+    float16 = try Self.kernel(.float16, device, config)
+    numHeads = config.numHeads
+    scaleLog2 = Float(config.scale * 1.4426950408889634)
+  }
+
+  private static func kernel(
+    _ type: ElementType, _ device: CUDADevice, _ config: BackendConfig
+  ) throws(MLAError) -> CUDADevice.Kernel {
+    var count: Int32 = 0
+    let first = mla_cuda_attention_kernels(&count)
+    let kernel = UnsafeBufferPointer(start: first, count: Int(count)).first {
+      $0.dtype == type.rawValue && Int($0.qk_head_dim) == config.qkHeadDim
+        && Int($0.v_head_dim) == config.vHeadDim
+    }
+    guard let kernel, let name = kernel.name else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "config.v_head_dim = \(config.vHeadDim): there is no CUDA kernel for heads of "
+          + "\(config.qkHeadDim) and \(config.vHeadDim)")
+    }
+    return try device.kernel(name, threads: kernel.threads, sharedBytes: kernel.shared_bytes)
+  }
+
+  /// Puts the attention of all requests on the stream.
+  func run(_ spans: RequestSpans, _ arguments: RunArguments) throws(MLAError) {
+    let kernel = try checked(arguments)
+    var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
+    try device.onStream(arguments.stream) { launcher throws(MLAError) in
+      for span in spans where span.queryCount > 0 {
+        if launch.isFull { try submit(&launch, kernel, launcher) }
+        launch.append(span)
+      }
+      try submit(&launch, kernel, launcher)
+    }
+  }
+
+  /// What no keys give, in every row that there is.
+  func runWithoutKeys(_ arguments: RunArguments) throws(MLAError) {
+    let rows = try RowOffsets(lengths: CollectionOfOne(arguments.q.shape[0]))
+    let none = try RowOffsets(lengths: CollectionOfOne(0))
+    try run(RequestSpans(queries: rows, keys: none, causal: .none), arguments)
+  }
+
+  private func submit(
+    _ launch: inout CUDAAttentionLaunch, _ kernel: CUDADevice.Kernel,
+    _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) {
+    guard launch.tiles > 0 else { return }
+    let grid = (x: launch.tiles, y: numHeads)
+    try launch.withParameter { parameter throws(MLAError) in
+      try launcher.launch(kernel, grid: grid, parameter)
+    }
+    launch.removeRequests()
+  }
+
+  private func checked(_ arguments: RunArguments) throws(MLAError) -> CUDADevice.Kernel {
+    let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
+    for (tensor, name) in [(q, "q"), (k, "k"), (v, "v"), (out, "out")] where !tensor.isEmpty {
+      try device.requireOwnMemory(tensor.address, name: name)
+    }
+    if let lse = arguments.lse, !lse.isEmpty {
+      try device.requireOwnMemory(lse.address, name: "lse")
+    }
+    switch q.type {
+    case .bfloat16: return bfloat16
+    case .float16: return float16
+    default:
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "q.dtype = \(q.type.name): must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16 on a CUDA device"
+      )
+    }
+  }
+}
