@@ -78,14 +78,26 @@
  * NULL.       A pointer must not be NULL unless its comment says "may be NULL".
  * Device.     Every tensor carries its DLPack device and every run a stream. A backend
  *             object is made for one device, which its configuration names, and all
- *             tensors of its runs must be there. The built-in backends, layers and the
- *             calls without an object run on the CPU: natively, and the stream must be
- *             NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE. A registered
- *             backend may run on CUDA and ROCm (section 9): it gets tensors, workspace and
- *             stream as they came. The library neither reads nor writes memory of
+ *             tensors of its runs must be there; a merge runs where its output is. Layers
+ *             and the other calls without an object run on the CPU: natively, and the
+ *             stream must be NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE.
+ *             The library's own FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED and TOKENSPEED_MLA
+ *             run on CUDA devices, too, with bf16 and fp16 (section 7). A registered
+ *             backend may run on CUDA and ROCm (section 9): it gets tensors, workspace
+ *             and stream as they came. The host reads and writes no memory of
  *             a device; rules for addresses, overlaps too, are checked by their numbers.
  *             Whatever is no tensor, workspace or stream, or said to be of a device, is
  *             host memory: structs, offsets and scales.
+ * CUDA.       A call on a CUDA device puts its work on the caller's stream and returns; it
+ *             may be captured into a graph, which keeps the batch it was captured with. It
+ *             takes no memory of the device. It runs in the device's primary context, as all
+ *             that uses CUDA's runtime does; the calling thread's own is in place
+ *             afterwards. The driver (of CUDA 12.0 or later) is loaded by the first call
+ *             that names a CUDA device; what is missing, it, a device of capability 8.0 or
+ *             later or kernels for it, gives MLA_ERROR_UNSUPPORTED_HARDWARE and says what to
+ *             install. What else the driver refuses gives MLA_ERROR_OUT_OF_MEMORY or
+ *             MLA_ERROR_INTERNAL with its name for it. A fault that shows only when
+ *             the work is done is for the stream's owner to find.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H
@@ -125,7 +137,8 @@ enum {
   /** Memory could not be had. What the call was to make or change is as it was, and
       the same call succeeds when there is memory again. */
   MLA_ERROR_OUT_OF_MEMORY = 5,
-  /** A defect of the library or of a registered backend. */
+  /** A defect of the library or of a registered backend, or what a device's driver
+      says of no other kind; faults of earlier work on the device show that way, too. */
   MLA_ERROR_INTERNAL = 6
 };
 
@@ -395,8 +408,10 @@ mla_status mla_backend_is_overridden(const char *name, int32_t *is_overridden);
 /* ------------------------------------------------------------------------ */
 
 enum {
-  /** The platform that the host is found to be; CPU where no GPU provider is
-      registered, which none is yet: nothing of a GPU is loaded or asked. */
+  /** The platform that the host is found to be: CUDA where its first device that
+      CUDA_VISIBLE_DEVICES leaves is one that the library has kernels for, and what is asked
+      for can be served there; CPU else. NVIDIA's management library is asked, if
+      there is one: no CUDA context is made, and a process that forks may do so. */
   MLA_PLATFORM_AUTO = 0,
   MLA_PLATFORM_CPU = 1,
   MLA_PLATFORM_CUDA = 2,
@@ -637,7 +652,14 @@ typedef struct mla_backend mla_backend;
 /** Creates an object of the implementation now behind `name`, or of the name's
     own one (`config->ignore_override`). Owned by the caller until
     mla_backend_destroy(). A device on which the implementation does not run gives
-    MLA_ERROR_UNSUPPORTED_HARDWARE. */
+    MLA_ERROR_UNSUPPORTED_HARDWARE.
+
+    The library's own backends on a CUDA device obey vLLM's rules for capability and
+    dimensions (mla_validate_configuration()), of at most 65535 heads; what breaks them gives
+    MLA_ERROR_UNSUPPORTED_CONFIGURATION. Their dtypes are bf16 and fp16, with fp8 outputs
+    where output_scale is given; their workspace is 0 bytes. Making the first object for
+    a device takes a second, or where the build has no code for it and compiles it,
+    many: it is kept in MLA_CACHE_DIR, else in mla_prefill in the user's cache directory. */
 mla_status mla_backend_create(const char *name, const mla_backend_config *config,
                               mla_backend **backend);
 
@@ -704,8 +726,8 @@ typedef struct mla_new_tokens_args {
       with size 0: then the library's own is used, or the registered backend's. */
   void *workspace;
   int64_t workspace_size;
-  /** NULL on the CPU. Else the device's (cudaStream_t, hipStream_t), on which a registered
-      backend puts its work; NULL there is the default stream. */
+  /** NULL on the CPU. Else the device's (CUstream and cudaStream_t, hipStream_t), on which
+      the backend puts its work; NULL there is the default stream. */
   void *stream;
 } mla_new_tokens_args;
 
@@ -793,7 +815,7 @@ typedef struct mla_merge_args {
   /** output = merged / *output_scale, saturated; from 2^-126 to 2^126; only
       and always with an fp8 output. May be NULL. */
   const float *output_scale;
-  /** NULL on the CPU. */
+  /** As in mla_new_tokens_args. */
   void *stream;
 } mla_merge_args;
 

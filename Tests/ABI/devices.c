@@ -31,16 +31,23 @@ static int creation_refused(const char *name, int32_t type, int32_t id, mla_stat
 }
 
 static void what_is_made(void) {
-  static const char *const names[] = {"FLASH_ATTN",    "FLASHINFER", "TRTLLM_RAGGED",
-                                      "TOKENSPEED_MLA", "ROCM_AITER_FA", "CPU", "ZEN_CPU"};
+  static const char *const of_cuda[] = {"FLASH_ATTN", "FLASHINFER", "TRTLLM_RAGGED",
+                                        "TOKENSPEED_MLA"};
+  static const char *const of_others[] = {"ROCM_AITER_FA", "CPU", "ZEN_CPU"};
   static const int32_t types[] = {MLA_DEVICE_CUDA_HOST, MLA_DEVICE_ROCM_HOST, 77, -1, INT32_MIN};
   const mla_status invalid = MLA_ERROR_INVALID_ARGUMENT, hardware = MLA_ERROR_UNSUPPORTED_HARDWARE;
-  const mla_backend_config on_cpu = config_on(0, 0);
+  const mla_backend_config on_cpu = config_on(0, 0),
+                           beyond = config_on(MLA_DEVICE_CUDA, 1 << 20);
   mla_backend *backend = NULL;
   size_t i;
-  for (i = 0; i < sizeof(names) / sizeof(*names); ++i) {
-    report(names[i], creation_refused(names[i], MLA_DEVICE_CUDA, 0, hardware,
-                                      "config.device_type = 2: no provider"));
+  // Of an id that no host has: the driver may be there or not.
+  for (i = 0; i < sizeof(of_cuda) / sizeof(*of_cuda); ++i) {
+    report(of_cuda[i], mla_backend_create(of_cuda[i], &beyond, &backend) != MLA_OK &&
+                           backend == NULL && *mla_last_error_message());
+  }
+  for (i = 0; i < sizeof(of_others) / sizeof(*of_others); ++i) {
+    report(of_others[i], creation_refused(of_others[i], MLA_DEVICE_CUDA, 0, hardware,
+                                          "does not run on CUDA devices"));
   }
   for (i = 0; i < sizeof(types) / sizeof(*types); ++i) {
     report("a type of no device",

@@ -28,8 +28,7 @@ final class CallTensorTests: XCTestCase {
       XCTAssertEqual(error?.status, mla_status(MLA_ERROR_UNSUPPORTED_HARDWARE))
       XCTAssertEqual(
         error?.message,
-        "k.device_type = \(type): no provider is registered for \(name) tensors; "
-          + "this call runs on MLA_DEVICE_CPU (1)")
+        "k.device_type = \(type): this call runs on MLA_DEVICE_CPU (1), not on \(name) tensors")
     }
     var second = raw(4096)
     second.device_id = 1

@@ -18,7 +18,7 @@ final class SelectorRulesTests: XCTestCase {
     backend.invalidReasons(
       SelectorConfig(
         dtype: dtype, dimensions: dimensions, platform: platform, capability: capability,
-        isBatchInvariant: batchInvariant), servesZenCPU: true)
+        isBatchInvariant: batchInvariant), servesZenCPU: true, providesCUDA: false)
   }
 
   func testNoProviderForAGPU() {

@@ -3,9 +3,17 @@ import MLAKernelABI
 /// Merges the attention of the same tokens to two disjoint sets of keys (vLLM:
 /// merge_attn_states; arXiv:2501.01005, section 2.2).
 public enum MergeAttnStates {
-  /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
-  public static func run(_ a: MergeArguments, maxISA: Int32 = 0) {
+  /// Where the tensors are; on a device, on the caller's stream.
+  public static func run(_ a: MergeArguments) throws(MLAError) {
     if a.output.out.isEmpty && (a.output.lse?.isEmpty ?? true) { return }
+    if a.device.isCUDA { return try CUDAMerge.run(a) }
+    run(a, maxISA: 0)
+  }
+
+  /// On the CPU.
+  ///
+  /// - Parameter maxISA: MLA_ISA_*: the strongest kernels allowed.
+  static func run(_ a: MergeArguments, maxISA: Int32) {
     let table = KernelTables.table(cappedAt: maxISA)
     let out = a.output.out
     ParallelLoop.runRows(out.shape[0], heads: out.shape[1]) { tokens, head in

@@ -3,10 +3,17 @@
 extension BuiltInBackend {
   /// Why it does not serve a configuration, in vLLM's order and words.
   ///
-  /// - Parameter servesZenCPU: whether the host is one that ZEN_CPU is for.
-  func invalidReasons(_ config: SelectorConfig, servesZenCPU: Bool) -> [String] {
-    config.platform == .cpu
-      ? cpuReasons(config, servesZenCPU: servesZenCPU) : gpuReasons(config)
+  /// - Parameters:
+  ///   - servesZenCPU: whether the host is one that ZEN_CPU is for.
+  ///   - providesCUDA: whether it has a CUDA device that the library has kernels for.
+  func invalidReasons(
+    _ config: SelectorConfig, servesZenCPU: Bool, providesCUDA: @autoclosure () -> Bool
+  ) -> [String] {
+    switch config.platform {
+    case .cpu: cpuReasons(config, servesZenCPU: servesZenCPU)
+    case .cuda: gpuReasons(config, isProvided: runsOnCUDA && providesCUDA())
+    case .rocm: gpuReasons(config, isProvided: false)
+    }
   }
 
   private func cpuReasons(_ config: SelectorConfig, servesZenCPU: Bool) -> [String] {
@@ -18,7 +25,7 @@ extension BuiltInBackend {
     return reasons
   }
 
-  private func gpuReasons(_ config: SelectorConfig) -> [String] {
+  func gpuReasons(_ config: SelectorConfig, isProvided: Bool) -> [String] {
     var reasons: [String] = []
     if !supportsCapability(config) {
       if let capability = config.capability {
@@ -31,8 +38,9 @@ extension BuiltInBackend {
     if !gpuDtypes.contains(config.dtype) {
       reasons.append("dtype \(config.dtypeName) not supported")
     }
-    // No provider for a GPU exists yet.
-    reasons.append(self == .tokenspeedMLA ? tokenspeedInstallHint : missingDependencies)
+    if !isProvided {
+      reasons.append(self == .tokenspeedMLA ? tokenspeedInstallHint : missingDependencies)
+    }
     if let supported = gpuDimensions, !supported.contains(config.dimensions) {
       var reason = "Model does not have supported MLA dimensions (got \(config.dimensions)"
       if listsDimensions {

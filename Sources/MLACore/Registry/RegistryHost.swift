@@ -9,7 +9,8 @@ extension Registry {
   public var selector: Selector {
     Selector(
       registry: self, servesZenCPU: Host.current.features.servesZenCPU,
-      environmentChoice: getenv("MLA_PREFILL_BACKEND").map { String(cString: $0) })
+      environmentChoice: getenv("MLA_PREFILL_BACKEND").map { String(cString: $0) },
+      cudaCapability: { CUDAProvider.capability })
   }
 }
 

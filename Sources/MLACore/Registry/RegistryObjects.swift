@@ -7,9 +7,9 @@ extension Registry {
     throws(MLAError) -> BackendObject
   {
     let config = try BackendConfig(config)
-    return try BackendObject(
-      name: name, config: config,
-      implementation(of: name, ignoringOverride: config.ignoresOverride))
+    let implementation = try implementation(of: name, ignoringOverride: config.ignoresOverride)
+    if case .builtIn(let backend) = implementation { try backend.checkCUDA(config) }
+    return try BackendObject(name: name, config: config, implementation)
   }
 
   public func makeLayer(_ config: UnsafePointer<mla_layer_config>?) throws(MLAError) -> MLALayer {
@@ -20,6 +20,26 @@ extension Registry {
           SelectorConfig(dtype: config.type, dimensions: MLADimensions(config.attention)))
       }
     return try MLALayer(config, weights, backend: name, implementation(of: name))
+  }
+}
+
+extension BuiltInBackend {
+  /// vLLM's rules for the device, the very one, hold for whoever makes an object without
+  /// asking the selector.
+  fileprivate func checkCUDA(_ config: BackendConfig) throws(MLAError) {
+    guard config.device.isCUDA, runsOnCUDA else { return }
+    let device = try CUDA.device(config.device.id, field: "config.device_id")
+    // Of the dtype nothing is known before a run.
+    let reasons = gpuReasons(
+      SelectorConfig(
+        dtype: .bfloat16, dimensions: MLADimensions(config), platform: .cuda,
+        capability: device.capability), isProvided: true)
+    guard reasons.isEmpty else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "MLA prefill backend \(name) is not valid on CUDA device \(config.device.id): "
+          + reasons.joined(separator: ", "))
+    }
   }
 }
 

@@ -7,10 +7,18 @@ public struct Selector: Sendable {
   let servesZenCPU: Bool
   /// What MLA_PREFILL_BACKEND says, if it is set.
   var environmentChoice: String?
+  /// The capability of the host's CUDA device, where the library has kernels for it. Asked
+  /// where the answer depends on it alone: it looks for a library of NVIDIA's.
+  var cudaCapability: @Sendable () -> DeviceCapability? = { nil }
 
   /// The name of the backend that serves `config`.
   public func select(_ config: SelectorConfig) throws(MLAError) -> String {
-    let name = try choose(config)
+    let name =
+      if let config = onCUDA(config), let name = try? choose(config) {
+        name
+      } else {
+        try choose(config)
+      }
     Log.info("Using \(name) MLA prefill backend.")
     return name
   }
@@ -38,8 +46,28 @@ public struct Selector: Sendable {
 
   /// Why a member does not serve `config`; throws if nothing stands behind it.
   func invalidReasons(_ member: Member, _ config: SelectorConfig) throws(MLAError) -> [String] {
+    if let config = onCUDA(config), case let reasons = try ownReasons(member, config),
+      reasons.isEmpty
+    {
+      return reasons
+    }
+    return try ownReasons(member, config)
+  }
+
+  /// The same for the host's CUDA device, where the caller leaves the platform open and there
+  /// is one. What does not work there is judged for the CPU: that always is there, too.
+  private func onCUDA(_ config: SelectorConfig) -> SelectorConfig? {
+    guard config.isPlatformOpen, let capability = cudaCapability() else { return nil }
+    var config = config
+    (config.platform, config.capability, config.isPlatformOpen) = (.cuda, capability, false)
+    return config
+  }
+
+  private func ownReasons(_ member: Member, _ config: SelectorConfig) throws(MLAError) -> [String] {
     switch member.resolved(ignoringOverride: config.ignoresOverrides).provider {
-    case .builtIn(let backend): backend.invalidReasons(config, servesZenCPU: servesZenCPU)
+    case .builtIn(let backend):
+      backend.invalidReasons(
+        config, servesZenCPU: servesZenCPU, providesCUDA: cudaCapability() != nil)
     // The rules of a class that only another language can load are unknown here.
     case .registered(let registration): try registration.backend?.invalidReasons(config) ?? []
     case nil: throw member.notRegistered

@@ -1,6 +1,5 @@
 import CMLAPrefill
 
-
 /// Where the tensors will be.
 public enum Platform: Sendable { case cpu, cuda, rocm }
 
@@ -10,6 +9,8 @@ public struct SelectorConfig: Sendable {
   var dtype: ElementType?
   var dimensions: MLADimensions
   var platform = Platform.cpu
+  /// Whether `platform` is only what is there for sure.
+  var isPlatformOpen = false
   /// nil where it is not known.
   var capability: DeviceCapability?
   var isBatchInvariant = false
@@ -30,6 +31,7 @@ extension SelectorConfig {
         try Self.headDim(config.qk_rope_head_dim, "qk_rope_head_dim"),
         try Self.headDim(config.v_head_dim, "v_head_dim")),
       platform: try Self.platform(config.platform),
+      isPlatformOpen: config.platform == MLA_PLATFORM_AUTO,
       capability: try Self.capability(config.capability_major, config.capability_minor),
       isBatchInvariant: config.batch_invariant != 0,
       ignoresOverrides: config.ignore_overrides != 0,
@@ -82,7 +84,6 @@ extension SelectorConfig {
 
   private static func platform(_ value: Int32) throws(MLAError) -> Platform {
     switch Int(value) {
-    // No provider for a GPU exists yet that could be found.
     case MLA_PLATFORM_AUTO, MLA_PLATFORM_CPU: return .cpu
     case MLA_PLATFORM_CUDA: return .cuda
     case MLA_PLATFORM_ROCM: return .rocm

@@ -30,13 +30,23 @@ struct Device: Equatable, Sendable {
     (self.type, self.id) = (type, id)
   }
 
+  /// Of a tensor whose call has no other word for it: the CPU or a CUDA device.
+  init(of pointer: UnsafePointer<mla_tensor>?, name: String) throws(MLAError) {
+    let tensor = try readStruct(pointer, name: name)
+    self = Device(type: tensor.device_type, id: tensor.device_id)
+    if isCUDA {
+      try checkRange("\(name).device_id", id, 0...Int32.max)
+    } else {
+      try Device.cpu.require(tensor, name: name)
+    }
+  }
+
   /// For what runs nowhere else.
   func requireCPU(_ what: String) throws(MLAError) {
     guard self == .cpu else {
       throw MLAError(
         MLA_ERROR_UNSUPPORTED_HARDWARE,
-        "config.device_type = \(type): no provider is registered for \(Self.name(type)); "
-          + "\(what) run on MLA_DEVICE_CPU (1)")
+        "config.device_type = \(type): \(what) do not run on \(Self.name(type)) devices")
     }
   }
 
@@ -52,18 +62,18 @@ struct Device: Equatable, Sendable {
     if tensor.device_type == type {
       return .invalid(
         "\(name).device_id", tensor.device_id,
-        self == .cpu ? "must be 0 on the CPU" : "must be \(id), that of the backend's config")
+        self == .cpu ? "must be 0 on the CPU" : "must be \(id), the device of this call")
     }
     let given = "\(name).device_type = \(tensor.device_type): "
     guard self == .cpu else {
       return MLAError(
         MLA_ERROR_INVALID_ARGUMENT,
-        given + "must be \(type) (\(Self.name(type))), that of the backend's config")
+        given + "must be \(type) (\(Self.name(type))), the device of this call")
     }
     return MLAError(
       MLA_ERROR_UNSUPPORTED_HARDWARE,
-      given + "no provider is registered for \(Self.name(tensor.device_type)) tensors; "
-        + "this call runs on MLA_DEVICE_CPU (1)")
+      given + "this call runs on MLA_DEVICE_CPU (1), not on \(Self.name(tensor.device_type)) tensors"
+    )
   }
 
   /// A call's stream, which is of the device's kind.

@@ -1,7 +1,7 @@
 import CMLAPrefill
 
-/// What a merge reads and writes, on the CPU.
-public struct MergeArguments: Sendable {
+/// What a merge reads and writes, on the device of its output.
+public struct MergeArguments: @unchecked Sendable {
   typealias State = (out: TensorView, lse: TensorView)
 
   let output: (out: TensorView, lse: TensorView?)
@@ -10,12 +10,17 @@ public struct MergeArguments: Sendable {
   /// Tokens from this one on are the suffix's alone.
   let tokensWithContext: Int
   let outputScale: OutputScale?
+  let device: Device
+  /// The device's; nil: the default one.
+  let stream: UnsafeMutableRawPointer?
 
   /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_merge_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
-    let tensors = try MergeTensors(raw)
-    try Device.cpu.check(stream: raw.stream)
+    device = try Device(of: raw.output, name: "output")
+    let tensors = try MergeTensors(raw, on: device)
+    try device.check(stream: raw.stream)
+    stream = raw.stream
     let tokens = tensors.output.shape[0]
     guard raw.prefill_tokens_with_context >= -1, raw.prefill_tokens_with_context <= Int64(tokens)
     else {
@@ -38,6 +43,7 @@ public struct MergeArguments: Sendable {
   init(_ part: State, into merged: State) {
     (prefix, suffix, output) = (part, merged, merged)
     (tokensWithContext, outputScale) = (merged.out.shape[0], nil)
+    (device, stream) = (.cpu, nil)
   }
 }
 
@@ -47,13 +53,14 @@ private struct MergeTensors {
   let prefix: (out: CallTensor, lse: CallTensor)
   let suffix: (out: CallTensor, lse: CallTensor)
 
-  init(_ raw: mla_merge_args) throws(MLAError) {
-    output = try CallTensor(raw.output, name: "output", on: .cpu, rank: 3)
-    outputLSE = try CallTensor(raw.output_lse, name: "output_lse", on: .cpu, rank: 2, mayBeNull: true)
-    prefix.out = try CallTensor(raw.prefix_output, name: "prefix_output", on: .cpu, rank: 3)
-    prefix.lse = try CallTensor(raw.prefix_lse, name: "prefix_lse", on: .cpu, rank: 2)
-    suffix.out = try CallTensor(raw.suffix_output, name: "suffix_output", on: .cpu, rank: 3)
-    suffix.lse = try CallTensor(raw.suffix_lse, name: "suffix_lse", on: .cpu, rank: 2)
+  init(_ raw: mla_merge_args, on device: Device) throws(MLAError) {
+    output = try CallTensor(raw.output, name: "output", on: device, rank: 3)
+    outputLSE = try CallTensor(
+      raw.output_lse, name: "output_lse", on: device, rank: 2, mayBeNull: true)
+    prefix.out = try CallTensor(raw.prefix_output, name: "prefix_output", on: device, rank: 3)
+    prefix.lse = try CallTensor(raw.prefix_lse, name: "prefix_lse", on: device, rank: 2)
+    suffix.out = try CallTensor(raw.suffix_output, name: "suffix_output", on: device, rank: 3)
+    suffix.lse = try CallTensor(raw.suffix_lse, name: "suffix_lse", on: device, rank: 2)
   }
 
   func checkTypes() throws(MLAError) {

@@ -96,7 +96,7 @@ static void objects_of_the_cpu(const char *name) {
                        "metadata.device_query_start_loc") &&
                    mla_prepare_metadata(backend, &metadata) == MLA_OK);
   report("tensors of a device", refused(run_new_tokens(backend, &c),
-                                        MLA_ERROR_UNSUPPORTED_HARDWARE, "q.device_type = 2: no provider"));
+                                        MLA_ERROR_UNSUPPORTED_HARDWARE, "q.device_type = 2: this call runs on"));
   move_to_cpu(&c);
   c.v.device_type = MLA_DEVICE_CUDA;
   report("one of them", refused(run_new_tokens(backend, &c), MLA_ERROR_UNSUPPORTED_HARDWARE,
@@ -139,7 +139,7 @@ static void layers(void) {
   weights.device_id = 0;
   config.device_type = MLA_DEVICE_CUDA;
   report("a layer", refused(mla_layer_create(&config, &layer), MLA_ERROR_UNSUPPORTED_HARDWARE,
-                            "config.device_type = 2: no provider"));
+                            "config.device_type = 2: layers do not run on"));
 }
 
 void refusals(mla_backend *backend) {

@@ -102,8 +102,10 @@ extension CUDADevice {
     try inContext { () throws(MLAError) in
       var function: Handle?
       try driver.check("cuLibraryGetKernel") { driver.kernel(&function, library, name) }
-      try driver.check("cuKernelSetAttribute") {
-        driver.setKernelAttribute(CUDADriver.maximumSharedBytes, sharedBytes, function, number)
+      if sharedBytes > 0 {
+        try driver.check("cuKernelSetAttribute") {
+          driver.setKernelAttribute(CUDADriver.maximumSharedBytes, sharedBytes, function, number)
+        }
       }
       return Kernel(
         function: function, threads: UInt32(threads), sharedBytes: UInt32(sharedBytes))
