@@ -121,7 +121,10 @@ let package = Package(
   [
     .target(name: "MLATestSupport", dependencies: ["MLAKernelABI"], path: "Tests/Support"),
     .testTarget(
-      name: "MLACoreTests", dependencies: ["MLACore", "CMLAPrefill", "MLAKernelABI", "MLATestSupport"]),
+      name: "MLACoreTests",
+      dependencies: [
+        "MLACore", "CMLAPrefill", "MLACUDAKernels", "MLAKernelABI", "MLATestSupport",
+      ]),
     .testTarget(
       name: "KernelTests", dependencies: ["MLACore", "MLAKernelABI", "MLATestSupport"]),
   ]
