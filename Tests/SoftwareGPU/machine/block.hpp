@@ -1,0 +1,82 @@
+// The block that runs: its threads, whose turn it is, and what its warps wait for.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "../include/SoftwareGPU/launch.hpp"
+#include "../include/SoftwareGPU/site.hpp"
+#include "copy_queue.hpp"
+#include "fiber.hpp"
+#include "product.hpp"
+#include "random.hpp"
+#include "shared_memory.hpp"
+
+namespace SoftwareGPU {
+
+constexpr int lanes = 32, most_threads = 1024, most_warps = most_threads / lanes;
+constexpr std::uint32_t all_lanes = 0xFFFFFFFFu;
+
+struct Warp {
+  /// Lanes by what they do; a lane is in one of these.
+  std::uint32_t ready, at_collective, at_barrier, exited;
+  /// What the lanes in `at_collective` or `at_barrier` are at, by the first to come.
+  const char* instruction;
+  Site site;
+  void* arguments[lanes];
+  /// Collectives until other warps have a turn.
+  int turn;
+  /// How often its lanes have met in a barrier of the warp.
+  std::uint32_t barriers;
+};
+
+/// Does for all lanes what they have come for, each with an argument of its own.
+using WarpWork = void (*)(void* const arguments[lanes]);
+
+class Block {
+ public:
+  /// Runs one to its end, or to its first fault.
+  void run(const Kernel& kernel, const unsigned char* parameters, Grid at, int threads);
+
+  /// Waits for all lanes of this one's warp.
+  void collective(const char* instruction, void* argument, WarpWork work, Site site);
+  void barrier(Site site);
+  /// Ends the launch.
+  [[noreturn]] void fail(Fault fault, Site site, const char* format, ...) __attribute__((format(printf, 4, 5)));
+
+  int thread() const { return thread_; }
+  int warp_of_thread() const { return thread_ / lanes; }
+  Warp& warp() { return warps_[thread_ / lanes]; }
+
+  Grid at;
+  Options options;
+  Random random;
+  SharedMemory shared;
+  ProductRules product;
+  CopyQueue copies[most_threads];
+  Result result;
+
+ private:
+  static void enter();
+  [[noreturn]] void exit_thread();
+  void next_lane();
+  void go_home() { fibers_[thread_].switch_to(home_); }
+  void take_turns();
+  void release_barrier();
+  void check_same_instruction(const char* instruction, Site site);
+  std::uint32_t warps_with_ready_lanes() const;
+  void report_deadlock();
+  void record(Fault fault, Site site, const char* what);
+
+  const Kernel* kernel_ = nullptr;
+  const unsigned char* parameters_ = nullptr;
+  int threads_ = 0, thread_ = 0, arrived_ = 0, exited_ = 0;
+  void* home_ = nullptr;
+  Warp warps_[most_warps];
+  Fiber fibers_[most_threads];
+};
+
+/// The one that runs: launches take turns.
+extern Block block;
+
+}  // namespace SoftwareGPU

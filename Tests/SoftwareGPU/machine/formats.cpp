@@ -1,0 +1,59 @@
+#include "../include/SoftwareGPU/formats.hpp"
+
+#include "block.hpp"
+
+namespace {
+
+u16 bf16_of(float value) {
+  const u32 bits = bits_of(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFF;
+  return static_cast<u16>((bits + 0x7FFFu + (bits >> 16 & 1)) >> 16);
+}
+
+// To nearest, ties to even; what is too large is infinite.
+u16 fp16_of(float value) {
+  const u32 bits = bits_of(value), magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return 0x7FFF;
+  const u16 sign = static_cast<u16>(bits >> 16 & 0x8000u);
+  if (magnitude >= 0x477FF000u) return sign | 0x7C00;
+  // Below 2^-14 the smallest step is 2^-24: adding 2^-1 rounds to it.
+  if (magnitude < 0x38800000u) return static_cast<u16>(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3F000000u));
+  return static_cast<u16>(sign | ((magnitude + 0xFFFu + (magnitude >> 13 & 1)) - 0x38000000u) >> 13);
+}
+
+float flushed(float value) { return std::fabs(value) < 0x1p-126f ? std::copysign(0.0f, value) : value; }
+
+// Anywhere within the bound that the manual gives.
+double error(double bound) {
+  return bound * (static_cast<double>(SoftwareGPU::block.random.next() >> 11) * 0x1p-52 - 1);
+}
+
+}  // namespace
+
+float fp16_value(u16 bits) {
+  const u32 exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
+  if (exponent == 31) return fraction != 0 ? float_of(0x7FFFFFFF) : sign * HUGE_VALF;
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25);
+}
+
+u32 pack_bf16(float low, float high) { return bf16_of(low) | static_cast<u32>(bf16_of(high)) << 16; }
+u32 pack_fp16(float low, float high) { return fp16_of(low) | static_cast<u32>(fp16_of(high)) << 16; }
+
+float exp2_approx(float value) {
+  const float x = flushed(value);
+  if (std::isnan(x)) return float_of(0x7FFFFFFF);
+  if (x == 0) return 1;
+  return flushed(static_cast<float>(std::exp2(static_cast<double>(x)) * (1 + error(0x1p-22))));
+}
+
+float log2_approx(float value) {
+  const float x = flushed(value);
+  if (std::isnan(x) || x < 0) return float_of(0x7FFFFFFF);
+  if (x == 0) return -HUGE_VALF;
+  const double exact = std::log2(static_cast<double>(x));
+  if (std::isinf(x)) return x;
+  // Near 1 the bound is absolute.
+  return static_cast<float>(x > 0.5f && x < 2 ? exact + error(0x1p-22) : exact * (1 + error(0x1p-22)));
+}
