@@ -16,6 +16,7 @@ void Block::run(const Kernel& kernel, const unsigned char* parameters, Grid posi
   at = position;
   threads_ = threads;
   arrived_ = exited_ = 0;
+  one_says_yes_ = false;
   for (int i = 0; i < threads / lanes; ++i) {
     warps_[i] = Warp{};
     warps_[i].ready = all_lanes;
@@ -110,17 +111,24 @@ void Block::collective(const char* instruction, void* argument, WarpWork work, S
   if (--w.turn < 0) go_home();
 }
 
-void Block::barrier(Site site) {
-  check_same_instruction("a barrier of the block", site);
+bool Block::barrier(const char* instruction, bool yes, Site site) {
+  check_same_instruction(instruction, site);
+  if (arrived_ > 0 && barrier_ != instruction)
+    fail(Fault::illegal_instruction, site, "%s where other warps are at %s", instruction, barrier_);
+  barrier_ = instruction;
+  one_says_yes_ |= yes;
   const std::uint32_t lane = 1u << (thread_ % lanes);
   warp().ready &= ~lane;
   warp().at_barrier |= lane;
   if (++arrived_ + exited_ == threads_) release_barrier();
   next_lane();
+  return one_said_yes_;
 }
 
 void Block::release_barrier() {
   arrived_ = 0;
+  one_said_yes_ = one_says_yes_;
+  one_says_yes_ = false;
   shared.order_all();
   for (int i = 0; i < threads_ / lanes; ++i) {
     warps_[i].ready |= warps_[i].at_barrier;
@@ -169,7 +177,8 @@ int block_x() { return block.at.x; }
 int block_y() { return block.at.y; }
 int block_z() { return block.at.z; }
 
-void block_barrier(SoftwareGPU::Site site) { block.barrier(site); }
+void block_barrier(SoftwareGPU::Site site) { block.barrier("barrier.sync", false, site); }
+bool block_barrier_or(bool yes, SoftwareGPU::Site site) { return block.barrier("barrier.red.or", yes, site); }
 
 void warp_barrier(SoftwareGPU::Site site) {
   block.collective("bar.warp.sync", nullptr, [](void* const*) { ++block.warp().barriers; }, site);

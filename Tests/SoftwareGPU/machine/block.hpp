@@ -40,7 +40,8 @@ class Block {
 
   /// Waits for all lanes of this one's warp.
   void collective(const char* instruction, void* argument, WarpWork work, Site site);
-  void barrier(Site site);
+  /// Waits for all threads of the block; whether any of them has said yes.
+  bool barrier(const char* instruction, bool yes, Site site);
   /// Ends the launch.
   [[noreturn]] void fail(Fault fault, Site site, const char* format, ...) __attribute__((format(printf, 4, 5)));
 
@@ -70,7 +71,11 @@ class Block {
 
   const Kernel* kernel_ = nullptr;
   const unsigned char* parameters_ = nullptr;
-  int threads_ = 0, thread_ = 0, arrived_ = 0, exited_ = 0;
+  int threads_ = 0, thread_ = 0, exited_ = 0;
+  /// At the barrier: how many, at which, what they say, what those before them said.
+  int arrived_ = 0;
+  const char* barrier_ = nullptr;
+  bool one_says_yes_ = false, one_said_yes_ = false;
   void* home_ = nullptr;
   Warp warps_[most_warps];
   Fiber fibers_[most_threads];

@@ -13,5 +13,8 @@ int block_z();
 /// did to memory before it.
 void block_barrier(SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
+/// barrier.cta.red.or: such a barrier, which tells whether any thread has said yes.
+bool block_barrier_or(bool yes, SoftwareGPU::Site site = SoftwareGPU::Site::here());
+
 /// bar.warp.sync of all lanes; orders what they did to memory before it.
 void warp_barrier(SoftwareGPU::Site site = SoftwareGPU::Site::here());
