@@ -1,6 +1,5 @@
 #include "../include/SoftwareGPU/copies.hpp"
 
-#include <cstdint>
 #include <cstring>
 
 #include "../include/SoftwareGPU/memory.hpp"
@@ -44,9 +43,7 @@ void copy_async_16(void* shared, const void* global, int bytes, SoftwareGPU::Sit
   using namespace SoftwareGPU;
   if (bytes < 0 || bytes > 16)
     block.fail(Fault::illegal_instruction, site, "cp.async of 16 bytes reads %d of them", bytes);
-  if (reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
-    block.fail(Fault::misaligned_address, site, "cp.async of 16 bytes from %p", global);
-  if (bytes > 0) check_global(global, bytes, site);
+  if (bytes > 0) check_global(global, bytes, 16, site);
   block.shared.depart(Agent::thread(block.thread()), shared, 16, site);
   CopyQueue::Copy copy{static_cast<unsigned char*>(shared), static_cast<const unsigned char*>(global), bytes, false};
   const Arrival arrival = block.options.arrival;

@@ -23,7 +23,7 @@ u16 fp16_of(float value) {
 
 float flushed(float value) { return std::fabs(value) < 0x1p-126f ? std::copysign(0.0f, value) : value; }
 
-// Anywhere within the bound that the manual gives.
+// Anywhere within a bound.
 double error(double bound) {
   return bound * (static_cast<double>(SoftwareGPU::block.random.next() >> 11) * 0x1p-52 - 1);
 }
@@ -45,7 +45,10 @@ float exp2_approx(float value) {
   const float x = flushed(value);
   if (std::isnan(x)) return float_of(0x7FFFFFFF);
   if (x == 0) return 1;
-  return flushed(static_cast<float>(std::exp2(static_cast<double>(x)) * (1 + error(0x1p-22))));
+  const float nearest = static_cast<float>(std::exp2(static_cast<double>(x)));
+  if (nearest < 0x1p-126f || std::isinf(nearest)) return flushed(nearest);
+  // "The maximum ulp error is 2 ulp from correctly rounded result."
+  return flushed(float_of(bits_of(nearest) + SoftwareGPU::block.random.below(5) - 2));
 }
 
 float log2_approx(float value) {
@@ -54,6 +57,7 @@ float log2_approx(float value) {
   if (x == 0) return -HUGE_VALF;
   const double exact = std::log2(static_cast<double>(x));
   if (std::isinf(x)) return x;
-  // Near 1 the bound is absolute.
+  // "The maximum absolute error is 2^-22 when the input operand is in the range (0.5, 2). For
+  // positive finite inputs outside of this interval, maximum relative error is 2^-22."
   return static_cast<float>(x > 0.5f && x < 2 ? exact + error(0x1p-22) : exact * (1 + error(0x1p-22)));
 }

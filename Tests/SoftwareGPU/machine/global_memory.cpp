@@ -58,9 +58,9 @@ void Memory::stop_checking() {
   latest = {0, 0};
 }
 
-void check_global(const void* at, int bytes, Site site) {
+void check_global(const void* at, int bytes, int alignment, Site site) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(at);
-  if (address % static_cast<std::uintptr_t>(bytes) != 0)
+  if (address % static_cast<std::uintptr_t>(alignment) != 0)
     block.fail(Fault::misaligned_address, site, "%d bytes of global memory at %p", bytes, at);
   if (!is_allowed(address, address + static_cast<std::uintptr_t>(bytes)))
     block.fail(Fault::illegal_address, site, "%d bytes of global memory at %p, which is nobody's", bytes, at);

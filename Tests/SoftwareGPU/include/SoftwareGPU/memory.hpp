@@ -25,7 +25,7 @@ unsigned char* shared_memory();
 
 void check_shared_load(const void* at, int bytes, Site site);
 void check_shared_store(const void* at, int bytes, Site site);
-void check_global(const void* at, int bytes, Site site);
+void check_global(const void* at, int bytes, int alignment, Site site);
 
 template <class T>
 constexpr bool is_accessible = std::is_trivially_copyable_v<T> && (sizeof(T) == 1 || sizeof(T) == 2 ||
@@ -56,7 +56,7 @@ void store_shared(void* at, T value, SoftwareGPU::Site site = SoftwareGPU::Site:
 template <class T>
 T load_global(const void* at, SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
   static_assert(SoftwareGPU::is_accessible<T>, "one access of 1 to 16 bytes");
-  SoftwareGPU::check_global(at, sizeof(T), site);
+  SoftwareGPU::check_global(at, sizeof(T), sizeof(T), site);
   T value;
   std::memcpy(&value, at, sizeof(T));
   return value;
@@ -65,6 +65,6 @@ T load_global(const void* at, SoftwareGPU::Site site = SoftwareGPU::Site::here()
 template <class T>
 void store_global(void* at, T value, SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
   static_assert(SoftwareGPU::is_accessible<T>, "one access of 1 to 16 bytes");
-  SoftwareGPU::check_global(at, sizeof(T), site);
+  SoftwareGPU::check_global(at, sizeof(T), sizeof(T), site);
   std::memcpy(at, &value, sizeof(T));
 }
