@@ -161,14 +161,8 @@ class Backend {
   /// Complete: what an interruption follows is destroyed by the destructor.
   Backend() = default;
 
-  /// None: the default stream.
   Place place_with(nb::handle stream) const {
-    Place place = place_;
-    if (!stream.is_none()) {
-      place.stream = reinterpret_cast<void *>(
-          static_cast<std::intptr_t>(int64_argument(stream, "stream")));
-    }
-    return place;
+    return place_argument(place_.device_type, place_.device_id, stream);
   }
 
   mla_backend *backend_ = nullptr;

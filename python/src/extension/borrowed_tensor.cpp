@@ -90,6 +90,15 @@ nb::object exported(nb::handle value, const Place &place) {
 
 }  // namespace
 
+Place place_argument(std::int32_t device_type, std::int32_t device_id, nb::handle stream) {
+  Place place{device_type, device_id, nullptr};
+  if (!stream.is_none()) {
+    place.stream =
+        reinterpret_cast<void *>(static_cast<std::intptr_t>(int64_argument(stream, "stream")));
+  }
+  return place;
+}
+
 bool BorrowedTensor::hold_buffer(nb::handle value) {
   if (!PyObject_CheckBuffer(value.ptr())) return false;
   // Since Python 3.12 a class may be asked.

@@ -19,6 +19,9 @@ struct Place {
   bool is_cpu() const { return device_type == MLA_DEVICE_CPU; }
 };
 
+/// `stream` None: the default one.
+Place place_argument(std::int32_t device_type, std::int32_t device_id, nb::handle stream);
+
 /// As DLPack numbers a stream: CUDA's default one is 1, which for others it is not.
 inline std::int64_t dlpack_stream(const Place &place) {
   const std::int64_t number = reinterpret_cast<std::intptr_t>(place.stream);

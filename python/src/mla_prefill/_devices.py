@@ -68,12 +68,29 @@ def _vllm_device(vllm_config: Any) -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
+def place_of(tensor: Any) -> tuple[int, int, int | None]:
+    """DLPack's type and id of where a tensor is, and its current stream; the CPU if unknown."""
+    torch = sys.modules.get("torch")
+    # First: a trace, which may begin here, cannot follow what torch says by DLPack.
+    if torch is not None and isinstance(tensor, torch.Tensor) and tensor.device.type != "cuda":
+        return _NUMBERS[CPU], 0, None
+    try:
+        kind, index = map(int, tensor.__dlpack_device__())
+    except Exception:  # What is wrong with it is told where its memory is asked for.
+        return _NUMBERS[CPU], 0, None
+    return kind, index, current_stream(tensor)
+
+
 def current_stream(tensor: Any) -> int | None:
     """The stream in whose order a tensor of a device's is ready; None: the default one."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(tensor, torch.Tensor) or tensor.device.type != "cuda":
-        return None
-    return int(torch.cuda.current_stream(tensor.device).cuda_stream)
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and isinstance(tensor, torch.Tensor):
+        if tensor.device.type != "cuda":
+            return None
+        return int(torch.cuda.current_stream(tensor.device).cuda_stream)
+    if cupy is not None and isinstance(tensor, cupy.ndarray):
+        return int(cupy.cuda.get_current_stream(tensor.device.id).ptr)
+    return None
 
 
 def is_bare(tensor: "_core.HostTensor", library: str | None) -> bool:

@@ -4,7 +4,7 @@
 import math
 from typing import Any
 
-from mla_prefill import _core, _tensors
+from mla_prefill import _core, _devices, _tensors
 from mla_prefill._choices import code_of
 from mla_prefill._untraced import untraced
 
@@ -124,7 +124,9 @@ def merge_attn_states(
     Args:
         output: ``[tokens, heads, v_head_dim]`` of bf16, fp16, fp32, or fp8_e4m3 with
             an ``output_scale``; may be ``prefix_output`` or ``suffix_output`` itself. It
-            and ``output_lse`` must be known to be writable: JAX's arrays are not.
+            and ``output_lse`` must be known to be writable: JAX's arrays are not. On the CPU
+            or a CUDA device, where all the others must be too; there the work is put on
+            torch's or CuPy's current stream, or the default one.
         prefix_output, suffix_output: the same shape, one dtype for both.
         prefix_lse, suffix_lse: ``[heads, tokens]`` float32.
         output_lse: ``[heads, tokens]`` float32, or None.
@@ -143,4 +145,5 @@ def merge_attn_states(
         output_lse,
         prefill_tokens_with_context,
         output_scale,
+        *_devices.place_of(output),
     )
