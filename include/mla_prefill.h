@@ -78,9 +78,10 @@
  * NULL.       A pointer must not be NULL unless its comment says "may be NULL".
  * Device.     Every tensor carries its DLPack device and every run a stream. A backend
  *             object is made for one device, which its configuration names, and all
- *             tensors of its runs must be there; a merge runs where its output is. Layers
- *             and the other calls without an object run on the CPU: natively, and the
- *             stream must be NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE.
+ *             tensors of its runs must be there; a merge runs where its output is,
+ *             mla_concat_and_cache_mla() where the cache is, on the CPU or a CUDA device.
+ *             Layers and mla_attention() run on the CPU: natively, and the stream
+ *             must be NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE.
  *             The library's own FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED and TOKENSPEED_MLA
  *             run on CUDA devices, too, with bf16 and fp16 (section 7). A registered
  *             backend may run on CUDA and ROCm (section 9): it gets tensors, workspace
@@ -1134,14 +1135,16 @@ typedef struct mla_concat_and_cache_args {
   /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
       slot_mapping[i] % block_size, nowhere if it is -1. Of tokens with the same
       slot the last has it. Tokens from num_slots on are not read. May be NULL
-      where num_slots is 0. */
+      where num_slots is 0. With a cache on a CUDA device this is memory of that device,
+      aligned to 8 bytes, in which no two tokens may have the same slot, and a number of
+      no slot counts as -1. */
   const int64_t *slot_mapping;
   int64_t num_slots;
   /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3, or
       what cache_format says, or without block_size where that is 1; must not overlap an
       input. */
   const mla_tensor *kv_cache;
-  /** NULL on the CPU. */
+  /** As in mla_new_tokens_args. */
   void *stream;
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;

@@ -105,6 +105,45 @@ enum {
   MLA_CUDA_MERGE_THREADS = 128
 };
 
+/* ---- caching ------------------------------------------------------------ */
+
+/** Rows of one kind in a paged cache, one in each slot. */
+typedef struct mla_cuda_cache_rows {
+  /** Of the first block's first slot. */
+  void *data;
+  /** In bytes: of a block, and of a slot within one. */
+  long long block_stride;
+  long long slot_stride;
+  /** In elements; 0: there are none. */
+  int width;
+  /** MLA_DTYPE_* of mla_prefill.h. */
+  int dtype;
+} mla_cuda_cache_rows;
+
+/** Grid: (tokens); kernels mla_concat_and_cache_<bf16|fp16|fp32> by the dtype of the tokens;
+    see mla_concat_and_cache_args. */
+typedef struct mla_cuda_concat_and_cache {
+  /** [tokens, width]; head strides are 0. Without rope's data the cache's rope gets zeros. */
+  mla_cuda_rows latents, rope;
+  /** On the device, one for each token. Not below `slot_count`, or below 0: the token is
+      left out. */
+  const long long *slots;
+  long long slot_count;
+  mla_cuda_cache_rows cached_latents, cached_rope;
+  int block_size;
+  /** Values are multiplied by it before they become fp8: 1 / cache_scale. */
+  float multiplier;
+  /** MLA_CACHE_FORMAT_FP8_DS_MLA: from a slot's latents to its scales, in bytes, latents being
+      divided by them; else -1. */
+  int scales_offset;
+  int reserved;
+} mla_cuda_concat_and_cache;
+
+enum {
+  /** Of a block, which has no dynamic shared memory. */
+  MLA_CUDA_CACHE_THREADS = 128
+};
+
 /* ---- kernels by name ---------------------------------------------------- */
 
 /** A kernel for MLA attention of one dtype and head dimensions. */

@@ -78,10 +78,10 @@ struct CUDAAttention: Sendable {
   private func checked(_ arguments: RunArguments) throws(MLAError) -> CUDADevice.Kernel {
     let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
     for (tensor, name) in [(q, "q"), (k, "k"), (v, "v"), (out, "out")] where !tensor.isEmpty {
-      try device.requireOwnMemory(tensor.address, name: name)
+      try device.requireOwnMemory(tensor.address, "\(name).data")
     }
     if let lse = arguments.lse, !lse.isEmpty {
-      try device.requireOwnMemory(lse.address, name: "lse")
+      try device.requireOwnMemory(lse.address, "lse.data")
     }
     switch q.type {
     case .bfloat16: return bfloat16

@@ -7,7 +7,7 @@ enum CUDAMerge {
     let device = try CUDA.device(a.device.id, field: "output.device_id")
     try check(a, device)
     let kernel = try device.kernel(
-      name(a.prefix.out.type), threads: Int32(MLA_CUDA_MERGE_THREADS), sharedBytes: 0)
+      "mla_merge", a.prefix.out.type, threads: Int32(MLA_CUDA_MERGE_THREADS))
     let (tokens, heads) = (a.output.out.shape[0], a.output.out.shape[1])
     // A launch has heads in its second dimension.
     let mostHeads = 65535
@@ -22,17 +22,6 @@ enum CUDAMerge {
         }
       }
     }
-  }
-
-  private static func name(_ type: ElementType) -> UnsafePointer<CChar> {
-    let name: StaticString =
-      switch type {
-      case .bfloat16: "mla_merge_bf16"
-      case .float16: "mla_merge_fp16"
-      // Merges take what attention does.
-      case .float32, .float8E4M3: "mla_merge_fp32"
-      }
-    return UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
   }
 
   private static func parameter(_ a: MergeArguments, from head: Int) -> mla_cuda_merge {
@@ -57,7 +46,7 @@ enum CUDAMerge {
       (a.prefix.lse, "prefix_lse"), (a.suffix.out, "suffix_output"), (a.suffix.lse, "suffix_lse"),
     ]
     for case let (tensor?, name) in tensors where !tensor.isEmpty {
-      try device.requireOwnMemory(tensor.address, name: name)
+      try device.requireOwnMemory(tensor.address, "\(name).data")
     }
   }
 }

@@ -3,18 +3,28 @@ import MLAKernelABI
 /// Puts tokens' latents and rotary keys side by side into a paged cache (vLLM:
 /// concat_and_cache_mla).
 public enum ConcatAndCache {
+  /// Where the cache is; on a device, on the caller's stream.
   public static func run(_ a: ConcatAndCacheArguments) throws(MLAError) {
+    switch a.slots {
+    case .onCPU(let slots): try run(a, slots)
+    case .onDevice(let slots, let count): try CUDAConcatAndCache.run(a, slots, count: count)
+    }
+  }
+
+  private static func run(_ a: ConcatAndCacheArguments, _ slots: FixedArray<Int64>)
+    throws(MLAError)
+  {
     let writer = SlotWriter(a)
     func write(_ tokens: Range<Int>) {
-      for token in tokens where a.slots[token] >= 0 {
-        let (block, offset) = Int(a.slots[token]).quotientAndRemainder(
+      for token in tokens where slots[token] >= 0 {
+        let (block, offset) = Int(slots[token]).quotientAndRemainder(
           dividingBy: a.cache.blockSize)
         writer.write(token, block, offset)
       }
     }
     // In order the last token of a slot has it; two at a time would leave a mixture.
-    if try SlotRuns(a.slots).meetAgain() { return write(a.slots.indices) }
-    ParallelLoop.runRows(a.slots.count) { tokens, _ in write(tokens) }
+    if try SlotRuns(slots).meetAgain() { return write(slots.indices) }
+    ParallelLoop.runRows(slots.count) { tokens, _ in write(tokens) }
   }
 }
 

@@ -1,3 +1,4 @@
+import MLACUDAKernels
 import MLAShims
 
 /// Where a cache's tokens lie, whatever tensors and format hold them.
@@ -24,6 +25,13 @@ struct CacheSlots: Sendable {
       UnsafeMutableRawPointer(
         bitPattern: address &+ UInt(block * blockStride + offset * stride)
       ).unsafelyUnwrapped
+    }
+
+    /// As a GPU's kernel reads them.
+    var cuda: mla_cuda_cache_rows {
+      mla_cuda_cache_rows(
+        data: UnsafeMutableRawPointer(bitPattern: address), block_stride: Int64(blockStride),
+        slot_stride: Int64(stride), width: Int32(width), dtype: type.rawValue)
     }
 
     fileprivate var bytes: Int { width * type.bytes }

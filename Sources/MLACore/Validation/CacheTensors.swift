@@ -9,15 +9,16 @@ struct CacheTensors: Sendable {
   let rope: CallTensor?
 
   init(
-    _ cache: UnsafePointer<mla_tensor>?, rope: UnsafePointer<mla_tensor>?, isPlain: Bool
+    _ cache: UnsafePointer<mla_tensor>?, rope: UnsafePointer<mla_tensor>?, isPlain: Bool,
+    on device: Device = .cpu
   ) throws(MLAError) {
-    let tensor = try CallTensor(cache, name: "kv_cache", on: .cpu, rank: 2, or: 3)
+    let tensor = try CallTensor(cache, name: "kv_cache", on: device, rank: 2, or: 3)
     guard rope == nil || isPlain else {
       throw .invalid("k_pe_cache", "not NULL", "must be NULL but with MLA_CACHE_FORMAT_PLAIN")
     }
     self.cache = tensor
     self.rope = try CallTensor(
-      rope, name: "k_pe_cache", on: .cpu, rank: tensor.shape.count, mayBeNull: true)
+      rope, name: "k_pe_cache", on: device, rank: tensor.shape.count, mayBeNull: true)
     for i in 0..<tensor.shape.count - 1 {
       try self.rope?.requireSize((tensor.shape[i], "that of kv_cache"), ofDimension: i)
     }

@@ -1,19 +1,31 @@
 import CMLAPrefill
 
-/// Tokens and their places in a paged cache, on the CPU.
-public struct ConcatAndCacheArguments: Sendable {
+/// Tokens and their places in a paged cache, on the device of the cache.
+public struct ConcatAndCacheArguments: @unchecked Sendable {
+  /// A place for each token, -1 for none.
+  enum Slots {
+    case onCPU(FixedArray<Int64>)
+    /// Which only the device can read.
+    case onDevice(UnsafePointer<Int64>?, count: Int)
+  }
+
+
   let latents: TensorView
   /// nil where the cache holds no rotary part.
   let rope: TensorView?
   let cache: CacheSlots
-  /// A place for each token, -1 for none.
-  let slots: FixedArray<Int64>
+  let slots: Slots
+  let device: Device
+  /// The device's; nil: the default one.
+  let stream: UnsafeMutableRawPointer?
 
   /// The caller's, checked against each other.
   public init(_ pointer: UnsafePointer<mla_concat_and_cache_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
-    let tensors = try CachedTensors(raw)
-    try Device.cpu.check(stream: raw.stream)
+    device = try Device(of: raw.kv_cache, name: "kv_cache")
+    let tensors = try CachedTensors(raw, on: device)
+    try device.check(stream: raw.stream)
+    stream = raw.stream
     let format = try CacheFormat(
       raw.cache_format, tensors.stored.cache.type, scale: raw.cache_scale, structName: "")
     if case .plain(.float8E4M3, let scale) = format {
@@ -22,18 +34,28 @@ public struct ConcatAndCacheArguments: Sendable {
     (latents, rope) = (tensors.latents.view, tensors.rope?.view)
     try tensors.check(format)
     cache = CacheSlots(tensors.stored, format, rank: latents.shape[1])
-    slots = try Self.slots(raw, tokens: latents.shape[0], of: cache)
+    guard raw.num_slots >= 0, raw.num_slots <= Int64(latents.shape[0]) else {
+      throw .invalid(
+        "num_slots", raw.num_slots, "must be 0 to the \(latents.shape[0]) rows of kv_c_normed")
+    }
+    guard raw.num_slots == 0 || raw.slot_mapping != nil else { throw .null("slot_mapping") }
+    slots =
+      device == .cpu
+      ? .onCPU(try Self.slots(raw, of: cache)) : try Self.deviceSlots(raw)
+  }
+
+  private static func deviceSlots(_ raw: mla_concat_and_cache_args) throws(MLAError) -> Slots {
+    let address = UInt(bitPattern: raw.slot_mapping)
+    guard raw.num_slots == 0 || address % UInt(MemoryLayout<Int64>.alignment) == 0 else {
+      throw .invalid("slot_mapping", "0x" + String(address, radix: 16), "must be aligned to 8 bytes")
+    }
+    return .onDevice(raw.slot_mapping, count: Int(raw.num_slots))
   }
 
   private static func slots(
-    _ raw: mla_concat_and_cache_args, tokens: Int, of cache: CacheSlots
+    _ raw: mla_concat_and_cache_args, of cache: CacheSlots
   ) throws(MLAError) -> FixedArray<Int64> {
-    guard raw.num_slots >= 0, raw.num_slots <= Int64(tokens) else {
-      throw .invalid(
-        "num_slots", raw.num_slots, "must be 0 to the \(tokens) rows of kv_c_normed")
-    }
-    if raw.num_slots == 0 { return FixedArray() }
-    guard let pointer = raw.slot_mapping else { throw .null("slot_mapping") }
+    guard raw.num_slots > 0, let pointer = raw.slot_mapping else { return FixedArray() }
     // Copied, then checked: what the caller does to its own meanwhile changes nothing.
     let slots = try FixedArray(
       copying: UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)), for: "slot_mapping")
@@ -52,12 +74,12 @@ private struct CachedTensors {
   let rope: CallTensor?
   let stored: CacheTensors
 
-  init(_ raw: mla_concat_and_cache_args) throws(MLAError) {
-    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
+  init(_ raw: mla_concat_and_cache_args, on device: Device) throws(MLAError) {
+    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: device, rank: 2)
     let isPlain = raw.cache_format == Int32(MLA_CACHE_FORMAT_PLAIN)
-    stored = try CacheTensors(raw.kv_cache, rope: raw.k_pe_cache, isPlain: isPlain)
+    stored = try CacheTensors(raw.kv_cache, rope: raw.k_pe_cache, isPlain: isPlain, on: device)
     let needsRope = isPlain && (stored.rope?.width ?? stored.cache.width - latents.shape[1]) != 0
-    rope = try CallTensor(raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: !needsRope)
+    rope = try CallTensor(raw.k_pe, name: "k_pe", on: device, rank: 2, mayBeNull: !needsRope)
   }
 
   func check(_ format: CacheFormat) throws(MLAError) {

@@ -112,6 +112,20 @@ extension CUDADevice {
     }
   }
 
+  /// One of those that there are for each type, without shared memory of a launch's size.
+  func kernel(_ family: StaticString, _ type: ElementType, threads: Int32) throws(MLAError)
+    -> Kernel
+  {
+    let suffix: StaticString =
+      switch type {
+      case .bfloat16: "bf16"
+      case .float16: "fp16"
+      case .float32, .float8E4M3: "fp32"
+      }
+    var name = Array("\(family)_\(suffix)".utf8CString)
+    return try kernel(&name, threads: threads, sharedBytes: 0)
+  }
+
   /// Puts kernels on a stream: what `body` launches.
   ///
   /// - Parameter stream: the caller's; nil: the default stream.
@@ -155,21 +169,21 @@ extension CUDADevice {
   /// A pointer that a kernel is to read or write: a host's would only be found out when the
   /// context is lost.
   ///
-  /// - Parameter name: the tensor's, for messages.
-  func requireOwnMemory(_ address: UInt, name: String) throws(MLAError) {
+  /// - Parameter field: what held the pointer, for messages.
+  func requireOwnMemory(_ address: UInt, _ field: @autoclosure () -> String) throws(MLAError) {
     typealias Attribute = CUDADriver.PointerAttribute
     // What the driver knows nothing of is the host's.
     let type = attribute(Attribute.memoryType, of: address)
     let text = "0x" + String(address, radix: 16)
     guard type != nil || readsHostMemory else {
-      throw .invalid("\(name).data", text, "must be memory of CUDA device \(id), is not CUDA's")
+      throw .invalid(field(), text, "must be memory of CUDA device \(id), is not CUDA's")
     }
     guard type == CUDADriver.deviceMemory, attribute(Attribute.isManaged, of: address) != 1
     else { return }
     let owner = attribute(Attribute.deviceOrdinal, of: address)
     guard let owner, owner != id else { return }
     throw .invalid(
-      "\(name).data", text, "must be memory of CUDA device \(id), is device \(owner)'s")
+      field(), text, "must be memory of CUDA device \(id), is device \(owner)'s")
   }
 
   /// nil where the driver does not know.

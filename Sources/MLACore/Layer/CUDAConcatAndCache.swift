@@ -1,0 +1,61 @@
+import CMLAPrefill
+import MLACUDAKernels
+
+/// `ConcatAndCache` on a CUDA device.
+enum CUDAConcatAndCache {
+  static func run(
+    _ a: ConcatAndCacheArguments, _ slots: UnsafePointer<Int64>?, count: Int
+  ) throws(MLAError) {
+    guard count > 0 else { return }
+    let device = try CUDA.device(a.device.id, field: "kv_cache.device_id")
+    try check(a, slots, device)
+    let kernel = try device.kernel(
+      "mla_concat_and_cache", a.latents.type, threads: Int32(MLA_CUDA_CACHE_THREADS))
+    // Of rows with both parts, the first.
+    var cachedLatents = a.cache.latents.cuda
+    cachedLatents.width = Int32(a.latents.shape[1])
+    var parameter = mla_cuda_concat_and_cache(
+      latents: mla_cuda_rows(matrix: a.latents), rope: mla_cuda_rows(matrix: a.rope),
+      slots: UnsafeRawPointer(slots)?.assumingMemoryBound(to: CLongLong.self),
+      slot_count: Int64(a.cache.blockCount * a.cache.blockSize),
+      cached_latents: cachedLatents, cached_rope: a.cache.rope.cuda,
+      block_size: Int32(a.cache.blockSize), multiplier: 1 / a.cache.latents.multiplier,
+      scales_offset: Int32(a.cache.latents.scalesOffset ?? -1), reserved: 0)
+    try device.onStream(a.stream) { launcher throws(MLAError) in
+      try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
+        try launcher.launch(kernel, grid: (count, 1), UnsafeMutableRawPointer(parameter))
+      }
+    }
+  }
+
+  private static func check(
+    _ a: ConcatAndCacheArguments, _ slots: UnsafePointer<Int64>?, _ device: CUDADevice
+  ) throws(MLAError) {
+    for case let (tensor?, name) in [(a.latents, "kv_c_normed"), (a.rope, "k_pe")]
+    where !tensor.isEmpty {
+      try device.requireOwnMemory(tensor.address, "\(name).data")
+    }
+    for (rows, name) in [(a.cache.latents, "kv_cache"), (a.cache.rope, "k_pe_cache")]
+    where rows.width > 0 && a.cache.blockCount * a.cache.blockSize > 0 {
+      try device.requireOwnMemory(rows.cuda.address, "\(name).data")
+    }
+    try device.requireOwnMemory(UInt(bitPattern: slots), "slot_mapping")
+  }
+}
+
+extension mla_cuda_rows {
+  /// [tokens, width]; nil: there is none.
+  fileprivate init(matrix view: TensorView?) {
+    guard let view, !view.isEmpty else {
+      self.init()
+      return
+    }
+    self.init(
+      data: UnsafeMutableRawPointer(bitPattern: view.address), token_stride: Int64(view.strides[0]),
+      head_stride: 0)
+  }
+}
+
+extension mla_cuda_cache_rows {
+  fileprivate var address: UInt { UInt(bitPattern: data) }
+}
