@@ -63,7 +63,7 @@ void Block::take_turns() {
       if (exited_ != threads_) report_deadlock();
       return;
     }
-    const int index = pick(some, random.below(lanes));
+    const int index = pick(some, random.below(static_cast<std::uint32_t>(threads_ / lanes)));
     warps_[index].turn = static_cast<int>(random.below(64));
     thread_ = index * lanes + pick(warps_[index].ready, random.below(lanes));
     fibers_[thread_].switch_from(home_);

@@ -138,8 +138,9 @@ void are_seen_by_others_after_a_barrier() {
       copy_async_16(shared + 16 * thread_id(), p.in, 16);
       copies_commit();
       copies_wait<0>();
+      shuffle_xor(0, 1);
       load_shared<u32>(shared + 16 * (thread_id() ^ 1));
-    }), illegal_instruction, "without a barrier");
+    }), illegal_instruction, "race: reads");
     // Another thread's wait is not one's own.
     EXPECT_FAULT(run(peek, how, [](const Peek& p) {
       SHARED_MEMORY(shared);
@@ -150,13 +151,13 @@ void are_seen_by_others_after_a_barrier() {
       if (thread_id() >= 32) load_shared<u32>(shared + 16 * (thread_id() - 32));
     }), illegal_instruction, "whose copy was not waited for");
     // It may arrive as soon as it is issued, where someone still reads.
-    EXPECT_FAULT(run(peek, how, [](const Peek& p) {
-      SHARED_MEMORY(shared);
-      if (thread_id() < 32) load_shared<u32>(shared);
-      if (thread_id() == 32) copy_async_16(shared, p.in, 16);
-      block_barrier();
-      if (thread_id() < 32) load_shared<u32>(shared + 4);
-    }), illegal_instruction, "shared memory");
+    for (unsigned seed = 0; seed < 6; ++seed) {
+      EXPECT_FAULT(run(peek, {with(seed, arrival), 64}, [](const Peek& p) {
+        SHARED_MEMORY(shared);
+        if (thread_id() < 32) load_shared<u32>(shared);
+        if (thread_id() == 32) copy_async_16(shared, p.in, 16);
+      }), illegal_instruction, "shared memory");
+    }
   }
 }
 

@@ -42,12 +42,18 @@ void between_warps() {
   }
 }
 
-void neighbours_in_a_cell() {
+void cells_of_two_bytes() {
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
     SHARED_MEMORY(shared);
     store_shared<u16>(shared + 2 * thread_id(), 1);
     load_shared<u16>(shared + 2 * thread_id());
   }));
+  for (const bool is_odd : {false, true}) {
+    EXPECT_FAULT(run(is_odd, two_warps, [](const bool& odd) {
+      SHARED_MEMORY(shared);
+      if (lane_id() == odd) store_shared<u16>(shared + 2 * odd, 1);
+    }), illegal_instruction, "race");
+  }
 }
 
 void within_a_warp() {
@@ -94,12 +100,21 @@ void within_a_warp() {
 }
 
 void several_readers() {
-  EXPECT_FAULT(run(nothing, two_warps, [](const Nothing&) {
-    SHARED_MEMORY(shared);
-    load_shared<u32>(shared);
-    warp_barrier();
-    if (lane_id() == 0) store_shared<u32>(shared, 1);
-  }), illegal_instruction, "race");
+  // Whoever of them is the last to read, and writes.
+  for (unsigned seed = 0; seed < 6; ++seed) {
+    EXPECT_FAULT(run(nothing, {with(seed), 64}, [](const Nothing&) {
+      SHARED_MEMORY(shared);
+      load_shared<u32>(shared);
+      warp_barrier();
+      if (thread_id() == 0) store_shared<u32>(shared, 1);
+    }), illegal_instruction, "");
+    EXPECT_FAULT(run(nothing, {with(seed)}, [](const Nothing&) {
+      SHARED_MEMORY(shared);
+      load_shared<u32>(shared);
+      if (lane_id() == 31) shuffle_xor(0, 1);
+      store_shared<u32>(shared, 1);
+    }), illegal_instruction, "race");
+  }
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
     SHARED_MEMORY(shared);
     load_shared<u32>(shared);
@@ -152,14 +167,28 @@ void divergence() {
   }));
 }
 
+/// That a kernel ends, by the order of its threads, in one way or the other.
+void expect_either(const Launch& how, void (*kernel)(const Nothing&), const char* one, const char* other) {
+  int ones = 0, others = 0;
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    Launch with_seed = how;
+    with_seed.options = with(seed);
+    const Result result = run(nothing, with_seed, kernel);
+    EXPECT(!result.ok(), "runs with seed %u", seed);
+    ones += result.text.find(one) != std::string::npos;
+    others += result.text.find(other) != std::string::npos;
+  }
+  EXPECT(ones > 0 && others > 0 && ones + others == 300, "%d times %s, %d times %s", ones, one, others, other);
+}
+
 void deadlock() {
-  EXPECT_FAULT(run(nothing, one_warp, [](const Nothing&) {
-    if (lane_id() == 0) shuffle_xor(0, 1);
-  }), illegal_instruction, "");
-  EXPECT_FAULT(run(nothing, two_warps, [](const Nothing&) {
+  expect_either(one_warp, [](const Nothing&) {
+    if (lane_id() < 16) shuffle_xor(0, 1);
+  }, "deadlock: waits at shfl.bfly", "shfl.bfly in a warp of which lanes have exited");
+  expect_either(two_warps, [](const Nothing&) {
     block_barrier();
-    if (thread_id() != 40) shuffle_xor(0, 1);
-  }), illegal_instruction, "");
+    if (thread_id() < 16) warp_barrier();
+  }, "deadlock: waits at bar.warp.sync", "bar.warp.sync in a warp of which lanes have exited");
 }
 
 struct Address {
@@ -287,7 +316,7 @@ void faults_say_where() {
 
 void test::rules() {
   step("a race between warps is a fault", between_warps);
-  step("neighbours within a cell are no race", neighbours_in_a_cell);
+  step("neighbours by two bytes are no race", cells_of_two_bytes);
   step("a race within a warp is a fault", within_a_warp);
   step("all readers of a cell count", several_readers);
   step("a warp that diverges is a fault", divergence);
