@@ -78,8 +78,9 @@ let package = Package(
     .target(name: "MLAKernelABI"),
     // Machine code, and the source that it came from, which SwiftPM does not compile.
     .target(
-      name: "MLACUDAKernels", exclude: ["Kernels"],
-      cSettings: [.unsafeFlags(["-fvisibility=hidden"])]),
+      name: "MLACUDAKernels", exclude: ["Kernels", "cubins"],
+      // Which has #embed.
+      cSettings: [.unsafeFlags(["-std=c23", "-fvisibility=hidden"])]),
     shims(),
     .target(
       name: "MLAAllocation", dependencies: ["MLAShims"],

@@ -2,7 +2,21 @@
 
 #include <stddef.h>
 
+// MLA_DTYPE_* of mla_prefill.h, which this target does not see.
+enum { DTYPE_FP16 = 2, DTYPE_BF16 = 3 };
+
+// Of 2 bytes an element: a tile of queries, one of keys, one of values (Kernels/Attention.cuh).
+#define KERNEL(name, dtype, qk, v) {name, dtype, qk, v, 128, MLA_CUDA_TILE_QUERIES * (2 * qk + v) * 2}
+#define KERNEL_OF_EACH_DTYPE(qk, v)                            \
+  KERNEL("mla_attend_bf16_" #qk "_" #v, DTYPE_BF16, qk, v),    \
+      KERNEL("mla_attend_fp16_" #qk "_" #v, DTYPE_FP16, qk, v)
+
+static const mla_cuda_attention_kernel kernels[] = {
+    KERNEL_OF_EACH_DTYPE(192, 128), KERNEL_OF_EACH_DTYPE(192, 256), KERNEL_OF_EACH_DTYPE(256, 256),
+    KERNEL_OF_EACH_DTYPE(128, 128), KERNEL_OF_EACH_DTYPE(128, 64),
+};
+
 const mla_cuda_attention_kernel *mla_cuda_attention_kernels(int *count) {
-  *count = 0;
-  return NULL;
+  *count = sizeof(kernels) / sizeof(kernels[0]);
+  return kernels;
 }

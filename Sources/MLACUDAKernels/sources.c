@@ -1,8 +1,49 @@
 #include "mla_cuda_kernels.h"
 
-#include <stddef.h>
+#define TEXT(name) static const char name[] =
+
+TEXT(program) {
+#embed "Kernels/MLAKernels.cu" suffix(, 0)
+};
+TEXT(attention) {
+#embed "Kernels/Attention.cuh" suffix(, 0)
+};
+TEXT(batch) {
+#embed "Kernels/Batch.cuh" suffix(, 0)
+};
+TEXT(elements) {
+#embed "Kernels/Elements.cuh" suffix(, 0)
+};
+TEXT(instructions) {
+#embed "Kernels/Instructions.cuh" suffix(, 0)
+};
+TEXT(merge) {
+#embed "Kernels/Merge.cuh" suffix(, 0)
+};
+TEXT(rows) {
+#embed "Kernels/Rows.cuh" suffix(, 0)
+};
+TEXT(tile) {
+#embed "Kernels/Tile.cuh" suffix(, 0)
+};
+TEXT(parameters) {
+#embed "include/mla_cuda_kernels.h" suffix(, 0)
+};
+
+// As they include one another; the last is the one that Swift reads.
+static const mla_cuda_source sources[] = {
+    {"MLAKernels.cu", program},
+    {"Attention.cuh", attention},
+    {"Batch.cuh", batch},
+    {"Elements.cuh", elements},
+    {"Instructions.cuh", instructions},
+    {"Merge.cuh", merge},
+    {"Rows.cuh", rows},
+    {"Tile.cuh", tile},
+    {"mla_cuda_kernels.h", parameters},
+};
 
 const mla_cuda_source *mla_cuda_sources(int *count) {
-  *count = 0;
-  return NULL;
+  *count = sizeof(sources) / sizeof(sources[0]);
+  return sources;
 }

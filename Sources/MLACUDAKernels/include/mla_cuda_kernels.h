@@ -144,6 +144,9 @@ enum {
   MLA_CUDA_CACHE_THREADS = 128
 };
 
+// Of the host alone.
+#ifndef __CUDACC__
+
 /* ---- kernels by name ---------------------------------------------------- */
 
 /** A kernel for MLA attention of one dtype and head dimensions. */
@@ -185,6 +188,8 @@ typedef struct mla_cuda_source {
 
 /** Stores how many. */
 const mla_cuda_source *mla_cuda_sources(int *count);
+
+#endif
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,27 @@
+/* The program: every kernel by its name (../attention_kernels.c lists those of attention). */
+#include "Attention.cuh"
+#include "Merge.cuh"
+
+// Registers for more than two blocks of 128 threads on a multiprocessor would not do.
+#define ATTENTION(dtype, Element, qk, v)                                                          \
+  KERNEL(mla_attend_##dtype##_##qk##_##v, 128, 2)(PARAMETERS(mla_cuda_attention) arguments) {     \
+    SHARED_MEMORY(memory);                                                                        \
+    Attention<Element, qk, v>(arguments, memory).run();                                           \
+  }
+
+#define ATTENTION_OF_EACH_DTYPE(qk, v) ATTENTION(bf16, BF16, qk, v) ATTENTION(fp16, FP16, qk, v)
+
+ATTENTION_OF_EACH_DTYPE(192, 128)
+ATTENTION_OF_EACH_DTYPE(192, 256)
+ATTENTION_OF_EACH_DTYPE(256, 256)
+ATTENTION_OF_EACH_DTYPE(128, 128)
+ATTENTION_OF_EACH_DTYPE(128, 64)
+
+#define MERGE(dtype, Element)                                                                            \
+  KERNEL(mla_merge_##dtype, MLA_CUDA_MERGE_THREADS, 8)(PARAMETERS(mla_cuda_merge) arguments) {            \
+    merge<Element>(arguments);                                                                           \
+  }
+
+MERGE(bf16, BF16)
+MERGE(fp16, FP16)
+MERGE(fp32, FP32)
