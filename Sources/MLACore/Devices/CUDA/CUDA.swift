@@ -11,13 +11,14 @@ enum CUDA {
     if let device = opened.withLock({ known(id, $0) }) { return device }
     // Takes a second, and calls foreign code: not under a lock. Of two threads that open the
     // same device, one keeps what it has made.
-    let device = try CUDADevice(id, field: field)
-    try Shortage.check()
-    return opened.withLock { devices in
+    let device = try CUDADevice.open(id, field: field)
+    let kept = opened.withLock { devices in
       if let other = known(id, devices) { return other }
       devices.append(device)
       return device
     }
+    if kept !== device { device.close() }
+    return kept
   }
 
   private static func known(_ id: Int32, _ devices: [CUDADevice]) -> CUDADevice? {

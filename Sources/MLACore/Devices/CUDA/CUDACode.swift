@@ -40,12 +40,22 @@ struct CUDACode {
     }
   }
 
-  func withBytes<Result>(_ body: (UnsafeRawPointer) throws(MLAError) -> Result) throws(MLAError)
-    -> Result
+  /// - Returns: the driver's handle, of a library that stays loaded.
+  func load(_ driver: CUDADriver, _ context: CUDADriver.Handle?) throws(MLAError)
+    -> CUDADriver.Handle?
   {
-    switch source {
-    case .embedded(let image): try body(UnsafeRawPointer(image.bytes))
-    case .compiled(let bytes): try body(UnsafeRawPointer(bytes.pointer))
+    let bytes =
+      switch source {
+      case .embedded(let image): UnsafeRawPointer(image.bytes)
+      case .compiled(let bytes): UnsafeRawPointer(bytes.pointer)
+      }
+    guard let bytes else { return nil }
+    return try driver.inContext(context) { () throws(MLAError) in
+      var library: CUDADriver.Handle?
+      try driver.check("cuLibraryLoadData") {
+        driver.loadLibrary(&library, bytes, nil, nil, 0, nil, nil, 0)
+      }
+      return library
     }
   }
 }

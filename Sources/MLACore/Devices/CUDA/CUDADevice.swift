@@ -13,33 +13,43 @@ final class CUDADevice: @unchecked Sendable {
   private let context: Handle?
   /// Whether kernels may read memory that only the host knows of.
   private let readsHostMemory: Bool
-  private var library: Handle?
+  private let library: Handle?
 
-  init(_ id: Int32, field: String) throws(MLAError) {
+  private init(
+    _ id: Int32, _ number: Int32, _ capability: DeviceCapability, _ driver: CUDADriver,
+    context: Handle?, library: Handle?, readsHostMemory: Bool
+  ) {
+    (self.id, self.number, self.capability, self.driver) = (id, number, capability, driver)
+    (self.context, self.library, self.readsHostMemory) = (context, library, readsHostMemory)
+  }
+
+  static func open(_ id: Int32, field: String) throws(MLAError) -> CUDADevice {
     let driver = try CUDADriver.load()
     try driver.check("cuInit") { driver.initialize(0) }
-    try Self.checkVersion(driver)
-    number = try Self.find(id, field, driver)
-    self.id = id
-    self.driver = driver
-    capability = DeviceCapability(
-      try Self.attribute(CUDADriver.DeviceAttribute.capabilityMajor, number, driver),
-      try Self.attribute(CUDADriver.DeviceAttribute.capabilityMinor, number, driver))
-    readsHostMemory =
-      try Self.attribute(CUDADriver.DeviceAttribute.pageableMemoryAccess, number, driver) != 0
+    try checkVersion(driver)
+    let number = try find(id, field, driver)
+    typealias Attribute = CUDADriver.DeviceAttribute
+    let capability = DeviceCapability(
+      try attribute(Attribute.capabilityMajor, number, driver),
+      try attribute(Attribute.capabilityMinor, number, driver))
+    let readsHostMemory = try attribute(Attribute.pageableMemoryAccess, number, driver) != 0
     let code = try CUDACode.code(for: capability, field: field)
-    let number = number
     var context: Handle?
     try driver.check("cuDevicePrimaryCtxRetain") { driver.retainPrimaryContext(&context, number) }
-    self.context = context
-    // From here on the object is whole, and what is thrown lets go of the context.
-    try loadLibrary(code)
+    do throws(MLAError) {
+      let library = try code.load(driver, context)
+      return CUDADevice(
+        id, number, capability, driver, context: context, library: library,
+        readsHostMemory: readsHostMemory)
+    } catch {
+      driver.release(number)
+      throw error
+    }
   }
 
-  /// The library stays loaded: whatever was launched may still run.
-  deinit {
-    Arithmetic.callers { _ = driver.releasePrimaryContext(number) }
-  }
+  /// One that nobody has used. All others stay: what was launched may still run, and a forked
+  /// child, which has them in its memory, must leave the driver alone.
+  func close() { driver.release(number) }
 
   private static func checkVersion(_ driver: CUDADriver) throws(MLAError) {
     var version: Int32 = 0
@@ -82,18 +92,6 @@ extension CUDADevice {
     fileprivate let function: Handle?
     fileprivate let threads: UInt32
     fileprivate let sharedBytes: UInt32
-  }
-
-  private func loadLibrary(_ code: CUDACode) throws(MLAError) {
-    try inContext { () throws(MLAError) in
-      var loaded: Handle?
-      try code.withBytes { bytes throws(MLAError) in
-        try driver.check("cuLibraryLoadData") {
-          driver.loadLibrary(&loaded, bytes, nil, nil, 0, nil, nil, 0)
-        }
-      }
-      library = loaded
-    }
   }
 
   func kernel(_ name: UnsafePointer<CChar>, threads: Int32, sharedBytes: Int32) throws(MLAError)
@@ -154,12 +152,7 @@ extension CUDADevice {
   }
 
   private func inContext<Result>(_ body: () throws(MLAError) -> Result) throws(MLAError) -> Result {
-    try driver.check("cuCtxPushCurrent") { driver.pushContext(context) }
-    defer {
-      var popped: Handle?
-      Arithmetic.callers { _ = driver.popContext(&popped) }
-    }
-    return try body()
+    try driver.inContext(context, body)
   }
 }
 

@@ -70,6 +70,21 @@ struct CUDADriver: Sendable {
     guard result == 0 else { throw error(result, of: function) }
   }
 
+  /// Runs `body` in a context; the thread's own is in place again afterwards.
+  func inContext<Value>(_ context: Handle?, _ body: () throws(MLAError) -> Value) throws(MLAError)
+    -> Value
+  {
+    try check("cuCtxPushCurrent") { pushContext(context) }
+    defer {
+      var popped: Handle?
+      Arithmetic.callers { _ = popContext(&popped) }
+    }
+    return try body()
+  }
+
+  /// Of a device's primary context, one hold.
+  func release(_ device: Int32) { Arithmetic.callers { _ = releasePrimaryContext(device) } }
+
   @inline(never)
   private func error(_ result: Result, of function: StaticString) -> MLAError {
     CUDAError(result, name: text(result, errorName), text: text(result, errorText))
