@@ -26,7 +26,8 @@ void Block::run(const Kernel& kernel, const unsigned char* parameters, Grid posi
     copies[i].clear();
   }
   shared.start_block();
-  product = ProductRules(random);
+  Random machine(options.machine);
+  product = ProductRules(options.machine ? machine : random);
   take_turns();
 }
 

@@ -23,9 +23,16 @@ u16 fp16_of(float value) {
 
 float flushed(float value) { return std::fabs(value) < 0x1p-126f ? std::copysign(0.0f, value) : value; }
 
+// What a machine makes of an operand where the manual leaves it open.
+SoftwareGPU::Random choice(float operand) {
+  using SoftwareGPU::block, SoftwareGPU::Random;
+  if (block.options.machine) return Random(block.options.machine * 0x100000001b3u ^ bits_of(operand));
+  return Random(block.random.next());
+}
+
 // Anywhere within a bound.
-double error(double bound) {
-  return bound * (static_cast<double>(SoftwareGPU::block.random.next() >> 11) * 0x1p-52 - 1);
+double error(SoftwareGPU::Random of, double bound) {
+  return bound * (static_cast<double>(of.next() >> 11) * 0x1p-52 - 1);
 }
 
 }  // namespace
@@ -48,7 +55,7 @@ float exp2_approx(float value) {
   const float nearest = static_cast<float>(std::exp2(static_cast<double>(x)));
   if (nearest < 0x1p-126f || std::isinf(nearest)) return flushed(nearest);
   // "The maximum ulp error is 2 ulp from correctly rounded result."
-  return flushed(float_of(bits_of(nearest) + SoftwareGPU::block.random.below(5) - 2));
+  return flushed(float_of(bits_of(nearest) + choice(x).below(5) - 2));
 }
 
 float log2_approx(float value) {
@@ -59,5 +66,5 @@ float log2_approx(float value) {
   if (std::isinf(x)) return x;
   // "The maximum absolute error is 2^-22 when the input operand is in the range (0.5, 2). For
   // positive finite inputs outside of this interval, maximum relative error is 2^-22."
-  return static_cast<float>(x > 0.5f && x < 2 ? exact + error(0x1p-22) : exact * (1 + error(0x1p-22)));
+  return static_cast<float>(x > 0.5f && x < 2 ? exact + error(choice(x), 0x1p-22) : exact * (1 + error(choice(x), 0x1p-22)));
 }

@@ -15,6 +15,9 @@ struct Options {
   /// Of all that the manual leaves open.
   std::uint64_t seed = 1;
   Arrival arrival = Arrival::random;
+  /// Which machine it is: as on a real one, the same operands have the same results, in every
+  /// launch. 0: each block is another one, and approximations differ from one to the next.
+  std::uint64_t machine = 0;
 };
 
 struct Grid {
