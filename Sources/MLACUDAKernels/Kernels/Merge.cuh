@@ -21,7 +21,8 @@ struct MergeWeights {
     const float inverse = sum == 0 ? 0 : 1 / sum;
     prefix = of_first * inverse;
     suffix = of_second * inverse;
-    lse = sum == 0 ? -infinity : largest + log2_approx(sum) * ln_2;
+    // Of a side alone it is that side's own, to the bit.
+    lse = sum == 0 ? -infinity : sum == 1 ? largest : largest + log2_approx(sum) * ln_2;
   }
 
 private:
