@@ -10,6 +10,7 @@
 #   make test-transformers        models of transformers (fetches 250 MB once)
 #   make test-ggml                the backend for llama.cpp in llama.cpp (fetches and builds it once)
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
+#   make cubins                   machine code for GPUs, which the next build has in it (fetches NVRTC once)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
@@ -41,7 +42,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -123,6 +124,9 @@ ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
 	$(MAKE) -s -C Sources/GGMLBackend STAGE=$(CURDIR)/.build/stage OUT=$(CURDIR)/.build/ggml \
 	  GGML="$(abspath $(GGML))" $(if $(GGML_BUILD),GGML_BUILD="$(abspath $(GGML_BUILD))")
+
+cubins:
+	Sources/MLACUDAKernels/cubins/make.py
 
 # Fills in a template of Sources/Packaging.
 instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' \
