@@ -11,6 +11,7 @@
 #   make test-ggml                the backend for llama.cpp in llama.cpp (fetches and builds it once)
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make cubins                   machine code for GPUs, which the next build has in it (fetches NVRTC once)
+#   make test-gpu-model           the CUDA kernels on an executable model of a GPU
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
@@ -42,7 +43,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -75,6 +76,10 @@ test-ggml:
 test-amx:
 	Sources/Packaging/debian-packages.sh test amx
 	BOCHS="$(BOCHS)" Tests/AMXMachine/run.sh
+
+test-gpu-model:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh gpu-model
 
 bench:
 	Sources/Packaging/debian-packages.sh demo

@@ -178,6 +178,7 @@ declare_steps() {
   [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" amx_bits
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
+  step gpu-model "" Tests/SoftwareGPU/run.sh
   step arm64 "" Tests/Arm64/run.sh
   step qemu "build-abi" emulate_both
 

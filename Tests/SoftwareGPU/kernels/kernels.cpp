@@ -1,0 +1,2 @@
+// The kernels, compiled for the host: launched by name.
+#include <MLAKernels.cu>

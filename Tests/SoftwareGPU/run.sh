@@ -1,0 +1,13 @@
+#!/bin/bash
+# The executable model of a GPU against the definitions of its instructions, then the CUDA
+# kernels on it.
+set -u
+cd "$(dirname "$0")" || exit 1
+
+status=0
+make -s || status=1
+make -s -j"$(nproc)" -C kernels || exit 1
+for test in attention merge; do
+  ../../.build/software-gpu/test_$test || status=1
+done
+exit $status
