@@ -18,7 +18,7 @@ struct alignas(16) Bytes16 {
 #include <SoftwareGPU.hpp>
 #else
 
-#define DEVICE static __device__ __forceinline__
+#define DEVICE __device__ __forceinline__
 /** KERNEL(name, threads of a block, blocks on a multiprocessor)(PARAMETERS(type) name) {...} */
 #define KERNEL(name, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 /** Read where the launch has put them: indexing an array in them makes no copy of it. */
@@ -37,6 +37,12 @@ DEVICE int block_y() { return blockIdx.y; }
 /** bar.sync (9.7.13): what this block's threads wrote to shared memory before it, all of
     them see after it. */
 DEVICE void block_barrier() { __syncthreads(); }
+
+/** barrier.red.or (9.7.13): such a barrier, which tells whether any thread said yes. */
+DEVICE bool block_barrier_or(bool yes) { return __syncthreads_or(yes); }
+
+/** bar.warp.sync (9.7.13): the same for the 32 lanes, and for memory of any kind. */
+DEVICE void warp_barrier() { __syncwarp(); }
 
 /** shfl.sync.bfly (9.7.9), of all 32 lanes. */
 DEVICE float shuffle_xor(float value, int lanes) { return __shfl_xor_sync(0xffffffffu, value, lanes); }
