@@ -25,6 +25,7 @@ void Block::run(const Kernel& kernel, const unsigned char* parameters, Grid posi
     fibers_[i].start(enter);
     copies[i].clear();
   }
+  clocks.start_block(threads);
   shared.start_block();
   Random machine(options.machine);
   product = ProductRules(options.machine ? machine : random);
@@ -130,7 +131,7 @@ void Block::release_barrier() {
   arrived_ = 0;
   one_said_yes_ = one_says_yes_;
   one_says_yes_ = false;
-  shared.order_all();
+  clocks.meet(all_lanes);
   for (int i = 0; i < threads_ / lanes; ++i) {
     warps_[i].ready |= warps_[i].at_barrier;
     warps_[i].at_barrier = 0;
@@ -182,5 +183,5 @@ void block_barrier(SoftwareGPU::Site site) { block.barrier("barrier.sync", false
 bool block_barrier_or(bool yes, SoftwareGPU::Site site) { return block.barrier("barrier.red.or", yes, site); }
 
 void warp_barrier(SoftwareGPU::Site site) {
-  block.collective("bar.warp.sync", nullptr, [](void* const*) { ++block.warp().barriers; }, site);
+  block.collective("bar.warp.sync", nullptr, [](void* const*) { block.clocks.meet(1u << block.warp_of_thread()); }, site);
 }

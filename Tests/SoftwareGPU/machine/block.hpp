@@ -6,6 +6,7 @@
 
 #include "../include/SoftwareGPU/launch.hpp"
 #include "../include/SoftwareGPU/site.hpp"
+#include "clocks.hpp"
 #include "copy_queue.hpp"
 #include "fiber.hpp"
 #include "product.hpp"
@@ -14,7 +15,6 @@
 
 namespace SoftwareGPU {
 
-constexpr int lanes = 32, most_threads = 1024, most_warps = most_threads / lanes;
 constexpr std::uint32_t all_lanes = 0xFFFFFFFFu;
 
 struct Warp {
@@ -26,8 +26,6 @@ struct Warp {
   void* arguments[lanes];
   /// Collectives until other warps have a turn.
   int turn;
-  /// How often its lanes have met in a barrier of the warp.
-  std::uint32_t barriers;
 };
 
 /// Does for all lanes what they have come for, each with an argument of its own.
@@ -47,11 +45,13 @@ class Block {
 
   int thread() const { return thread_; }
   int warp_of_thread() const { return thread_ / lanes; }
+  int warps() const { return threads_ / lanes; }
   Warp& warp() { return warps_[thread_ / lanes]; }
 
   Grid at;
   Options options;
   Random random;
+  Clocks clocks;
   SharedMemory shared;
   ProductRules product;
   CopyQueue copies[most_threads];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "../include/SoftwareGPU/memory.hpp"
 #include "block.hpp"
@@ -9,98 +10,109 @@
 namespace SoftwareGPU {
 
 namespace {
-/// What TMA needs of a tile that is swizzled by 128 bytes.
-constexpr std::size_t alignment = 1024;
+/// What tensor copies need of a tile that is swizzled by 128 bytes.
+constexpr std::size_t alignment_of_start = 1024;
 }  // namespace
 
 SharedMemory::SharedMemory()
-    : memory_(new unsigned char[most_bytes + alignment]), cells_(new Cell[most_bytes / cell_bytes]) {
+    : memory_(new unsigned char[most_bytes + alignment_of_start]), cells_(new Cell[most_bytes / cell_bytes]) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(memory_.get());
-  bytes_ = memory_.get() + (alignment - address % alignment) % alignment;
+  bytes_ = memory_.get() + (alignment_of_start - address % alignment_of_start) % alignment_of_start;
 }
 
 void SharedMemory::start_block() {
   std::memset(bytes_, 0xFF, size_);
   std::fill(cells_.get(), cells_.get() + (size_ + cell_bytes - 1) / cell_bytes, Cell{});
-  phase_ = 0;
+  if (has_products_) std::fill(product_cells_.get(), product_cells_.get() + most_bytes / product_cell_bytes, ProductCell{});
+  has_products_ = false;
+  std::fill(std::begin(fences_), std::end(fences_), 0u);
 }
 
-std::size_t SharedMemory::range(const void* at, int bytes, const char* what, Site site) const {
+std::size_t SharedMemory::offset_of(const void* at, int bytes, int alignment, const char* what, Site site) const {
   const std::size_t offset = static_cast<std::size_t>(static_cast<const unsigned char*>(at) - bytes_);
   if (offset > size_ || size_ - offset < static_cast<std::size_t>(bytes))
     block.fail(Fault::illegal_address, site, "%s of %d bytes at byte %td of %zu of shared memory", what, bytes,
                static_cast<std::ptrdiff_t>(offset), size_);
-  if (offset % static_cast<std::size_t>(bytes) != 0)
+  if (offset % static_cast<std::size_t>(alignment) != 0)
     block.fail(Fault::misaligned_address, site, "%s of %d bytes at byte %zu of shared memory", what, bytes, offset);
   return offset;
 }
 
-SharedMemory::Access SharedMemory::now(Agent agent) const { return {agent, phase_, block.warp().barriers}; }
-
-bool SharedMemory::ordered(const Access& before, const Access& after) {
-  if (before.agent.is_nobody() || before.phase != after.phase) return true;
-  if (before.agent == after.agent && before.agent.is_thread()) return true;
-  return before.agent.warp_index() == after.agent.warp_index() && before.warp_phase != after.warp_phase;
+void SharedMemory::fail_race(const char* what, const char* before, Agent other, std::size_t cell, Site site) const {
+  if (other.is_several())
+    block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which several warps have %s", what,
+               cell * cell_bytes, before);
+  block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which warp %d has %s", what,
+             cell * cell_bytes, other.place() % most_warps, before);
 }
 
-void SharedMemory::fail_race(const char* what, const char* before, const Access& other, std::size_t cell,
-                             Site site) const {
-  const bool one = other.agent.is_thread() || other.agent.warp_index() < most_warps;
-  block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which %s %d %s, without a barrier",
-             what, cell * cell_bytes, one ? "warp" : "several warps, not", one ? other.agent.warp_index() : -1, before);
+void SharedMemory::check_written(const Cell& cell, Agent agent, std::size_t index, Site site) const {
+  const bool is_known = block.clocks.is_before(cell.write, agent);
+  if (cell.in_flight || (cell.write.agent.is_copies() && !is_known))
+    block.fail(Fault::illegal_instruction, site, "touches byte %zu of shared memory, whose copy was not waited for",
+               index * cell_bytes);
+  if (!is_known) fail_race("touches", "written", cell.write.agent, index, site);
 }
 
-void SharedMemory::check_load(Agent agent, const void* at, int bytes, Site site) {
-  const std::size_t offset = range(at, bytes, "a load", site);
-  const Access access = now(agent);
-  for (std::size_t i = offset / cell_bytes; i < (offset + static_cast<std::size_t>(bytes)) / cell_bytes; ++i) {
-    Cell& cell = cells_[i];
-    if (cell.in_flight)
-      block.fail(Fault::illegal_instruction, site, "reads byte %zu of shared memory, whose copy was not waited for",
-                 i * cell_bytes);
-    if (!ordered(cell.write, access)) fail_race("reads", "has written", cell.write, i, site);
-    if (ordered(cell.read, access)) {
-      cell.read = access;
-    } else {
-      const bool one_warp = cell.read.agent.warp_index() == agent.warp_index();
-      cell.read.agent = one_warp ? Agent::warp(agent.warp_index()) : Agent::several();
-    }
+void SharedMemory::note_read(Cell& cell, Agent agent) const {
+  const Access access = block.clocks.now(agent);
+  const bool are_several = cell.read.agent.is_several();
+  if (are_several ? block.clocks.are_before(cell.readers, cell.read.time, agent) : block.clocks.is_before(cell.read, agent)) {
+    cell.read = access;
+  } else if (!are_several && cell.read.agent.place() == access.agent.place()) {
+    cell.read = {Agent::warp(access.agent.place()), access.time};
+  } else {
+    const std::uint32_t before = are_several ? cell.readers : 1u << cell.read.agent.place();
+    cell.readers = before | 1u << access.agent.place();
+    cell.read = {Agent::several(), std::max(cell.read.time, access.time)};
   }
 }
 
-void SharedMemory::check_write(Access access, std::size_t i, const char* what, Site site) const {
-  const Cell& cell = cells_[i];
-  if (cell.in_flight)
-    block.fail(Fault::illegal_instruction, site, "%s byte %zu of shared memory, whose copy was not waited for", what,
-               i * cell_bytes);
-  if (!ordered(cell.write, access)) fail_race(what, "has written", cell.write, i, site);
-  if (!ordered(cell.read, access)) fail_race(what, "has read", cell.read, i, site);
+void SharedMemory::check_load(Agent agent, const void* at, int bytes, Site site) {
+  const std::size_t first = offset_of(at, bytes, bytes, "a load", site) / cell_bytes;
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
+    check_written(cells_[i], agent, i, site);
+    note_read(cells_[i], agent);
+  }
+}
+
+void SharedMemory::check_is_written(Agent agent, const void* at, int bytes, Site site) {
+  const std::size_t first = offset_of(at, bytes, bytes, "an access", site) / cell_bytes;
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i)
+    check_written(cells_[i], agent, i, site);
+}
+
+void SharedMemory::check_write(const Cell& cell, Agent agent, std::size_t index, const char* what, Site site) const {
+  check_written(cell, agent, index, site);
+  const bool are_several = cell.read.agent.is_several();
+  if (are_several ? !block.clocks.are_before(cell.readers, cell.read.time, agent) : !block.clocks.is_before(cell.read, agent))
+    fail_race(what, "read", cell.read.agent, index, site);
+  if (has_products_) check_products(agent, index, what, site);
 }
 
 void SharedMemory::check_store(Agent agent, const void* at, int bytes, Site site) {
-  const std::size_t offset = range(at, bytes, "a store", site);
-  const Access access = now(agent);
-  for (std::size_t i = offset / cell_bytes; i < (offset + static_cast<std::size_t>(bytes)) / cell_bytes; ++i) {
-    check_write(access, i, "writes", site);
-    cells_[i].write = access;
+  const std::size_t first = offset_of(at, bytes, bytes, "a store", site) / cell_bytes;
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
+    check_write(cells_[i], agent, i, "writes", site);
+    cells_[i].write = block.clocks.now(agent);
+    cells_[i].fences = fences_[agent.index()];
   }
 }
 
 void SharedMemory::depart(Agent agent, const void* at, int bytes, Site site) {
-  const std::size_t offset = range(at, bytes, "a copy", site);
-  const Access access = now(agent);
-  for (std::size_t i = offset / cell_bytes; i < (offset + static_cast<std::size_t>(bytes)) / cell_bytes; ++i) {
-    check_write(access, i, "copies to", site);
-    cells_[i].write = access;
+  const std::size_t first = offset_of(at, bytes, bytes, "a copy", site) / cell_bytes;
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
+    check_write(cells_[i], agent, i, "copies to", site);
+    cells_[i].write = block.clocks.now(agent);
     cells_[i].in_flight = true;
   }
 }
 
 void SharedMemory::arrive(Agent agent, const void* at, int bytes) {
-  const std::size_t offset = static_cast<std::size_t>(static_cast<const unsigned char*>(at) - bytes_);
-  const Access access = now(agent);
-  for (std::size_t i = offset / cell_bytes; i < (offset + static_cast<std::size_t>(bytes)) / cell_bytes; ++i) {
-    cells_[i].write = access;
+  const std::size_t first = first_cell(at);
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
+    cells_[i].write = block.clocks.now(agent);
+    cells_[i].fences = fences_[agent.index()];
     cells_[i].in_flight = false;
   }
 }

@@ -140,7 +140,7 @@ void are_seen_by_others_after_a_barrier() {
       copies_wait<0>();
       shuffle_xor(0, 1);
       load_shared<u32>(shared + 16 * (thread_id() ^ 1));
-    }), illegal_instruction, "race: reads");
+    }), illegal_instruction, "race: touches");
     // Another thread's wait is not one's own.
     EXPECT_FAULT(run(peek, how, [](const Peek& p) {
       SHARED_MEMORY(shared);

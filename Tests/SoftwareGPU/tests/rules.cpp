@@ -38,7 +38,7 @@ void between_warps() {
     EXPECT_FAULT(run(nothing, how, [](const Nothing&) {
       SHARED_MEMORY(shared);
       if (lane_id() == 0) store_shared<u32>(shared, 1);
-    }), illegal_instruction, "has written");
+    }), illegal_instruction, "written");
   }
 }
 
