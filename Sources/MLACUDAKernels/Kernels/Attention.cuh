@@ -214,6 +214,8 @@ template <class Element, int QK, int V> struct Attention {
       float total = sum[half];
       total += shuffle_xor(total, 1);
       total += shuffle_xor(total, 2);
+      // A score that is finite, but not times the scale, has left weights of 0.
+      if (reference[half] == infinity) total = not_a_number;
       if (row(half) >= tile.count) continue;
       const int token = tile.request.query_row + tile.first + row(half);
       const float inverse = 1 / total;
