@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 
@@ -14,6 +15,8 @@ namespace {
 
 constexpr std::size_t alignment = 256;
 constexpr int poison = 0xFF;
+/// Of a larger allocation: what is written becomes memory of the host's.
+constexpr std::size_t poisoned_bytes_at_most = std::size_t{1} << 28;
 
 std::size_t rounded_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -34,7 +37,7 @@ CUdeviceptr Memory::allocate(std::size_t bytes, const Context* owner) {
   made.bytes = bytes;
   made.owner = owner;
   mprotect(made.pages, held, PROT_READ | PROT_WRITE);
-  std::memset(made.pages, poison, held);
+  std::memset(made.pages, poison, std::min(held, poisoned_bytes_at_most));
   mprotect(made.pages, held, PROT_NONE);
   allocations_[made.address] = made;
   taken_ += bytes;
