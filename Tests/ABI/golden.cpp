@@ -1,82 +1,16 @@
 // The recorded step, for every backend on every kernel table and for every dtype.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include "../../examples/c/safetensors.h"
+#include "recording.hpp"
 #include "support.hpp"
 
 namespace {
 
-constexpr double max_out_error = 4e-3, max_lse_error = 1e-3;
-
-/// A recorded tensor in the dtype asked for.
-test::Array recorded(const st_file& file, const char* name, std::int32_t dtype) {
-  mla_tensor view;
-  EXPECT(st_tensor(&file, name, &view) == 0, "the recording lacks %s", name);
-  std::vector<std::int64_t> shape(view.shape, view.shape + view.ndim);
-  test::Array made(view.dtype == MLA_DTYPE_FLOAT32 ? MLA_DTYPE_FLOAT32 : dtype, shape);
-  made.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
-    const std::int64_t last = view.ndim == 3 ? k : 0;
-    const auto offset = static_cast<std::size_t>(i * view.strides[0] + j * view.strides[1] + last);
-    const auto* bytes = static_cast<const std::uint8_t*>(view.data);
-    made.set(i, j, k, test::load(bytes + offset * test::element_size(view.dtype), view.dtype));
-  });
-  return made;
-}
-
-test::Offsets offsets(const st_file& file, const char* name) {
-  std::int32_t count = 0;
-  const std::int32_t* values = st_int32(&file, name, &count);
-  EXPECT(values != nullptr, "the recording lacks %s", name);
-  return {values, values + count};
-}
-
-struct File {
-  explicit File(const char* name) : path(std::string("Tests/Data/") + name) {
-    EXPECT(st_open(&file, path.c_str()) == 0, "%s cannot be read", path.c_str());
-  }
-  ~File() { st_close(&file); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  std::string path;
-  st_file file;
-};
-
-/// Compares the first rows of a recorded result with what came out.
-void expect_recorded(const st_file& file, const char* out_name, const char* lse_name,
-                     const test::Array& out, const test::Array& lse, const std::string& what) {
-  const test::Array expected = recorded(file, out_name, MLA_DTYPE_FLOAT32);
-  const test::Array expected_lse = recorded(file, lse_name, MLA_DTYPE_FLOAT32);
-  test::RelativeError error;
-  out.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
-    error.add(out.at(i, j, k), expected.at(i, j, k));
-  });
-  EXPECT(error.value() <= max_out_error, "%s: %s is off by %.2e", what.c_str(), out_name,
-         error.value());
-  lse.each([&](std::int64_t i, std::int64_t j, std::int64_t) {
-    const double difference = std::fabs(lse.at(i, j) - expected_lse.at(i, j));
-    EXPECT(difference <= max_lse_error, "%s: %s is off by %.2e", what.c_str(), lse_name,
-           difference);
-  });
-}
-
-/// An attention call whose tensors are recorded ones.
-test::Attention loaded(const st_file& file, std::int32_t dtype, const char* q, const char* k,
-                       const char* v, const char* q_loc, const char* kv_loc, bool causal) {
-  test::Model model;
-  model.heads = 4;
-  test::Attention made(model, dtype, offsets(file, q_loc), offsets(file, kv_loc), causal, 1);
-  const test::Array all = recorded(file, q, dtype);
-  made.q.each([&](std::int64_t i, std::int64_t j, std::int64_t d) {
-    made.q.set(i, j, d, all.at(i, j, d));
-  });
-  made.k = recorded(file, k, dtype);
-  made.v = recorded(file, v, dtype);
-  return made;
-}
+using test::expect_recorded;
+using test::loaded;
 
 void fresh(std::int32_t dtype) {
-  const File recording("dsv2_fresh.safetensors");
+  const test::Recording recording("dsv2_fresh.safetensors");
   const st_file& file = recording.file;
   test::Attention step =
       loaded(file, dtype, "q", "k", "v", "query_start_loc", "query_start_loc", true);
@@ -110,7 +44,7 @@ void merge_all(test::Attention& suffix, const test::Array& context,
 }
 
 void chunked(std::int32_t dtype) {
-  const File recording("dsv2_chunked.safetensors");
+  const test::Recording recording("dsv2_chunked.safetensors");
   const st_file& file = recording.file;
   test::Attention suffix =
       loaded(file, dtype, "q", "k_new", "v_new", "query_start_loc", "query_start_loc", true);
