@@ -41,7 +41,7 @@ void report(bool good, const std::string &what, const std::string &why) {
 
 int failures() { return failed; }
 
-Backend::Backend(int threads) : raw_(ggml_backend_init_by_name("MLA", nullptr)) {
+Backend::Backend(int threads, const char *device) : raw_(ggml_backend_init_by_name(device, nullptr)) {
   ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(raw_));
   const auto set_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(
       ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));

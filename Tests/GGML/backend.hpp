@@ -16,10 +16,10 @@ std::string take_log();
 void report(bool good, const std::string &what, const std::string &why = "");
 int failures();
 
-/// A backend for a time; the device is the loaded one's.
+/// A backend for a time, of the loaded device or of ggml's own CPU.
 class Backend {
  public:
-  explicit Backend(int threads = 2);
+  explicit Backend(int threads = 2, const char *device = "MLA");
   ~Backend() { ggml_backend_free(raw_); }
   Backend(const Backend &) = delete;
   Backend &operator=(const Backend &) = delete;

@@ -2,7 +2,7 @@
 # The backend that llama.cpp loads, in llama.cpp.
 #
 #   Tests/GGML/run.sh            the tests
-#   Tests/GGML/run.sh speed      tokens a second, with the backend and without in turns; on a
+#   Tests/GGML/run.sh speed      models and nodes with the backend and without, in turns; on a
 #                                machine that does nothing else: threads of either spin
 #   Tests/GGML/run.sh all        the tests, and all that test-backend-ops has on attention
 #
@@ -30,15 +30,16 @@ compile() {
 
 speed() {
   compile speed Tests/GGML/speed.cpp
-  echo "model, prompt: tokens a second of ggml's own, with the backend; prompt, then one by one"
+  compile node_speed Tests/GGML/node_speed.cpp Tests/GGML/problem.cpp Tests/GGML/backend.cpp -march=native -fopenmp
+  cd "$bin"
+  echo "ggml's own | with the backend, and the ratio of turns: medians"
+  echo "tokens a second:"
   local model tokens
   for model in deepseek2 llama; do
-    for tokens in ${TOKENS:-512 4096 16384}; do
-      for _ in 1 2 3; do
-        echo "$model $tokens: $("$out/speed" $model "$tokens") | $("$out/speed" $model "$tokens" "$backend")"
-      done
-    done
+    for tokens in ${TOKENS:-512 4096 16384}; do "$out/speed" $model "$tokens" "$backend"; done
   done
+  echo "a node's attention, of what floats in registers are multiplied and added at:"
+  "$out/node_speed" "$backend"
 }
 
 # test-backend-ops on the cases that a pattern names; its last lines say how many passed.

@@ -1,0 +1,75 @@
+/* Attention of single nodes without a mask on two threads, ggml's CPU backend and this one in turns: of the rate at
+ * which floats in registers are multiplied and added right before, as what a shared machine gives changes.
+ *
+ *   node_speed libggml-mla.so
+ */
+#include <immintrin.h>
+
+#include <cstdlib>
+
+#include "backend.hpp"
+#include "turns.hpp"
+
+namespace {
+
+#ifdef __AVX512F__
+using Register = __m512;
+Register ones() { return _mm512_set1_ps(1); }
+Register multiply_add(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
+#else
+using Register = __m256;
+Register ones() { return _mm256_set1_ps(1); }
+Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+#endif
+
+/// GFLOP/s of nothing but multiplications and additions of floats, on two threads.
+double floats_at_most() {
+  constexpr int64_t rounds = 1'000'000, chains = 12;
+  return rate(2e-9 * 2 * rounds * chains * sizeof(Register) / sizeof(float), [] {
+#pragma omp parallel for num_threads(2)
+    for (int t = 0; t < 2; ++t) {
+      Register sums[chains];
+      for (Register &sum : sums) sum = ones();
+      for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+        for (Register &sum : sums) sum = multiply_add(sum, sum, sum);
+      }
+      for (Register &sum : sums) asm volatile("" : : "v"(sum));
+    }
+  });
+}
+
+struct Case {
+  int64_t dim, v_dim, heads, kv_heads;
+};
+constexpr Case cases[] = {{64, 64, 16, 4}, {128, 128, 8, 2}, {192, 128, 8, 8}, {256, 256, 8, 2}, {512, 512, 4, 1}, {576, 512, 8, 1}};
+
+void measure(const Case &it, ggml_type type, Backend &own, Backend &with) {
+  Shape shape;
+  shape.mask = Mask::none;
+  shape.dim = it.dim, shape.v_dim = it.v_dim, shape.heads = it.heads, shape.kv_heads = it.kv_heads;
+  shape.rows = 512, shape.keys = 4096;
+  shape.k = shape.v = type;
+  shape.values_in_keys = it.dim == 576;
+  Problem problem(shape, 1);
+  const auto products = static_cast<double>(shape.rows * shape.keys * it.heads * (it.dim + it.v_dim));
+  in_turns(text_of(shape), 7, [&](int side) {
+    const double at_most = floats_at_most();
+    return rate(2e-9 * products / at_most, [&] {
+      if ((side == 0 ? own : with).compute(problem) != GGML_STATUS_SUCCESS) std::exit(1);
+    });
+  });
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 2;
+  begin();
+  if (!ggml_backend_load(argv[1])) return 1;
+  Backend own(2, "CPU"), with;
+  for (const ggml_type type : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0, GGML_TYPE_BF16}) {
+    for (const Case &it : cases) measure(it, type, own, with);
+  }
+  return 0;
+}
