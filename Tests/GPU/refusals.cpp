@@ -233,7 +233,7 @@ void other_dtypes() {
   args.q = &on_device.q.view(), args.k = &on_device.k.view(), args.v = &on_device.v.view();
   args.out = &on_device.out.view();
   expect_status(mla_run_prefill_new_tokens(backend.get(), &args), MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-                "q.dtype = fp32: must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16");
+                "q.dtype = MLA_DTYPE_FLOAT32: must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16");
 }
 
 /// A stream that is captured in a way that the launch breaks: the default one beside it.

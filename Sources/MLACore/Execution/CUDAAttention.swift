@@ -45,9 +45,10 @@ struct CUDAAttention: Sendable {
 
   /// Puts the attention of all requests on the stream.
   func run(_ spans: RequestSpans, _ arguments: RunArguments) throws(MLAError) {
-    let kernel = try checked(arguments)
+    let kernel = try kernel(for: arguments.q.type)
     var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
     try device.onStream(arguments.stream) { launcher throws(MLAError) in
+      try check(arguments, launcher)
       for span in spans where span.queryCount > 0 {
         if launch.isFull { try submit(&launch, kernel, launcher) }
         launch.append(span)
@@ -75,22 +76,24 @@ struct CUDAAttention: Sendable {
     launch.removeRequests()
   }
 
-  private func checked(_ arguments: RunArguments) throws(MLAError) -> CUDADevice.Kernel {
+  private func check(_ arguments: RunArguments, _ launcher: CUDADevice.Launcher) throws(MLAError) {
     let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
     for (tensor, name) in [(q, "q"), (k, "k"), (v, "v"), (out, "out")] where !tensor.isEmpty {
-      try device.requireOwnMemory(tensor.address, "\(name).data")
+      try launcher.requireOwnMemory(tensor.address, "\(name).data")
     }
     if let lse = arguments.lse, !lse.isEmpty {
-      try device.requireOwnMemory(lse.address, "lse.data")
+      try launcher.requireOwnMemory(lse.address, "lse.data")
     }
-    switch q.type {
+  }
+
+  private func kernel(for type: ElementType) throws(MLAError) -> CUDADevice.Kernel {
+    switch type {
     case .bfloat16: return bfloat16
     case .float16: return float16
     default:
       throw MLAError(
         MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-        "q.dtype = \(q.type.name): must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16 on a CUDA device"
-      )
+        "q.dtype = \(type.name): must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16 on a CUDA device")
     }
   }
 }

@@ -5,13 +5,13 @@ import MLACUDAKernels
 enum CUDAMerge {
   static func run(_ a: MergeArguments) throws(MLAError) {
     let device = try CUDA.device(a.device.id, field: "output.device_id")
-    try check(a, device)
     let kernel = try device.kernel(
       "mla_merge", a.prefix.out.type, threads: Int32(MLA_CUDA_MERGE_THREADS))
     let (tokens, heads) = (a.output.out.shape[0], a.output.out.shape[1])
     // A launch has heads in its second dimension.
     let mostHeads = 65535
     try device.onStream(a.stream) { launcher throws(MLAError) in
+      try check(a, launcher)
       for first in stride(from: 0, to: heads, by: mostHeads) {
         var parameter = parameter(a, from: first)
         try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
@@ -40,13 +40,13 @@ enum CUDAMerge {
       reserved: 0)
   }
 
-  private static func check(_ a: MergeArguments, _ device: CUDADevice) throws(MLAError) {
+  private static func check(_ a: MergeArguments, _ launcher: CUDADevice.Launcher) throws(MLAError) {
     let tensors: [(TensorView?, String)] = [
       (a.output.out, "output"), (a.output.lse, "output_lse"), (a.prefix.out, "prefix_output"),
       (a.prefix.lse, "prefix_lse"), (a.suffix.out, "suffix_output"), (a.suffix.lse, "suffix_lse"),
     ]
     for case let (tensor?, name) in tensors where !tensor.isEmpty {
-      try device.requireOwnMemory(tensor.address, "\(name).data")
+      try launcher.requireOwnMemory(tensor.address, "\(name).data")
     }
   }
 }

@@ -8,7 +8,6 @@ enum CUDAConcatAndCache {
   ) throws(MLAError) {
     guard count > 0 else { return }
     let device = try CUDA.device(a.device.id, field: "kv_cache.device_id")
-    try check(a, slots, device)
     let kernel = try device.kernel(
       "mla_concat_and_cache", a.latents.type, threads: Int32(MLA_CUDA_CACHE_THREADS))
     // Of rows with both parts, the first.
@@ -22,6 +21,7 @@ enum CUDAConcatAndCache {
       block_size: Int32(a.cache.blockSize), multiplier: 1 / a.cache.latents.multiplier,
       scales_offset: Int32(a.cache.latents.scalesOffset ?? -1), reserved: 0)
     try device.onStream(a.stream) { launcher throws(MLAError) in
+      try check(a, slots, launcher)
       try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
         try launcher.launch(kernel, grid: (count, 1), UnsafeMutableRawPointer(parameter))
       }
@@ -29,17 +29,17 @@ enum CUDAConcatAndCache {
   }
 
   private static func check(
-    _ a: ConcatAndCacheArguments, _ slots: UnsafePointer<Int64>?, _ device: CUDADevice
+    _ a: ConcatAndCacheArguments, _ slots: UnsafePointer<Int64>?, _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
     for case let (tensor?, name) in [(a.latents, "kv_c_normed"), (a.rope, "k_pe")]
     where !tensor.isEmpty {
-      try device.requireOwnMemory(tensor.address, "\(name).data")
+      try launcher.requireOwnMemory(tensor.address, "\(name).data")
     }
     for (rows, name) in [(a.cache.latents, "kv_cache"), (a.cache.rope, "k_pe_cache")]
     where rows.width > 0 && a.cache.blockCount * a.cache.blockSize > 0 {
-      try device.requireOwnMemory(rows.cuda.address, "\(name).data")
+      try launcher.requireOwnMemory(rows.cuda.address, "\(name).data")
     }
-    try device.requireOwnMemory(UInt(bitPattern: slots), "slot_mapping")
+    try launcher.requireOwnMemory(UInt(bitPattern: slots), "slot_mapping")
   }
 }
 

@@ -158,32 +158,42 @@ extension CUDADevice {
 
 // MARK: Memory
 
-extension CUDADevice {
+extension CUDADevice.Launcher {
   /// A pointer that a kernel is to read or write: a host's would only be found out when the
   /// context is lost.
   ///
   /// - Parameter field: what held the pointer, for messages.
   func requireOwnMemory(_ address: UInt, _ field: @autoclosure () -> String) throws(MLAError) {
     typealias Attribute = CUDADriver.PointerAttribute
-    // What the driver knows nothing of is the host's.
-    let type = attribute(Attribute.memoryType, of: address)
-    let text = "0x" + String(address, radix: 16)
-    guard type != nil || readsHostMemory else {
-      throw .invalid(field(), text, "must be memory of CUDA device \(id), is not CUDA's")
+    let type = try attribute(Attribute.memoryType, of: address)
+    guard type != nil || device.readsHostMemory else {
+      throw refusal(of: address, field(), "is not CUDA's")
     }
-    guard type == CUDADriver.deviceMemory, attribute(Attribute.isManaged, of: address) != 1
+    guard type == CUDADriver.deviceMemory,
+      let owner = try attribute(Attribute.deviceOrdinal, of: address), owner != device.id,
+      try attribute(Attribute.isManaged, of: address) != 1
     else { return }
-    let owner = attribute(Attribute.deviceOrdinal, of: address)
-    guard let owner, owner != id else { return }
-    throw .invalid(
-      field(), text, "must be memory of CUDA device \(id), is device \(owner)'s")
+    throw refusal(of: address, field(), "is device \(owner)'s")
   }
 
-  /// nil where the driver does not know.
-  private func attribute(_ attribute: Int32, of address: UInt) -> Int32? {
+  @inline(never)
+  private func refusal(of address: UInt, _ field: String, _ what: String) -> MLAError {
+    .invalid(
+      field, "0x" + String(address, radix: 16),
+      "must be memory of CUDA device \(device.id), \(what)")
+  }
+
+  /// nil where the driver knows nothing of the address, which is the host's then.
+  private func attribute(_ attribute: Int32, of address: UInt) throws(MLAError) -> Int32? {
+    let driver = device.driver
     // One of a single byte writes that byte alone.
     var value: Int32 = 0
-    let result = Arithmetic.callers { driver.pointerAttribute(&value, attribute, UInt64(address)) }
-    return result == 0 ? value : nil
+    var isUnknown = false
+    try driver.check("cuPointerGetAttribute") {
+      let result = driver.pointerAttribute(&value, attribute, UInt64(address))
+      isUnknown = result == CUDAError.Code.invalidValue
+      return isUnknown ? 0 : result
+    }
+    return isUnknown ? nil : value
   }
 }

@@ -8,6 +8,7 @@ struct CUDAError {
 
   /// CUDA_ERROR_*
   enum Code {
+    static let invalidValue: Int32 = 1
     static let outOfMemory: Int32 = 2
     static let notInitialized: Int32 = 3
     static let noDevice: Int32 = 100
