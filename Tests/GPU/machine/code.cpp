@@ -115,6 +115,9 @@ CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary library, const char* nam
     require(kernel != nullptr && name != nullptr, CUDA_ERROR_INVALID_VALUE);
     const SoftwareGPU::Kernel* const code = SoftwareGPU::find(name);
     require(machine.libraries.get(library).has(name) && code != nullptr, CUDA_ERROR_NOT_FOUND);
+    *kernel = machine.kernels.first(
+        [&](const Kernel& each) { return each.library == library && each.code == code; });
+    if (*kernel != nullptr) return;
     *kernel = machine.kernels.add(
         {library, code, std::vector<int>(machine.devices.size(), shared_bytes_unasked)});
   });

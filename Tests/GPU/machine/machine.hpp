@@ -30,6 +30,14 @@ class Registry {
   }
   Object& get(Handle handle) { return **find(handle); }
   void remove(Handle handle) { objects_.erase(find(handle)); }
+  /// nullptr: none is like that.
+  template <class Predicate>
+  Handle first(Predicate is_wanted) const {
+    for (const auto& each : objects_) {
+      if (is_wanted(*each)) return reinterpret_cast<Handle>(each.get());
+    }
+    return nullptr;
+  }
 
  private:
   auto find(Handle handle) {
