@@ -42,6 +42,26 @@ void between_warps() {
   }
 }
 
+/// A barrier orders what was before it with what is after it, and no more.
+void after_a_barrier() {
+  EXPECT_FAULT(run(nothing, two_warps, [](const Nothing&) {
+    SHARED_MEMORY(shared);
+    block_barrier();
+    store_shared<u32>(shared + 4 * thread_id(), 1);
+    load_shared<u32>(shared + 4 * (thread_id() ^ 32));
+  }), illegal_instruction, "race");
+  EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
+    SHARED_MEMORY(shared);
+    for (int round = 0; round < 3; ++round) {
+      for (int i = 0; i < 4; ++i) store_shared<u32>(shared + 16 * thread_id() + 4 * i, 1);
+      block_barrier();
+      u32 fragment[4];
+      load_matrix(fragment, shared + 16 * (thread_id() ^ 32));
+      block_barrier();
+    }
+  }));
+}
+
 void cells_of_two_bytes() {
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
     SHARED_MEMORY(shared);
@@ -108,11 +128,15 @@ void several_readers() {
       warp_barrier();
       if (thread_id() == 0) store_shared<u32>(shared, 1);
     }), illegal_instruction, "");
-    EXPECT_FAULT(run(nothing, {with(seed)}, [](const Nothing&) {
+    struct Last {
+      mutable int lane;
+    };
+    EXPECT_FAULT(run(Last{}, {with(seed)}, [](const Last& last) {
       SHARED_MEMORY(shared);
       load_shared<u32>(shared);
-      if (lane_id() == 31) shuffle_xor(0, 1);
-      store_shared<u32>(shared, 1);
+      last.lane = lane_id();
+      shuffle_xor(0, 1);
+      if (lane_id() == last.lane) store_shared<u32>(shared, 1);
     }), illegal_instruction, "race");
   }
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
@@ -316,6 +340,7 @@ void faults_say_where() {
 
 void test::rules() {
   step("a race between warps is a fault", between_warps);
+  step("a barrier orders what is before and after it", after_a_barrier);
   step("neighbours by two bytes are no race", cells_of_two_bytes);
   step("a race within a warp is a fault", within_a_warp);
   step("all readers of a cell count", several_readers);
