@@ -2,12 +2,14 @@
 #include "mla_shims_system.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +26,8 @@ int32_t mla_shim_thread_id(void) { return (int32_t)syscall(SYS_gettid); }
 void mla_shim_name_thread(const char *name) { prctl(PR_SET_NAME, name); }
 
 int mla_shim_open(const char *path, int flags) { return open(path, flags); }
+
+int mla_shim_make_folder(const char *path) { return mkdir(path, 0700) ? errno : 0; }
 
 int mla_shim_open_temporary(char *name) { return mkostemp(name, O_CLOEXEC); }
 

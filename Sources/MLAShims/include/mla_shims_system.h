@@ -28,6 +28,8 @@ void mla_shim_name_thread(const char *name);
 
 // open(), with which Swift's would bring others along.
 int mla_shim_open(const char *path, int flags);
+// mkdir() for its owner alone; 0, or what errno says, Swift's own bringing others along.
+int mla_shim_make_folder(const char *path);
 // A new file of a name that ends in XXXXXX, which become what no other file has; programs
 // that are started do not get it.
 int mla_shim_open_temporary(char *name);

@@ -87,11 +87,13 @@ struct CodeCache {
 
   /// With those above it.
   private static func makeFolder(_ path: String) -> Bool {
-    if mkdir(path, 0o700) == 0 || errno == EEXIST { return true }
-    guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
-      return false
+    switch mla_shim_make_folder(path) {
+    case 0, EEXIST: return true
+    case ENOENT:
+      guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return false }
+      return makeFolder(String(path[..<slash])) && mla_shim_make_folder(path) == 0
+    default: return false
     }
-    return makeFolder(String(path[..<slash])) && mkdir(path, 0o700) == 0
   }
 
   private static func readAll(_ file: Int32, _ to: UnsafeMutableRawPointer, _ count: Int) -> Bool {
