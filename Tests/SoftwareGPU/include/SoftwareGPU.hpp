@@ -11,6 +11,7 @@
 
 #include "SoftwareGPU/copies.hpp"
 #include "SoftwareGPU/formats.hpp"
+#include "SoftwareGPU/hopper.hpp"
 #include "SoftwareGPU/launch.hpp"
 #include "SoftwareGPU/memory.hpp"
 #include "SoftwareGPU/threads.hpp"

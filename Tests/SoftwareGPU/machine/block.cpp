@@ -20,6 +20,7 @@ void Block::run(const Kernel& kernel, const unsigned char* parameters, Grid posi
   for (int i = 0; i < threads / lanes; ++i) {
     warps_[i] = Warp{};
     warps_[i].ready = all_lanes;
+    products[i].start_block(i);
   }
   for (int i = 0; i < threads; ++i) {
     fibers_[i].start(enter);
@@ -27,6 +28,10 @@ void Block::run(const Kernel& kernel, const unsigned char* parameters, Grid posi
   }
   clocks.start_block(threads);
   shared.start_block();
+  mbarriers.start_block();
+  tensor_copies.start_block();
+  named_barriers.start_block();
+  registers.start_block(threads);
   Random machine(options.machine);
   product = ProductRules(options.machine ? machine : random);
   take_turns();
@@ -62,9 +67,14 @@ void Block::take_turns() {
   while (result.ok()) {
     const std::uint32_t some = warps_with_ready_lanes();
     if (some == 0) {
+      if (exited_ != threads_ && tensor_copies.are_under_way()) {
+        tensor_copies.land_one(random);
+        continue;
+      }
       if (exited_ != threads_) report_deadlock();
       return;
     }
+    pass_time();
     const int index = pick(some, random.below(static_cast<std::uint32_t>(threads_ / lanes)));
     warps_[index].turn = static_cast<int>(random.below(64));
     thread_ = index * lanes + pick(warps_[index].ready, random.below(lanes));
@@ -106,11 +116,41 @@ void Block::collective(const char* instruction, void* argument, WarpWork work, S
     next_lane();
     return;
   }
-  work(w.arguments);
+  // All are ready first: what they do may wake others, or end the launch.
   w.at_collective = 0;
   w.ready = all_lanes;
-  if (options.arrival == Arrival::random) copies[random.below(static_cast<std::uint32_t>(threads_))].land_one(random);
+  work(w.arguments);
+  pass_time();
   if (--w.turn < 0) go_home();
+}
+
+void Block::pass_time() {
+  if (options.arrival != Arrival::random) return;
+  copies[random.below(static_cast<std::uint32_t>(threads_))].land_one(random);
+  if (tensor_copies.are_under_way() && random.one_in(16)) tensor_copies.land_one(random);
+  WarpProducts& some = products[random.below(static_cast<std::uint32_t>(warps()))];
+  if (some.are_under_way()) some.carry_out_one();
+}
+
+void Block::sleep(const char* instruction, Site site) {
+  Warp& w = warp();
+  if ((w.at_collective | w.at_barrier) == 0) {
+    w.instruction = instruction;
+    w.site = site;
+  }
+  w.ready &= ~(1u << (thread_ % lanes));
+  w.asleep |= 1u << (thread_ % lanes);
+  next_lane();
+}
+
+void Block::wake(int thread) {
+  const std::uint32_t lane = 1u << (thread % lanes);
+  warps_[thread / lanes].ready |= warps_[thread / lanes].asleep & lane;
+  warps_[thread / lanes].asleep &= ~lane;
+}
+
+void Block::wake_all() {
+  for (int thread = 0; thread < threads_; ++thread) wake(thread);
 }
 
 bool Block::barrier(const char* instruction, bool yes, Site site) {
@@ -141,8 +181,9 @@ void Block::release_barrier() {
 void Block::report_deadlock() {
   for (int i = 0; i < threads_ / lanes; ++i) {
     const Warp& w = warps_[i];
-    if ((w.at_collective | w.at_barrier) == 0) continue;
-    thread_ = i * lanes + __builtin_ctz(w.at_collective | w.at_barrier);
+    const std::uint32_t waiting = w.at_collective | w.at_barrier | w.asleep;
+    if (waiting == 0) continue;
+    thread_ = i * lanes + __builtin_ctz(waiting);
     const std::string what = std::string("deadlock: waits at ") + w.instruction + " for threads that do not come";
     record(Fault::illegal_instruction, w.site, what.c_str());
     return;

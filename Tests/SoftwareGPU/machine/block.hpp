@@ -9,9 +9,13 @@
 #include "clocks.hpp"
 #include "copy_queue.hpp"
 #include "fiber.hpp"
+#include "groups.hpp"
+#include "mbarriers.hpp"
 #include "product.hpp"
 #include "random.hpp"
 #include "shared_memory.hpp"
+#include "tensor_copies.hpp"
+#include "warp_products.hpp"
 
 namespace SoftwareGPU {
 
@@ -19,8 +23,8 @@ constexpr std::uint32_t all_lanes = 0xFFFFFFFFu;
 
 struct Warp {
   /// Lanes by what they do; a lane is in one of these.
-  std::uint32_t ready, at_collective, at_barrier, exited;
-  /// What the lanes in `at_collective` or `at_barrier` are at, by the first to come.
+  std::uint32_t ready, at_collective, at_barrier, asleep, exited;
+  /// What lanes that are not ready are at, by the first to come.
   const char* instruction;
   Site site;
   void* arguments[lanes];
@@ -40,6 +44,10 @@ class Block {
   void collective(const char* instruction, void* argument, WarpWork work, Site site);
   /// Waits for all threads of the block; whether any of them has said yes.
   bool barrier(const char* instruction, bool yes, Site site);
+  /// Until someone wakes this lane, which looks again whether it may go on.
+  void sleep(const char* instruction, Site site);
+  void wake(int thread);
+  void wake_all();
   /// Ends the launch.
   [[noreturn]] void fail(Fault fault, Site site, const char* format, ...) __attribute__((format(printf, 4, 5)));
 
@@ -55,6 +63,11 @@ class Block {
   SharedMemory shared;
   ProductRules product;
   CopyQueue copies[most_threads];
+  Mbarriers mbarriers;
+  TensorCopies tensor_copies;
+  WarpProducts products[most_warps];
+  NamedBarriers named_barriers;
+  Registers registers;
   Result result;
 
  private:
@@ -64,6 +77,8 @@ class Block {
   void go_home() { fibers_[thread_].switch_to(home_); }
   void take_turns();
   void release_barrier();
+  /// What may happen at any time does, sometimes.
+  void pass_time();
   void check_same_instruction(const char* instruction, Site site);
   std::uint32_t warps_with_ready_lanes() const;
   void report_deadlock();

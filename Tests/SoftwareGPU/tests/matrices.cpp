@@ -72,7 +72,7 @@ std::pair<double, double> sum_at(const Product& p, int row, int column) {
   return {sum, size};
 }
 
-void products() {
+void random_products() {
   std::mt19937 random(1);
   for (unsigned round = 0; round < 200; ++round) {
     const Product p = random_product(random, round % 2 == 1);
@@ -189,7 +189,7 @@ void ldmatrix() {
 }  // namespace
 
 void test::matrices() {
-  step("mma sums to within fp32", products);
+  step("mma sums to within fp32", random_products);
   step("mma has every element in its place", exact_products);
   step("mma leaves open what the manual does", unspecified_bits_vary);
   step("mma of numbers that are infinite, NaN, subnormal", special_numbers);

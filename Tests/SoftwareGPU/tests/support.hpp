@@ -38,7 +38,7 @@ inline void fail(const char* file, int line, const std::string& what) {
 
 struct Launch {
   Options options{};
-  /// One of 32, 64, 128.
+  /// One of 32, 64, 128, 384.
   int threads = 32;
   Grid grid{};
   std::size_t shared_bytes = 4096;
@@ -83,6 +83,10 @@ void matrices();
 void numbers();
 void copies();
 void threads();
+void races();
 void rules();
+void mbarriers();
+void tensor_copies();
+void products();
 
 }  // namespace test
