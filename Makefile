@@ -12,6 +12,7 @@
 #   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
 #   make cubins                   machine code for GPUs, which the next build has in it (fetches NVRTC once)
 #   make test-gpu-model           the CUDA kernels on an executable model of a GPU
+#   make test-gpu                 the library and the Python package on a machine with that GPU
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
@@ -43,7 +44,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -80,6 +81,10 @@ test-amx:
 test-gpu-model:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh gpu-model
+
+test-gpu:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh gpu gpu-python
 
 bench:
 	Sources/Packaging/debian-packages.sh demo

@@ -179,6 +179,8 @@ declare_steps() {
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
   step gpu-model "" Tests/SoftwareGPU/run.sh
+  step gpu "build" Tests/GPU/run.sh
+  step gpu-python "python gpu" Tests/GPU/run.sh python
   step arm64 "" Tests/Arm64/run.sh
   step qemu "build-abi" emulate_both
 

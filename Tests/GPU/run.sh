@@ -1,9 +1,12 @@
 #!/bin/bash
-# The machine's own tests, and the library's on it: C ABI, C++, Python.
+# The machine's own tests, and the library's on it.
 #
-#   Tests/GPU/run.sh [TEST...]     all, or programs of these names
+#   Tests/GPU/run.sh              all programs: of the machine, of the C ABI
+#   Tests/GPU/run.sh PROGRAM...
+#   Tests/GPU/run.sh python [PYTEST-ARGUMENT...]   of the Python package, in the environment
+#                                 that Tests/Python/run.sh has made
 #
-# Run by Tests/run.sh, which has built the library into .build/stage.
+# The library must be in .build/stage, or where STAGE says.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -16,8 +19,18 @@ unset CUDA_VISIBLE_DEVICES MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GP
 export LD_LIBRARY_PATH=$out/machine MLA_CACHE_DIR=$out/cache
 rm -rf "$out/cache"
 
+if [ "${1:-}" = python ]; then
+  python=${PYTHON:-$PWD/.build-python/numpy/bin/python}
+  MLA_TEST_GPUS=90,80,100 exec "$python" -m pytest -v -p no:cacheprovider \
+    --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python
+fi
+
 status=0
 for program in ${*:-$(make -s -C Tests/GPU programs)}; do
-  "$out/$program" || status=1
+  case $program in
+    # With a driver that cannot be loaded, and with one from before CUDA 12.
+    no_driver) for kind in none old; do LD_LIBRARY_PATH=$out/$kind "$out/$program" $kind || status=1; done ;;
+    *) "$out/$program" || status=1 ;;
+  esac
 done
 exit $status

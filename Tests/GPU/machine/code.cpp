@@ -50,6 +50,7 @@ void run(const Launch& launch, Context& context, bool reaches_pageable_memory, u
   }
   SoftwareGPU::Options options;
   options.seed = seed;
+  options.machine = 1 + static_cast<std::uint64_t>(context.device().physical_index);
   const SoftwareGPU::Grid grid{static_cast<int>(launch.grid.x), static_cast<int>(launch.grid.y),
                                static_cast<int>(launch.grid.z)};
   const SoftwareGPU::Result result =
