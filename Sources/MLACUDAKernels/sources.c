@@ -11,6 +11,9 @@ TEXT(attention) {
 TEXT(batch) {
 #embed "Kernels/Batch.cuh" suffix(, 0)
 };
+TEXT(cache) {
+#embed "Kernels/Cache.cuh" suffix(, 0)
+};
 TEXT(elements) {
 #embed "Kernels/Elements.cuh" suffix(, 0)
 };
@@ -35,6 +38,7 @@ static const mla_cuda_source sources[] = {
     {"MLAKernels.cu", program},
     {"Attention.cuh", attention},
     {"Batch.cuh", batch},
+    {"Cache.cuh", cache},
     {"Elements.cuh", elements},
     {"Instructions.cuh", instructions},
     {"Merge.cuh", merge},

@@ -1,5 +1,6 @@
 /* The program: every kernel by its name (../attention_kernels.c lists those of attention). */
 #include "Attention.cuh"
+#include "Cache.cuh"
 #include "Merge.cuh"
 
 // Registers for more than two blocks of 128 threads on a multiprocessor would not do.
@@ -17,11 +18,13 @@ ATTENTION_OF_EACH_DTYPE(256, 256)
 ATTENTION_OF_EACH_DTYPE(128, 128)
 ATTENTION_OF_EACH_DTYPE(128, 64)
 
-#define MERGE(dtype, Element)                                                                            \
+#define ROWS(dtype, Element)                                                                              \
   KERNEL(mla_merge_##dtype, MLA_CUDA_MERGE_THREADS, 8)(PARAMETERS(mla_cuda_merge) arguments) {            \
-    merge<Element>(arguments);                                                                           \
-  }
+    merge<Element>(arguments);                                                                            \
+  }                                                                                                       \
+  KERNEL(mla_concat_and_cache_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                         \
+  (PARAMETERS(mla_cuda_concat_and_cache) arguments) { CacheToken<Element>(arguments).run(); }
 
-MERGE(bf16, BF16)
-MERGE(fp16, FP16)
-MERGE(fp32, FP32)
+ROWS(bf16, BF16)
+ROWS(fp16, FP16)
+ROWS(fp32, FP32)

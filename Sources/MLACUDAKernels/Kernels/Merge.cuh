@@ -58,6 +58,7 @@ DEVICE void add_side(float (&sum)[COUNT], const mla_cuda_rows &rows, int token, 
 template <class Element, class Target, int COUNT>
 DEVICE void merge_row(const mla_cuda_merge &a, int token, int head, const MergeWeights &weights) {
   using Memory = typename Piece<Target, COUNT>::Memory;
+#pragma unroll 1
   for (int d = lane_id() * COUNT; d < a.dimension; d += 32 * COUNT) {
     float sum[COUNT] = {};
     add_side<Element>(sum, a.prefix, token, head, d, weights.prefix);
@@ -76,6 +77,7 @@ template <class Element, class Target> DEVICE void merge_rows(const mla_cuda_mer
                          has_pieces(a.suffix, count, sizeof(typename Element::Bits)) &&
                          has_pieces(a.out, count, sizeof(typename Target::Bits));
   const int head = block_y();
+#pragma unroll 1
   for (int row = thread_id() / 32; row < MLA_CUDA_MERGE_TOKENS; row += warps) {
     const int token = block_x() * MLA_CUDA_MERGE_TOKENS + row;
     if (token >= a.token_count) return;
