@@ -12,12 +12,12 @@
  * Registers of a thread, of 255: the outputs, V / 2; 32 scores; 8 of fragments; statistics,
  * addresses and the loop are the rest. `make cubins` holds them to this table:
  *
- *             sm_80  sm_90  sm_100  sm_120, of both dtypes
- *   192/128   181    182    196     184
- *   192/256   254    252    245     240
- *   256/256   246    254    250     246
- *   128/128   178    172    190     176
- *   128/64    140    140    158     148
+ *             sm_80  sm_90  sm_100  sm_120, the more of both dtypes
+ *   192/128   179    178    198     186
+ *   192/256   255    255    249     246
+ *   256/256   255    255    250     250
+ *   128/128   174    174    194     180
+ *   128/64    138    139    162     152
  */
 #pragma once
 #include "Batch.cuh"
@@ -36,6 +36,7 @@ template <class Element, int QK, int V> struct Attention {
   static constexpr int key_columns = keys_per_block / 8;
   static constexpr int value_columns = V / 8;
   static constexpr int shared_bytes = 2 * Tile<Element, QK>::bytes + Tile<Element, V>::bytes;
+  static_assert(MLA_CUDA_TILE_QUERIES * V * 4 <= shared_bytes, "outputs, finished");
 
   const mla_cuda_attention &a;
   const QueryTile tile;
@@ -66,7 +67,8 @@ template <class Element, int QK, int V> struct Attention {
   DEVICE void run() {
     const int seen_by_all = tile.visible_keys(0);
     const int seen = tile.visible_keys(tile.count - 1);
-    fetch(queries, a.q, tile.request.query_row + tile.first, tile.count);
+    // No copy may be under way when outputs take the place of queries.
+    if (seen > 0) fetch(queries, a.q, tile.request.query_row + tile.first, tile.count);
     fetch_block(keys, a.k, 0, seen);
     for (int begin = 0; begin < seen; begin += keys_per_block) {
       copies_wait<0>();
@@ -208,7 +210,10 @@ template <class Element, int QK, int V> struct Attention {
     block_barrier();
   }
 
+  /** Writes rows and lse. Outputs lie scattered over the lanes: they go through shared memory,
+      a warp's 16 rows of fp32, so that a lane has eight neighbours to write at once. */
   DEVICE void finish() {
+    block_barrier();  // Nobody is at keys and values, in whose place they go.
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float total = sum[half];
@@ -216,32 +221,50 @@ template <class Element, int QK, int V> struct Attention {
       total += shuffle_xor(total, 2);
       // A score that is finite, but not times the scale, has left weights of 0.
       if (reference[half] == infinity) total = not_a_number;
-      if (row(half) >= tile.count) continue;
-      const int token = tile.request.query_row + tile.first + row(half);
       const float inverse = 1 / total;
-      if (a.out_type == MLA_CUDA_OUT_FP8_E4M3)
-        write<FP8>(half, token, total == 0, inverse);
-      else
-        write<Element>(half, token, total == 0, inverse);
-      if (a.lse.data && column_pair() == 0) {
-        // The logarithm is of a number near 1, which a large one would have rounded off.
-        const float log2_sum = log2_approx(total / Element::weight_scale);
-        const float lse = (reference[half] + Element::weight_exponent + log2_sum) * ln_2;
-        store_global(a.lse.data + head * a.lse.head_stride + token, total == 0 ? -infinity : lse);
+#pragma unroll
+      for (int column = 0; column < value_columns; ++column) {
+        float pair[2];
+        for (int e = 0; e < 2; ++e) pair[e] = total == 0 ? 0 : out[column][2 * half + e] * inverse;
+        store_shared(finished(row(half), column * 2 + column_pair() / 4) + column_pair() % 4 * 4,
+                     Bytes8{{bits_of(pair[0]), bits_of(pair[1])}});
       }
+      if (row(half) < tile.count && a.lse.data && column_pair() == 0) write_lse(half, total);
     }
+    warp_barrier();
+    if (a.out_type == MLA_CUDA_OUT_FP8_E4M3)
+      write_rows<FP8>();
+    else
+      write_rows<Element>();
   }
 
-  template <class Target> DEVICE void write(int half, int token, bool is_empty, float inverse) const {
-    using Bits = typename Target::Bits;
-    unsigned char *target = row_of(a.out, sizeof(Bits), token, head) + column_pair() * sizeof(Bits);
-    const bool in_pairs = has_pieces(a.out, 2, sizeof(Bits));
-#pragma unroll
-    for (int column = 0; column < value_columns; ++column) {
-      float pair[2];
-      for (int e = 0; e < 2; ++e)
-        pair[e] = is_empty ? 0 : out[column][2 * half + e] * inverse * a.out_multiplier;
-      store_pair<Target>(target + column * 8 * sizeof(Bits), pair[0], pair[1], in_pairs);
+  /** Where four outputs of a row are. Neighbouring rows have them in different banks. */
+  DEVICE unsigned char *finished(int row, int piece) const {
+    return queries.memory + row * V * 4 + ((piece ^ (row & 7)) << 4);
+  }
+
+  DEVICE void write_lse(int half, float total) const {
+    // The logarithm is of a number near 1, which a large one would have rounded off.
+    const float log2_sum = log2_approx(total / Element::weight_scale);
+    const float lse = (reference[half] + Element::weight_exponent + log2_sum) * ln_2;
+    const int token = tile.request.query_row + tile.first + row(half);
+    store_global(a.lse.data + head * a.lse.head_stride + token, total == 0 ? -infinity : lse);
+  }
+
+  template <class Target> DEVICE void write_rows() const {
+    constexpr int count = 8, element_bytes = sizeof(typename Target::Bits);
+    const bool at_once = has_pieces(a.out, count, element_bytes);
+#pragma unroll 1
+    for (int i = lane_id(); i < 16 * V / count; i += 32) {
+      const int row = first_row() + i / (V / count), d = i % (V / count) * count;
+      if (row >= tile.count) break;
+      float values[count];
+      for (int part = 0; part < 2; ++part) {
+        const Bytes16 four = load_shared<Bytes16>(finished(row, d / 4 + part));
+        for (int e = 0; e < 4; ++e) values[part * 4 + e] = float_of(four.words[e]) * a.out_multiplier;
+      }
+      unsigned char *target = row_of(a.out, element_bytes, tile.request.query_row + tile.first + row, head);
+      store_rounded<Target>(target + d * element_bytes, values, at_once);
     }
   }
 };

@@ -63,22 +63,20 @@ DEVICE u32 fp8_bits(float x) {
 struct FP8 {
   using Bits = u8;
   static DEVICE u8 bits(float x) { return static_cast<u8>(fp8_bits(x)); }
-  static DEVICE u32 pack(float low, float high) { return fp8_bits(low) | fp8_bits(high) << 8; }
 };
 
-/** What holds a pair of elements. */
-template <class Bits> struct PairOf;
-template <> struct PairOf<u16> { using Type = u32; };
-template <> struct PairOf<u8> { using Type = u16; };
+/** So many elements, in memory at a multiple of their size. */
+template <class Element, int COUNT> struct alignas(COUNT * sizeof(typename Element::Bits)) Piece {
+  typename Element::Bits elements[COUNT];
+};
 
-/** Writes two elements at once, or each by itself where its address allows no more. */
-template <class Element> DEVICE void store_pair(unsigned char *target, float low, float high, bool at_once) {
-  using Bits = typename Element::Bits;
-  const u32 pair = Element::pack(low, high);
-  if (at_once) {
-    store_global(target, static_cast<typename PairOf<Bits>::Type>(pair));
-  } else {
-    store_global(target, static_cast<Bits>(pair));
-    store_global(target + sizeof(Bits), static_cast<Bits>(pair >> 8 * sizeof(Bits)));
-  }
+/** Writes numbers at once, or each by itself where the address allows no more. */
+template <class Element, int COUNT>
+DEVICE void store_rounded(unsigned char *target, const float (&values)[COUNT], bool at_once) {
+  Piece<Element, COUNT> piece;
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) piece.elements[i] = Element::bits(values[i]);
+  if (at_once) return store_global(target, piece);
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) store_global(target + i * sizeof(piece.elements[0]), piece.elements[i]);
 }

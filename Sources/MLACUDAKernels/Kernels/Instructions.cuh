@@ -14,6 +14,10 @@ struct alignas(16) Bytes16 {
   u32 words[4];
 };
 
+struct alignas(8) Bytes8 {
+  u32 words[2];
+};
+
 #ifndef __CUDACC__
 #include <SoftwareGPU.hpp>
 #else

@@ -36,37 +36,27 @@ private:
   }
 };
 
-/** COUNT elements at a time, if they begin at multiples of their size. */
-template <class Element, int COUNT> struct Piece {
-  using Bits = typename Element::Bits;
-  struct alignas(COUNT * sizeof(Bits)) Memory {
-    Bits elements[COUNT];
-  };
-};
-
 template <class Element, int COUNT>
 DEVICE void add_side(float (&sum)[COUNT], const mla_cuda_rows &rows, int token, int head, int d, float weight) {
   // A side without keys has no values either: what lies there may be NaN.
   if (weight == 0) return;
-  using Bits = typename Element::Bits;
-  using Memory = typename Piece<Element, COUNT>::Memory;
-  const Memory piece = load_global<Memory>(row_of(rows, sizeof(Bits), token, head) + d * sizeof(Bits));
+  constexpr int element_bytes = sizeof(typename Element::Bits);
+  const auto piece = load_global<Piece<Element, COUNT>>(row_of(rows, element_bytes, token, head) + d * element_bytes);
 #pragma unroll
   for (int i = 0; i < COUNT; ++i) sum[i] = fmaf(Element::value(piece.elements[i]), weight, sum[i]);
 }
 
 template <class Element, class Target, int COUNT>
 DEVICE void merge_row(const mla_cuda_merge &a, int token, int head, const MergeWeights &weights) {
-  using Memory = typename Piece<Target, COUNT>::Memory;
+  constexpr int target_bytes = sizeof(typename Target::Bits);
 #pragma unroll 1
   for (int d = lane_id() * COUNT; d < a.dimension; d += 32 * COUNT) {
     float sum[COUNT] = {};
     add_side<Element>(sum, a.prefix, token, head, d, weights.prefix);
     add_side<Element>(sum, a.suffix, token, head, d, weights.suffix);
-    Memory piece;
 #pragma unroll
-    for (int i = 0; i < COUNT; ++i) piece.elements[i] = Target::bits(sum[i] * a.out_multiplier);
-    store_global(row_of(a.out, sizeof(typename Target::Bits), token, head) + d * sizeof(typename Target::Bits), piece);
+    for (int i = 0; i < COUNT; ++i) sum[i] *= a.out_multiplier;
+    store_rounded<Target>(row_of(a.out, target_bytes, token, head) + d * target_bytes, sum, true);
   }
 }
 
