@@ -62,6 +62,8 @@ void write_wait_read(int waits, bool arrives_alone, bool meets) {
   u64* full = make(arrives_alone ? 1 : 32);
   if (thread_id() < 32) {
     for (int i = 0; i < 4; ++i) store_shared<u32>(shared + 1024 + 16 * lane_id() + 4 * i, 1);
+    // All have written, which is not to say that anybody knows.
+    shuffle_xor(0, 1);
     if (meets) warp_barrier();
     if (!arrives_alone || lane_id() == 0) mbarrier_arrive(full);
   } else {

@@ -14,7 +14,7 @@ using namespace test;
 constexpr Arrival arrivals[] = {Arrival::early, Arrival::late, Arrival::random};
 constexpr int depth = 64, a_bytes = 64 * 128, b_at = a_bytes + 1024;
 
-enum class Fault_of { nothing, fence, wait, commit, async_fence, overwritten, overwritten_after_wait, group, early_read };
+enum class Fault_of { nothing, fence, second_fence, wait, commit, async_fence, overwritten, overwritten_after_wait, group };
 
 struct Problem {
   bool is_fp16 = false, adds = true;
@@ -88,8 +88,10 @@ void multiply(const Problem& p) {
   if (p.fault != Fault_of::fence) products_fence();
   issue<is_fp16, columns, is_of_registers>(p, shared, d);
   if (p.fault != Fault_of::commit) products_commit();
+  if (p.fault == Fault_of::overwritten) block_barrier();
   if (p.fault == Fault_of::overwritten && thread_id() == 5) store_shared<u16>(shared + b_at + place(7, 33), 0);
   if (p.fault != Fault_of::wait) products_wait<0>();
+  if (p.fault == Fault_of::second_fence) issue<is_fp16, columns, is_of_registers>(p, shared, d);
   // That another warp's have been carried out nobody has said.
   if (p.fault == Fault_of::overwritten_after_wait && thread_id() == 5) store_shared<u16>(shared + b_at + place(7, 33), 0);
   for (int i = 0; i < columns / 2; ++i) p.d[row_of(i)][column_of(i)] = d[i];
@@ -141,8 +143,9 @@ void rules_of_products() {
       EXPECT_FAULT(run(p, {with(seed, arrivals[seed % 3]), 128, {}, 64 * 1024}, multiply<false, 64, false>), illegal_instruction, words);
   };
   expect(Fault_of::fence, "without wgmma.fence");
+  expect(Fault_of::second_fence, "without wgmma.fence");
   expect(Fault_of::async_fence, "without fence.proxy.async");
-  expect(Fault_of::overwritten, "");
+  expect(Fault_of::overwritten, "still read");
   expect(Fault_of::overwritten_after_wait, "");
   expect(Fault_of::group, "have other products");
   for (const Fault_of fault : {Fault_of::wait, Fault_of::commit}) {
@@ -150,6 +153,59 @@ void rules_of_products() {
     EXPECT_RUNS(run(p, {with(1), 128, {}, 64 * 1024}, multiply<false, 64, false>));
     EXPECT(std::isnan(p.d[3][3]), "sums that were not waited for");
   }
+}
+
+/// What one warp lays out, all others' products must know of.
+void operands_are_handed_over() {
+  struct Flag {
+    mutable bool is_up;
+  };
+  for (unsigned seed = 0; seed < 6; ++seed) {
+    EXPECT_FAULT(run(Flag{false}, {with(seed), 128, {}, 64 * 1024}, [](const Flag& flag) {
+      SHARED_MEMORY(shared);
+      for (int i = thread_id(); i < (b_at + 64 * 128) / 16 && thread_id() < 32; i += 32) store_shared<u64>(shared + 16 * i, 0);
+      fence_async();
+      warp_barrier();
+      if (thread_id() == 0) flag.is_up = true;
+      // No barrier, as far as the machine knows.
+      while (thread_id() >= 32 && !flag.is_up) shuffle_xor(0, 1);
+      float d[32] = {};
+      products_fence();
+      product<false>(d, descriptor(shared_address(shared), 16, 1024), descriptor(shared_address(shared) + b_at, 16, 1024), false);
+      products_commit();
+      products_wait<0>();
+    }), illegal_instruction, "race: touches");
+  }
+}
+
+/// Seen by a test that changes operands behind the machine's back.
+void read_at_any_time() {
+  std::mt19937 random(6);
+  static Problem p;
+  fill(p, random);
+  int before = 0, after = 0;
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    const Arrival arrival = arrivals[seed % 3];
+    EXPECT_RUNS(run(p, {with(seed, arrival), 128, {}, 64 * 1024}, [](const Problem& q) {
+      SHARED_MEMORY(shared);
+      lay_out<64>(q, shared, false);
+      float d[32] = {};
+      products_fence();
+      issue<false, 64, false>(q, shared, d);
+      products_commit();
+      block_barrier();
+      if (thread_id() == 0) std::memset(shared, 0, a_bytes);
+      block_barrier();
+      products_wait<0>();
+      for (int i = 0; i < 32; ++i) q.d[row_of(i)][column_of(i)] = d[i];
+    }));
+    bool is_zero = true;
+    for (int i = 0; i < 64; ++i) is_zero = is_zero && p.d[i][i] == 0;
+    if (arrival == Arrival::early) EXPECT(!is_zero, "early");
+    if (arrival == Arrival::late) EXPECT(is_zero, "late");
+    if (arrival == Arrival::random) (is_zero ? after : before) += 1;
+  }
+  EXPECT(before + after == 13 && before > 0, "%d before, %d after", before, after);
 }
 
 /// A group that may still be under way is; one that was waited for has come.
@@ -213,6 +269,8 @@ void test::products() {
   step("wgmma of shared memory", products_of_shared_memory);
   step("wgmma of registers and what is transposed", of_registers);
   step("wgmma: misuse is a fault", rules_of_products);
+  step("wgmma: operands must be known", operands_are_handed_over);
+  step("wgmma: operands are read at any time", read_at_any_time);
   step("wgmma: groups are waited for in order", groups);
   step("wgmma: operands are free when all warps have read them", operands_are_released);
 }

@@ -13,7 +13,7 @@ constexpr int rows = 24, tile_bytes = rows * 128;
 
 /// [tokens, heads, dimension] of numbers that tell where they are.
 struct Tensor {
-  static constexpr int tokens = 30, heads = 3, dimension = 136, token_stride = 3 * 144, head_stride = 144;
+  static constexpr int tokens = 30, heads = 3, dimension = 132, token_stride = 3 * 144, head_stride = 144;
   std::vector<u16> numbers;
   TensorMap map;
 
@@ -111,15 +111,17 @@ void rules_of_copies() {
   }
 }
 
-/// What a thread has written by itself is another proxy's.
-template <bool is_fenced, bool is_ordered>
+/// What a thread has written by itself is another proxy's. `fences` of two stores.
+template <int fences, bool is_ordered>
 void overwrite(const Copy& copy) {
   SHARED_MEMORY(shared);
   u64* full = reinterpret_cast<u64*>(shared);
   if (thread_id() == 0) mbarrier_init(full, 1), mbarrier_init_fence();
   if (thread_id() == 40) {
     store_shared<u32>(shared + 2048, 1);
-    if (is_fenced) fence_async();
+    if (fences > 0) fence_async();
+    store_shared<u32>(shared + 2048, 2);
+    if (fences > 1) fence_async();
   }
   block_barrier();
   if (!is_ordered && thread_id() == 40) load_shared<u32>(shared + 2048);
@@ -135,9 +137,10 @@ void proxies() {
   const Copy copy = copy_of(tensor);
   for (unsigned seed = 0; seed < 6; ++seed) {
     const Launch how{with(seed), 64, {}, 1024 + tile_bytes};
-    EXPECT_RUNS(run(copy, how, overwrite<true, true>));
-    EXPECT_FAULT(run(copy, how, overwrite<false, true>), illegal_instruction, "without fence.proxy.async");
-    EXPECT_FAULT(run(copy, how, overwrite<true, false>), illegal_instruction, "");
+    EXPECT_RUNS(run(copy, how, overwrite<2, true>));
+    EXPECT_FAULT(run(copy, how, overwrite<0, true>), illegal_instruction, "without fence.proxy.async");
+    EXPECT_FAULT(run(copy, how, overwrite<1, true>), illegal_instruction, "without fence.proxy.async");
+    EXPECT_FAULT(run(copy, how, overwrite<2, false>), illegal_instruction, "");
   }
 }
 
