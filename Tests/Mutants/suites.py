@@ -6,6 +6,7 @@
     vllm:FILE[::TEST]      of Tests/vLLM
     transformers:FILE[::TEST]  of Tests/Transformers
     ggml:nodes             of Tests/GGML
+    gpu:PROGRAM            of Tests/GPU; gpu: all of them
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
 
@@ -33,6 +34,7 @@ PROGRAMS = (
     "golden shapes one_call interleaved arithmetic numbers ds_mla threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
+GPU_PROGRAMS = "names merge caching refusals streams no_driver golden attention".split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.
 FAILURE = re.compile(r"^(not ok|FAILED|E  )|: error:|^Test Case .* failed")
@@ -53,6 +55,8 @@ def everything_for(path):
         return ["python"]
     if path.startswith("Sources/GGMLBackend/"):
         return ["ggml:nodes"]
+    if "CUDA" in path or "/Devices/" in path:
+        return ["gpu", "swift:CUDALaunchTests,CUDASelectionTests,CodeCacheTests", "abi:devices", "abi:loads_nothing"]
     if path.startswith("include/"):
         return ["gate:headers", "abi"]
     if path.startswith("Sources/MLAKernelsAMX/"):
@@ -125,6 +129,8 @@ class Suites:
     def _all(self, kind):
         if kind == "abi":
             return PROGRAMS
+        if kind == "gpu":
+            return GPU_PROGRAMS
         if kind == "model":
             return [table for table in TABLES if table not in self.tables]
         return [""]
@@ -186,6 +192,10 @@ class Suites:
         self.workplace.library()
         # Threads of a machine that is busy are not to spin while others wait for it.
         return self._run(self.workplace.ggml(), {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"})
+
+    def _gpu(self, program, _):
+        self.workplace.library()
+        return self._run(["Tests/GPU/run.sh", program], {})
 
     def _gate(self, script, _):
         return self._run([f"Tests/Gates/{script}.sh"], {})
