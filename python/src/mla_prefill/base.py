@@ -119,7 +119,7 @@ class MLAPrefillBackend(ABC):
             v_head_dim: dimensions of a value.
             vllm_config: kept for subclasses; the library reads its ``device_config`` alone.
             device: where the tensors of all runs are: "cpu", "cuda:1", torch's or alike;
-                None: vLLM's, or the CPU. The library's own backends run on the CPU.
+                None: vLLM's, or the CPU.
         """
         self.num_heads = num_heads
         self.scale = scale

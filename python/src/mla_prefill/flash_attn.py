@@ -8,6 +8,7 @@ class FlashAttnPrefillBackend(NativePrefillBackend):
     """FlashAttention's schedule: tiles of queries, the longest first."""
 
     member_name = "FLASH_ATTN"
+    supported_devices = ("cpu", "cuda")
 
     @staticmethod
     def get_name() -> str:

@@ -8,6 +8,7 @@ class FlashInferPrefillBackend(NativePrefillBackend):
     """FlashInfer's schedule: ``prepare_metadata`` splits keys so that threads are busy alike."""
 
     member_name = "FLASHINFER"
+    supported_devices = ("cpu", "cuda")
 
     @staticmethod
     def get_name() -> str:

@@ -8,6 +8,7 @@ class TokenspeedMLAPrefillBackend(NativePrefillBackend):
     """TokenSpeed's contract: warmed up for its dimensions."""
 
     member_name = "TOKENSPEED_MLA"
+    supported_devices = ("cpu", "cuda")
 
     @staticmethod
     def get_name() -> str:

@@ -8,6 +8,7 @@ class TrtllmRaggedPrefillBackend(NativePrefillBackend):
     """TensorRT-LLM's ragged contract."""
 
     member_name = "TRTLLM_RAGGED"
+    supported_devices = ("cpu", "cuda")
 
     @staticmethod
     def get_name() -> str:
