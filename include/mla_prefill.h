@@ -302,7 +302,9 @@ enum {
   MLA_DTYPE_FLOAT16 = 2,
   MLA_DTYPE_BFLOAT16 = 3,
   /** OCP e4m3fn: no infinity, largest value 448. */
-  MLA_DTYPE_FLOAT8_E4M3FN = 4
+  MLA_DTYPE_FLOAT8_E4M3FN = 4,
+  /** A power of two, 2^(byte - 127), 255 being NaN; scales of weights alone. */
+  MLA_DTYPE_FLOAT8_E8M0FNU = 5
 };
 
 /** DLPack's device types, as far as this header names them. */
@@ -1004,20 +1006,25 @@ typedef struct mla_layer_config {
   int32_t algorithm;
   /** MLA_CACHE_FORMAT_*. */
   int32_t cache_format;
-  /** What an fp8_e4m3 kv_b_proj is multiplied by when it is copied: fp32, [1] for
-      all of it, [rows] or [rows, 1] for each of its rows, or [rows / 128,
-      kv_lora_rank / 128], both rounded up, for blocks of 128 x 128 of its elements,
-      heads or no heads (DeepSeek: weight_scale_inv). All finite and above 0. NULL
-      for any other kv_b_proj. */
+  /** What an fp8_e4m3 kv_b_proj is multiplied by when it is copied: fp32 or
+      fp8_e8m0fnu, [1] for all of it, [rows] or [rows, 1] for each of its rows, or [rows /
+      128, kv_lora_rank / 128], both rounded up, for blocks of 128 x 128 of its elements,
+      heads or no heads (DeepSeek: weight_scale_inv), or of what weight_block_rows and
+      _columns say. All finite and above 0. NULL for any other kv_b_proj. */
   const mla_tensor *weight_scales;
   /** Where all tensors will be, as in mla_backend_config. Layers run on the CPU alone yet. */
   int32_t device_type;
   int32_t device_id;
+  /** Rows and columns of the blocks of kv_b_proj that have a scale each, weight_scales being
+      [rows / weight_block_rows, kv_lora_rank / weight_block_columns], both rounded up:
+      from 1 on, or both 0: what the shape of weight_scales says. */
+  int32_t weight_block_rows;
+  int32_t weight_block_columns;
 } mla_layer_config;
 
 #define MLA_LAYER_CONFIG_INIT                                                                \
   {sizeof(mla_layer_config), 0, 0.0, 0, 0, 0, 0, MLA_ISA_DEFAULT, MLA_DTYPE_NONE, NULL, NULL, \
-   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO, MLA_CACHE_FORMAT_PLAIN, NULL, 0, 0}
+   MLA_DTYPE_NONE, 0.0f, 0, MLA_LAYER_ALGORITHM_AUTO, MLA_CACHE_FORMAT_PLAIN, NULL, 0, 0, 0, 0}
 
 /** Never changes: any number of threads may run one at once. */
 typedef struct mla_layer mla_layer;

@@ -88,6 +88,10 @@ struct float16 {
 struct float8_e4m3fn {
   std::uint8_t bits;
 };
+/// Scales of weights.
+struct float8_e8m0fnu {
+  std::uint8_t bits;
+};
 
 /// MLA_DTYPE_* of an element type.
 template <class T>
@@ -99,6 +103,8 @@ constexpr std::int32_t dtype_of() noexcept {
     return MLA_DTYPE_FLOAT16;
   } else if constexpr (std::is_same_v<Element, bfloat16>) {
     return MLA_DTYPE_BFLOAT16;
+  } else if constexpr (std::is_same_v<Element, float8_e8m0fnu>) {
+    return MLA_DTYPE_FLOAT8_E8M0FNU;
   } else {
     static_assert(std::is_same_v<Element, float8_e4m3fn>, "not an element type of tensors");
     return MLA_DTYPE_FLOAT8_E4M3FN;

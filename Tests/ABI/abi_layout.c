@@ -241,6 +241,8 @@ FIELD(mla_layer_config, cache_format, 76, 4);
 FIELD(mla_layer_config, weight_scales, 80, 8);
 FIELD(mla_layer_config, device_type, 88, 4);
 FIELD(mla_layer_config, device_id, 92, 4);
+FIELD(mla_layer_config, weight_block_rows, 96, 4);
+FIELD(mla_layer_config, weight_block_columns, 100, 4);
 
 SIZE(mla_layer_forward_args, 160);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);

@@ -78,7 +78,8 @@ struct LayerModel: @unchecked Sendable {
         dtype: format.rawValue, backend: nil, kv_b_proj: tensor,
         cache_dtype: cache?.format.rawValue ?? 0, cache_scale: cache?.scale ?? 0,
         workspace_bound: bound, algorithm: Int32(algorithm), cache_format: cache?.code ?? 0,
-        weight_scales: weightScales == nil ? nil : tensor + 1, device_type: 0, device_id: 0)
+        weight_scales: weightScales == nil ? nil : tensor + 1, device_type: 0, device_id: 0,
+        weight_block_rows: 0, weight_block_columns: 0)
       change(&config)
       guard let backend else { return try Registry.shared.makeLayer(&config) }
       return try backend.withCString {

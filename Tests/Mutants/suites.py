@@ -31,7 +31,7 @@ FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
 #: The quickest first.
 PROGRAMS = (
     "wrapper vtable devices loads_nothing layer_backend bad_input environment host log_callback "
-    "golden shapes one_call interleaved arithmetic numbers ds_mla threads first_use unload bits "
+    "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 GPU_PROGRAMS = "names merge caching refusals streams no_driver golden attention".split()

@@ -48,6 +48,7 @@ extension SelectorConfig {
     case .float16: "torch.float16"
     case .bfloat16: "torch.bfloat16"
     case .float8E4M3: "torch.float8_e4m3fn"
+    case .float8E8M0: "torch.float8_e8m0fnu"
     }
   }
 

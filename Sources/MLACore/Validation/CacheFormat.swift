@@ -22,6 +22,9 @@ enum CacheFormat: Equatable, Sendable {
     let scaleField = structName + "cache_scale"
     switch Int(raw) {
     case MLA_CACHE_FORMAT_PLAIN:
+      guard type != .float8E8M0 else {
+        throw .invalid(structName + "cache_dtype", type.name, "is for weight_scales alone")
+      }
       self = .plain(type, scale: try Self.checkedScale(scale, scaleField, type))
     case MLA_CACHE_FORMAT_FP8_DS_MLA:
       guard scale == 0 || scale == 1 else {

@@ -22,12 +22,16 @@ struct CallTensor: Sendable {
   ///   - rank: the number of dimensions it must have.
   ///   - otherRank: another that it may have.
   ///   - rule: why that many, for messages.
+  ///   - mayBeScales: whether it may be of the type that only scales of weights have.
   init(
     _ pointer: UnsafePointer<mla_tensor>?, name: String, on device: Device, rank: Int,
-    or otherRank: Int? = nil, rule: String = ""
+    or otherRank: Int? = nil, rule: String = "", mayBeScales: Bool = false
   ) throws(MLAError) {
     let raw = try readStruct(pointer, name: name)
     let type = try ElementType(raw.dtype, field: "\(name).dtype")
+    guard type != .float8E8M0 || mayBeScales else {
+      throw .invalid("\(name).dtype", type.name, "is for weight_scales alone")
+    }
     guard Int(raw.ndim) == rank || Int(raw.ndim) == otherRank else {
       let other = otherRank.map { " or \($0)" } ?? ""
       throw .invalid("\(name).ndim", raw.ndim, "must be \(rank)\(other)\(rule)")

@@ -7,7 +7,11 @@ struct KVBProj {
   /// nil but for fp8.
   let scales: WeightScales?
 
-  init(_ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?) throws(MLAError) {
+  /// - Parameter block: what the caller says of the scales' blocks.
+  init(
+    _ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?,
+    block: (rows: Int32, columns: Int32)
+  ) throws(MLAError) {
     let tensor = try CallTensor(weights, name: "config.kv_b_proj", on: .cpu, rank: 2)
     self.weights = tensor
     guard tensor.type == .float8E4M3 else {
@@ -17,10 +21,15 @@ struct KVBProj {
           "config.weight_scales", "\(scales)",
           "must be NULL for a kv_b_proj of \(tensor.type.name)")
       }
+      guard block == (0, 0) else {
+        throw .invalid(
+          "config.weight_block", "\(block.rows) x \(block.columns)",
+          "must be 0 x 0 without weight_scales")
+      }
       self.scales = nil
       return
     }
-    self.scales = try WeightScales(scales, of: tensor)
+    self.scales = try WeightScales(scales, of: tensor, block: block)
   }
 }
 
@@ -33,22 +42,33 @@ struct WeightScales {
   let block: (rows: Int, columns: Int)
   let blocksPerRow: Int
 
-  /// As DeepSeek's checkpoints have them, if not one for the whole tensor.
-  private static let blockSize = 128
-
-  init(_ pointer: UnsafePointer<mla_tensor>?, of weights: CallTensor) throws(MLAError) {
+  init(
+    _ pointer: UnsafePointer<mla_tensor>?, of weights: CallTensor,
+    block given: (rows: Int32, columns: Int32)
+  ) throws(MLAError) {
     let name = "config.weight_scales"
     let rank = try readStruct(pointer, name: name).ndim == 1 ? 1 : 2
-    let tensor = try CallTensor(pointer, name: name, on: .cpu, rank: rank)
-    try tensor.requireType(.float32, "whatever kv_b_proj's")
+    let tensor = try CallTensor(pointer, name: name, on: .cpu, rank: rank, mayBeScales: true)
+    guard tensor.type == .float32 || tensor.type == .float8E8M0 else {
+      throw .invalid(
+        "\(name).dtype", tensor.type.name,
+        "must be MLA_DTYPE_FLOAT32 or MLA_DTYPE_FLOAT8_E8M0FNU, whatever kv_b_proj's")
+    }
     let (rows, columns) = (max(1, weights.shape[0]), max(1, weights.shape[1]))
-    if tensor.shape[0] == rows, rank == 1 || tensor.shape[1] == 1, rows > 1 {
+    if given != (0, 0) {
+      block = try Self.checked(given, rows, columns)
+      blocksPerRow = (columns - 1) / block.columns + 1
+      try tensor.requireShape(
+        ((rows - 1) / block.rows + 1, "the rows of kv_b_proj / \(block.rows), rounded up"),
+        (blocksPerRow, "the columns of kv_b_proj / \(block.columns), rounded up"))
+    } else if tensor.shape[0] == rows, rank == 1 || tensor.shape[1] == 1, rows > 1 {
       (block, blocksPerRow) = ((1, columns), 1)
     } else if rank == 1 {
       try tensor.requireShape((1, "or \(rows), one for each row of kv_b_proj"))
       (block, blocksPerRow) = ((rows, columns), 1)
     } else {
-      let size = Self.blockSize
+      // As DeepSeek's checkpoints have them.
+      let size = 128
       let counts = ((rows + size - 1) / size, (columns + size - 1) / size)
       try tensor.requireShape(
         (counts.0, "the rows of kv_b_proj / \(size), rounded up, or \(rows) with one column"),
@@ -58,15 +78,21 @@ struct WeightScales {
     values = try Self.values(tensor)
   }
 
+  private static func checked(
+    _ block: (rows: Int32, columns: Int32), _ rows: Int, _ columns: Int
+  ) throws(MLAError) -> (rows: Int, columns: Int) {
+    try checkRange("config.weight_block_rows", block.rows, 1...Int32.max)
+    try checkRange("config.weight_block_columns", block.columns, 1...Int32.max)
+    return (min(Int(block.rows), rows), min(Int(block.columns), columns))
+  }
+
   private static func values(_ tensor: CallTensor) throws(MLAError) -> FixedArray<Float> {
-    let first = UnsafePointer<Float>(bitPattern: tensor.view.address)
     let columns = tensor.shape.count == 2 ? tensor.shape[1] : 1
     var values = try FixedArray<Float>(
       capacity: tensor.shape[0] * columns, for: "weight_scales")
     for row in 0..<tensor.shape[0] {
       for column in 0..<columns {
-        // There is an element, so there is a first one.
-        let scale = first.unsafelyUnwrapped[row * tensor.strides[0] + column]
+        let scale = value(tensor, at: row * tensor.strides[0] + column)
         guard scale.isFinite, scale > 0 else {
           let index = tensor.shape.count == 2 ? "[\(row)][\(column)]" : "[\(row)]"
           throw .invalid(tensor.name + index, scale, "must be finite and above 0")
@@ -75,5 +101,14 @@ struct WeightScales {
       }
     }
     return values
+  }
+
+  private static func value(_ tensor: CallTensor, at offset: Int) -> Float {
+    let place = tensor.view.pointer(at: offset)
+    guard tensor.type == .float8E8M0 else { return place.load(as: Float.self) }
+    let exponent = place.load(as: UInt8.self)
+    // The smallest is subnormal; all ones are no number.
+    if exponent == 0 { return 0x1p-127 }
+    return exponent == .max ? .nan : Float(bitPattern: UInt32(exponent) << 23)
   }
 }

@@ -17,7 +17,9 @@ struct LayerConfig: Sendable {
     -> (config: LayerConfig, weights: KVBProj)
   {
     let raw = try readStruct(pointer, name: "config")
-    let weights = try KVBProj(raw.kv_b_proj, scales: raw.weight_scales)
+    let weights = try KVBProj(
+      raw.kv_b_proj, scales: raw.weight_scales,
+      block: (raw.weight_block_rows, raw.weight_block_columns))
     return (try LayerConfig(raw, weights.weights), weights)
   }
 

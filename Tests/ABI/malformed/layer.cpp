@@ -74,10 +74,10 @@ std::vector<Rule<Create>> create_rules() {
     c.device_id = random.any_of<std::int32_t>({1, INT32_MAX, random.negative()});
   });
   add("dtype", [](Config& c, Random& random) {
-    c.dtype = random.any_of<std::int32_t>({MLA_DTYPE_FLOAT8_E4M3FN, 5, random.negative()});
+    c.dtype = random.any_of<std::int32_t>({MLA_DTYPE_FLOAT8_E4M3FN, MLA_DTYPE_FLOAT8_E8M0FNU, 6, random.negative()});
   });
   add("cache_dtype", [](Config& c, Random& random) {
-    c.cache_dtype = random.any_of<std::int32_t>({5, random.negative(), INT32_MAX});
+    c.cache_dtype = random.any_of<std::int32_t>({MLA_DTYPE_FLOAT8_E8M0FNU, 6, random.negative(), INT32_MAX});
   });
   add("cache_scale", [](Config& c, Random& random) { c.cache_scale = wrong_scale(random); });
   add("cache_format", [](Config& c, Random& random) {

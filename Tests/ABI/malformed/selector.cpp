@@ -55,7 +55,7 @@ std::vector<Rule<Call>> judging_rules(const char* place) {
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
   add(place, [](Call& c, Random&) { c.place = nullptr; });
   add("dtype", [](Call& c, Random& random) {
-    c.config.value.dtype = random.any_of<std::int32_t>({5, -1, INT32_MAX, random.negative()});
+    c.config.value.dtype = random.any_of<std::int32_t>({6, -1, INT32_MAX, random.negative()});
   });
   add("qk_nope_head_dim",
       [](Call& c, Random& random) { c.config.value.qk_nope_head_dim = random.negative(); });

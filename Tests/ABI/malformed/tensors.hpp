@@ -42,7 +42,7 @@ struct Operand {
 /// Values that are no dtype.
 inline std::int32_t wrong_dtype(Random& random) {
   return static_cast<std::int32_t>(random.any_of<std::int64_t>(
-      {MLA_DTYPE_NONE, 5, 17, -1, INT32_MAX, INT32_MIN, random.between(5, INT32_MAX)}));
+      {MLA_DTYPE_NONE, 6, 17, -1, INT32_MAX, INT32_MIN, random.between(6, INT32_MAX)}));
 }
 
 /// What a tensor's sizes are changed by: for those that are checked against each other

@@ -118,7 +118,8 @@ extension CUDADevice {
       switch type {
       case .bfloat16: "bf16"
       case .float16: "fp16"
-      case .float32, .float8E4M3: "fp32"
+      // What comes in is of a type that attention takes.
+      case .float32, .float8E4M3, .float8E8M0: "fp32"
       }
     var name = Array("\(family)_\(suffix)".utf8CString)
     return try kernel(&name, threads: threads, sharedBytes: 0)
