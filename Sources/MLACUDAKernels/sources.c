@@ -8,6 +8,9 @@ TEXT(program) {
 TEXT(attention) {
 #embed "Kernels/Attention.cuh" suffix(, 0)
 };
+TEXT(attention_rows) {
+#embed "Kernels/AttentionRows.cuh" suffix(, 0)
+};
 TEXT(batch) {
 #embed "Kernels/Batch.cuh" suffix(, 0)
 };
@@ -37,6 +40,7 @@ TEXT(parameters) {
 static const mla_cuda_source sources[] = {
     {"MLAKernels.cu", program},
     {"Attention.cuh", attention},
+    {"AttentionRows.cuh", attention_rows},
     {"Batch.cuh", batch},
     {"Cache.cuh", cache},
     {"Elements.cuh", elements},

@@ -2,7 +2,7 @@
 #pragma once
 #include "Rows.cuh"
 
-/** Up to MLA_CUDA_TILE_QUERIES queries of one request. */
+/** Up to `size` queries of one request. */
 struct QueryTile {
   mla_cuda_request request;
   bool is_causal;
@@ -10,9 +10,8 @@ struct QueryTile {
   int first;
   int count;
 
-  DEVICE QueryTile(const mla_cuda_attention &a, int tile)
+  DEVICE QueryTile(const mla_cuda_attention &a, int tile, int size)
       : request(a.requests[request_of(a, tile)]), is_causal(a.is_causal) {
-    constexpr int size = MLA_CUDA_TILE_QUERIES;
     const int tiles = (request.query_count + size - 1) / size;
     first = (tiles - 1 - (tile - request.first_tile)) * size;
     count = min(size, request.query_count - first);
