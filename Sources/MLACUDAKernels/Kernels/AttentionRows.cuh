@@ -27,7 +27,7 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
 
   /** Of this lane's two rows: the softmax so far, whose weights are powers of two relative to
       `reference`; `sum` is of this lane's keys alone. */
-  float reference[2] = {-infinity, -infinity};
+  float reference[2] = {-infinity(), -infinity()};
   float sum[2] = {0, 0};
   Accumulator out[value_columns] = {};
 
@@ -56,14 +56,14 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
     for (int column = 0; column < key_columns; ++column)
 #pragma unroll
       for (int e = 0; e < 4; ++e)
-        if (begin + column * 8 + column_pair() + e % 2 >= seen[e / 2]) scores[column][e] = -infinity;
+        if (begin + column * 8 + column_pair() + e % 2 >= seen[e / 2]) scores[column][e] = -infinity();
   }
 
   /** Scores become weights; outputs and sums so far are brought to the new reference. */
   DEVICE void weigh(Accumulator (&scores)[key_columns], float factor, Weights (&weights)[key_columns / 2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float largest = -infinity;
+      float largest = -infinity();
 #pragma unroll
       for (int column = 0; column < key_columns; ++column)
         largest = fmaxf(largest, fmaxf(scores[column][2 * half], scores[column][2 * half + 1]));
@@ -71,7 +71,7 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
       largest = fmaxf(largest, shuffle_xor(largest, 2));
       const float next = fmaxf(reference[half], fmaf(largest, factor, -Element::weight_exponent));
       // While a row has seen no key, -inf - -inf must not become NaN.
-      const float base = next == -infinity ? 0 : next;
+      const float base = next == -infinity() ? 0 : next;
       const float shrink = exp2_approx(reference[half] - base);
       reference[half] = next;
       float added = 0;
@@ -124,7 +124,7 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
       total += shuffle_xor(total, 1);
       total += shuffle_xor(total, 2);
       // A score that is finite, but not times the scale, has left weights of 0.
-      if (reference[half] == infinity) total = not_a_number;
+      if (reference[half] == infinity()) total = not_a_number;
       const float inverse = 1 / total;
 #pragma unroll
       for (int column = 0; column < value_columns; ++column) {
@@ -152,7 +152,7 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
     const float log2_sum = log2_approx(total / Element::weight_scale);
     const float lse = (reference[half] + Element::weight_exponent + log2_sum) * ln_2;
     const int token = tile.request.query_row + tile.first + row(half);
-    store_global(a.lse.data + head * a.lse.head_stride + token, total == 0 ? -infinity : lse);
+    store_global(a.lse.data + head * a.lse.head_stride + token, total == 0 ? -infinity() : lse);
   }
 
   template <class Target> DEVICE void write_rows(unsigned char *shared) const {

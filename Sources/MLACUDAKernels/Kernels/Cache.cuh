@@ -90,7 +90,7 @@ template <class Element> struct CacheToken {
 
   /** The smallest power of two, from 2^-13 on, that brings all values within 448. */
   static DEVICE float scale_for(float largest) {
-    const float needed = fmaxf(fminf(largest, largest_number) / 448, 0x1p-13f);
+    const float needed = fmaxf(fminf(largest, largest_number()) / 448, 0x1p-13f);
     // Up to the next exponent, unless nothing follows it.
     return float_of((bits_of(needed) + 0x7fffff) & 0x7f800000);
   }

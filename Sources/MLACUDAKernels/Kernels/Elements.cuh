@@ -6,9 +6,10 @@
 #include "Instructions.cuh"
 #include "mla_cuda_kernels.h"
 
-constexpr float infinity = __builtin_bit_cast(float, 0x7f800000);
-constexpr float largest_number = __builtin_bit_cast(float, 0x7f7fffff);
-constexpr float not_a_number = __builtin_bit_cast(float, 0x7fffffff);
+// No constants: compilers of CUDA 12.0 have no spelling for those.
+DEVICE float infinity() { return float_of(0x7f800000); }
+DEVICE float largest_number() { return float_of(0x7f7fffff); }
+DEVICE float not_a_number() { return float_of(0x7fffffff); }
 // Softmax works in powers of two; lse is a natural logarithm.
 constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 

@@ -11,28 +11,28 @@ struct MergeWeights {
   float prefix, suffix, lse;
 
   DEVICE MergeWeights(const mla_cuda_merge &a, int token, int head) {
-    const float first = token < a.tokens_with_context ? lse_of(a.prefix_lse, token, head) : -infinity;
+    const float first = token < a.tokens_with_context ? lse_of(a.prefix_lse, token, head) : -infinity();
     const float second = lse_of(a.suffix_lse, token, head);
     // NaN is not the larger: it comes in again with its side's weight.
     const float largest = second > first ? second : first;
-    const float reference = largest == -infinity ? 0 : largest;
+    const float reference = largest == -infinity() ? 0 : largest;
     const float of_first = weight(first, reference), of_second = weight(second, reference);
     const float sum = of_first + of_second;
     const float inverse = sum == 0 ? 0 : 1 / sum;
     prefix = of_first * inverse;
     suffix = of_second * inverse;
     // Of a side alone it is that side's own, to the bit.
-    lse = sum == 0 ? -infinity : sum == 1 ? largest : largest + log2_approx(sum) * ln_2;
+    lse = sum == 0 ? -infinity() : sum == 1 ? largest : largest + log2_approx(sum) * ln_2;
   }
 
 private:
   static DEVICE float lse_of(const mla_cuda_lse &side, int token, int head) {
     const float lse = load_global<float>(side.data + head * side.head_stride + token);
-    return lse == infinity ? -infinity : lse;
+    return lse == infinity() ? -infinity() : lse;
   }
 
   static DEVICE float weight(float lse, float reference) {
-    return lse == -infinity ? 0 : exp2_approx((lse - reference) * log2_e);
+    return lse == -infinity() ? 0 : exp2_approx((lse - reference) * log2_e);
   }
 };
 
