@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine's driver, as far as arrays on its devices need it."""
+"""The driver, a real one's or the machine's, as far as arrays on its devices need it."""
 
 import ctypes
 from contextlib import contextmanager
@@ -11,6 +11,9 @@ _NON_BLOCKING = 1
 Address, Handle = ctypes.c_uint64, ctypes.c_void_p
 _ARGUMENTS = {
     "cuInit": [ctypes.c_uint],
+    "cuDriverGetVersion": [ctypes.POINTER(ctypes.c_int)],
+    "cuDeviceGetName": [ctypes.c_char_p, ctypes.c_int, ctypes.c_int],
+    "cuDeviceGetAttribute": [ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int],
     "cuDevicePrimaryCtxRetain": [ctypes.POINTER(Handle), ctypes.c_int],
     "cuDevicePrimaryCtxReset_v2": [ctypes.c_int],
     "cuCtxPushCurrent_v2": [Handle],
@@ -20,11 +23,20 @@ _ARGUMENTS = {
     "cuMemFree_v2": [Address],
     "cuMemcpyHtoDAsync_v2": [Address, ctypes.c_void_p, ctypes.c_size_t, Handle],
     "cuMemcpyDtoHAsync_v2": [ctypes.c_void_p, Address, ctypes.c_size_t, Handle],
+    "cuMemcpyDtoDAsync_v2": [Address, Address, ctypes.c_size_t, Handle],
+    "cuMemsetD8Async": [Address, ctypes.c_ubyte, ctypes.c_size_t, Handle],
     "cuStreamCreate": [ctypes.POINTER(Handle), ctypes.c_uint],
     "cuStreamWaitEvent": [Handle, Handle, ctypes.c_uint],
     "cuEventCreate": [ctypes.POINTER(Handle), ctypes.c_uint],
     "cuEventRecord": [Handle, Handle],
     "cuEventDestroy_v2": [Handle],
+    "cuEventSynchronize": [Handle],
+    "cuEventElapsedTime": [ctypes.POINTER(ctypes.c_float), Handle, Handle],
+    "cuStreamSynchronize": [Handle],
+    "cuStreamBeginCapture_v2": [Handle, ctypes.c_int],
+    "cuStreamEndCapture": [Handle, ctypes.POINTER(Handle)],
+    "cuGraphInstantiateWithFlags": [ctypes.POINTER(Handle), Handle, ctypes.c_ulonglong],
+    "cuGraphLaunch": [Handle, Handle],
 }
 for _name, _types in _ARGUMENTS.items():
     getattr(_library, _name).argtypes = _types
