@@ -4,7 +4,7 @@
 #   Tests/GPU/run.sh              all programs: of the machine, of the C ABI
 #   Tests/GPU/run.sh PROGRAM...
 #   Tests/GPU/run.sh python [PYTEST-ARGUMENT...]   of the Python package, in the environment
-#                                 that Tests/Python/run.sh has made
+#                                 that Tests/Python/run.sh has made, and h200.sh in short form
 #
 # The library must be in .build/stage, or where STAGE says.
 set -u
@@ -21,8 +21,10 @@ rm -rf "$out/cache"
 
 if [ "${1:-}" = python ]; then
   python=${PYTHON:-$PWD/.build-python/numpy/bin/python}
-  MLA_TEST_GPUS=90,80,100 exec "$python" -m pytest -v -p no:cacheprovider \
-    --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python
+  MLA_TEST_GPUS=90,80,100 "$python" -m pytest -v -p no:cacheprovider \
+    --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python || exit 1
+  # What is for a real one, so that it works when there is one.
+  PYTHON=$python exec Tests/GPU/h200.sh --short "$stage/lib/libmlaprefill.so.1"
 fi
 
 status=0

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 from device import Backend, Tensor, captured, driver, merge, prefill
-from problems import Problem, normal
+from problems import Problem, numbers
 
 DEEPSEEK, MISTRAL, GLM, GLM_NEXT = (128, 64, 128), (64, 64, 128), (192, 64, 256), (256, 0, 256)
 #: By mode: heads, the longest request, requests of a batch of many.
@@ -103,7 +103,7 @@ def merging(mode):
     began, stream, failures = time.monotonic(), driver.stream(), 0
     random = np.random.default_rng(4)
     for dtype in ("bf16", "fp16", "fp32"):
-        hosts = [normal(random, (longest, heads, 128), dtype) for _ in range(2)]
+        hosts = [numbers(random, (longest, heads, 128), dtype) for _ in range(2)]
         lses = [3 * random.standard_normal((heads, longest), np.float32) for _ in range(2)]
         lses[0][0, 0] = -np.inf
         sides = [Tensor(dtype, host.shape, stream).upload(host) for host in hosts]

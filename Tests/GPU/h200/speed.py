@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 from device import Backend, Tensor, description, driver, milliseconds, prefill
-from problems import normal, offsets
+from problems import numbers, offsets
 
 #: By mode: heads, tokens of the requests, repeats, what is measured beside causal requests.
 SIZES = {
@@ -31,7 +31,7 @@ def filled(dtype, shape, stream, seed):
     """Random rows, the same again and again."""
     rows, *rest = shape
     tensor = Tensor(dtype, shape, stream)
-    block = normal(np.random.default_rng(seed), (min(rows, BLOCK), *rest), dtype)
+    block = numbers(np.random.default_rng(seed), (min(rows, BLOCK), *rest), dtype)
     row_bytes = block.nbytes // block.shape[0]
     driver.call("cuMemcpyHtoDAsync_v2", tensor.address, block.ctypes.data, block.nbytes, stream)
     driver.call("cuStreamSynchronize", stream)
