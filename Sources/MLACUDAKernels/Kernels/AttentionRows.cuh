@@ -124,7 +124,7 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
       total += shuffle_xor(total, 1);
       total += shuffle_xor(total, 2);
       // A score that is finite, but not times the scale, has left weights of 0.
-      if (reference[half] == infinity()) total = not_a_number;
+      if (reference[half] == infinity()) total = not_a_number();
       const float inverse = 1 / total;
 #pragma unroll
       for (int column = 0; column < value_columns; ++column) {
