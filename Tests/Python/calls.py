@@ -80,6 +80,7 @@ CALLS = {
             weight_scales=None,
             cache_format="plain",
             algorithm="auto",
+            weight_block=None,
         ),
     ),
     "forward": (

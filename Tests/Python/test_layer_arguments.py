@@ -132,6 +132,10 @@ def test_context_longer_than_the_table_is_named():
         *(("algorithm", bad) for bad in ("x", None, 1, [])),
         *(("cache_format", bad) for bad in ("x", None, 1)),
         *(("weight_scales", bad) for bad in ("x", np.ones(1, np.float32), np.ones(1))),
+        *(
+            ("weight_block", bad)
+            for bad in ("xy", 3, (32,), (32, "x"), (32, 32), (-1, 0), (1 << 40, 1), (32, 32, 1))
+        ),
         *(("backend", bad) for bad in ("NOPE", "", "CUSTOM", 3)),
         *(
             ("kv_b_proj", bad)

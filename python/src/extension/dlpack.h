@@ -18,7 +18,14 @@ using DLDataType = nb::dlpack::dtype;
 
 constexpr std::int32_t kDLCPU = nb::device::cpu::value;
 /// As numbers: nanobind has an enum class.
-enum : std::uint8_t { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLFloat8_e4m3fn = 10 };
+enum : std::uint8_t {
+  kDLInt = 0,
+  kDLUInt = 1,
+  kDLFloat = 2,
+  kDLBfloat = 4,
+  kDLFloat8_e4m3fn = 10,
+  kDLFloat8_e8m0fnu = 14
+};
 
 struct DLManagedTensor {
   static constexpr const char *capsule_name = "dltensor";

@@ -26,6 +26,7 @@ constexpr DtypeRow dtypes[] = {
     {MLA_DTYPE_FLOAT16, "float16", {kDLFloat, 16, 1}, "<f2"},
     {MLA_DTYPE_BFLOAT16, "bfloat16", {kDLBfloat, 16, 1}, "|V2"},
     {MLA_DTYPE_FLOAT8_E4M3FN, "float8_e4m3fn", {kDLFloat8_e4m3fn, 8, 1}, "|V1"},
+    {MLA_DTYPE_FLOAT8_E8M0FNU, "float8_e8m0fnu", {kDLFloat8_e8m0fnu, 8, 1}, "|V1"},
 };
 
 const DtypeRow &row_of(std::int32_t dtype) {

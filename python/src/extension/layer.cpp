@@ -103,6 +103,8 @@ class Layer {
     config.workspace_bound = given.int64("workspace_bound");
     config.algorithm = given.int32("algorithm");
     config.cache_format = given.int32("cache_format");
+    config.weight_block_rows = given.int32("weight_block_rows");
+    config.weight_block_columns = given.int32("weight_block_columns");
     call_library([&] { return mla_layer_create(&config, &layer_); });
   }
   Layer(const Layer &) = delete;

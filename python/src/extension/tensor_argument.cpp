@@ -28,6 +28,7 @@ std::string dlpack_dtype_name(const DLDataType &type) {
       case kDLFloat: return "float" + bits;
       case kDLBfloat: return "bfloat" + bits;
       case kDLFloat8_e4m3fn: return "float8_e4m3fn";
+      case kDLFloat8_e8m0fnu: return "float8_e8m0fnu";
       default: break;
     }
   }

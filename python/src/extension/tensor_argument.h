@@ -28,7 +28,7 @@ constexpr Role float32_input{false, false, false, "float32"};
 constexpr Role float32_output{true, false, false, "float32"};
 constexpr Role weights{false, false, false,
                        "float32, float16, bfloat16 or, with weight_scales, float8_e4m3fn"};
-constexpr Role weight_scales{false, false, true, "float32"};
+constexpr Role weight_scales{false, false, true, "float32 or float8_e8m0fnu"};
 constexpr const char *cache_types =
     "float32, float16, bfloat16, float8_e4m3fn or, for the latter, uint8";
 constexpr Role cache{false, true, false, cache_types};

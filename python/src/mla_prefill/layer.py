@@ -41,9 +41,12 @@ class MLAPrefillLayer:
         workspace_bound: most bytes that a forward call uses beside its tensors;
             None: as much as is fastest. Bits do not depend on it, but where a
             registered backend computes.
-        weight_scales: float32, what an fp8 ``kv_b_proj`` is multiplied by: a number or
-            ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its rows, or
-            ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of 128 x 128.
+        weight_scales: float32 or float8_e8m0fnu, what an fp8 ``kv_b_proj`` is multiplied
+            by: a number or ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its
+            rows, or ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of
+            128 x 128, or of ``weight_block``.
+        weight_block: rows and columns of ``kv_b_proj`` that have a scale. None: what the
+            shape of ``weight_scales`` says.
         cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
             512 latents of fp8 and 64 values of k_pe as bf16, which a model without rope
             leaves unread.
@@ -71,6 +74,7 @@ class MLAPrefillLayer:
         weight_scales: Any = None,
         cache_format: str = "plain",
         algorithm: str = "auto",
+        weight_block: tuple[int, int] | None = None,
     ) -> None:
         """Packs the weights; they are not kept.
 
@@ -78,6 +82,7 @@ class MLAPrefillLayer:
             TypeError, ValueError: an argument breaks a rule; the text names it.
         """
         tell_torch()
+        block_rows, block_columns = _rows_and_columns(weight_block)
         self.num_heads = num_heads
         self.v_head_dim = v_head_dim
         self._layer = _core.Layer(
@@ -98,6 +103,8 @@ class MLAPrefillLayer:
             algorithm=code_of(algorithm, _ALGORITHMS, "algorithm"),
             cache_format=code_of(cache_format, _CACHE_FORMATS, "cache_format"),
             weight_scales=weight_scales,
+            weight_block_rows=block_rows,
+            weight_block_columns=block_columns,
         )
 
     @untraced
@@ -236,3 +243,12 @@ def _optional_dtype(dtype: Any, name: str, types: str) -> int:
     if code == 0:
         raise ValueError(f"{name} = {dtype_text(dtype)}: must be {types}")
     return code
+
+
+def _rows_and_columns(block: Any) -> tuple[int, int]:
+    if block is None:
+        return 0, 0
+    if not isinstance(block, (tuple, list)) or len(block) != 2:
+        raise TypeError(f"weight_block: must be a pair of integers, not {type(block).__name__}")
+    rows, columns = (_core.integer(part, "weight_block") for part in block)
+    return rows, columns
