@@ -91,9 +91,9 @@
  *             host memory: structs, offsets and scales.
  * CUDA.       A call on a CUDA device puts its work on the caller's stream and returns; it
  *             may be captured into a graph, which keeps the batch it was captured with. It
- *             takes no memory of the device. It runs in the device's primary context, as all
- *             that uses CUDA's runtime does; the calling thread's own is in place
- *             afterwards. The driver (of CUDA 12.0 or later) is loaded by the first call
+ *             takes no memory of the device, and at most 65535 heads. It runs in the
+ *             device's primary context, as all that uses CUDA's runtime does; the calling
+ *             thread's own is in place afterwards. The driver (of CUDA 12.0 or later) is loaded by the first call
  *             that names a CUDA device; what is missing, it, a device of capability 8.0 or
  *             later or kernels for it, gives MLA_ERROR_UNSUPPORTED_HARDWARE and says what to
  *             install. What else the driver refuses gives MLA_ERROR_OUT_OF_MEMORY or
@@ -658,7 +658,7 @@ typedef struct mla_backend mla_backend;
     MLA_ERROR_UNSUPPORTED_HARDWARE.
 
     The library's own backends on a CUDA device obey vLLM's rules for capability and
-    dimensions (mla_validate_configuration()), of at most 65535 heads; what breaks them gives
+    dimensions (mla_validate_configuration()); what breaks them gives
     MLA_ERROR_UNSUPPORTED_CONFIGURATION. Their dtypes are bf16 and fp16, with fp8 outputs
     where output_scale is given; their workspace is 0 bytes. Making the first object for
     a device takes a second, or where the build has no code for it and compiles it,

@@ -119,10 +119,24 @@ void without_rows() {
   expect_right({MLA_DTYPE_BFLOAT16, 0, 2, 128, -1}, false, "no tokens");
 }
 
+void more_heads_than_a_launch_has() {
+  const test::Primary primary;
+  try {
+    expect_right({MLA_DTYPE_BFLOAT16, 1, 65536, 1, -1}, false, "65536 heads");
+  } catch (const mla::error& failure) {
+    EXPECT(failure.status() == MLA_ERROR_UNSUPPORTED_CONFIGURATION &&
+               std::strstr(failure.what(), "output.shape[1] = 65536: must be at most 65535"),
+           "%s", failure.what());
+    return;
+  }
+  test::fail("65536 heads were merged");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   return test::run_on("90", argc, argv,
                       {{"device: merging every dtype", every_dtype},
-                       {"device: merging nothing", without_rows}});
+                       {"device: merging nothing", without_rows},
+                       {"device: more heads than a launch has", more_heads_than_a_launch_has}});
 }

@@ -12,12 +12,7 @@ struct CUDAAttention: Sendable {
 
   /// - Throws: where there are no kernels for the dimensions.
   init(_ device: CUDADevice, _ config: BackendConfig) throws(MLAError) {
-    // A launch has heads in its second dimension.
-    guard config.numHeads <= 65535 else {
-      throw MLAError(
-        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-        "config.num_heads = \(config.numHeads): must be at most 65535 on a CUDA device")
-    }
+    try CUDADevice.require(heads: config.numHeads, "config.num_heads")
     self.device = device
     bfloat16 = try Self.kernel(.bfloat16, device, config)
     float16 = try Self.kernel(.float16, device, config)

@@ -125,6 +125,17 @@ extension CUDADevice {
     return try kernel(&name, threads: threads, sharedBytes: 0)
   }
 
+  /// A launch has heads in its second dimension.
+  ///
+  /// - Parameter field: what says how many, for messages.
+  static func require(heads: Int, _ field: String) throws(MLAError) {
+    guard heads <= 65535 else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "\(field) = \(heads): must be at most 65535 on a CUDA device")
+    }
+  }
+
   /// Puts kernels on a stream: what `body` launches.
   ///
   /// - Parameter stream: the caller's; nil: the default stream.
