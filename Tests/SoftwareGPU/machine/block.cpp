@@ -179,15 +179,21 @@ void Block::release_barrier() {
 }
 
 void Block::report_deadlock() {
+  std::string what;
+  Site first{};
   for (int i = 0; i < threads_ / lanes; ++i) {
     const Warp& w = warps_[i];
     const std::uint32_t waiting = w.at_collective | w.at_barrier | w.asleep;
     if (waiting == 0) continue;
-    thread_ = i * lanes + __builtin_ctz(waiting);
-    const std::string what = std::string("deadlock: waits at ") + w.instruction + " for threads that do not come";
-    record(Fault::illegal_instruction, w.site, what.c_str());
-    return;
+    if (what.empty()) {
+      thread_ = i * lanes + __builtin_ctz(waiting);
+      first = w.site;
+      what = std::string("deadlock: waits at ") + w.instruction + " for threads that do not come";
+    } else {
+      what += std::string("; warp ") + std::to_string(i) + " at " + w.instruction + ", line " + std::to_string(w.site.line);
+    }
   }
+  record(Fault::illegal_instruction, first, what.c_str());
 }
 
 void Block::record(Fault fault, Site site, const char* what) {

@@ -87,10 +87,10 @@ void TensorCopies::land_one(Random& random) {
   land(copy);
 }
 
-}  // namespace SoftwareGPU
-
-void copy_tile(void* shared, const TensorMap* map, u64* mbarrier, int x, int y, int z, SoftwareGPU::Site site) {
-  SoftwareGPU::block.tensor_copies.issue(static_cast<unsigned char*>(shared), *map, mbarrier, {x, y, z}, site);
+void issue_tile(void* shared, const TensorMap& map, u64* mbarrier, int x, int y, int z, Site site) {
+  block.tensor_copies.issue(static_cast<unsigned char*>(shared), map, mbarrier, {x, y, z}, site);
 }
+
+}  // namespace SoftwareGPU
 
 void fence_async() { SoftwareGPU::block.shared.fence(SoftwareGPU::block.thread()); }

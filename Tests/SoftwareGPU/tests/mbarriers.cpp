@@ -145,6 +145,19 @@ void named_barriers() {
       load_shared<u32>(shared + 4 * (thread_id() ^ 64));
     }), illegal_instruction, "race");
   }
+  struct Said {
+    mutable int by_one, by_none;
+  };
+  const Said said{};
+  EXPECT_RUNS(run(said, of(128, 1), [](const Said& s) {
+    if (thread_id() < 32) return;
+    s.by_one += named_barrier_or(2, 96, thread_id() == 77);
+    s.by_none += named_barrier_or(2, 96, false);
+  }));
+  EXPECT(said.by_one == 96 && said.by_none == 0, "or: %d, %d", said.by_one, said.by_none);
+  EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) {
+    if (thread_id() < 64) named_barrier(1, 128); else named_barrier_or(1, 128, true);
+  }), illegal_instruction, "where other warps are at");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(1, 128); }), illegal_instruction, "deadlock");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(0, 96); }), illegal_instruction, "barrier 0");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(16, 96); }), illegal_instruction, "barrier 16");
@@ -155,7 +168,9 @@ void named_barriers() {
 
 void registers() {
   // 65536 registers are 168 for each of 384 threads.
-  EXPECT_RUNS(run(nothing, of(384, 1), [](const Nothing&) {
+  // Whenever turns end: also between asking and waiting.
+  for (unsigned seed = 0; seed < 500; ++seed) EXPECT_RUNS(run(nothing, of(384, seed), [](const Nothing&) {
+    for (int i = 0; i < 8; ++i) shuffle_xor(0, 1);
     if (thread_id() < 128) {
       registers_decrease<24>();
     } else {

@@ -62,7 +62,7 @@ int row_of(int i) { return thread_id() / 32 * 16 + lane_id() / 4 + 8 * (i / 2 % 
 int column_of(int i) { return i / 4 * 8 + lane_id() % 4 * 2 + i % 2; }
 
 template <bool is_fp16, int columns, bool is_of_registers>
-void issue(const Problem& p, const unsigned char* shared, float (&d)[columns / 2]) {
+void issue(const Problem& p, const unsigned char* shared, float (&d)[columns / 8][4]) {
   const u32 a_tile = shared_address(shared), b_tile = shared_address(shared) + b_at;
   for (int k = 0; k < depth; k += 16) {
     if constexpr (is_of_registers) {
@@ -83,8 +83,8 @@ template <bool is_fp16, int columns, bool is_of_registers>
 void multiply(const Problem& p) {
   SHARED_MEMORY(shared);
   lay_out<columns>(p, shared, is_of_registers);
-  float d[columns / 2];
-  for (int i = 0; i < columns / 2; ++i) d[i] = p.c[row_of(i)][column_of(i)];
+  float d[columns / 8][4];
+  for (int i = 0; i < columns / 2; ++i) d[i / 4][i % 4] = p.c[row_of(i)][column_of(i)];
   if (p.fault != Fault_of::fence) products_fence();
   issue<is_fp16, columns, is_of_registers>(p, shared, d);
   if (p.fault != Fault_of::commit) products_commit();
@@ -94,7 +94,7 @@ void multiply(const Problem& p) {
   if (p.fault == Fault_of::second_fence) issue<is_fp16, columns, is_of_registers>(p, shared, d);
   // That another warp's have been carried out nobody has said.
   if (p.fault == Fault_of::overwritten_after_wait && thread_id() == 5) store_shared<u16>(shared + b_at + place(7, 33), 0);
-  for (int i = 0; i < columns / 2; ++i) p.d[row_of(i)][column_of(i)] = d[i];
+  for (int i = 0; i < columns / 2; ++i) p.d[row_of(i)][column_of(i)] = d[i / 4][i % 4];
 }
 
 template <bool is_fp16, int columns, bool is_of_registers>
@@ -169,7 +169,7 @@ void operands_are_handed_over() {
       if (thread_id() == 0) flag.is_up = true;
       // No barrier, as far as the machine knows.
       while (thread_id() >= 32 && !flag.is_up) shuffle_xor(0, 1);
-      float d[32] = {};
+      float d[8][4] = {};
       products_fence();
       product<false>(d, descriptor(shared_address(shared), 16, 1024), descriptor(shared_address(shared) + b_at, 16, 1024), false);
       products_commit();
@@ -189,7 +189,7 @@ void read_at_any_time() {
     EXPECT_RUNS(run(p, {with(seed, arrival), 128, {}, 64 * 1024}, [](const Problem& q) {
       SHARED_MEMORY(shared);
       lay_out<64>(q, shared, false);
-      float d[32] = {};
+      float d[8][4] = {};
       products_fence();
       issue<false, 64, false>(q, shared, d);
       products_commit();
@@ -197,7 +197,7 @@ void read_at_any_time() {
       if (thread_id() == 0) std::memset(shared, 0, a_bytes);
       block_barrier();
       products_wait<0>();
-      for (int i = 0; i < 32; ++i) q.d[row_of(i)][column_of(i)] = d[i];
+      for (int i = 0; i < 32; ++i) q.d[row_of(i)][column_of(i)] = d[i / 4][i % 4];
     }));
     bool is_zero = true;
     for (int i = 0; i < 64; ++i) is_zero = is_zero && p.d[i][i] == 0;
@@ -218,7 +218,7 @@ void groups() {
     EXPECT_RUNS(run(p, {with(1, arrival), 128, {}, 64 * 1024}, [](const Problem& q) {
       SHARED_MEMORY(shared);
       lay_out<64>(q, shared, false);
-      float first[32] = {}, second[32] = {};
+      float first[8][4] = {}, second[8][4] = {};
       products_fence();
       issue<false, 64, false>(q, shared, first);
       products_commit();
@@ -226,9 +226,9 @@ void groups() {
       products_commit();
       products_wait<1>();
       float* seen = q.d[thread_id() / 2] + thread_id() % 2 * 3;
-      seen[0] = first[0], seen[1] = second[0];
+      seen[0] = first[0][0], seen[1] = second[0][0];
       products_wait<0>();
-      seen[2] = second[0];
+      seen[2] = second[0][0];
     }));
     EXPECT(!std::isnan(p.d[9][0]) && std::isnan(p.d[9][1]) && p.d[9][2] == p.d[9][0], "%g", static_cast<double>(p.d[9][0]));
   }
@@ -242,7 +242,7 @@ void hand_over(const Problem& p) {
   lay_out<64>(p, shared, false);
   if (thread_id() == 0) mbarrier_init(read, 4);
   block_barrier();
-  float d[32] = {};
+  float d[8][4] = {};
   products_fence();
   issue<false, 64, false>(p, shared, d);
   products_commit();

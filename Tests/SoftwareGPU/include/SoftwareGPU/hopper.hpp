@@ -28,6 +28,7 @@ struct TiledTensor {
 /// False where the driver refuses it (CUDA driver API, cuTensorMapEncodeTiled).
 bool encode_tensor_map(TensorMap& map, const TiledTensor& tensor);
 
+void issue_tile(void* shared, const TensorMap& map, u64* mbarrier, int x, int y, int z, Site site);
 void issue_product(bool is_fp16, int columns, float* d, const u32* a, u64 a_tile, u64 b_tile, bool adds,
                    SoftwareGPU::Site site);
 void wait_for_products(int groups_left, Site site);
@@ -50,9 +51,13 @@ void mbarrier_arrive_expect(u64* mbarrier, int bytes, SoftwareGPU::Site site = S
 void mbarrier_wait(u64* mbarrier, int parity, SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
 /// cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes: the box at
-/// x, y, z of a tensor, x of its contiguous dimension.
-void copy_tile(void* shared, const TensorMap* map, u64* mbarrier, int x, int y, int z,
-               SoftwareGPU::Site site = SoftwareGPU::Site::here());
+/// x, y, z of a tensor, x of its contiguous dimension. `Map` is what a kernel calls a TensorMap.
+template <class Map>
+void copy_tile(void* shared, const Map* map, u64* mbarrier, int x, int y, int z,
+               SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
+  static_assert(sizeof(Map) == sizeof(TensorMap) && alignof(Map) == alignof(TensorMap), "a tensor map");
+  SoftwareGPU::issue_tile(shared, *reinterpret_cast<const TensorMap*>(map), mbarrier, x, y, z, site);
+}
 
 /// fence.proxy.async.shared::cta: what this thread has written by itself, asynchronous
 /// instructions may touch, once something orders them after it.
@@ -60,6 +65,9 @@ void fence_async();
 
 /// barrier.sync id, threads: of whole warps.
 void named_barrier(int id, int threads, SoftwareGPU::Site site = SoftwareGPU::Site::here());
+
+/// barrier.red.or id, threads: which tells whether any thread has said yes.
+bool named_barrier_or(int id, int threads, bool yes, SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
 /// setmaxnreg, of whole warpgroups.
 template <int count>
@@ -74,17 +82,18 @@ void registers_decrease(SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
 /// wgmma.fence: before the first product, and where registers have been touched since.
 void products_fence(SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
-/// wgmma.mma_async.m64n(2 N)k16.f32: d = a b, or d += a b. Both operands in shared memory,
-/// with k contiguous, or a in registers and b with n contiguous; until products_wait() neither
-/// may be touched, nor d.
-template <bool is_fp16, int N>
-void product(float (&d)[N], u64 a_tile, u64 b_tile, bool adds, SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
-  SoftwareGPU::issue_product(is_fp16, 2 * N, d, nullptr, a_tile, b_tile, adds, site);
+/// wgmma.mma_async.m64n(8 columns)k16.f32: d = a b, or d += a b; d as that of mma, by 8 columns.
+/// Both operands in shared memory, with k contiguous, or a in registers and b with n contiguous;
+/// until products_wait() neither may be touched, nor d.
+template <bool is_fp16, int columns>
+void product(float (&d)[columns][4], u64 a_tile, u64 b_tile, bool adds,
+             SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
+  SoftwareGPU::issue_product(is_fp16, 8 * columns, d[0], nullptr, a_tile, b_tile, adds, site);
 }
-template <bool is_fp16, int N>
-void product_of_registers(float (&d)[N], const u32 (&a)[4], u64 b_tile,
+template <bool is_fp16, int columns>
+void product_of_registers(float (&d)[columns][4], const u32 (&a)[4], u64 b_tile,
                           SoftwareGPU::Site site = SoftwareGPU::Site::here()) {
-  SoftwareGPU::issue_product(is_fp16, 2 * N, d, a, 0, b_tile, true, site);
+  SoftwareGPU::issue_product(is_fp16, 8 * columns, d[0], a, 0, b_tile, true, site);
 }
 
 /// wgmma.commit_group: the products since the last one are a group.
