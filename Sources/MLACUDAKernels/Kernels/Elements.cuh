@@ -15,6 +15,7 @@ constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 
 struct BF16 {
   using Bits = u16;
+  static constexpr bool is_fp16 = false;
   /** What weights, of 1 at most, are multiplied by before they are rounded to this format,
       and its logarithm: exponents reach as far as fp32's. */
   static constexpr float weight_scale = 1, weight_exponent = 0;
@@ -30,6 +31,7 @@ struct BF16 {
 
 struct FP16 {
   using Bits = u16;
+  static constexpr bool is_fp16 = true;
   /** 2^-24 is the smallest number: many weights below, beside a large one, would be lost. */
   static constexpr float weight_scale = 32768, weight_exponent = 15;
 

@@ -3,6 +3,7 @@
 
     make.py [sm_NN...]    all architectures, or some, which are then checked alone
 
+Kernels/MLAKernels90.cu, for sm_90a, is checked and no more: the library has no use for it yet.
 NVRTC 12.9, of whose code drivers of CUDA 12 need no more than they know, comes from PyPI
 into .build/nvrtc. What it says besides resources is an error, so are spilled registers, and
 registers other than Kernels/Attention.cuh has in its table. Each kernel's code is
@@ -22,9 +23,12 @@ CACHE = os.path.join(os.path.dirname(os.path.dirname(TARGET)), ".build", "nvrtc"
 PACKAGES = ["nvidia-cuda-nvrtc-cu12==12.9.86", "nvidia-cuda-nvdisasm==13.5.37"]
 #: In the order of the table of registers; sm_120 last: with it all are there (../images.c).
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
+#: Of a program of its own, in which a thread begins with the registers that 384 of them leave.
+WARPGROUPS, WARPGROUP_PROGRAM, WARPGROUP_REGISTERS = "sm_90a", "MLAKernels90.cu", 168
 OPTIONS = ["--std=c++17"]
 #: Matrix products, loads of their fragments, copies to shared memory that nobody waits for.
 EXPECTED = {"mla_attend": ["HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS", "STG.E.128"],
+            "mla_attend_tiles": ["HGMMA.64x128x16.F32", "UTMALDG.3D", "USETMAXREG.TRY_ALLOC", "STG.E.128"],
             "mla_merge": ["LDG.E.128", "STG.E.128"]}  # fmt: skip
 
 
@@ -57,6 +61,18 @@ def sources():
     count = ctypes.c_int()
     first = function(ctypes.byref(count))
     return [(first[i].name, first[i].text) for i in range(count.value)]
+
+
+def program(architecture):
+    """Its files: what is no part of the library's program comes from the folder."""
+    files = sources()
+    if architecture != WARPGROUPS:
+        return files
+    folder = os.path.join(TARGET, "Kernels")
+    known = [name.decode() for name, _ in files]
+    names = [WARPGROUP_PROGRAM, *(name for name in sorted(os.listdir(folder)) if name.endswith(".cuh") and name not in known)]
+    added = [(name.encode(), open(os.path.join(folder, name), "rb").read()) for name in names]
+    return added + files[1:]
 
 
 def compile(architecture, files):
@@ -108,11 +124,13 @@ def table():
 
 
 def check_resources(architecture, kernels):
-    wrong, expected = [], table()
+    wrong, expected = [], table() if architecture in ARCHITECTURES else {}
     for name, (registers, stack, spilled) in sorted(kernels.items()):
         print(f"{architecture} {name}: {registers} registers, {spilled} bytes spilled, {stack} bytes of stack")
         if spilled or stack:
             wrong.append(f"{name} spills {spilled} bytes and has a stack of {stack}")
+        if architecture == WARPGROUPS and registers != WARPGROUP_REGISTERS:
+            wrong.append(f"{name} begins with {registers} registers, not {WARPGROUP_REGISTERS}")
     for dimensions, listed in expected.items():
         registers = max(kernels[f"mla_attend_{dtype}_{dimensions}"][0] for dtype in ("bf16", "fp16"))
         if registers != listed[ARCHITECTURES.index(architecture)]:
@@ -125,8 +143,10 @@ def check_instructions(architecture, path, names):
     text = subprocess.run([os.path.join(CACHE, "nvidia/cu13/bin/nvdisasm"), "--print-code", path], check=True,
                           capture_output=True, text=True).stdout  # fmt: skip
     code = dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^\.text\.|\Z)", text, re.MULTILINE | re.DOTALL))
-    return [f"{name} has no {instruction}" for name in names for kind, expected in EXPECTED.items()
-            if name.startswith(kind) for instruction in expected if instruction not in code.get(name, "")]  # fmt: skip
+    expected = {name: EXPECTED[max(kinds, key=len)] for name in names
+                if (kinds := [kind for kind in EXPECTED if name.startswith(kind)])}  # fmt: skip
+    return [f"{name} has no {instruction}" for name, instructions in expected.items()
+            for instruction in instructions if instruction not in code.get(name, "")]  # fmt: skip
 
 
 def make(architecture, files):
@@ -141,9 +161,8 @@ def make(architecture, files):
 
 def main(architectures):
     install()
-    files = sources()
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
-        results = list(pool.map(make, architectures, [files] * len(architectures)))
+        results = list(pool.map(make, architectures, [program(each) for each in architectures]))
     wrong = [text for each, _ in results for text in each]
     for text in wrong:
         print(f"not ok {text}")
@@ -151,7 +170,7 @@ def main(architectures):
         return 1
     for architecture, (_, size) in zip(architectures, results):
         print(f"ok {architecture}: {size} bytes, no spills, registers and instructions as expected")
-    if architectures == ARCHITECTURES:
+    if set(ARCHITECTURES) <= set(architectures):
         for architecture in ARCHITECTURES:
             os.replace(os.path.join(CACHE, architecture + ".cubin"), os.path.join(HERE, architecture + ".cubin"))
         # Compiled without them, maybe: nothing else tells the build that they are there now.
@@ -161,6 +180,6 @@ def main(architectures):
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:] or ARCHITECTURES))
+        sys.exit(main(sys.argv[1:] or [*ARCHITECTURES, WARPGROUPS]))
     except Failure as failure:
         sys.exit(f"not ok {failure}")

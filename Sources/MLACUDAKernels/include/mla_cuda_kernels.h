@@ -82,6 +82,29 @@ static inline mla_cuda_request *mla_cuda_requests(mla_cuda_attention *parameter)
 }
 #endif
 
+/* ---- attention by tensor maps (Kernels/AttentionTiles.cuh; sm_90a) ------- */
+
+/** As cuTensorMapEncodeTiled makes it: numbers of two bytes, no interleaving, swizzled by 128
+    bytes, out of bounds zero. Dimensions: the head's, heads, rows of the tensor; a box of
+    64 x 1 x MLA_CUDA_WIDE_TILE. */
+typedef struct mla_cuda_tensor_map {
+  unsigned long long opaque[16];
+} __attribute__((aligned(64))) mla_cuda_tensor_map;
+
+enum {
+  /** Rows of q that a block works on, and of k and v at a time. */
+  MLA_CUDA_WIDE_TILE = 128,
+  /** Of a block. */
+  MLA_CUDA_WIDE_THREADS = 384
+};
+
+/** As mla_cuda_attention, tiles being of MLA_CUDA_WIDE_TILE queries. Maps take tensors whose
+    addresses and strides are multiples of 16 bytes. */
+typedef struct mla_cuda_attention_tiles {
+  mla_cuda_tensor_map q, k, v;
+  mla_cuda_attention attention;
+} mla_cuda_attention_tiles;
+
 /* ---- merging ------------------------------------------------------------ */
 
 /** Grid: (tokens / MLA_CUDA_MERGE_TOKENS rounded up, heads); see mla_merge_args. */
@@ -164,6 +187,9 @@ typedef struct mla_cuda_attention_kernel {
 
 /** All that there are; see attention_kernels.c. Stores how many. */
 const mla_cuda_attention_kernel *mla_cuda_attention_kernels(int *count);
+
+/** Those that take mla_cuda_attention_tiles, of sm_90a. */
+const mla_cuda_attention_kernel *mla_cuda_attention_tile_kernels(int *count);
 
 /* ---- code --------------------------------------------------------------- */
 

@@ -6,23 +6,29 @@
 #include <stdexcept>
 
 std::string AttentionShape::kernel() const {
-  return std::string("mla_attend_") + name_of(format) + "_" + std::to_string(qk) + "_" + std::to_string(v);
+  return std::string(is_by_tiles ? "mla_attend_tiles_" : "mla_attend_") + name_of(format) + "_" + std::to_string(qk) + "_" + std::to_string(v);
 }
 
-static const mla_cuda_attention_kernel& facts_of(const std::string& name) {
+using Facts = std::vector<mla_cuda_attention_kernel>;
+
+static Facts facts(bool is_by_tiles) {
   int count = 0;
-  const mla_cuda_attention_kernel* all = mla_cuda_attention_kernels(&count);
-  for (int i = 0; i < count; ++i)
-    if (name == all[i].name) return all[i];
-  throw std::runtime_error("no kernel " + name);
+  const mla_cuda_attention_kernel* all =
+      is_by_tiles ? mla_cuda_attention_tile_kernels(&count) : mla_cuda_attention_kernels(&count);
+  return Facts(all, all + count);
+}
+
+static mla_cuda_attention_kernel facts_of(const AttentionShape& shape) {
+  for (const mla_cuda_attention_kernel& each : facts(shape.is_by_tiles))
+    if (shape.kernel() == each.name) return each;
+  throw std::runtime_error("no kernel " + shape.kernel());
 }
 
 std::vector<AttentionShape> attention_shapes() {
-  int count = 0;
-  const mla_cuda_attention_kernel* all = mla_cuda_attention_kernels(&count);
   std::vector<AttentionShape> shapes;
-  for (int i = 0; i < count; ++i)
-    shapes.push_back({all[i].dtype == 2 ? Format::fp16 : Format::bf16, all[i].qk_head_dim, all[i].v_head_dim});
+  for (const bool is_by_tiles : {false, true})
+    for (const mla_cuda_attention_kernel& each : facts(is_by_tiles))
+      shapes.push_back({each.dtype == 2 ? Format::fp16 : Format::bf16, each.qk_head_dim, each.v_head_dim, is_by_tiles});
   return shapes;
 }
 
@@ -36,9 +42,9 @@ Problem::Problem(AttentionShape shape, int heads, const std::vector<std::pair<in
                  const Layout (&layouts)[4])
     : shape(shape),
       heads(heads),
-      q(shape.format, sum_of(lengths, &std::pair<int, int>::first), heads, shape.qk, layouts[0]),
-      k(shape.format, sum_of(lengths, &std::pair<int, int>::second), heads, shape.qk, layouts[1]),
-      v(shape.format, sum_of(lengths, &std::pair<int, int>::second), heads, shape.v, layouts[2]) {
+      q(shape.format, sum_of(lengths, &std::pair<int, int>::first), heads, shape.qk, shape.of_input(layouts[0])),
+      k(shape.format, sum_of(lengths, &std::pair<int, int>::second), heads, shape.qk, shape.of_input(layouts[1])),
+      v(shape.format, sum_of(lengths, &std::pair<int, int>::second), heads, shape.v, shape.of_input(layouts[2])) {
   int query = spare, key = spare;
   for (const auto& length : lengths) {
     requests.push_back({query, length.first, key, length.second});
@@ -88,9 +94,26 @@ mla_cuda_attention Problem::arguments(const Options& options) const {
   for (const Rows& request : requests) {
     if (a.request_count == MLA_CUDA_LAUNCH_REQUESTS) throw std::runtime_error("too many requests");
     a.requests[a.request_count++] = {tiles, request.query, request.queries, request.key, request.keys};
-    tiles += (request.queries + MLA_CUDA_TILE_QUERIES - 1) / MLA_CUDA_TILE_QUERIES;
+    tiles += (request.queries + shape.tile() - 1) / shape.tile();
   }
   return a;
+}
+
+int Problem::tiles() const {
+  int tiles = 0;
+  for (const Rows& request : requests) tiles += (request.queries + shape.tile() - 1) / shape.tile();
+  return tiles;
+}
+
+static mla_cuda_tensor_map map_of(const Tensor& tensor) {
+  const mla_cuda_rows rows = tensor.view();
+  const SoftwareGPU::TiledTensor tiled = {rows.data, 3, {tensor.dim, tensor.heads, tensor.rows},
+                                          {rows.head_stride * 2, rows.token_stride * 2}, {64, 1, MLA_CUDA_WIDE_TILE}};
+  TensorMap map;
+  if (!SoftwareGPU::encode_tensor_map(map, tiled)) throw std::runtime_error("no tensor map");
+  mla_cuda_tensor_map same;
+  std::memcpy(&same, &map, sizeof map);
+  return same;
 }
 
 Outputs::Outputs(const Problem& problem, const Options& options)
@@ -136,11 +159,18 @@ std::unique_ptr<Outputs> run(const Problem& problem, const Options& options) {
   a.out = outputs->out.view();
   const mla_cuda_rows lse = outputs->lse.view();
   a.lse = {options.wants_lse ? static_cast<float*>(lse.data) : nullptr, lse.token_stride};
-  const auto& facts = facts_of(problem.shape.kernel());
-  int tiles = 0;
-  for (const Rows& request : problem.requests) tiles += (request.queries + MLA_CUDA_TILE_QUERIES - 1) / MLA_CUDA_TILE_QUERIES;
-  if (tiles > 0)
-    launch(facts.name, tiles, problem.heads, facts.threads, facts.shared_bytes, &a, sizeof a, options.seed,
-           options.machine);
+  const mla_cuda_attention_kernel facts = facts_of(problem.shape);
+  const int tiles = problem.tiles();
+  const auto launch_with = [&](const void* parameters, std::size_t bytes) {
+    if (tiles > 0)
+      launch(facts.name, tiles, problem.heads, facts.threads, facts.shared_bytes, parameters, bytes, options.seed,
+             options.machine);
+  };
+  if (problem.shape.is_by_tiles) {
+    const mla_cuda_attention_tiles by_tiles = {map_of(problem.q), map_of(problem.k), map_of(problem.v), a};
+    launch_with(&by_tiles, sizeof by_tiles);
+  } else {
+    launch_with(&a, sizeof a);
+  }
   return outputs;
 }

@@ -8,8 +8,16 @@
 struct AttentionShape {
   Format format;
   int qk, v;
+  /// By tensor maps, of sm_90a.
+  bool is_by_tiles = false;
 
   std::string kernel() const;
+  /// Of queries.
+  int tile() const { return is_by_tiles ? +MLA_CUDA_WIDE_TILE : +MLA_CUDA_TILE_QUERIES; }
+  /// That its inputs can have: maps take strides of 16 bytes alone.
+  Layout of_input(Layout layout) const {
+    return is_by_tiles && (layout == Layout::odd || layout == Layout::shifted) ? Layout::apart : layout;
+  }
 };
 /// One a kernel.
 std::vector<AttentionShape> attention_shapes();
@@ -46,6 +54,7 @@ struct Problem {
   int query_rows() const { return q.rows; }
   /// Those without queries have no tiles; hidden in the launch otherwise.
   mla_cuda_attention arguments(const Options& options) const;
+  int tiles() const;
 };
 
 struct Outputs {

@@ -21,7 +21,10 @@ Options plain(const AttentionShape& shape, bool is_causal = true) {
 }
 
 /// Kernels of each format and of small dimensions, unless a test is about all of them.
-constexpr AttentionShape small_shapes[] = {{Format::bf16, 128, 64}, {Format::fp16, 128, 64}};
+constexpr AttentionShape small_shapes[] = {{Format::bf16, 128, 64},
+                                           {Format::fp16, 128, 64},
+                                           {Format::bf16, 128, 128, true},
+                                           {Format::fp16, 128, 128, true}};
 
 std::string what(const AttentionShape& shape, const std::string& text) { return shape.kernel() + ": " + text; }
 

@@ -1,0 +1,2 @@
+// Those of sm_90a.
+#include <MLAKernels90.cu>
