@@ -52,8 +52,10 @@ struct CUDACode {
     guard let bytes else { return nil }
     return try driver.inContext(context) { () throws(MLAError) in
       var library: CUDADriver.Handle?
-      try driver.check("cuLibraryLoadData") {
-        driver.loadLibrary(&library, bytes, nil, nil, 0, nil, nil, 0)
+      try driver.besideCaptures { () throws(MLAError) in
+        try driver.check("cuLibraryLoadData") {
+          driver.loadLibrary(&library, bytes, nil, nil, 0, nil, nil, 0)
+        }
       }
       return library
     }

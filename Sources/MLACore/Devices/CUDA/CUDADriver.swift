@@ -27,6 +27,7 @@ struct CUDADriver: Sendable {
       Handle?, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Handle?,
       UnsafeMutablePointer<UnsafeMutableRawPointer?>, UnsafeMutablePointer<UnsafeMutableRawPointer?>?
     ) -> Result
+  private let exchangeCaptureMode: @convention(c) (UnsafeMutablePointer<Int32>) -> Result
   let pointerAttribute: @convention(c) (UnsafeMutableRawPointer, Int32, UInt64) -> Result
   private let errorName: @convention(c) (Result, UnsafeMutablePointer<UnsafePointer<CChar>?>) -> Result
   private let errorText: @convention(c) (Result, UnsafeMutablePointer<UnsafePointer<CChar>?>) -> Result
@@ -59,6 +60,7 @@ struct CUDADriver: Sendable {
     kernel = try function("cuLibraryGetKernel")
     setKernelAttribute = try function("cuKernelSetAttribute")
     launch = try function("cuLaunchKernel")
+    exchangeCaptureMode = try function("cuThreadExchangeStreamCaptureMode")
     pointerAttribute = try function("cuPointerGetAttribute")
     errorName = try function("cuGetErrorName")
     errorText = try function("cuGetErrorString")
@@ -79,6 +81,14 @@ struct CUDADriver: Sendable {
       var popped: Handle?
       Arithmetic.callers { _ = popContext(&popped) }
     }
+    return try body()
+  }
+
+  /// Runs `body`, whose work is no part of it, although the thread may be capturing a graph.
+  func besideCaptures<Value>(_ body: () throws(MLAError) -> Value) throws(MLAError) -> Value {
+    var mode = Self.relaxedCapture
+    try check("cuThreadExchangeStreamCaptureMode") { exchangeCaptureMode(&mode) }
+    defer { Arithmetic.callers { _ = exchangeCaptureMode(&mode) } }
     return try body()
   }
 
@@ -118,6 +128,9 @@ extension CUDADriver {
     static let isManaged: Int32 = 8
     static let deviceOrdinal: Int32 = 9
   }
+
+  /// CU_STREAM_CAPTURE_MODE_RELAXED
+  private static let relaxedCapture: Int32 = 2
 
   /// CU_MEMORYTYPE_DEVICE
   static let deviceMemory: Int32 = 2
