@@ -106,6 +106,28 @@ class Event {
   CUevent handle_ = nullptr;
 };
 
+/// What a body puts on a stream, captured; `mode` is the capture's.
+class CapturedGraph {
+ public:
+  template <class Body>
+  CapturedGraph(CUstream stream, Body body, int mode = CU_STREAM_CAPTURE_MODE_GLOBAL) {
+    CUgraph graph = nullptr;
+    DRIVER(cuStreamBeginCapture_v2(stream, mode));
+    body();
+    DRIVER(cuStreamEndCapture(stream, &graph));
+    DRIVER(cuGraphInstantiateWithFlags(&handle_, graph, 0));
+    DRIVER(cuGraphDestroy(graph));
+  }
+  ~CapturedGraph() { cuGraphExecDestroy(handle_); }
+  CapturedGraph(const CapturedGraph&) = delete;
+  CapturedGraph& operator=(const CapturedGraph&) = delete;
+
+  void launch(CUstream stream) const { DRIVER(cuGraphLaunch(handle_, stream)); }
+
+ private:
+  CUgraphExec handle_ = nullptr;
+};
+
 /// How a child ends that does this: 0, what it exits with, or the signal that ends it; -1 of
 /// one that hangs.
 template <class Body>

@@ -115,6 +115,29 @@ void the_legacy_stream_waits() {
   }
 }
 
+/// Whatever comes first among work that is not ordered.
+void the_legacy_stream_is_in_order() {
+  const Primary primary;
+  const Code code;
+  const int hundred = 100, seven = 7;
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    for (const bool is_per_thread : {false, true}) {
+      gpu_machine_seed(seed);
+      const Numbers numbers(code, {1});
+      const Stream blocking(CU_STREAM_DEFAULT);
+      const CUstream stream = is_per_thread ? CU_STREAM_PER_THREAD : static_cast<CUstream>(blocking);
+      DRIVER(cuMemcpyHtoDAsync_v2(numbers.memory().address(), &hundred, 4, stream));
+      numbers.add(1, nullptr);
+      DRIVER(cuCtxSynchronize());
+      CHECK(numbers.values() == Values{101});
+      DRIVER(cuMemcpyHtoDAsync_v2(numbers.memory().address(), &seven, 4, nullptr));
+      numbers.add(1, stream);
+      DRIVER(cuCtxSynchronize());
+      CHECK(numbers.values() == Values{8});
+    }
+  }
+}
+
 void a_thread_has_a_stream_of_its_own() {
   const Primary primary;
   const Code code;
@@ -178,6 +201,7 @@ int main(int argc, char** argv) {
        isolated("machine: other streams run in any order, random", other_streams_run_in_any_order, random),
        isolated("machine: events", what_was_recorded_is_waited_for),
        isolated("machine: the legacy stream waits", the_legacy_stream_waits),
+       isolated("machine: the legacy stream is in order", the_legacy_stream_is_in_order),
        isolated("machine: a thread has a stream of its own", a_thread_has_a_stream_of_its_own),
        isolated("machine: streams that are none", streams_that_are_none),
        isolated("machine: memory is not freed under work", memory_is_not_freed_under_work),

@@ -1,39 +1,23 @@
 // What is refused on devices: a status and its text each, and nothing that hangs.
 //
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
-
-#include "device_attention.hpp"
+#include "expectations.hpp"
 #include "launches.hpp"
-#include "nvrtc.h"
 
 namespace {
 
 using test::Attention;
+using test::create;
 using test::DeviceAttention;
+using test::expect_status;
+using test::hardware;
+using test::internal;
+using test::invalid;
 using test::Model;
 using test::Primary;
 using test::Stream;
 
 const Model model{2, 64, 64, 128, 512};
-const mla_status hardware = MLA_ERROR_UNSUPPORTED_HARDWARE, invalid = MLA_ERROR_INVALID_ARGUMENT,
-                 internal = MLA_ERROR_INTERNAL;
-
-void expect_status(mla_status got, mla_status expected, const std::string& text) {
-  EXPECT(got == expected, "%s instead of %s: %s", mla_status_name(got), mla_status_name(expected),
-         mla_last_error_message());
-  EXPECT(std::strstr(mla_last_error_message(), text.c_str()) != nullptr, "\"%s\" lacks \"%s\"",
-         mla_last_error_message(), text.c_str());
-}
-
-mla_status create(CUdevice device = 0) {
-  const mla_backend_config config = test::config_on(model, device);
-  mla_backend* backend = nullptr;
-  const mla_status status = mla_backend_create("FLASH_ATTN", &config, &backend);
-  EXPECT((backend != nullptr) == (status == MLA_OK), "%s and an object", mla_status_name(status));
-  mla_backend_destroy(backend);
-  return status;
-}
 
 /// A problem on the current device, and a run of it that may be changed before.
 struct Run {
@@ -65,42 +49,6 @@ struct Run {
   DeviceAttention on_device;
   mla::backend backend;
 };
-
-// MARK: what is not there
-
-void no_device() { expect_status(create(), hardware, "cuInit: CUDA_ERROR_NO_DEVICE"); }
-
-void old_driver() {
-  expect_status(create(), hardware, "NVIDIA's driver is of CUDA 11.8: must be of 12.0 or later");
-}
-
-void old_device() { expect_status(create(), hardware, "config.device_id: a GPU of capability 7.5: "); }
-
-void no_such_device() {
-  expect_status(create(2), invalid, "config.device_id = 2: must be below 2, the number of CUDA devices");
-  expect_status(create(INT32_MAX), invalid, "config.device_id = 2147483647: must be below 2");
-  CHECK(create(1) == MLA_OK);
-}
-
-void no_compiler() {
-  expect_status(create(), hardware, "install CUDA's run-time compiler (pip install nvidia-cuda-nvrtc-cu12)");
-}
-
-void a_compiler_that_fails() {
-  expect_status(create(), hardware, "NVRTC 12.9 could not compile the kernels for sm_90: ");
-  expect_status(create(), hardware, "error: told to fail");
-}
-
-/// In the first process it compiles, once; in the second it does not.
-void compiles() {
-  CHECK(create() == MLA_OK && create() == MLA_OK);
-  CHECK(gpu_nvrtc_compilations() == 1);
-}
-
-void compiles_no_more() {
-  CHECK(create() == MLA_OK);
-  CHECK(gpu_nvrtc_compilations() == 0);
-}
 
 // MARK: what the driver refuses
 
@@ -211,6 +159,35 @@ void streams_of_others() {
   run.expect_to_work();
 }
 
+/// Of a context that is not the primary one: whoever makes one has its tensors there, too.
+void streams_of_another_context() {
+  const Primary primary;
+  Run run;
+  CUcontext mine = nullptr;
+  DRIVER(cuCtxCreate_v2(&mine, 0, 0));
+  {
+    const Stream stream;
+    expect_status(run(stream), internal, "cuLaunchKernel: CUDA_ERROR_INVALID_HANDLE");
+  }
+  DRIVER(cuCtxDestroy_v2(mine));
+  run.expect_to_work();
+}
+
+/// Where the device reaches the host's pages, a host's tensor may be called the device's.
+void pages_that_are_reached() {
+  Attention problem = Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {9, 3}, 1);
+  const test::Reference expected = test::reference_of(problem);
+  mla::backend backend("FLASH_ATTN", test::config_on(model));
+  backend.prepare_metadata(problem.q_loc);
+  for (test::Array* each : {&problem.q, &problem.k, &problem.v, &problem.out, &problem.lse}) {
+    each->view().device_type = MLA_DEVICE_CUDA;
+  }
+  problem.run_prepared(backend);
+  const Primary primary;
+  DRIVER(cuCtxSynchronize());
+  test::expect_close(problem, expected, "in pages of the host's");
+}
+
 void a_stream_for_the_cpu() {
   Attention problem = Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {9}, 1);
   mla::backend backend("FLASH_ATTN", model.config());
@@ -309,19 +286,12 @@ int main(int argc, char** argv) {
   const test::Environment two{{"MLA_TEST_GPUS", "90,80"}};
   return test::run(
       argc, argv,
-      {isolated("device: none", no_device, {{"MLA_TEST_GPUS", ""}}),
-       isolated("device: a driver too old", old_driver, {{"MLA_TEST_GPU_DRIVER", "11.8"}}),
-       isolated("device: too old", old_device, {{"MLA_TEST_GPUS", "75"}}),
-       isolated("device: no such", no_such_device, two),
-       isolated("device: no compiler", no_compiler, {{"MLA_NVRTC_LIBRARY", "/nowhere/libnvrtc.so"}, {"MLA_CACHE_DIR", "/nowhere"}}),
-       isolated("device: a compiler that fails", a_compiler_that_fails,
-                {{"MLA_TEST_GPU_NVRTC_FAIL", "1"}, {"MLA_CACHE_DIR", "/nowhere"}}),
-       isolated("device: compiles", compiles, {{"MLA_TEST_GPUS", "89"}}),
-       isolated("device: compiles no more", compiles_no_more, {{"MLA_TEST_GPUS", "89"}}),
-       {"device: any call of a creation", any_call_of_a_creation},
+      {{"device: any call of a creation", any_call_of_a_creation},
        isolated("device: a launch that fails", a_launch),
        isolated("device: memory of others", memory_of_others, two),
        isolated("device: streams of others", streams_of_others, two),
+       isolated("device: streams of another context", streams_of_another_context),
+       isolated("device: pages that are reached", pages_that_are_reached, {{"MLA_TEST_GPU_PAGEABLE", "1"}}),
        isolated("device: a stream for the CPU", a_stream_for_the_cpu),
        isolated("device: other dtypes", other_dtypes),
        isolated("device: beside a capture", beside_a_capture),

@@ -12,7 +12,13 @@ cd "$(dirname "$0")/../.." || exit 1
 
 stage=${STAGE:-$PWD/.build/stage}
 out=$PWD/.build/gpu
-make -s -j"$(nproc)" -C Tests/GPU STAGE="$stage" OUT="$out" || exit 1
+programs=${*:-$(make -s -C Tests/GPU programs)}
+case $programs in
+  python*) targets=machine ;;
+  *) targets=$(printf "$out/%s " $programs) ;;
+esac
+# shellcheck disable=SC2086
+make -s -j"$(nproc)" -C Tests/GPU STAGE="$stage" OUT="$out" $targets || exit 1
 
 # Nothing of a GPU that the host may have, and none of its user's settings.
 unset CUDA_VISIBLE_DEVICES MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GPU@}"
@@ -28,7 +34,7 @@ if [ "${1:-}" = python ]; then
 fi
 
 status=0
-for program in ${*:-$(make -s -C Tests/GPU programs)}; do
+for program in $programs; do
   case $program in
     # With a driver that cannot be loaded, and with one from before CUDA 12.
     no_driver) for kind in none old; do LD_LIBRARY_PATH=$out/$kind "$out/$program" $kind || status=1; done ;;

@@ -1,5 +1,4 @@
-// Runs on a caller's streams: when they are done, what they leave alone, graphs of them,
-// threads, devices.
+// Runs on a caller's streams: when they are done, what they leave alone; threads, devices.
 //
 // SPDX-License-Identifier: Apache-2.0
 #include <thread>
@@ -190,39 +189,6 @@ void two_devices() {
   }
 }
 
-CUgraphExec finished(CUstream stream) {
-  CUgraph graph = nullptr;
-  CUgraphExec made = nullptr;
-  DRIVER(cuStreamEndCapture(stream, &graph));
-  DRIVER(cuGraphInstantiateWithFlags(&made, graph, 0));
-  DRIVER(cuGraphDestroy(graph));
-  return made;
-}
-
-/// Captured once, replayed on other numbers, whatever batch was prepared since.
-void graphs() {
-  const Primary primary;
-  const Stream stream;
-  for (const Lengths& lengths : {Lengths{40, 0, 3}, Lengths(300, 2)}) {
-    Attention problem = problem_of(1, lengths);
-    const DeviceAttention on_device(problem);
-    mla::backend backend("FLASH_ATTN", test::config_on(model));
-    on_device.prepare(backend);
-    DRIVER(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
-    on_device.launch(backend, stream);
-    const CUgraphExec graph = finished(stream);
-    backend.prepare_metadata(test::Offsets{0, 1});
-    for (unsigned seed = 2; seed < 5; ++seed) {
-      problem = problem_of(seed, lengths);
-      on_device.upload(stream);
-      DRIVER(cuGraphLaunch(graph, stream));
-      on_device.download(stream);
-      expect_right(problem, "a replay");
-    }
-    DRIVER(cuGraphExecDestroy(graph));
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -240,7 +206,6 @@ int main(int argc, char** argv) {
     add("two threads", two_threads);
     add("first use by threads", first_use_by_threads);
     add("two devices", two_devices);
-    add("graphs", graphs);
   }
   return test::run(argc, argv, cases);
 }

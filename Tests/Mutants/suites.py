@@ -34,7 +34,8 @@ PROGRAMS = (
     "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
-GPU_PROGRAMS = "names merge caching refusals streams no_driver golden attention".split()
+GPU_MACHINE_PROGRAMS = "machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
+GPU_PROGRAMS = "absent names merge caching refusals graphs streams no_driver golden attention".split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.
 FAILURE = re.compile(r"^(not ok|FAILED|E  )|: error:|^Test Case .* failed")
@@ -55,6 +56,8 @@ def everything_for(path):
         return ["python"]
     if path.startswith("Sources/GGMLBackend/"):
         return ["ggml:nodes"]
+    if path.startswith("Tests/GPU/"):
+        return [f"gpu:{program}" for program in GPU_MACHINE_PROGRAMS]
     if "CUDA" in path or "/Devices/" in path:
         return ["gpu", "swift:CUDALaunchTests,CUDASelectionTests,CodeCacheTests", "abi:devices", "abi:loads_nothing"]
     if path.startswith("include/"):
@@ -194,7 +197,9 @@ class Suites:
         return self._run(self.workplace.ggml(), {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"})
 
     def _gpu(self, program, _):
-        self.workplace.library()
+        # The machine's own know nothing of the library.
+        if program not in GPU_MACHINE_PROGRAMS:
+            self.workplace.library()
         return self._run(["Tests/GPU/run.sh", program], {})
 
     def _gate(self, script, _):
