@@ -60,6 +60,7 @@ gates() {
   python3 Tests/Gates/allocators.py $objects || status=1
   # Faults that no longer apply are no test of the tests.
   python3 Tests/Mutants/run.py --check || status=1
+  python3 Tests/SoftwareGPU/mutants.py --check || status=1
   return $status
 }
 
@@ -156,6 +157,15 @@ fuzz() {
   "$abi/malformed_calls" 2000000 $seed && "$abi/malformed_calls" 1000000 $seed 1
 }
 
+# Faults planted in the CUDA kernels, and in the model that they are tested on.
+gpu_mutants() {
+  local status=0 where
+  for where in kernels model; do
+    python3 Tests/SoftwareGPU/mutants.py "$where" ".build/gpu-mutants/$where" || status=1
+  done
+  return $status
+}
+
 # declare_steps: what a change can break, what takes longest first.
 declare_steps() {
   local each tests_step=build-tests
@@ -202,6 +212,7 @@ declare_steps() {
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
+  long_step gpu-mutants 900 "Sources/MLACUDAKernels Tests/SoftwareGPU" "" gpu_mutants
   long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build-abi" fuzz
 }
 

@@ -15,8 +15,7 @@ struct MergeWeights {
     const float second = lse_of(a.suffix_lse, token, head);
     // NaN is not the larger: it comes in again with its side's weight.
     const float largest = second > first ? second : first;
-    const float reference = largest == -infinity() ? 0 : largest;
-    const float of_first = weight(first, reference), of_second = weight(second, reference);
+    const float of_first = weight(first, largest), of_second = weight(second, largest);
     const float sum = of_first + of_second;
     const float inverse = sum == 0 ? 0 : 1 / sum;
     prefix = of_first * inverse;
@@ -31,8 +30,8 @@ private:
     return lse == infinity() ? -infinity() : lse;
   }
 
-  static DEVICE float weight(float lse, float reference) {
-    return lse == -infinity() ? 0 : exp2_approx((lse - reference) * log2_e);
+  static DEVICE float weight(float lse, float largest) {
+    return lse == -infinity() ? 0 : exp2_approx((lse - largest) * log2_e);
   }
 };
 

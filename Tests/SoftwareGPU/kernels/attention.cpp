@@ -83,6 +83,7 @@ void random_batches(int first_seed, int seeds) {
 
 int main(int count, char** arguments) {
   const int seeds = count > 1 ? std::atoi(arguments[1]) : 20;
-  random_batches(0, seeds);
-  return Report::any_failed();
+  return Report::run([&] {
+    random_batches(0, seeds);
+  });
 }

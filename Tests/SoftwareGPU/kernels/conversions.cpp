@@ -54,19 +54,20 @@ template <int QK, int V> void facts(Report& report, const mla_cuda_attention_ker
 }  // namespace
 
 int main() {
-  fp8();
-  finite<BF16>(Format::bf16);
-  finite<FP16>(Format::fp16);
-  {
-    Report report("facts of the attention kernels");
-    int count = 0;
-    const mla_cuda_attention_kernel* all = mla_cuda_attention_kernels(&count);
-    facts<192, 128>(report, all, count);
-    facts<192, 256>(report, all, count);
-    facts<256, 256>(report, all, count);
-    facts<128, 128>(report, all, count);
-    facts<128, 64>(report, all, count);
-    report.expect(count == 10, "others than these");
-  }
-  return Report::any_failed();
+  return Report::run([&] {
+    fp8();
+    finite<BF16>(Format::bf16);
+    finite<FP16>(Format::fp16);
+    {
+      Report report("facts of the attention kernels");
+      int count = 0;
+      const mla_cuda_attention_kernel* all = mla_cuda_attention_kernels(&count);
+      facts<192, 128>(report, all, count);
+      facts<192, 256>(report, all, count);
+      facts<256, 256>(report, all, count);
+      facts<128, 128>(report, all, count);
+      facts<128, 64>(report, all, count);
+      report.expect(count == 10, "others than these");
+    }
+  });
 }

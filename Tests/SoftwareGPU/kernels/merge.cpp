@@ -204,8 +204,9 @@ void special_rows() {
 
 int main(int count, char** arguments) {
   const int seeds = count > 1 ? std::atoi(arguments[1]) : 60;
-  for (Format format : formats) random_sides(format, seeds);
-  for (Format format : formats) in_place(format, seeds / 3 + 1);
-  special_rows();
-  return Report::any_failed();
+  return Report::run([&] {
+    for (Format format : formats) random_sides(format, seeds);
+    for (Format format : formats) in_place(format, seeds / 3 + 1);
+    special_rows();
+  });
 }

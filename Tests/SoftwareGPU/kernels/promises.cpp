@@ -41,8 +41,7 @@ std::vector<std::uint32_t> row_bits(const Outputs& outputs, const Problem& probl
   return bits;
 }
 
-/// A request has the bits that it has alone, wherever it lies in a batch and in memory, and
-/// whatever fp8 or lse is asked for beside.
+/// A request has the bits that it has alone, wherever it lies in a batch and in memory.
 void same_bits_in_any_batch() {
   for (const AttentionShape& shape : attention_shapes()) {
     Report report(what(shape, "a request's bits are its own"));
@@ -72,6 +71,21 @@ void same_bits_in_any_batch() {
                               together->lse.bits(head, 0, from.query + query), "lse");
       }
     }
+  }
+}
+
+/// Results do not depend on which others are asked for.
+void same_bits_beside_others() {
+  for (const AttentionShape& shape : small_shapes) {
+    Report report(what(shape, "out has its bits without lse, lse beside fp8"));
+    Random random(12);
+    const Problem problem(shape, 2, {{70, 131}, {3, 3}}, random, all_dense);
+    Options options = plain(shape);
+    const auto both = run(problem, options);
+    options.wants_lse = false;
+    report.expect(run(problem, options)->out.bits() == both->out.bits(), "out");
+    options.wants_lse = true, options.out = Format::fp8;
+    report.expect(run(problem, options)->lse.bits() == both->lse.bits(), "lse");
   }
 }
 
@@ -299,14 +313,16 @@ void far_strides() {
 }  // namespace
 
 int main() {
-  same_bits_in_any_batch();
-  many_requests();
-  hidden_keys();
-  values_that_are_not_finite();
-  scores_that_are_not_finite();
-  scales();
-  rows_without_keys();
-  small_weights();
-  far_strides();
-  return Report::any_failed();
+  return Report::run([&] {
+    same_bits_in_any_batch();
+    same_bits_beside_others();
+    many_requests();
+    hidden_keys();
+    values_that_are_not_finite();
+    scores_that_are_not_finite();
+    scales();
+    rows_without_keys();
+    small_weights();
+    far_strides();
+  });
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -12,7 +13,9 @@ class Report {
   Report& operator=(const Report&) = delete;
 
   ~Report() {
-    if (wrong.empty())
+    if (std::uncaught_exceptions() > 0)
+      std::printf("not ok %s: the machine refuses it\n", name.c_str());
+    else if (wrong.empty())
       std::printf("ok %s%s\n", name.c_str(), worst_text().c_str());
     else
       std::printf("not ok %s: %s\n", name.c_str(), wrong.c_str());
@@ -31,7 +34,17 @@ class Report {
     expect(value <= bound, what + ": " + std::to_string(value) + " of " + std::to_string(bound));
   }
 
-  static int any_failed() { return failed ? 1 : 0; }
+  /// A program's tests, and its status. A launch that the machine refuses ends them.
+  template <class Tests>
+  static int run(Tests tests) {
+    try {
+      tests();
+    } catch (const std::exception& error) {
+      std::printf("not ok %s\n", error.what());
+      return 1;
+    }
+    return failed ? 1 : 0;
+  }
 
  private:
   std::string name, wrong;

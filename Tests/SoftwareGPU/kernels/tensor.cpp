@@ -63,9 +63,10 @@ std::uint32_t bits_from(Format format, double value) {
 Tensor::Tensor(Format format, int rows, int heads, int dim, Layout layout)
     : format(format), rows(rows), heads(heads), dim(dim) {
   const long long piece = 16 / bytes_of(format);
-  const long long gap = layout == Layout::apart ? 2 * piece : layout == Layout::odd ? 3 : 0;
+  const long long to_piece = (piece - dim % piece) % piece;
+  const long long gap = layout == Layout::apart ? to_piece + piece : layout == Layout::odd ? 3 : 0;
   head_stride = dim + gap;
-  token_stride = heads * head_stride + gap;
+  token_stride = heads * head_stride + (layout == Layout::apart ? piece : gap);
   lead = piece + (layout == Layout::shifted ? 1 : 0);
   allocate();
 }
@@ -106,7 +107,8 @@ void Tensor::store(unsigned char* at, std::uint32_t bits) const { std::memcpy(at
 
 std::uint32_t Tensor::bits(int row, int head, int d) const { return load(address(row, head, d)); }
 double Tensor::get(int row, int head, int d) const { return value_of(format, bits(row, head, d)); }
-void Tensor::set(int row, int head, int d, double value) { store(address(row, head, d), bits_from(format, value)); }
+void Tensor::set(int row, int head, int d, double value) { set_bits(row, head, d, bits_from(format, value)); }
+void Tensor::set_bits(int row, int head, int d, std::uint32_t bits) { store(address(row, head, d), bits); }
 
 std::vector<std::uint32_t> Tensor::bits(int first_row, int count) const {
   std::vector<std::uint32_t> all;

@@ -48,6 +48,7 @@ class Tensor {
   double get(int row, int head, int d) const;
   void set(int row, int head, int d, double value);
   std::uint32_t bits(int row, int head, int d) const;
+  void set_bits(int row, int head, int d, std::uint32_t bits);
   /// The bits of rows, all heads.
   std::vector<std::uint32_t> bits(int first_row, int count) const;
   std::vector<std::uint32_t> bits() const { return bits(0, rows); }
