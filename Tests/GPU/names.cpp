@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "device_attention.hpp"
+#include "nvml.h"
 
 namespace {
 
@@ -86,6 +87,20 @@ void empty_requests() {
   CHECK(padded.out.gaps_are_intact() && padded.lse.gaps_are_intact());
 }
 
+void chunks_with_empty_rows() {
+  const test::Primary primary(blackwell);
+  const test::Stream stream;
+  mla::backend backend("TRTLLM_RAGGED", test::config_on(deepseek, blackwell));
+  Attention chunk = Attention::context(deepseek, MLA_DTYPE_BFLOAT16, {3, 4}, {0, 5}, 1);
+  try {
+    DeviceAttention(chunk, blackwell).run(backend, stream);
+  } catch (const mla::error& failure) {
+    EXPECT(std::strstr(failure.what(), "contains an empty query or KV row"), "%s", failure.what());
+    return;
+  }
+  test::fail("a chunk with an empty row was taken");
+}
+
 void chosen() {
   mla_selector_config config = deepseek.selector();
   config.platform = MLA_PLATFORM_AUTO;
@@ -96,6 +111,8 @@ void chosen() {
   const mla::backend_list list(deepseek.selector());
   CHECK(list.size() > 0);
   EXPECT(gpu_machine_calls(nullptr) == 0, "the driver was called %ld times", gpu_machine_calls(nullptr));
+  unsigned count = 0;
+  CHECK(nvmlDeviceGetCount_v2(&count) == NVML_ERROR_UNINITIALIZED);
 }
 
 }  // namespace
@@ -105,5 +122,6 @@ int main(int argc, char** argv) {
                       {{"device: choosing asks no driver", chosen},
                        {"device: what names refuse", refusals},
                        {"device: what names serve", what_is_served},
-                       {"device: empty requests of TRTLLM_RAGGED", empty_requests}});
+                       {"device: empty requests of TRTLLM_RAGGED", empty_requests},
+                       {"device: chunks with empty rows of TRTLLM_RAGGED", chunks_with_empty_rows}});
 }
