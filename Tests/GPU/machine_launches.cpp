@@ -24,7 +24,7 @@ test::Bytes cubin(unsigned architecture, Elf64_Half machine = 190, unsigned char
   header.e_ident[EI_CLASS] = ELFCLASS64;
   header.e_ident[EI_ABIVERSION] = abi;
   header.e_machine = machine;
-  header.e_flags = architecture | architecture << 16;
+  header.e_flags = abi < 8 ? architecture | architecture << 16 : architecture << 8 | 0x06000002;
   header.e_shoff = sizeof(header) + sizeof(name);
   test::Bytes bytes(sizeof(header) + sizeof(name));
   std::memcpy(bytes.data(), &header, sizeof(header));
@@ -44,13 +44,21 @@ void images() {
   CHECK(loaded(cubin(90).data()) == CUDA_SUCCESS);
   CHECK(loaded(cubin(80).data()) == CUDA_ERROR_NO_BINARY_FOR_GPU);
   CHECK(loaded(cubin(90, EM_X86_64).data()) == CUDA_ERROR_INVALID_IMAGE);
-  CHECK(loaded(cubin(90, 190, 8).data()) == CUDA_ERROR_NO_BINARY_FOR_GPU);
+  CHECK(loaded(cubin(90, 190, 8).data()) == CUDA_SUCCESS);
+  CHECK(loaded(cubin(100, 190, 8).data()) == CUDA_ERROR_NO_BINARY_FOR_GPU);
+  CHECK(loaded(cubin(90, 190, 9).data()) == CUDA_ERROR_NO_BINARY_FOR_GPU);
   DRIVER(cuLibraryLoadData(&library, cubin(90).data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
   CHECK(cuLibraryGetKernel(&kernel, library, "gpu_test_add") == CUDA_SUCCESS);
   CHECK(cuLibraryGetKernel(&kernel, library, "gpu_test_diverge") == CUDA_ERROR_NOT_FOUND);
   CHECK(cuLibraryUnload(library) == CUDA_SUCCESS);
   CHECK(cuLibraryGetKernel(&kernel, library, "gpu_test_add") == CUDA_ERROR_INVALID_HANDLE);
   CHECK(cuLibraryUnload(library) == CUDA_ERROR_INVALID_HANDLE);
+}
+
+void images_of_later_compilers() {
+  const test::Primary primary;
+  CHECK(loaded(cubin(90).data()) == CUDA_SUCCESS);
+  CHECK(loaded(cubin(90, 190, 8).data()) == CUDA_ERROR_NO_BINARY_FOR_GPU);
 }
 
 void minor_capabilities() {
@@ -194,6 +202,8 @@ int main(int argc, char** argv) {
   const test::Environment two{{"MLA_TEST_GPUS", "90,80"}}, one_86{{"MLA_TEST_GPUS", "86"}};
   return test::run(argc, argv,
                    {isolated("machine: images", images),
+                    isolated("machine: images of later compilers", images_of_later_compilers,
+                             {{"MLA_TEST_GPU_DRIVER", "12.2"}}),
                     isolated("machine: minor capabilities", minor_capabilities, one_86),
                     isolated("machine: results of launches", results),
                     isolated("machine: shapes of launches", shapes),

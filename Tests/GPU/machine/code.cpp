@@ -98,7 +98,7 @@ CUresult cuLibraryLoadData(CUlibrary* library, const void* code, int* jit_option
                 (count == 0 || (options != nullptr && values != nullptr)),
             CUDA_ERROR_INVALID_VALUE);
     machine.captures.require_none(gpu::ThreadState::get().capture_mode);
-    gpu::Image image(code);
+    gpu::Image image(code, machine.settings.driver_version);
     const bool runs_somewhere =
         std::any_of(machine.devices.begin(), machine.devices.end(),
                     [&](const auto& each) { return image.runs_on(each->capability); });

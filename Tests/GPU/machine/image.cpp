@@ -15,13 +15,15 @@ namespace {
 constexpr char text_magic[] = "software gpu ";
 /// EM_CUDA.
 constexpr Elf64_Half cuda_machine = 190;
-/// The ABI of CUDA 12's compilers; from version 8 on, CUDA 13's, flags are laid out another
-/// way, and drivers of CUDA 12 refuse it.
-constexpr unsigned char newest_abi = 7;
+/// Compilers of CUDA 12.9 give code for GPUs of capability 10.0 and later ABI version 8, in
+/// which flags are laid out another way, and all other 7.
+constexpr unsigned char newest_abi = 8;
+/// The first driver that knows of version 8.
+constexpr int driver_of_newest_abi = 12080;
 
 }  // namespace
 
-Image::Image(const void* code) {
+Image::Image(const void* code, int driver_version) {
   require(code != nullptr, CUDA_ERROR_INVALID_VALUE);
   const char* text = static_cast<const char*>(code);
   is_elf_ = std::memcmp(text, ELFMAG, SELFMAG) == 0;
@@ -34,8 +36,10 @@ Image::Image(const void* code) {
   std::memcpy(&header, code, sizeof(header));
   require(header.e_ident[EI_CLASS] == ELFCLASS64 && header.e_machine == cuda_machine,
           CUDA_ERROR_INVALID_IMAGE);
-  require(header.e_ident[EI_ABIVERSION] <= newest_abi, CUDA_ERROR_NO_BINARY_FOR_GPU);
-  architecture_ = static_cast<int>(header.e_flags & 0xFF);
+  const bool is_newest = header.e_ident[EI_ABIVERSION] == newest_abi;
+  require(header.e_ident[EI_ABIVERSION] <= newest_abi && (!is_newest || driver_version >= driver_of_newest_abi),
+          CUDA_ERROR_NO_BINARY_FOR_GPU);
+  architecture_ = static_cast<int>((is_newest ? header.e_flags >> 8 : header.e_flags) & 0xFF);
   const std::size_t size = std::max<std::size_t>(
       header.e_shoff + std::size_t{header.e_shnum} * header.e_shentsize,
       header.e_phoff + std::size_t{header.e_phnum} * header.e_phentsize);

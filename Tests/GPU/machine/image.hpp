@@ -11,7 +11,7 @@ namespace gpu {
 class Image {
  public:
   /// Throws what the driver says of what is neither.
-  explicit Image(const void* code);
+  Image(const void* code, int driver_version);
 
   bool runs_on(int capability) const;
   bool has(const std::string& kernel) const;
