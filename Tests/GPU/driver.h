@@ -95,6 +95,21 @@ enum {
   CU_STREAM_CAPTURE_STATUS_INVALIDATED = 2
 };
 
+/* Of a tensor map. */
+enum {
+  CU_TENSOR_MAP_DATA_TYPE_FLOAT16 = 6,
+  CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9,
+  CU_TENSOR_MAP_INTERLEAVE_NONE = 0,
+  CU_TENSOR_MAP_SWIZZLE_128B = 3,
+  CU_TENSOR_MAP_L2_PROMOTION_L2_256B = 3,
+  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0
+};
+
+/** At a multiple of 64 bytes. */
+typedef struct CUtensorMap {
+  unsigned long long opaque[16];
+} CUtensorMap;
+
 #define CU_STREAM_LEGACY ((CUstream)0x1)
 #define CU_STREAM_PER_THREAD ((CUstream)0x2)
 
@@ -172,6 +187,10 @@ CUresult cuKernelGetAttribute(int *value, int attribute, CUkernel kernel, CUdevi
 CUresult cuLaunchKernel(CUkernel kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z,
                         unsigned shared_bytes, CUstream stream, void **parameters, void **extra);
+CUresult cuTensorMapEncodeTiled(CUtensorMap *map, int data_type, unsigned rank, void *address,
+                                const unsigned long long *sizes, const unsigned long long *strides,
+                                const unsigned *box, const unsigned *element_strides, int interleave,
+                                int swizzle, int promotion, int fill);
 
 /* ---- the machine's own, for tests ----------------------------------------- */
 

@@ -112,6 +112,25 @@ void shared_memory_is_asked_for() {
   CHECK(launch(add, none, nullptr, {}, {32}, 60001) == CUDA_ERROR_INVALID_VALUE);
 }
 
+CUresult encoded(CUdeviceptr address, unsigned long long stride, unsigned box, int swizzle) {
+  alignas(64) CUtensorMap map{};
+  const unsigned long long sizes[] = {192, 2, 100}, strides[] = {384, stride};
+  const unsigned boxes[] = {box, 1, 128}, ones[] = {1, 1, 1};
+  return cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, reinterpret_cast<void*>(address), sizes,
+                                strides, boxes, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+void tensor_maps() {
+  const test::Primary primary;
+  const int swizzle = CU_TENSOR_MAP_SWIZZLE_128B;
+  CHECK(encoded(4096, 768, 64, swizzle) == CUDA_SUCCESS);
+  CHECK(encoded(4098, 768, 64, swizzle) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(encoded(4096, 770, 64, swizzle) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(encoded(4096, 768, 72, swizzle) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(encoded(4096, 768, 64, 0) == CUDA_ERROR_NOT_SUPPORTED);
+}
+
 /// A fault shows when somebody waits, and from then on everywhere in its context.
 void expect_lost(const test::Primary& primary, CUresult error) {
   CUdeviceptr address = 0;
@@ -208,6 +227,7 @@ int main(int argc, char** argv) {
                     isolated("machine: results of launches", results),
                     isolated("machine: shapes of launches", shapes),
                     isolated("machine: shared memory", shared_memory_is_asked_for, two),
+                    isolated("machine: tensor maps", tensor_maps),
                     isolated("machine: a kernel touches the host", touches_the_host),
                     isolated("machine: ... another device", touches_another_device, two),
                     isolated("machine: ... what is beyond", touches_what_is_beyond_or_gone),
