@@ -6,6 +6,9 @@
 #                                         before it was built); default: .build/stage's
 #   Tests/GPU/h200.sh --short [LIBRARY]   the same on few tokens: for the machine without a GPU
 #
+# The kernels of sm_90a, which the library does not choose yet, are checked and measured beside
+# its own where .build/nvrtc/sm_90a.cubin is, of `make cubins`, or MLA_TILES_IMAGE names another.
+#
 # Needs a Python with numpy (PYTHON=, default python3) and the driver; torch and
 # compute-sanitizer are used where they are. Builds and fetches nothing. Results go to the
 # folder OUT, if it is set. The table comes last.

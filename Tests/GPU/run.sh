@@ -30,7 +30,8 @@ if [ "${1:-}" = python ]; then
   MLA_TEST_GPUS=90,80,100 "$python" -m pytest -v -p no:cacheprovider \
     --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python || exit 1
   # What is for a real one, so that it works when there is one.
-  PYTHON=$python exec Tests/GPU/h200.sh --short "$stage/lib/libmlaprefill.so.1"
+  printf "software gpu 90" > "$out/sm_90a.image"
+  MLA_TILES_IMAGE=$out/sm_90a.image PYTHON=$python exec Tests/GPU/h200.sh --short "$stage/lib/libmlaprefill.so.1"
 fi
 
 status=0

@@ -10,8 +10,9 @@ import sys
 import time
 
 import numpy as np
-from device import Backend, Tensor, captured, driver, merge, prefill
+from device import Backend, Tensor, capability, captured, driver, merge, prefill
 from problems import Problem, numbers
+from tiles import IMAGE, TileBackend, are_there
 
 DEEPSEEK, MISTRAL, GLM, GLM_NEXT = (128, 64, 128), (64, 64, 128), (192, 64, 256), (256, 0, 256)
 #: By mode: heads, the longest request, requests of a batch of many.
@@ -25,9 +26,9 @@ def say(name, wrong, began, problem=None):
     return 1 if wrong else 0
 
 
-def attention(name, dims, queries, keys=None, heads=1, **options):
+def attention(name, dims, queries, keys=None, heads=1, backend=None, **options):
     began = time.monotonic()
-    problem = Problem(Backend(heads, *dims), queries, keys, stream=driver.stream(), **options)
+    problem = Problem(backend or Backend(heads, *dims), queries, keys, stream=driver.stream(), **options)
     problem.prepare()
     problem.run()
     return say(name, problem.check(), began, problem)
@@ -51,6 +52,21 @@ def shapes(mode):
     lengths = random.integers(0, 40, many)
     failures += attention(f"{many} requests", DEEPSEEK, lengths, heads=some)
     failures += attention(f"{many} contexts", DEEPSEEK, lengths, random.integers(0, 200, many), heads=some)
+    return failures
+
+
+def tiles(mode):
+    if not are_there(capability()):
+        print(f"left out: the kernels of sm_90a, on another GPU or without {IMAGE}")
+        return 0
+    heads, longest, _ = SIZES[mode]
+    half, third, failures = longest // 2 + 1, longest // 3, 0
+    for dtype in ("bf16", "fp16"):
+        for dims in (DEEPSEEK, MISTRAL):
+            name, backend = f"tiles {dims}, {dtype}", TileBackend(heads, *dims, dtype)
+            failures += attention(name, dims, [half, 1, 0, third, longest], backend=backend, dtype=dtype)
+            failures += attention(f"{name}, context", dims, [third, 0, 65], [longest, 9, half], backend=backend, dtype=dtype)
+            failures += attention(f"{name}, strided", dims, [third, 5], backend=backend, dtype=dtype, padding=8)
     return failures
 
 
@@ -149,7 +165,7 @@ def main():
     mode = sys.argv[1]
     driver.call("cuInit", 0)
     with driver.device(0):
-        failures = sum(check(mode) for check in (shapes, same_bits, replay, two_streams, merging, quantized))
+        failures = sum(check(mode) for check in (shapes, tiles, same_bits, replay, two_streams, merging, quantized))
     sys.exit(1 if failures else 0)
 
 

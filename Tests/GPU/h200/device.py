@@ -160,15 +160,21 @@ def milliseconds(stream, body, repeats):
     return times
 
 
-def description():
-    """The device and the driver in a line."""
-    driver.call("cuInit", 0)
-    name, version, numbers = ctypes.create_string_buffer(100), ctypes.c_int(), []
-    driver.call("cuDeviceGetName", name, len(name), 0)
-    driver.call("cuDriverGetVersion", byref(version))
+def capability():
+    """Major and minor."""
+    numbers = []
     for attribute in (75, 76):
         number = ctypes.c_int()
         driver.call("cuDeviceGetAttribute", byref(number), attribute, 0)
         numbers.append(number.value)
+    return tuple(numbers)
+
+
+def description():
+    """The device and the driver in a line."""
+    driver.call("cuInit", 0)
+    name, version = ctypes.create_string_buffer(100), ctypes.c_int()
+    driver.call("cuDeviceGetName", name, len(name), 0)
+    driver.call("cuDriverGetVersion", byref(version))
     cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return f"{name.value.decode()}, capability {numbers[0]}.{numbers[1]}, driver of CUDA {cuda}"
+    return f"{name.value.decode()}, capability {'%d.%d' % capability()}, driver of CUDA {cuda}"

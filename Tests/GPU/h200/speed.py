@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Medians of event times on device 0, beside torch's own attention where torch is: one table.
+"""Medians of event times on device 0, of the library, of its kernels for sm_90a, of torch's own
+attention where torch is: one table.
 
     speed.py real|short [FILE]    what is measured goes to FILE as JSON, too
 """
@@ -9,8 +10,9 @@ import statistics
 import sys
 
 import numpy as np
-from device import Backend, Tensor, description, driver, milliseconds, prefill
+from device import Backend, Tensor, capability, description, driver, milliseconds, prefill
 from problems import numbers, offsets
+from tiles import TileBackend, are_there
 
 #: By mode: heads, tokens of the requests, repeats, what is measured beside causal requests.
 SIZES = {
@@ -41,8 +43,8 @@ def filled(dtype, shape, stream, seed):
     return tensor
 
 
-def ours(heads, queries, keys, repeats, dtype):
-    backend, stream = Backend(heads, *DIMS), driver.stream()
+def ours(backend, queries, keys, repeats, dtype):
+    stream, heads = driver.stream(), backend.heads
     rows, columns = sum(queries), sum(keys or queries)
     tensors = {
         "q": filled(dtype, (rows, heads, backend.qk), stream, 1),
@@ -53,7 +55,7 @@ def ours(heads, queries, keys, repeats, dtype):
     }
     backend.prepare(offsets(queries), None if keys is None else offsets(keys))
     times = milliseconds(stream, lambda: backend.run(stream, **tensors), repeats)
-    return statistics.median(times), operations(backend, queries, keys)
+    return statistics.median(times)
 
 
 def torch_attention(heads, queries, keys, repeats, dtype):
@@ -101,12 +103,21 @@ def measured(mode):
     cases = [(f"{length} causal", [length], None) for length in lengths] + others
     for dtype in ("bf16", "fp16") if mode == "short" else ("bf16",):
         for name, queries, keys in cases:
-            time, work = ours(heads, queries, keys, repeats, dtype)
-            peer = torch_attention(heads, queries, keys, repeats, dtype)
+            backend = Backend(heads, *DIMS)
+            work = operations(backend, queries, keys) / 1e9
+            time, by_tiles = ours(backend, queries, keys, repeats, dtype), None
+            if are_there(capability()):
+                by_tiles = ours(TileBackend(heads, *DIMS, dtype), queries, keys, repeats, dtype)
+            peer = torch_attention(heads, queries, keys, repeats, dtype) or (None, "")
             yield {
-                "case": f"{name}, {dtype}", "ms": time, "TFLOP/s": work / time / 1e9,
-                "torch ms": peer and peer[0], "torch": peer and peer[1],
+                "case": f"{name}, {dtype}", "ms": time, "TFLOP/s": work / time, "sm_90a ms": by_tiles,
+                "sm_90a TFLOP/s": by_tiles and work / by_tiles, "torch ms": peer[0],
+                "torch TFLOP/s": peer[0] and work / peer[0], "torch": peer[1],
             }
+
+
+def cell(number, width):
+    return f"{'-' if number is None else f'{number:.3f}' if width > 8 else f'{number:.1f}':>{width}}"
 
 
 def main():
@@ -114,13 +125,12 @@ def main():
     rows = []
     print(description())
     print(f"library {prefill.LIBRARY.mla_version().decode()}, {SIZES[mode][0]} heads of 192 and 128")
-    print(f"{'tokens':>24} {'ms':>9} {'TFLOP/s':>8} {'torch ms':>9} {'of torch':>9}")
+    print(f"{'tokens':>24} {'ms':>9} {'TFLOP/s':>8}   {'sm_90a':>9} {'':>8}   {'torch':>9}")
     with driver.device(0):
         for row in measured(mode):
             rows.append(row)
-            peer = row["torch ms"]
-            beside = f"{peer:9.3f} {peer / row['ms']:8.2f}x  {row['torch']}" if peer else f"{'-':>9} {'-':>9}"
-            print(f"{row['case']:>24} {row['ms']:9.3f} {row['TFLOP/s']:8.1f} {beside}", flush=True)
+            sides = (f"{cell(row[f'{side}ms'], 9)} {cell(row[f'{side}TFLOP/s'], 8)}" for side in ("", "sm_90a ", "torch "))
+            print(f"{row['case']:>24} {'   '.join(sides)}  {row['torch']}", flush=True)
     if file:
         with open(file[0], "w", encoding="utf-8") as out:
             json.dump({"device": description(), "rows": rows}, out, indent=1)

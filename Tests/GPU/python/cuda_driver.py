@@ -37,6 +37,15 @@ _ARGUMENTS = {
     "cuStreamEndCapture": [Handle, ctypes.POINTER(Handle)],
     "cuGraphInstantiateWithFlags": [ctypes.POINTER(Handle), Handle, ctypes.c_ulonglong],
     "cuGraphLaunch": [Handle, Handle],
+    "cuLibraryLoadData": [
+        ctypes.POINTER(Handle), ctypes.c_char_p, Handle, Handle, ctypes.c_uint, Handle, Handle, ctypes.c_uint
+    ],
+    "cuLibraryGetKernel": [ctypes.POINTER(Handle), Handle, ctypes.c_char_p],
+    "cuKernelSetAttribute": [ctypes.c_int, ctypes.c_int, Handle, ctypes.c_int],
+    "cuLaunchKernel": [Handle, *[ctypes.c_uint] * 7, Handle, Handle, Handle],
+    "cuTensorMapEncodeTiled": [
+        Handle, ctypes.c_int, ctypes.c_uint, Handle, *[Handle] * 4, *[ctypes.c_int] * 4
+    ],
 }
 for _name, _types in _ARGUMENTS.items():
     getattr(_library, _name).argtypes = _types
