@@ -45,13 +45,14 @@ class Kernels:
 
     def __init__(self, scratch):
         self.out = os.path.join(scratch, "out")
-        self.copy = os.path.join(scratch, "kernels")
+        self.copy, self.tests = os.path.join(scratch, "kernels"), os.path.join(scratch, "tests")
         shutil.copytree(os.path.join(ROOT, self.folder), self.copy, ignore=shutil.ignore_patterns("cubins"))
+        shutil.copytree(HERE, self.tests, ignore=shutil.ignore_patterns("mutants", "__pycache__"))
 
     def commands(self, suites):
         """Likewise; those of some suites: test_*."""
         programs = [os.path.join(self.out, f"test_{suite}") for suite in suites]
-        make = ["make", "-s", "-C", os.path.join(HERE, "kernels"), f"OUT={self.out}", f"SOURCES={self.copy}"]
+        make = ["make", "-s", "-C", os.path.join(self.tests, "kernels"), f"OUT={self.out}", f"SOURCES={self.copy}"]
         return make + programs, [[program] for program in programs]
 
 
