@@ -62,9 +62,10 @@ void expect_right(Report& report, const std::string& what, const Problem& proble
   report.expect(run(problem, options)->bits() == outputs->bits(), what + ": other bits a second time");
 }
 
-/// Every kernel, on batches of each kind: ragged, strided, short, empty.
-void random_batches(int first_seed, int seeds) {
+/// Kernels of some name, on batches of each kind: ragged, strided, short, empty.
+void random_batches(int first_seed, int seeds, const std::string& name) {
   for (const AttentionShape& shape : attention_shapes()) {
+    if (shape.kernel().find(name) == std::string::npos) continue;
     Report report(shape.kernel() + " against float64");
     for (int seed = first_seed; seed < first_seed + seeds; ++seed) {
       Random random(1000003u * seed + shape.qk * 7 + shape.v + (shape.format == Format::bf16));
@@ -84,6 +85,6 @@ void random_batches(int first_seed, int seeds) {
 int main(int count, char** arguments) {
   const int seeds = count > 1 ? std::atoi(arguments[1]) : 20;
   return Report::run([&] {
-    random_batches(0, seeds);
+    random_batches(0, seeds, count > 2 ? arguments[2] : "");
   });
 }

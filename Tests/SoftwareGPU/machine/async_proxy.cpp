@@ -11,22 +11,22 @@ void SharedMemory::check_fenced(const Cell& cell, std::size_t index, Site site) 
                index * cell_bytes, cell.write.agent.place());
 }
 
-void SharedMemory::check_products(Agent agent, std::size_t cell, const char* what, Site site) const {
+void SharedMemory::check_products(const View& view, std::size_t cell, const char* what, Site site) const {
   const ProductCell& products = product_cells_[cell * cell_bytes / product_cell_bytes];
   for (int warp = 0; warp < block.warps(); ++warp) {
     if (products.pending[warp] > 0)
       block.fail(Fault::illegal_instruction, site, "%s byte %zu of shared memory, which products of warp %d still read", what,
                  cell * cell_bytes, warp);
-    if (products.time[warp] > 0 && !block.clocks.is_before({Agent::products(warp), products.time[warp]}, agent))
+    if (products.time[warp] > 0 && !view.is_before({Agent::products(warp), products.time[warp]}))
       fail_race(what, "read in products", Agent::products(warp), cell, site);
   }
 }
 
 void SharedMemory::depart_with(Access access, Agent issuer, const void* at, int bytes, Site site) {
   const std::size_t first = offset_of(at, bytes, 16, "a tensor copy", site) / cell_bytes;
+  const View view = block.clocks.view_of(issuer);
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
-    // Products read whole cells of theirs.
-    check_write(cells_[i], issuer, i, "copies to", site);
+    check_write(cells_[i], view, i, "copies to", site);
     check_fenced(cells_[i], i, site);
     cells_[i].write = access;
   }
@@ -38,8 +38,9 @@ void SharedMemory::check_product(int warp, const void* at, int bytes, Site site)
     has_products_ = true;
   }
   const std::size_t first = offset_of(at, bytes, 16, "a product's load", site) / cell_bytes;
+  const View view = block.clocks.view_of(Agent::products(warp));
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
-    check_written(cells_[i], Agent::products(warp), i, site);
+    check_written(cells_[i], view, i, site);
     check_fenced(cells_[i], i, site);
   }
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); i += product_cell_bytes / cell_bytes)

@@ -28,20 +28,6 @@ const Clock& Clocks::known_to(Agent agent) {
   return all;
 }
 
-bool Clocks::is_before(const Access& access, Agent agent) {
-  if (access.agent.is_nobody()) return true;
-  // In the order of its program, unless others of the warp share in it.
-  if (access.agent == agent && agent.is_thread()) return true;
-  return known_to(agent).until[access.agent.place()] >= access.time;
-}
-
-bool Clocks::are_before(std::uint32_t warps, std::uint32_t time, Agent agent) {
-  const Clock& known = known_to(agent);
-  for (; warps != 0; warps &= warps - 1)
-    if (known.until[__builtin_ctz(warps)] < time) return false;
-  return true;
-}
-
 void Clocks::meet(std::uint32_t warps) {
   Clock all;
   std::uint32_t latest = 0;

@@ -47,16 +47,33 @@ struct Clock {
   void join(const Clock& other);
 };
 
+/// What lies before all that an agent does.
+struct View {
+  Agent agent;
+  const Clock& known;
+
+  bool is_before(const Access& access) const {
+    if (access.agent.is_nobody()) return true;
+    // In the order of its program, unless others of the warp share in it.
+    if (access.agent == agent && agent.is_thread()) return true;
+    return known.until[access.agent.place()] >= access.time;
+  }
+  /// Of accesses of several warps, a bit for each, the latest of which is at `time`.
+  bool are_before(std::uint32_t warps, std::uint32_t time) const {
+    for (; warps != 0; warps &= warps - 1)
+      if (known.until[__builtin_ctz(warps)] < time) return false;
+    return true;
+  }
+};
+
 class Clocks {
  public:
   void start_block(int threads);
 
   /// What this agent does now.
   Access now(Agent agent) const { return {agent, times_[agent.place()]}; }
-  /// Whether an access lies before all that the agent does from now on.
-  bool is_before(const Access& access, Agent agent);
-  /// Whether accesses of several warps, a bit for each, do, the latest of which is at `time`.
-  bool are_before(std::uint32_t warps, std::uint32_t time, Agent agent);
+  /// What it knows, until anything is made known to it.
+  View view_of(Agent agent) { return {agent, known_to(agent)}; }
   /// All threads of these warps meet.
   void meet(std::uint32_t warps);
 

@@ -39,10 +39,11 @@ double error(SoftwareGPU::Random of, double bound) {
 
 float fp16_value(u16 bits) {
   const u32 exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction != 0 ? float_of(0x7FFFFFFF) : sign * HUGE_VALF;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25);
+  if (exponent == 31 && fraction != 0) return float_of(0x7FFFFFFF);
+  const float size = exponent == 31  ? HUGE_VALF
+                     : exponent == 0 ? static_cast<float>(fraction) * 0x1p-24f
+                                     : float_of((exponent + 112) << 23 | fraction << 13);
+  return (bits & 0x8000) != 0 ? -size : size;
 }
 
 u32 pack_bf16(float low, float high) { return bf16_of(low) | static_cast<u32>(bf16_of(high)) << 16; }

@@ -46,18 +46,17 @@ void SharedMemory::fail_race(const char* what, const char* before, Agent other, 
              cell * cell_bytes, other.place() % most_warps, before);
 }
 
-void SharedMemory::check_written(const Cell& cell, Agent agent, std::size_t index, Site site) const {
-  const bool is_known = block.clocks.is_before(cell.write, agent);
+void SharedMemory::check_written(const Cell& cell, const View& view, std::size_t index, Site site) const {
+  const bool is_known = view.is_before(cell.write);
   if (cell.in_flight || (cell.write.agent.is_copies() && !is_known))
     block.fail(Fault::illegal_instruction, site, "touches byte %zu of shared memory, whose copy was not waited for",
                index * cell_bytes);
   if (!is_known) fail_race("touches", "written", cell.write.agent, index, site);
 }
 
-void SharedMemory::note_read(Cell& cell, Agent agent) const {
-  const Access access = block.clocks.now(agent);
+void SharedMemory::note_read(Cell& cell, const View& view, const Access& access) {
   const bool are_several = cell.read.agent.is_several();
-  if (are_several ? block.clocks.are_before(cell.readers, cell.read.time, agent) : block.clocks.is_before(cell.read, agent)) {
+  if (are_several ? view.are_before(cell.readers, cell.read.time) : view.is_before(cell.read)) {
     cell.read = access;
   } else if (!are_several && cell.read.agent.place() == access.agent.place()) {
     cell.read = {Agent::warp(access.agent.place()), access.time};
@@ -70,30 +69,34 @@ void SharedMemory::note_read(Cell& cell, Agent agent) const {
 
 void SharedMemory::check_load(Agent agent, const void* at, int bytes, Site site) {
   const std::size_t first = offset_of(at, bytes, bytes, "a load", site) / cell_bytes;
+  const View view = block.clocks.view_of(agent);
+  const Access access = block.clocks.now(agent);
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
-    check_written(cells_[i], agent, i, site);
-    note_read(cells_[i], agent);
+    check_written(cells_[i], view, i, site);
+    note_read(cells_[i], view, access);
   }
 }
 
 void SharedMemory::check_is_written(Agent agent, const void* at, int bytes, Site site) {
   const std::size_t first = offset_of(at, bytes, bytes, "an access", site) / cell_bytes;
+  const View view = block.clocks.view_of(agent);
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i)
-    check_written(cells_[i], agent, i, site);
+    check_written(cells_[i], view, i, site);
 }
 
-void SharedMemory::check_write(const Cell& cell, Agent agent, std::size_t index, const char* what, Site site) const {
-  check_written(cell, agent, index, site);
+void SharedMemory::check_write(const Cell& cell, const View& view, std::size_t index, const char* what, Site site) const {
+  check_written(cell, view, index, site);
   const bool are_several = cell.read.agent.is_several();
-  if (are_several ? !block.clocks.are_before(cell.readers, cell.read.time, agent) : !block.clocks.is_before(cell.read, agent))
+  if (are_several ? !view.are_before(cell.readers, cell.read.time) : !view.is_before(cell.read))
     fail_race(what, "read", cell.read.agent, index, site);
-  if (has_products_) check_products(agent, index, what, site);
+  if (has_products_) check_products(view, index, what, site);
 }
 
 void SharedMemory::check_store(Agent agent, const void* at, int bytes, Site site) {
   const std::size_t first = offset_of(at, bytes, bytes, "a store", site) / cell_bytes;
+  const View view = block.clocks.view_of(agent);
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
-    check_write(cells_[i], agent, i, "writes", site);
+    check_write(cells_[i], view, i, "writes", site);
     cells_[i].write = block.clocks.now(agent);
     cells_[i].fences = fences_[agent.index()];
   }
@@ -101,8 +104,9 @@ void SharedMemory::check_store(Agent agent, const void* at, int bytes, Site site
 
 void SharedMemory::depart(Agent agent, const void* at, int bytes, Site site) {
   const std::size_t first = offset_of(at, bytes, bytes, "a copy", site) / cell_bytes;
+  const View view = block.clocks.view_of(agent);
   for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); ++i) {
-    check_write(cells_[i], agent, i, "copies to", site);
+    check_write(cells_[i], view, i, "copies to", site);
     cells_[i].write = block.clocks.now(agent);
     cells_[i].in_flight = true;
   }

@@ -65,10 +65,10 @@ class SharedMemory {
   std::size_t first_cell(const void* at) const {
     return static_cast<std::size_t>(static_cast<const unsigned char*>(at) - bytes_) / cell_bytes;
   }
-  void note_read(Cell& cell, Agent agent) const;
-  void check_written(const Cell& cell, Agent agent, std::size_t index, Site site) const;
-  void check_write(const Cell& cell, Agent agent, std::size_t index, const char* what, Site site) const;
-  void check_products(Agent agent, std::size_t cell, const char* what, Site site) const;
+  static void note_read(Cell& cell, const View& view, const Access& access);
+  void check_written(const Cell& cell, const View& view, std::size_t index, Site site) const;
+  void check_write(const Cell& cell, const View& view, std::size_t index, const char* what, Site site) const;
+  void check_products(const View& view, std::size_t cell, const char* what, Site site) const;
   void check_fenced(const Cell& cell, std::size_t index, Site site) const;
   [[noreturn]] void fail_race(const char* what, const char* before, Agent other, std::size_t cell, Site site) const;
 
