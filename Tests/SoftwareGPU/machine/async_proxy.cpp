@@ -15,8 +15,8 @@ void SharedMemory::check_products(const View& view, std::size_t cell, const char
   const ProductCell& products = product_cells_[cell * cell_bytes / product_cell_bytes];
   for (int warp = 0; warp < block.warps(); ++warp) {
     if (products.pending[warp] > 0)
-      block.fail(Fault::illegal_instruction, site, "%s byte %zu of shared memory, which products of warp %d still read", what,
-                 cell * cell_bytes, warp);
+      block.fail(Fault::illegal_instruction, site, "%s byte %zu of shared memory, which products of warp %d still read",
+                 what, cell * cell_bytes, warp);
     if (products.time[warp] > 0 && !view.is_before({Agent::products(warp), products.time[warp]}))
       fail_race(what, "read in products", Agent::products(warp), cell, site);
   }
@@ -43,14 +43,16 @@ void SharedMemory::check_product(int warp, const void* at, int bytes, Site site)
     check_written(cells_[i], view, i, site);
     check_fenced(cells_[i], i, site);
   }
-  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); i += product_cell_bytes / cell_bytes)
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes);
+       i += product_cell_bytes / cell_bytes)
     ++product_cells_[i * cell_bytes / product_cell_bytes].pending[warp];
 }
 
 void SharedMemory::finish_product(int warp, const void* at, int bytes) {
   const std::size_t first = first_cell(at);
   const Access access = block.clocks.now(Agent::products(warp));
-  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes); i += product_cell_bytes / cell_bytes) {
+  for (std::size_t i = first; i < first + static_cast<std::size_t>(bytes / cell_bytes);
+       i += product_cell_bytes / cell_bytes) {
     ProductCell& products = product_cells_[i * cell_bytes / product_cell_bytes];
     --products.pending[warp];
     products.time[warp] = access.time;

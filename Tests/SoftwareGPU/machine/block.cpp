@@ -190,7 +190,8 @@ void Block::report_deadlock() {
       first = w.site;
       what = std::string("deadlock: waits at ") + w.instruction + " for threads that do not come";
     } else {
-      what += std::string("; warp ") + std::to_string(i) + " at " + w.instruction + ", line " + std::to_string(w.site.line);
+      what +=
+          std::string("; warp ") + std::to_string(i) + " at " + w.instruction + ", line " + std::to_string(w.site.line);
     }
   }
   record(Fault::illegal_instruction, first, what.c_str());
@@ -230,5 +231,6 @@ void block_barrier(SoftwareGPU::Site site) { block.barrier("barrier.sync", false
 bool block_barrier_or(bool yes, SoftwareGPU::Site site) { return block.barrier("barrier.red.or", yes, site); }
 
 void warp_barrier(SoftwareGPU::Site site) {
-  block.collective("bar.warp.sync", nullptr, [](void* const*) { block.clocks.meet(1u << block.warp_of_thread()); }, site);
+  block.collective(
+      "bar.warp.sync", nullptr, [](void* const*) { block.clocks.meet(1u << block.warp_of_thread()); }, site);
 }

@@ -45,8 +45,8 @@ Fiber::~Fiber() {
 
 void Fiber::start(void (*body)()) {
   if (stack_ == nullptr) {
-    void* memory = mmap(nullptr, guard + stack_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory =
+        mmap(nullptr, guard + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, guard, PROT_NONE) != 0) {
       std::perror("SoftwareGPU: a thread's stack");
       std::abort();

@@ -67,5 +67,6 @@ float log2_approx(float value) {
   if (std::isinf(x)) return x;
   // "The maximum absolute error is 2^-22 when the input operand is in the range (0.5, 2). For
   // positive finite inputs outside of this interval, maximum relative error is 2^-22."
-  return static_cast<float>(x > 0.5f && x < 2 ? exact + error(choice(x), 0x1p-22) : exact * (1 + error(choice(x), 0x1p-22)));
+  return static_cast<float>(x > 0.5f && x < 2 ? exact + error(choice(x), 0x1p-22)
+                                              : exact * (1 + error(choice(x), 0x1p-22)));
 }

@@ -43,7 +43,8 @@ bool Registers::set(int warp, int count, bool is_increase, Site site) {
     block.fail(Fault::illegal_instruction, site, "setmaxnreg of %d registers", count);
   int& mine = of_warp_[warp];
   if (is_increase ? count < mine : count > mine)
-    block.fail(Fault::illegal_instruction, site, "setmaxnreg.%s from %d to %d registers", is_increase ? "inc" : "dec", mine, count);
+    block.fail(Fault::illegal_instruction, site, "setmaxnreg.%s from %d to %d registers", is_increase ? "inc" : "dec",
+               mine, count);
   const int more = (count - mine) * lanes;
   if (more > free_) return false;
   free_ -= more;
@@ -62,11 +63,14 @@ void set_registers(int count, bool is_increase, Site site) {
   // have been given.
   while (!argument.is_done) {
     const int before = block.registers.times_given();
-    block.collective("setmaxnreg", &argument, [](void* const* arguments) {
-      const Argument& first = *static_cast<Argument*>(arguments[0]);
-      const bool is_done = block.registers.set(block.warp_of_thread(), first.count, first.is_increase, first.site);
-      for (int lane = 0; lane < lanes; ++lane) static_cast<Argument*>(arguments[lane])->is_done = is_done;
-    }, site);
+    block.collective(
+        "setmaxnreg", &argument,
+        [](void* const* arguments) {
+          const Argument& first = *static_cast<Argument*>(arguments[0]);
+          const bool is_done = block.registers.set(block.warp_of_thread(), first.count, first.is_increase, first.site);
+          for (int lane = 0; lane < lanes; ++lane) static_cast<Argument*>(arguments[lane])->is_done = is_done;
+        },
+        site);
     while (!argument.is_done && block.registers.times_given() == before) block.sleep("setmaxnreg", site);
   }
 }
@@ -82,12 +86,15 @@ static bool meet_at(const char* instruction, int id, int threads, bool yes, Soft
     Site site;
   } argument{instruction, id, threads, yes, site};
   const std::uint32_t before = block.named_barriers.times_opened(id);
-  block.collective(instruction, &argument, [](void* const* arguments) {
-    const Argument& first = *static_cast<Argument*>(arguments[0]);
-    bool one_says_yes = false;
-    for (int lane = 0; lane < lanes; ++lane) one_says_yes |= static_cast<Argument*>(arguments[lane])->yes;
-    block.named_barriers.arrive(first.id, first.threads, first.instruction, one_says_yes, first.site);
-  }, site);
+  block.collective(
+      instruction, &argument,
+      [](void* const* arguments) {
+        const Argument& first = *static_cast<Argument*>(arguments[0]);
+        bool one_says_yes = false;
+        for (int lane = 0; lane < lanes; ++lane) one_says_yes |= static_cast<Argument*>(arguments[lane])->yes;
+        block.named_barriers.arrive(first.id, first.threads, first.instruction, one_says_yes, first.site);
+      },
+      site);
   while (block.named_barriers.times_opened(id) == before) block.sleep(instruction, site);
   return block.named_barriers.one_said_yes(id);
 }

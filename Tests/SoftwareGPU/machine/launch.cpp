@@ -31,8 +31,7 @@ std::string refusal(const Kernel& kernel, Grid grid, int threads, std::size_t sh
     return differs("threads", static_cast<std::size_t>(threads), "must be whole warps, 1024 threads at most");
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535)
     return differs("grid.x", static_cast<std::size_t>(grid.x), "must be positive, y and z 65535 at most");
-  if (shared_bytes > SharedMemory::most_bytes)
-    return differs("shared_bytes", shared_bytes, "must be 232448 at most");
+  if (shared_bytes > SharedMemory::most_bytes) return differs("shared_bytes", shared_bytes, "must be 232448 at most");
   if (kernel.parameter_bytes > most_parameter_bytes)
     return differs("parameter_bytes", kernel.parameter_bytes, "must be 4096 at most");
   if (parameter_bytes != kernel.parameter_bytes)
@@ -73,7 +72,8 @@ Result launch(const Kernel& kernel, Grid grid, int threads, std::size_t shared_b
   while (std::gcd(step, count) != 1) ++step;
   for (std::uint64_t i = 0; i < count && block.result.ok(); ++i, index = (index + step) % count) {
     const Grid at{static_cast<int>(index % static_cast<std::uint64_t>(grid.x)),
-                  static_cast<int>(index % plane / static_cast<std::uint64_t>(grid.x)), static_cast<int>(index / plane)};
+                  static_cast<int>(index % plane / static_cast<std::uint64_t>(grid.x)),
+                  static_cast<int>(index / plane)};
     block.run(kernel, copy, at, threads);
   }
   return block.result;

@@ -102,12 +102,15 @@ float shuffle_xor(float value, int mask, Site site) {
     int mask;
     Site site;
   } argument{value, 0, mask, site};
-  block.collective("shfl.bfly", &argument, [](void* const* arguments) {
-    for (int lane = 0; lane < lanes; ++lane) {
-      Argument& one = *static_cast<Argument*>(arguments[lane]);
-      const int other = lane ^ (one.mask & (lanes - 1));
-      one.out = static_cast<Argument*>(arguments[other])->in;
-    }
-  }, site);
+  block.collective(
+      "shfl.bfly", &argument,
+      [](void* const* arguments) {
+        for (int lane = 0; lane < lanes; ++lane) {
+          Argument& one = *static_cast<Argument*>(arguments[lane]);
+          const int other = lane ^ (one.mask & (lanes - 1));
+          one.out = static_cast<Argument*>(arguments[other])->in;
+        }
+      },
+      site);
   return argument.out;
 }

@@ -37,7 +37,8 @@ Mbarriers::Mbarrier& Mbarriers::find(const void* at, Site site) {
 int Mbarriers::index_for_copy(const void* at, Site site) {
   const Mbarrier& one = find(at, site);
   if (!one.is_fenced)
-    block.fail(Fault::illegal_instruction, site, "a copy for an mbarrier without fence.mbarrier_init after it was made");
+    block.fail(Fault::illegal_instruction, site,
+               "a copy for an mbarrier without fence.mbarrier_init after it was made");
   return static_cast<int>(&one - all_);
 }
 

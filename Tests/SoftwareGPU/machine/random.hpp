@@ -17,9 +17,7 @@ class Random {
     return z ^ (z >> 31);
   }
   /// 0 up to, without, `bound`.
-  std::uint32_t below(std::uint32_t bound) {
-    return static_cast<std::uint32_t>((next() >> 32) * bound >> 32);
-  }
+  std::uint32_t below(std::uint32_t bound) { return static_cast<std::uint32_t>((next() >> 32) * bound >> 32); }
   bool one_in(std::uint32_t count) { return below(count) == 0; }
 
  private:

@@ -23,7 +23,8 @@ SharedMemory::SharedMemory()
 void SharedMemory::start_block() {
   std::memset(bytes_, 0xFF, size_);
   std::fill(cells_.get(), cells_.get() + (size_ + cell_bytes - 1) / cell_bytes, Cell{});
-  if (has_products_) std::fill(product_cells_.get(), product_cells_.get() + most_bytes / product_cell_bytes, ProductCell{});
+  if (has_products_)
+    std::fill(product_cells_.get(), product_cells_.get() + most_bytes / product_cell_bytes, ProductCell{});
   has_products_ = false;
   std::fill(std::begin(fences_), std::end(fences_), 0u);
 }
@@ -40,8 +41,8 @@ std::size_t SharedMemory::offset_of(const void* at, int bytes, int alignment, co
 
 void SharedMemory::fail_race(const char* what, const char* before, Agent other, std::size_t cell, Site site) const {
   if (other.is_several())
-    block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which several warps have %s", what,
-               cell * cell_bytes, before);
+    block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which several warps have %s",
+               what, cell * cell_bytes, before);
   block.fail(Fault::illegal_instruction, site, "race: %s byte %zu of shared memory, which warp %d has %s", what,
              cell * cell_bytes, other.place() % most_warps, before);
 }
@@ -84,7 +85,8 @@ void SharedMemory::check_is_written(Agent agent, const void* at, int bytes, Site
     check_written(cells_[i], view, i, site);
 }
 
-void SharedMemory::check_write(const Cell& cell, const View& view, std::size_t index, const char* what, Site site) const {
+void SharedMemory::check_write(const Cell& cell, const View& view, std::size_t index, const char* what,
+                               Site site) const {
   check_written(cell, view, index, site);
   const bool are_several = cell.read.agent.is_several();
   if (are_several ? !view.are_before(cell.readers, cell.read.time) : !view.is_before(cell.read))

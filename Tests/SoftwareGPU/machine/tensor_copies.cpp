@@ -17,7 +17,8 @@ bool encode_tensor_map(TensorMap& map, const TiledTensor& tensor) {
   if (!is_multiple_of_16(static_cast<long long>(reinterpret_cast<std::uintptr_t>(tensor.start)))) return false;
   for (int i = 0; i < tensor.dimensions; ++i) {
     if (tensor.sizes[i] < 1 || tensor.sizes[i] > 1ll << 32 || tensor.box[i] < 1 || tensor.box[i] > 256) return false;
-    if (i > 0 && (!is_multiple_of_16(tensor.strides[i - 1]) || tensor.strides[i - 1] < 0 || tensor.strides[i - 1] >= 1ll << 40))
+    if (i > 0 &&
+        (!is_multiple_of_16(tensor.strides[i - 1]) || tensor.strides[i - 1] < 0 || tensor.strides[i - 1] >= 1ll << 40))
       return false;
   }
   // "The inner dimension must be at most the swizzle size."
@@ -42,7 +43,8 @@ void each_sixteen_bytes(const TiledTensor& tensor, const int (&at)[3], Visit vis
     for (int y = 0; y < tensor.box[1]; ++y) {
       for (int x = 0; x < tensor.box[0]; x += 8) {
         const long long left = tensor.sizes[0] - at[0] - x;
-        visit(z * tensor.box[1] + y, 2 * x, source(tensor, at[0] + x, at[1] + y, at[2] + z), left < 8 ? static_cast<int>(2 * left) : 16);
+        visit(z * tensor.box[1] + y, 2 * x, source(tensor, at[0] + x, at[1] + y, at[2] + z),
+              left < 8 ? static_cast<int>(2 * left) : 16);
       }
     }
   }
@@ -54,10 +56,12 @@ void TensorCopies::issue(unsigned char* to, const TensorMap& map, const void* mb
   Copy copy{to, {}, {at[0], at[1], at[2]}, block.mbarriers.index_for_copy(mbarrier, site)};
   std::memcpy(&copy.tensor, &map, sizeof copy.tensor);
   const TiledTensor& tensor = copy.tensor;
-  if (tensor.dimensions != 3) block.fail(Fault::illegal_instruction, site, "a copy of 3 dimensions by a map of %d", tensor.dimensions);
+  if (tensor.dimensions != 3)
+    block.fail(Fault::illegal_instruction, site, "a copy of 3 dimensions by a map of %d", tensor.dimensions);
   if (at[0] % 8 != 0 || 2 * tensor.box[0] != swizzle_bytes)
     block.fail(Fault::illegal_instruction, site, "the model has tiles of whole swizzled rows alone");
-  block.shared.offset_of(to, 2 * tensor.box[0] * tensor.box[1] * tensor.box[2], swizzle_alignment, "a tensor copy", site);
+  block.shared.offset_of(to, 2 * tensor.box[0] * tensor.box[1] * tensor.box[2], swizzle_alignment, "a tensor copy",
+                         site);
   const Access access = block.mbarriers.access_of_copy(copy.mbarrier);
   each_sixteen_bytes(tensor, at, [&](int row, int offset, const unsigned char* from, int bytes) {
     block.shared.depart_with(access, Agent::thread(block.thread()), to + row * swizzle_bytes + offset, 16, site);

@@ -61,8 +61,9 @@ void WarpProducts::each_operand_row(const AsyncProduct& product, Visit visit) co
   }
   for (int k = 0; k < 16; ++k)
     for (int eight = 0; eight < product.columns / 8; ++eight)
-      visit(Part::b, k, eight, at(b.start + static_cast<u32>(eight / 8) * b.leading + static_cast<u32>(k / 8) * b.stride +
-                                  static_cast<u32>(k % 8 * 128 + eight % 8 * 16)));
+      visit(Part::b, k, eight,
+            at(b.start + static_cast<u32>(eight / 8) * b.leading + static_cast<u32>(k / 8) * b.stride +
+               static_cast<u32>(k % 8 * 128 + eight % 8 * 16)));
 }
 
 // PTX ISA, "Register fragments for wgmma.mma_async.m64nNk16": d is as of mma, by 8 columns.
@@ -88,7 +89,8 @@ int WarpProducts::accumulator_of(const AsyncProduct& product, float* const (&d)[
       free = i;
     } else if (one.d[0] == d[0]) {
       if (one.columns != product.columns)
-        block.fail(Fault::illegal_instruction, site, "products of %d and of %d columns in the same registers", one.columns, product.columns);
+        block.fail(Fault::illegal_instruction, site, "products of %d and of %d columns in the same registers",
+                   one.columns, product.columns);
       ++one.uses;
       return i;
     }
@@ -102,11 +104,14 @@ int WarpProducts::accumulator_of(const AsyncProduct& product, float* const (&d)[
   return free;
 }
 
-void WarpProducts::issue(const AsyncProduct& product, float* const (&d)[lanes], const u32* const (&a)[lanes], Site site) {
-  if (!is_fenced_) block.fail(Fault::illegal_instruction, site, "a product without wgmma.fence after its registers were free");
+void WarpProducts::issue(const AsyncProduct& product, float* const (&d)[lanes], const u32* const (&a)[lanes],
+                         Site site) {
+  if (!is_fenced_)
+    block.fail(Fault::illegal_instruction, site, "a product without wgmma.fence after its registers were free");
   if (product.columns < 8 || product.columns > most_columns || product.columns % 8 != 0)
     block.fail(Fault::illegal_instruction, site, "products of %d columns", product.columns);
-  if (!Descriptor::is_of_the_model(product.b_tile) || (!product.is_of_registers && !Descriptor::is_of_the_model(product.a_tile)))
+  if (!Descriptor::is_of_the_model(product.b_tile) ||
+      (!product.is_of_registers && !Descriptor::is_of_the_model(product.a_tile)))
     block.fail(Fault::illegal_instruction, site, "a matrix descriptor that is not swizzled by 128 bytes, from 0");
   // Each warp of the group issues the same.
   for (int warp = warp_ / 4 * 4; warp < warp_ / 4 * 4 + 4; ++warp) {
@@ -114,11 +119,13 @@ void WarpProducts::issue(const AsyncProduct& product, float* const (&d)[lanes], 
     if (other.count() > count() && !other.issued(count()).is_same_as(product))
       block.fail(Fault::illegal_instruction, site, "warps %d and %d of one group have other products", warp_, warp);
   }
-  each_operand_row(product, [&](Part, int, int, unsigned char* at) { block.shared.check_product(warp_, at, 16, site); });
+  each_operand_row(product,
+                   [&](Part, int, int, unsigned char* at) { block.shared.check_product(warp_, at, 16, site); });
   Issued issued{product, accumulator_of(product, d, site), {}};
   if (product.is_of_registers)
     for (int lane = 0; lane < lanes; ++lane)
-      for (int i = 0; i < 4; ++i) std::memcpy(&issued.a[lane / 4 + i % 2 * 8][lane % 4 * 2 + i / 2 * 8], &a[lane][i], 4);
+      for (int i = 0; i < 4; ++i)
+        std::memcpy(&issued.a[lane / 4 + i % 2 * 8][lane % 4 * 2 + i / 2 * 8], &a[lane][i], 4);
   issued_.push_back(issued);
   if (block.options.arrival == Arrival::early) carry_out_one();
 }
@@ -151,7 +158,8 @@ void WarpProducts::wait(int groups_left) {
     for (const std::size_t end = group_ends_[finished_groups_++]; finished_ < end; ++finished_) {
       while (carried_out_ <= finished_) carry_out_one();
       const Issued& issued = issued_[finished_];
-      each_operand_row(issued.product, [&](Part, int, int, unsigned char* at) { block.shared.finish_product(warp_, at, 16); });
+      each_operand_row(issued.product,
+                       [&](Part, int, int, unsigned char* at) { block.shared.finish_product(warp_, at, 16); });
       Accumulator& accumulator = accumulators_[issued.accumulator];
       if (--accumulator.uses == 0) copy_accumulators(accumulator.values, accumulator.d, accumulator.columns, true);
     }
@@ -170,25 +178,29 @@ struct ProductArgument {
 void issue_product(bool is_fp16, int columns, float* d, const u32* a, u64 a_tile, u64 b_tile, bool adds, Site site) {
   const AsyncProduct product{is_fp16 ? Operand::fp16 : Operand::bf16, columns, a != nullptr, adds, a_tile, b_tile};
   ProductArgument argument{product, d, a, site};
-  block.collective("wgmma.mma_async", &argument, [](void* const* arguments) {
-    float* accumulators[lanes];
-    const u32* registers[lanes];
-    const ProductArgument& first = *static_cast<ProductArgument*>(arguments[0]);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const ProductArgument& one = *static_cast<ProductArgument*>(arguments[lane]);
-      if (!one.product.is_same_as(first.product))
-        block.fail(Fault::illegal_instruction, one.site, "lanes of one warp have other products");
-      accumulators[lane] = one.d;
-      registers[lane] = one.a;
-    }
-    block.products[block.warp_of_thread()].issue(first.product, accumulators, registers, first.site);
-  }, site);
+  block.collective(
+      "wgmma.mma_async", &argument,
+      [](void* const* arguments) {
+        float* accumulators[lanes];
+        const u32* registers[lanes];
+        const ProductArgument& first = *static_cast<ProductArgument*>(arguments[0]);
+        for (int lane = 0; lane < lanes; ++lane) {
+          const ProductArgument& one = *static_cast<ProductArgument*>(arguments[lane]);
+          if (!one.product.is_same_as(first.product))
+            block.fail(Fault::illegal_instruction, one.site, "lanes of one warp have other products");
+          accumulators[lane] = one.d;
+          registers[lane] = one.a;
+        }
+        block.products[block.warp_of_thread()].issue(first.product, accumulators, registers, first.site);
+      },
+      site);
 }
 
 void wait_for_products(int groups_left, Site site) {
-  block.collective("wgmma.wait_group", &groups_left, [](void* const* arguments) {
-    block.products[block.warp_of_thread()].wait(*static_cast<int*>(arguments[0]));
-  }, site);
+  block.collective(
+      "wgmma.wait_group", &groups_left,
+      [](void* const* arguments) { block.products[block.warp_of_thread()].wait(*static_cast<int*>(arguments[0])); },
+      site);
 }
 
 }  // namespace SoftwareGPU
@@ -200,5 +212,6 @@ void products_fence(Site site) {
 }
 
 void products_commit(Site site) {
-  block.collective("wgmma.commit_group", nullptr, [](void* const*) { block.products[block.warp_of_thread()].commit(); }, site);
+  block.collective(
+      "wgmma.commit_group", nullptr, [](void* const*) { block.products[block.warp_of_thread()].commit(); }, site);
 }

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "../include/SoftwareGPU/site.hpp"
-#include "product.hpp"
 #include "clocks.hpp"
+#include "product.hpp"
 
 namespace SoftwareGPU {
 

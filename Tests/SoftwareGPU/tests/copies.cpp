@@ -115,17 +115,21 @@ void must_be_waited_for() {
     const Peek peek{};
     EXPECT_RUNS(run(peek, how, wait_and_read<0>));
     EXPECT_FAULT(run(peek, how, wait_and_read<1>), illegal_instruction, "whose copy was not waited for");
-    EXPECT_FAULT(run(peek, how, [](const Peek& p) {
-      SHARED_MEMORY(shared);
-      copy_async_16(shared + 16 * lane_id(), p.in, 16);
-      store_shared<u32>(shared + 16 * lane_id(), 1);
-    }), illegal_instruction, "whose copy was not waited for");
-    EXPECT_FAULT(run(peek, how, [](const Peek& p) {
-      SHARED_MEMORY(shared);
-      copy_async_16(shared + 16 * lane_id(), p.in, 16);
-      copies_wait<0>();  // of no group
-      load_shared<u32>(shared + 16 * lane_id());
-    }), illegal_instruction, "whose copy was not waited for");
+    EXPECT_FAULT(run(peek, how,
+                     [](const Peek& p) {
+                       SHARED_MEMORY(shared);
+                       copy_async_16(shared + 16 * lane_id(), p.in, 16);
+                       store_shared<u32>(shared + 16 * lane_id(), 1);
+                     }),
+                 illegal_instruction, "whose copy was not waited for");
+    EXPECT_FAULT(run(peek, how,
+                     [](const Peek& p) {
+                       SHARED_MEMORY(shared);
+                       copy_async_16(shared + 16 * lane_id(), p.in, 16);
+                       copies_wait<0>();  // of no group
+                       load_shared<u32>(shared + 16 * lane_id());
+                     }),
+                 illegal_instruction, "whose copy was not waited for");
   }
 }
 
@@ -133,30 +137,36 @@ void are_seen_by_others_after_a_barrier() {
   for (const Arrival arrival : arrivals) {
     const Launch how{with(1, arrival), 64};
     const Peek peek{};
-    EXPECT_FAULT(run(peek, how, [](const Peek& p) {
-      SHARED_MEMORY(shared);
-      copy_async_16(shared + 16 * thread_id(), p.in, 16);
-      copies_commit();
-      copies_wait<0>();
-      shuffle_xor(0, 1);
-      load_shared<u32>(shared + 16 * (thread_id() ^ 1));
-    }), illegal_instruction, "race: touches");
+    EXPECT_FAULT(run(peek, how,
+                     [](const Peek& p) {
+                       SHARED_MEMORY(shared);
+                       copy_async_16(shared + 16 * thread_id(), p.in, 16);
+                       copies_commit();
+                       copies_wait<0>();
+                       shuffle_xor(0, 1);
+                       load_shared<u32>(shared + 16 * (thread_id() ^ 1));
+                     }),
+                 illegal_instruction, "race: touches");
     // Another thread's wait is not one's own.
-    EXPECT_FAULT(run(peek, how, [](const Peek& p) {
-      SHARED_MEMORY(shared);
-      if (thread_id() < 32) copy_async_16(shared + 16 * thread_id(), p.in, 16);
-      copies_commit();
-      if (thread_id() >= 32) copies_wait<0>();
-      block_barrier();
-      if (thread_id() >= 32) load_shared<u32>(shared + 16 * (thread_id() - 32));
-    }), illegal_instruction, "whose copy was not waited for");
+    EXPECT_FAULT(run(peek, how,
+                     [](const Peek& p) {
+                       SHARED_MEMORY(shared);
+                       if (thread_id() < 32) copy_async_16(shared + 16 * thread_id(), p.in, 16);
+                       copies_commit();
+                       if (thread_id() >= 32) copies_wait<0>();
+                       block_barrier();
+                       if (thread_id() >= 32) load_shared<u32>(shared + 16 * (thread_id() - 32));
+                     }),
+                 illegal_instruction, "whose copy was not waited for");
     // It may arrive as soon as it is issued, where someone still reads.
     for (unsigned seed = 0; seed < 6; ++seed) {
-      EXPECT_FAULT(run(peek, {with(seed, arrival), 64}, [](const Peek& p) {
-        SHARED_MEMORY(shared);
-        if (thread_id() < 32) load_shared<u32>(shared);
-        if (thread_id() == 32) copy_async_16(shared, p.in, 16);
-      }), illegal_instruction, "shared memory");
+      EXPECT_FAULT(run(peek, {with(seed, arrival), 64},
+                       [](const Peek& p) {
+                         SHARED_MEMORY(shared);
+                         if (thread_id() < 32) load_shared<u32>(shared);
+                         if (thread_id() == 32) copy_async_16(shared, p.in, 16);
+                       }),
+                   illegal_instruction, "shared memory");
     }
   }
 }

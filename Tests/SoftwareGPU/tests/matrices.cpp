@@ -119,7 +119,8 @@ void unspecified_bits_vary() {
   small.a[0][0] = 1, small.b[0][0] = bits_in(1, false);
   // Far above it 1 + 2^-24 of eight terms, which truncation loses and nearest may not.
   Product ties{};
-  for (int k = 0; k < 16; ++k) ties.a[0][k] = bits_in(k == 0 ? 1.0f : 0x1.8p-24f, false), ties.b[k][0] = bits_in(1, false);
+  for (int k = 0; k < 16; ++k)
+    ties.a[0][k] = bits_in(k == 0 ? 1.0f : 0x1.8p-24f, false), ties.b[k][0] = bits_in(1, false);
   std::set<float> subnormal, rounded;
   for (unsigned seed = 0; seed < 50; ++seed) {
     EXPECT_RUNS(run(small, {with(seed)}, product_kernel));

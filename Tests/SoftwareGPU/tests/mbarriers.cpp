@@ -80,9 +80,12 @@ void who_knows() {
     const Launch how = of(64, seed);
     EXPECT_RUNS(run(nothing, how, [](const Nothing&) { write_wait_read(32, false, false); }));
     EXPECT_RUNS(run(nothing, how, [](const Nothing&) { write_wait_read(32, true, true); }));
-    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(0, false, false); }), illegal_instruction, "race");
-    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(31, false, false); }), illegal_instruction, "race");
-    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(32, true, false); }), illegal_instruction, "race");
+    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(0, false, false); }), illegal_instruction,
+                 "race");
+    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(31, false, false); }), illegal_instruction,
+                 "race");
+    EXPECT_FAULT(run(nothing, how, [](const Nothing&) { write_wait_read(32, true, false); }), illegal_instruction,
+                 "race");
   }
 }
 
@@ -90,31 +93,45 @@ void misuse() {
   EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) { mbarrier_wait(make(1), 0); }), illegal_instruction,
                "deadlock: waits at mbarrier.try_wait");
   EXPECT_RUNS(run(nothing, of(64, 1), [](const Nothing&) { mbarrier_wait(make(1), 1); }));
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) { mbarrier_arrive(make(1) + 1); }), illegal_instruction, "no mbarrier");
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    if (thread_id() == 0) mbarrier_init(first_mbarrier(), 0);
-  }), illegal_instruction, "of 0 arrivals");
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    if (thread_id() == 0) mbarrier_init(reinterpret_cast<u64*>(reinterpret_cast<u32*>(first_mbarrier()) + 1), 1);
-  }), misaligned_address, "8 bytes");
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    if (thread_id() == 0) mbarrier_init(first_mbarrier(), 1);
-    if (thread_id() == 40) mbarrier_arrive(first_mbarrier());
-  }), illegal_instruction, "");
+  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) { mbarrier_arrive(make(1) + 1); }), illegal_instruction,
+               "no mbarrier");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     if (thread_id() == 0) mbarrier_init(first_mbarrier(), 0);
+                   }),
+               illegal_instruction, "of 0 arrivals");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     if (thread_id() == 0)
+                       mbarrier_init(reinterpret_cast<u64*>(reinterpret_cast<u32*>(first_mbarrier()) + 1), 1);
+                   }),
+               misaligned_address, "8 bytes");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     if (thread_id() == 0) mbarrier_init(first_mbarrier(), 1);
+                     if (thread_id() == 40) mbarrier_arrive(first_mbarrier());
+                   }),
+               illegal_instruction, "");
   // Bytes that never come.
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    u64* one = make(1);
-    if (thread_id() == 0) mbarrier_arrive_expect(one, 16);
-    mbarrier_wait(one, 0);
-  }), illegal_instruction, "deadlock");
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    u64* one = make(1);
-    if (thread_id() == 0) mbarrier_arrive_expect(one, 16), mbarrier_arrive(one);
-  }), illegal_instruction, "more arrivals");
-  EXPECT_FAULT(run(nothing, of(64, 1), [](const Nothing&) {
-    u64* one = make(1);
-    if (thread_id() == 0) mbarrier_arrive_expect(one, 1 << 20);
-  }), illegal_instruction, "expects");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     u64* one = make(1);
+                     if (thread_id() == 0) mbarrier_arrive_expect(one, 16);
+                     mbarrier_wait(one, 0);
+                   }),
+               illegal_instruction, "deadlock");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     u64* one = make(1);
+                     if (thread_id() == 0) mbarrier_arrive_expect(one, 16), mbarrier_arrive(one);
+                   }),
+               illegal_instruction, "more arrivals");
+  EXPECT_FAULT(run(nothing, of(64, 1),
+                   [](const Nothing&) {
+                     u64* one = make(1);
+                     if (thread_id() == 0) mbarrier_arrive_expect(one, 1 << 20);
+                   }),
+               illegal_instruction, "expects");
 }
 
 void exchange(int id, int threads) {
@@ -138,12 +155,14 @@ void named_barriers() {
       }
     }));
     // Of some warps it orders no others.
-    EXPECT_FAULT(run(nothing, of(128, seed), [](const Nothing&) {
-      SHARED_MEMORY(shared);
-      store_shared<u32>(shared + 4 * thread_id(), 1);
-      named_barrier(1 + thread_id() / 64, 64);
-      load_shared<u32>(shared + 4 * (thread_id() ^ 64));
-    }), illegal_instruction, "race");
+    EXPECT_FAULT(run(nothing, of(128, seed),
+                     [](const Nothing&) {
+                       SHARED_MEMORY(shared);
+                       store_shared<u32>(shared + 4 * thread_id(), 1);
+                       named_barrier(1 + thread_id() / 64, 64);
+                       load_shared<u32>(shared + 4 * (thread_id() ^ 64));
+                     }),
+                 illegal_instruction, "race");
   }
   struct Said {
     mutable int by_one, by_none;
@@ -155,9 +174,14 @@ void named_barriers() {
     s.by_none += named_barrier_or(2, 96, false);
   }));
   EXPECT(said.by_one == 96 && said.by_none == 0, "or: %d, %d", said.by_one, said.by_none);
-  EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) {
-    if (thread_id() < 64) named_barrier(1, 128); else named_barrier_or(1, 128, true);
-  }), illegal_instruction, "where other warps are at");
+  EXPECT_FAULT(run(nothing, of(128, 1),
+                   [](const Nothing&) {
+                     if (thread_id() < 64)
+                       named_barrier(1, 128);
+                     else
+                       named_barrier_or(1, 128, true);
+                   }),
+               illegal_instruction, "where other warps are at");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(1, 128); }), illegal_instruction, "deadlock");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(0, 96); }), illegal_instruction, "barrier 0");
   EXPECT_FAULT(run(nothing, of(128, 1), [](const Nothing&) { exchange(16, 96); }), illegal_instruction, "barrier 16");
@@ -169,24 +193,30 @@ void named_barriers() {
 void registers() {
   // 65536 registers are 168 for each of 384 threads.
   // Whenever turns end: also between asking and waiting.
-  for (unsigned seed = 0; seed < 500; ++seed) EXPECT_RUNS(run(nothing, of(384, seed), [](const Nothing&) {
-    for (int i = 0; i < 8; ++i) shuffle_xor(0, 1);
-    if (thread_id() < 128) {
-      registers_decrease<24>();
-    } else {
-      registers_increase<240>();
-    }
-  }));
-  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) {
-    if (thread_id() < 128) {
-      registers_decrease<32>();
-    } else {
-      registers_increase<240>();
-    }
-  }), illegal_instruction, "deadlock: waits at setmaxnreg");
-  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_decrease<176>(); }), illegal_instruction, "setmaxnreg.dec from 168");
-  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_increase<160>(); }), illegal_instruction, "setmaxnreg.inc from 168");
-  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_decrease<100>(); }), illegal_instruction, "100 registers");
+  for (unsigned seed = 0; seed < 500; ++seed)
+    EXPECT_RUNS(run(nothing, of(384, seed), [](const Nothing&) {
+      for (int i = 0; i < 8; ++i) shuffle_xor(0, 1);
+      if (thread_id() < 128) {
+        registers_decrease<24>();
+      } else {
+        registers_increase<240>();
+      }
+    }));
+  EXPECT_FAULT(run(nothing, of(384, 1),
+                   [](const Nothing&) {
+                     if (thread_id() < 128) {
+                       registers_decrease<32>();
+                     } else {
+                       registers_increase<240>();
+                     }
+                   }),
+               illegal_instruction, "deadlock: waits at setmaxnreg");
+  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_decrease<176>(); }), illegal_instruction,
+               "setmaxnreg.dec from 168");
+  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_increase<160>(); }), illegal_instruction,
+               "setmaxnreg.inc from 168");
+  EXPECT_FAULT(run(nothing, of(384, 1), [](const Nothing&) { registers_decrease<100>(); }), illegal_instruction,
+               "100 registers");
 }
 
 }  // namespace

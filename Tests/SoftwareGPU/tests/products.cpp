@@ -14,7 +14,17 @@ using namespace test;
 constexpr Arrival arrivals[] = {Arrival::early, Arrival::late, Arrival::random};
 constexpr int depth = 64, a_bytes = 64 * 128, b_at = a_bytes + 1024;
 
-enum class Fault_of { nothing, fence, second_fence, wait, commit, async_fence, overwritten, overwritten_after_wait, group };
+enum class Fault_of {
+  nothing,
+  fence,
+  second_fence,
+  wait,
+  commit,
+  async_fence,
+  overwritten,
+  overwritten_after_wait,
+  group
+};
 
 struct Problem {
   bool is_fp16 = false, adds = true;
@@ -33,9 +43,12 @@ double value(u16 bits, bool is_fp16) {
 /// Whole numbers: exact, in any order.
 void fill(Problem& p, std::mt19937& random) {
   const auto number = [&] { return static_cast<float>(static_cast<int>(random() % 33) - 16); };
-  for (auto& row : p.a) for (u16& x : row) x = bits_in(number(), p.is_fp16);
-  for (auto& row : p.b) for (u16& x : row) x = bits_in(number(), p.is_fp16);
-  for (auto& row : p.c) for (float& x : row) x = number();
+  for (auto& row : p.a)
+    for (u16& x : row) x = bits_in(number(), p.is_fp16);
+  for (auto& row : p.b)
+    for (u16& x : row) x = bits_in(number(), p.is_fp16);
+  for (auto& row : p.c)
+    for (float& x : row) x = number();
 }
 
 u64 descriptor(u32 address, u32 leading, u32 stride) {
@@ -68,13 +81,15 @@ void issue(const Problem& p, const unsigned char* shared, float (&d)[columns / 8
     if constexpr (is_of_registers) {
       u32 a[4];
       for (int i = 0; i < 4; ++i) {
-        const u16* pair = &p.a[thread_id() / 32 * 16 + lane_id() / 4 + 8 * (i % 2)][k + lane_id() % 4 * 2 + 8 * (i / 2)];
+        const u16* pair =
+            &p.a[thread_id() / 32 * 16 + lane_id() / 4 + 8 * (i % 2)][k + lane_id() % 4 * 2 + 8 * (i / 2)];
         a[i] = pair[0] | static_cast<u32>(pair[1]) << 16;
       }
       product_of_registers<is_fp16>(d, a, descriptor(b_tile + static_cast<u32>(k) * 128, depth * 128, 1024));
     } else {
       const u32 step = static_cast<u32>(2 * k), other = p.fault == Fault_of::group && thread_id() / 32 == 2 ? 32 : 0;
-      product<is_fp16>(d, descriptor(a_tile + step, 16, 1024), descriptor(b_tile + (step ^ other), 16, 1024), p.adds || k > 0);
+      product<is_fp16>(d, descriptor(a_tile + step, 16, 1024), descriptor(b_tile + (step ^ other), 16, 1024),
+                       p.adds || k > 0);
     }
   }
 }
@@ -93,7 +108,8 @@ void multiply(const Problem& p) {
   if (p.fault != Fault_of::wait) products_wait<0>();
   if (p.fault == Fault_of::second_fence) issue<is_fp16, columns, is_of_registers>(p, shared, d);
   // That another warp's have been carried out nobody has said.
-  if (p.fault == Fault_of::overwritten_after_wait && thread_id() == 5) store_shared<u16>(shared + b_at + place(7, 33), 0);
+  if (p.fault == Fault_of::overwritten_after_wait && thread_id() == 5)
+    store_shared<u16>(shared + b_at + place(7, 33), 0);
   for (int i = 0; i < columns / 2; ++i) p.d[row_of(i)][column_of(i)] = d[i / 4][i % 4];
 }
 
@@ -140,7 +156,8 @@ void rules_of_products() {
   const auto expect = [&](Fault_of fault, const char* words) {
     p.fault = fault;
     for (unsigned seed = 0; seed < 6; ++seed)
-      EXPECT_FAULT(run(p, {with(seed, arrivals[seed % 3]), 128, {}, 64 * 1024}, multiply<false, 64, false>), illegal_instruction, words);
+      EXPECT_FAULT(run(p, {with(seed, arrivals[seed % 3]), 128, {}, 64 * 1024}, multiply<false, 64, false>),
+                   illegal_instruction, words);
   };
   expect(Fault_of::fence, "without wgmma.fence");
   expect(Fault_of::second_fence, "without wgmma.fence");
@@ -161,20 +178,24 @@ void operands_are_handed_over() {
     mutable bool is_up;
   };
   for (unsigned seed = 0; seed < 6; ++seed) {
-    EXPECT_FAULT(run(Flag{false}, {with(seed), 128, {}, 64 * 1024}, [](const Flag& flag) {
-      SHARED_MEMORY(shared);
-      for (int i = thread_id(); i < (b_at + 64 * 128) / 16 && thread_id() < 32; i += 32) store_shared<u64>(shared + 16 * i, 0);
-      fence_async();
-      warp_barrier();
-      if (thread_id() == 0) flag.is_up = true;
-      // No barrier, as far as the machine knows.
-      while (thread_id() >= 32 && !flag.is_up) shuffle_xor(0, 1);
-      float d[8][4] = {};
-      products_fence();
-      product<false>(d, descriptor(shared_address(shared), 16, 1024), descriptor(shared_address(shared) + b_at, 16, 1024), false);
-      products_commit();
-      products_wait<0>();
-    }), illegal_instruction, "race: touches");
+    EXPECT_FAULT(run(Flag{false}, {with(seed), 128, {}, 64 * 1024},
+                     [](const Flag& flag) {
+                       SHARED_MEMORY(shared);
+                       for (int i = thread_id(); i < (b_at + 64 * 128) / 16 && thread_id() < 32; i += 32)
+                         store_shared<u64>(shared + 16 * i, 0);
+                       fence_async();
+                       warp_barrier();
+                       if (thread_id() == 0) flag.is_up = true;
+                       // No barrier, as far as the machine knows.
+                       while (thread_id() >= 32 && !flag.is_up) shuffle_xor(0, 1);
+                       float d[8][4] = {};
+                       products_fence();
+                       product<false>(d, descriptor(shared_address(shared), 16, 1024),
+                                      descriptor(shared_address(shared) + b_at, 16, 1024), false);
+                       products_commit();
+                       products_wait<0>();
+                     }),
+                 illegal_instruction, "race: touches");
   }
 }
 
@@ -230,7 +251,8 @@ void groups() {
       products_wait<0>();
       seen[2] = second[0][0];
     }));
-    EXPECT(!std::isnan(p.d[9][0]) && std::isnan(p.d[9][1]) && p.d[9][2] == p.d[9][0], "%g", static_cast<double>(p.d[9][0]));
+    EXPECT(!std::isnan(p.d[9][0]) && std::isnan(p.d[9][1]) && p.d[9][2] == p.d[9][0], "%g",
+           static_cast<double>(p.d[9][0]));
   }
 }
 

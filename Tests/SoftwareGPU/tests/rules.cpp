@@ -22,21 +22,38 @@ void shuffle_at_two_places(const Nothing&) {
 
 void divergence() {
   EXPECT_FAULT(run(nothing, one_warp, shuffle_at_two_places), illegal_instruction, "warp has diverged");
-  EXPECT_FAULT(run(nothing, one_warp, [](const Nothing&) {
-    if (lane_id() < 7) warp_barrier(); else block_barrier();
-  }), illegal_instruction, "warp has diverged");
-  EXPECT_FAULT(run(nothing, one_warp, [](const Nothing&) {
-    float d[4] = {};
-    const u32 a[4] = {};
-    if (lane_id() < 7) multiply_add_bf16(d, a, 0, 0); else multiply_add_fp16(d, a, 0, 0);
-  }), illegal_instruction, "warp has diverged");
-  EXPECT_FAULT(run(nothing, one_warp, [](const Nothing&) {
-    if (lane_id() == 9) return;
-    shuffle_xor(0, 1);
-  }), illegal_instruction, "");
-  EXPECT_FAULT(run(nothing, two_warps, [](const Nothing&) {
-    if (thread_id() < 32) block_barrier(); else block_barrier_or(false);
-  }), illegal_instruction, "where other warps are at");
+  EXPECT_FAULT(run(nothing, one_warp,
+                   [](const Nothing&) {
+                     if (lane_id() < 7)
+                       warp_barrier();
+                     else
+                       block_barrier();
+                   }),
+               illegal_instruction, "warp has diverged");
+  EXPECT_FAULT(run(nothing, one_warp,
+                   [](const Nothing&) {
+                     float d[4] = {};
+                     const u32 a[4] = {};
+                     if (lane_id() < 7)
+                       multiply_add_bf16(d, a, 0, 0);
+                     else
+                       multiply_add_fp16(d, a, 0, 0);
+                   }),
+               illegal_instruction, "warp has diverged");
+  EXPECT_FAULT(run(nothing, one_warp,
+                   [](const Nothing&) {
+                     if (lane_id() == 9) return;
+                     shuffle_xor(0, 1);
+                   }),
+               illegal_instruction, "");
+  EXPECT_FAULT(run(nothing, two_warps,
+                   [](const Nothing&) {
+                     if (thread_id() < 32)
+                       block_barrier();
+                     else
+                       block_barrier_or(false);
+                   }),
+               illegal_instruction, "where other warps are at");
   // Warps go their own ways.
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) {
     if (thread_id() < 32) {
@@ -63,13 +80,19 @@ void expect_either(const Launch& how, void (*kernel)(const Nothing&), const char
 }
 
 void deadlock() {
-  expect_either(one_warp, [](const Nothing&) {
-    if (lane_id() < 16) shuffle_xor(0, 1);
-  }, "deadlock: waits at shfl.bfly", "shfl.bfly in a warp of which lanes have exited");
-  expect_either(two_warps, [](const Nothing&) {
-    block_barrier();
-    if (thread_id() < 16) warp_barrier();
-  }, "deadlock: waits at bar.warp.sync", "bar.warp.sync in a warp of which lanes have exited");
+  expect_either(
+      one_warp,
+      [](const Nothing&) {
+        if (lane_id() < 16) shuffle_xor(0, 1);
+      },
+      "deadlock: waits at shfl.bfly", "shfl.bfly in a warp of which lanes have exited");
+  expect_either(
+      two_warps,
+      [](const Nothing&) {
+        block_barrier();
+        if (thread_id() < 16) warp_barrier();
+      },
+      "deadlock: waits at bar.warp.sync", "bar.warp.sync in a warp of which lanes have exited");
 }
 
 struct Address {
@@ -115,8 +138,12 @@ void bounds_of_shared_memory() {
 
 void bounds_of_global_memory() {
   alignas(16) static unsigned char bytes[256] = {};
-  const auto load = [](const Address& a) { if (lane_id() == 0) load_global<u32>(a.memory + a.offset); };
-  const auto store = [](const Address& a) { if (lane_id() == 0) store_global<u32>(a.memory + a.offset, 1); };
+  const auto load = [](const Address& a) {
+    if (lane_id() == 0) load_global<u32>(a.memory + a.offset);
+  };
+  const auto store = [](const Address& a) {
+    if (lane_id() == 0) store_global<u32>(a.memory + a.offset, 1);
+  };
   const auto copy = [](const Address& a) {
     SHARED_MEMORY(shared);
     if (lane_id() == 0) copy_async_16(shared, a.memory + a.offset, 16);
@@ -189,7 +216,8 @@ void faults_say_where() {
   });
   EXPECT(blocks.count == 1, "%d blocks ran into it", blocks.count);
   EXPECT(result.text.find("rules.cpp:" + std::to_string(line) + ": threads_64, block (") != std::string::npos &&
-             result.text.find("thread 37: ") != std::string::npos, "%s", result.text.c_str());
+             result.text.find("thread 37: ") != std::string::npos,
+         "%s", result.text.c_str());
   EXPECT_RUNS(run(nothing, two_warps, [](const Nothing&) { block_barrier(); }));
 }
 

@@ -27,13 +27,13 @@ inline void fail(const char* file, int line, const std::string& what) {
   if (++failures_of_step <= 3) std::printf("not ok %s:%d: %s\n", file, line, what.c_str());
 }
 
-#define EXPECT(condition, ...)                                             \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      char text_of_failure[512];                                           \
-      std::snprintf(text_of_failure, sizeof text_of_failure, __VA_ARGS__); \
+#define EXPECT(condition, ...)                                                        \
+  do {                                                                                \
+    if (!(condition)) {                                                               \
+      char text_of_failure[512];                                                      \
+      std::snprintf(text_of_failure, sizeof text_of_failure, __VA_ARGS__);            \
       test::fail(__FILE__, __LINE__, std::string(#condition ": ") + text_of_failure); \
-    }                                                                      \
+    }                                                                                 \
   } while (false)
 
 struct Launch {
@@ -61,20 +61,22 @@ Result run(const Data& data, const Launch& how, std::common_type_t<void (*)(cons
     void (*kernel)(const Data&);
     const Data& data;
   } both{kernel, data};
-  const auto call = [](const void* handed) { static_cast<const Both*>(handed)->kernel(static_cast<const Both*>(handed)->data); };
+  const auto call = [](const void* handed) {
+    static_cast<const Both*>(handed)->kernel(static_cast<const Both*>(handed)->data);
+  };
   return run_body({call, &both}, how);
 }
 
 /// That a launch ends with this fault, of which it says `words`.
 inline void expect_fault(const char* file, int line, const Result& result, Fault fault, const char* words) {
   if (result.fault == fault && result.text.find(words) != std::string::npos) return;
-  fail(file, line, "is to be refused with \"" + std::string(words) + "\", was: " +
-                       (result.ok() ? "run" : result.text));
+  fail(file, line, "is to be refused with \"" + std::string(words) + "\", was: " + (result.ok() ? "run" : result.text));
 }
-#define EXPECT_FAULT(result, fault, words) test::expect_fault(__FILE__, __LINE__, result, SoftwareGPU::Fault::fault, words)
-#define EXPECT_RUNS(result)                                    \
-  do {                                                         \
-    const SoftwareGPU::Result result_of_run = (result);        \
+#define EXPECT_FAULT(result, fault, words) \
+  test::expect_fault(__FILE__, __LINE__, result, SoftwareGPU::Fault::fault, words)
+#define EXPECT_RUNS(result)                                       \
+  do {                                                            \
+    const SoftwareGPU::Result result_of_run = (result);           \
     EXPECT(result_of_run.ok(), "%s", result_of_run.text.c_str()); \
   } while (false)
 

@@ -55,7 +55,8 @@ void copy_kernel(const Copy& copy) {
   if (copy.waits) mbarrier_wait(full, 0);
   for (int i = thread_id(); i < rows * 64; i += 64) {
     const int row = i / 64, column = i % 64;
-    copy.tile[row][column] = load_shared<u16>(shared + copy.to + row * 128 + ((column / 8) ^ (row % 8)) * 16 + column % 8 * 2);
+    copy.tile[row][column] =
+        load_shared<u16>(shared + copy.to + row * 128 + ((column / 8) ^ (row % 8)) * 16 + column % 8 * 2);
   }
 }
 
@@ -70,7 +71,8 @@ void tiles() {
           int wrong = 0;
           for (int r = 0; r < rows; ++r) {
             for (int c = 0; c < 64; ++c) {
-              const bool is_in = x + c >= 0 && x + c < Tensor::dimension && y < Tensor::heads && z + r >= 0 && z + r < Tensor::tokens;
+              const bool is_in =
+                  x + c >= 0 && x + c < Tensor::dimension && y < Tensor::heads && z + r >= 0 && z + r < Tensor::tokens;
               wrong += copy.tile[r][c] != (is_in ? Tensor::at(z + r, y, x + c) : 0);
             }
           }

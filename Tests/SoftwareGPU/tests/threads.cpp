@@ -43,7 +43,8 @@ void order_is_of_the_seed() {
     for (int round = 0; round < 2; ++round) {
       const Order order{};
       EXPECT_RUNS(run(order, {with(seed), 128, {2, 2, 1}}, [](const Order& o) {
-        for (int i = 0; i < 3; ++i) shuffle_xor(0, 1), o.threads.push_back(thread_id() / 32 + 4 * (block_x() + 2 * block_y()));
+        for (int i = 0; i < 3; ++i)
+          shuffle_xor(0, 1), o.threads.push_back(thread_id() / 32 + 4 * (block_x() + 2 * block_y()));
       }));
       if (round == 1) EXPECT(order.threads == again, "seed %u runs otherwise a second time", seed);
       again = order.threads;
@@ -93,7 +94,8 @@ void shuffles() {
   };
   const Numbers numbers{};
   EXPECT_RUNS(run(numbers, {}, [](const Numbers& n) {
-    for (int mask = 0; mask < 32; ++mask) n.out[mask][lane_id()] = shuffle_xor(static_cast<float>(lane_id()) + 0.5f, mask);
+    for (int mask = 0; mask < 32; ++mask)
+      n.out[mask][lane_id()] = shuffle_xor(static_cast<float>(lane_id()) + 0.5f, mask);
   }));
   for (int mask = 0; mask < 32; ++mask)
     for (int lane = 0; lane < 32; ++lane)

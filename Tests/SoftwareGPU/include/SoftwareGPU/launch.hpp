@@ -92,16 +92,15 @@ struct ParametersOf {
 
 /// KERNEL(name, threads of a block, blocks on a multiprocessor)(PARAMETERS(type) name) {...}
 /// What it calls is looked up when it is instantiated, where the kernel has been declared.
-#define KERNEL(name, threads, blocks)                                                               \
-  struct name##_launch {                                                                            \
-    static constexpr const char* text = #name;                                                      \
-    template <class Launch>                                                                         \
-    static void body(const unsigned char* parameters) {                                             \
-      name(Launch{{parameters}});                                                                   \
-    }                                                                                               \
-  };                                                                                                \
-  struct name##_parameters : SoftwareGPU::ParametersOf<name##_launch> {};                           \
-  static const SoftwareGPU::Registration name##_registration(#name, threads,                        \
-                                                             name##_launch::body<name##_parameters>); \
-  static_assert(blocks > 0, "blocks on a multiprocessor");                                          \
+#define KERNEL(name, threads, blocks)                                                                                 \
+  struct name##_launch {                                                                                              \
+    static constexpr const char* text = #name;                                                                        \
+    template <class Launch>                                                                                           \
+    static void body(const unsigned char* parameters) {                                                               \
+      name(Launch{{parameters}});                                                                                     \
+    }                                                                                                                 \
+  };                                                                                                                  \
+  struct name##_parameters : SoftwareGPU::ParametersOf<name##_launch> {};                                             \
+  static const SoftwareGPU::Registration name##_registration(#name, threads, name##_launch::body<name##_parameters>); \
+  static_assert(blocks > 0, "blocks on a multiprocessor");                                                            \
   extern "C" void name

@@ -28,9 +28,8 @@ void check_shared_store(const void* at, int bytes, Site site);
 void check_global(const void* at, int bytes, int alignment, Site site);
 
 template <class T>
-constexpr bool is_accessible = std::is_trivially_copyable_v<T> && (sizeof(T) == 1 || sizeof(T) == 2 ||
-                                                                   sizeof(T) == 4 || sizeof(T) == 8 ||
-                                                                   sizeof(T) == 16);
+constexpr bool is_accessible = std::is_trivially_copyable_v<T> && (sizeof(T) == 1 || sizeof(T) == 2 || sizeof(T) == 4 ||
+                                                                   sizeof(T) == 8 || sizeof(T) == 16);
 
 }  // namespace SoftwareGPU
 

@@ -8,9 +8,7 @@ struct Site {
   int line;
 
   /// As a default argument: where the function is called.
-  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return {file, line};
-  }
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 };
 
 }  // namespace SoftwareGPU

@@ -9,8 +9,7 @@
 void load_matrix(u32 (&matrices)[4], const void* row, SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
 /// ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16.
-void load_matrix_transposed(u32 (&matrices)[4], const void* row,
-                            SoftwareGPU::Site site = SoftwareGPU::Site::here());
+void load_matrix_transposed(u32 (&matrices)[4], const void* row, SoftwareGPU::Site site = SoftwareGPU::Site::here());
 
 /// mma.sync.aligned.m16n8k16.row.col.f32.{bf16.bf16,f16.f16}.f32, in place: d += a b.
 void multiply_add_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1,
