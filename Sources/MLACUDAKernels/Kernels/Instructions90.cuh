@@ -10,6 +10,9 @@ typedef unsigned long long u64;
 
 #ifdef __CUDACC__
 
+/** Where tiles that are swizzled by 128 bytes can lie: the pattern repeats after 1024. */
+#define SHARED_MEMORY_OF_TILES(name) extern __shared__ __align__(1024) unsigned char name[]
+
 /* ---- barriers ------------------------------------------------------------ */
 
 /** mbarrier.init (9.7.13.15): one that `arrivals` complete. */
@@ -125,6 +128,8 @@ template <bool IS_FP16> DEVICE void product_of_registers(float (&d)[16][4], cons
 #undef D16
 #undef D4
 
+#else
+#define SHARED_MEMORY_OF_TILES(name) SHARED_MEMORY(name)
 #endif
 
 /** Of a matrix in shared memory, in rows of 128 swizzled bytes, eight of which are 1024. */

@@ -4,7 +4,7 @@
 #define ATTENTION_TILES(dtype, Element, qk, v)                                              \
   KERNEL(mla_attend_tiles_##dtype##_##qk##_##v, MLA_CUDA_WIDE_THREADS, 1)                   \
   (PARAMETERS(mla_cuda_attention_tiles) arguments) {                                        \
-    SHARED_MEMORY(memory);                                                                  \
+    SHARED_MEMORY_OF_TILES(memory);                                                         \
     AttentionTiles<Element, qk, v>(arguments, memory).run();                                \
   }
 
