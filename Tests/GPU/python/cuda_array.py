@@ -98,7 +98,7 @@ class CudaArray:
         self._memory = _Memory(high - low, device)
         self._values, self._bytes = values, high - low
         self._strides = tuple(stride // values.itemsize for stride in values.strides)
-        self.shape, self.dtype, self.device = values.shape, kind, (_CUDA, device)
+        self.shape, self.dtype, self._place = values.shape, kind, (_CUDA, device)
         self.address, self.waits, self.streams = self._memory.address, waits, []
         with driver.device(device):
             self.stream = driver.stream()
@@ -108,37 +108,41 @@ class CudaArray:
         if self._bytes:
             driver.call(function, to, source, self._bytes, self.stream)
 
+    @property
+    def device(self):
+        return self._place
+
     def __dlpack_device__(self):
-        return self.device
+        return self._place
 
     def __dlpack__(self, *, stream=None, max_version=None):
         assert max_version and max_version[0] >= 1 and stream != 0
         self.streams.append(stream)
-        with driver.device(self.device[1]):
+        with driver.device(self._place[1]):
             if self.waits and stream != -1:
                 driver.wait(stream or driver.LEGACY, self.stream)
         code, bits, _ = _TYPES[self.dtype]
         ndim = len(self.shape)
         sizes = (ctypes.c_int64 * ndim)(*self.shape), (ctypes.c_int64 * ndim)(*self._strides)
-        tensor = _Tensor(self.address, self.device, ndim, code, bits, 1, *sizes, 0)
+        tensor = _Tensor(self.address, self._place, ndim, code, bits, 1, *sizes, 0)
         managed = _Managed((1, 0), None, ctypes.cast(_release, ctypes.c_void_p), 0, tensor)
         _exported[ctypes.addressof(managed)] = managed, sizes, self
         return _capsule(ctypes.addressof(managed), _NAME, _forget)
 
     def numpy(self, after=driver.LEGACY):
         """Its values once what is on a stream is done; the gaps of strided ones are as they were."""
-        with driver.device(self.device[1]):
+        with driver.device(self._place[1]):
             if after is not None:
                 driver.wait(self.stream, after)
             self._copy("cuMemcpyDtoHAsync_v2", self._values.ctypes.data, self.address)
         return self._values
 
     def __array_namespace__(self):
-        return SimpleNamespace(full=_full, **{name: name for name in _TYPES})
+        return SimpleNamespace(full=self._full, **{name: name for name in _TYPES})
 
 
-def _full(shape, value, *, dtype, device):
-    return CudaArray(np.full(shape, value, _TYPES[dtype][2]), device[1])
+    def _full(self, shape, value, *, dtype, device):
+        return type(self)(np.full(shape, value, _TYPES[dtype][2]), self._place[1])
 
 
 def exported():

@@ -2,6 +2,8 @@
 """The package's calls on CUDA tensors of a library that keeps DLPack's rules."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 import cuda_driver as driver
 import ml_dtypes
@@ -96,6 +98,39 @@ def test_streams_wait_for_each_other():
     assert np.isnan(backend.run_prefill_new_tokens(*hasty, False).numpy().astype(float)).all()
     early = backend.run_prefill_new_tokens(*tensors, False)
     assert (early.numpy(after=None).astype(float) == 0).all()
+
+
+class CuPyArray(CudaArray):
+    """One whose library has a current stream, which the package knows to ask for."""
+
+    @property
+    def device(self):
+        return SimpleNamespace(id=super().device[1])
+
+
+def test_current_stream(monkeypatch):
+    with driver.device(1):
+        stream = driver.stream()
+    asked = []
+
+    def current(device):
+        asked.append(device)
+        return SimpleNamespace(ptr=stream)
+
+    cupy = SimpleNamespace(ndarray=CuPyArray, cuda=SimpleNamespace(get_current_stream=current))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    problem = problem_of([20], context=[9])
+    backend = backend_for(problem, "cuda:1")
+    tensors = [CuPyArray(tensor, 1) for tensor in (problem.q, problem.k, problem.v)]
+    out, lse = backend.run_prefill_context_chunk(chunk_of(problem), *tensors)
+    assert set(asked) == {1} and {*tensors[0].streams, *out.streams} == {stream}
+    # The default stream does not wait for it.
+    assert (out.numpy().astype(float) == 0).all()
+    problem.check(out.numpy(after=stream), lse.numpy(after=stream))
+    merged = CuPyArray(np.zeros(out.shape, problem.q.dtype), 1)
+    merge_attn_states(merged, out, lse, out, lse)
+    assert (merged.numpy().astype(float) == 0).all()
+    problem.check(merged.numpy(after=stream))
 
 
 def test_quantized_output():
