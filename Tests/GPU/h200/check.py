@@ -116,11 +116,12 @@ def two_streams(mode):
 
 def merging(mode):
     heads, longest, _ = SIZES[mode]
+    tokens = longest // 8 + 1
     began, stream, failures = time.monotonic(), driver.stream(), 0
     random = np.random.default_rng(4)
     for dtype in ("bf16", "fp16", "fp32"):
-        hosts = [numbers(random, (longest, heads, 128), dtype) for _ in range(2)]
-        lses = [3 * random.standard_normal((heads, longest), np.float32) for _ in range(2)]
+        hosts = [numbers(random, (tokens, heads, 128), dtype) for _ in range(2)]
+        lses = [3 * random.standard_normal((heads, tokens), np.float32) for _ in range(2)]
         lses[0][0, 0] = -np.inf
         sides = [Tensor(dtype, host.shape, stream).upload(host) for host in hosts]
         side_lses = [Tensor("fp32", lse.shape, stream).upload(lse) for lse in lses]
@@ -149,7 +150,7 @@ def fp8_value(bits):
 def quantized(mode):
     heads, longest, _ = SIZES[mode]
     began, scale = time.monotonic(), 0.004
-    problem = Problem(Backend(heads, *DEEPSEEK), [longest // 2, 9], stream=driver.stream())
+    problem = Problem(Backend(heads, *DEEPSEEK), [longest // 8, 9], stream=driver.stream())
     problem.prepare()
     problem.run()
     plain = prefill.as_float(problem.tensors["out"].download()).astype(np.float64) / scale
