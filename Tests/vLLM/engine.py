@@ -82,17 +82,29 @@ class Engine:
             self._process.kill()
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int
+        self, prompts: list[list[int]], max_tokens: int, adapter: Path | None = None
     ) -> tuple[list[list[int]], list[np.ndarray]]:
-        """Greedy tokens of each prompt, and logits ``[max_tokens, vocabulary]``."""
+        """Greedy tokens of each prompt, and logits ``[max_tokens, vocabulary]``.
+
+        Args:
+            adapter: the folder of a LoRA, with ``enable_lora``.
+        """
+        lora = None if adapter is None else str(adapter)
         with NamedTemporaryFile(suffix=".npz") as file:
-            tokens = self._ask("generate", prompts=prompts, max_tokens=max_tokens, file=file.name)
+            tokens = self._ask(
+                "generate", prompts=prompts, max_tokens=max_tokens, file=file.name, lora=lora
+            )
             with np.load(file.name) as logits:
                 return tokens, [logits[str(index)] for index in range(len(prompts))]
 
-    def prefill(self, prompt: list[int]) -> dict[str, float]:
-        """Seconds that a prompt and its first token take: all, and attention in it."""
-        return self._ask("prefill", prompt=prompt)
+    def prefill(self, prompt: list[int], max_tokens: int = 1) -> dict[str, Any]:
+        """Seconds that a prompt and its tokens take: in ``total``, in ``attention`` of
+        prefill, and new tokens and seconds of each of its ``calls``, a layer each."""
+        return self._ask("prefill", prompt=prompt, max_tokens=max_tokens)
+
+    def update(self, how: str, model: Path) -> None:
+        """Gives the running model the kv_b_proj of another, as `updates` says."""
+        self._ask("update", how=how, model=str(model))
 
     def usage(self) -> list[dict[str, Any]]:
         """What each worker has counted since it was asked last."""
@@ -130,25 +142,27 @@ def _take_usage(_worker: Any) -> dict[str, Any]:
     return usage
 
 
-def _take_attention_seconds(worker: Any) -> float:
-    """Of prefill, in all layers since it was asked last; starts to count when first asked."""
+def _take_attention(worker: Any) -> list[tuple[int, float]]:
+    """New tokens and seconds of each prefill, layer by layer, since it was asked last; starts
+    to listen when first asked."""
     layer = next(iter(worker.vllm_config.compilation_config.static_forward_context.values()))
     kind = type(layer.impl)
-    if not hasattr(kind, "seconds"):
+    if not hasattr(kind, "calls"):
         own = kind.forward_mha
 
-        def forward_mha(self: Any, *args: Any, **keywords: Any) -> None:
+        def forward_mha(self: Any, q: Any, *args: Any, **keywords: Any) -> None:
             start = perf_counter()
-            own(self, *args, **keywords)
-            kind.seconds += perf_counter() - start
+            own(self, q, *args, **keywords)
+            kind.calls.append((q.shape[0], perf_counter() - start))
 
-        kind.forward_mha, kind.seconds = forward_mha, 0.0
-    seconds, kind.seconds = kind.seconds, 0.0
-    return seconds
+        kind.forward_mha, kind.calls = forward_mha, []
+    calls, kind.calls = kind.calls, []
+    return calls
 
 
 def _facts(worker: Any) -> dict[str, Any]:
     import torch
+    import vllm
     from mla_prefill import host
 
     context = worker.vllm_config.compilation_config.static_forward_context
@@ -156,6 +170,7 @@ def _facts(worker: Any) -> dict[str, Any]:
     tasks = Path("/proc/self/task")
     return {
         "process": os.getpid(),
+        "version": vllm.__version__,
         "torch_threads": torch.get_num_threads(),
         "library_threads": host.get_num_threads(),
         "own_processors": sorted(os.sched_getaffinity(0)),
@@ -209,14 +224,19 @@ def _give_back_attention() -> None:
     AttentionBackendEnum.CPU_MLA.clear_override()
 
 
-def _generate(llm: Any, prompts: list[list[int]], max_tokens: int, file: str) -> list[list[int]]:
+def _generate(
+    llm: Any, prompts: list[list[int]], max_tokens: int, file: str, lora: str | None
+) -> list[list[int]]:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
 
     parameters = SamplingParams(
         temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, logprobs=-1
     )
     requests = [{"prompt_token_ids": prompt} for prompt in prompts]
-    results = [done.outputs[0] for done in llm.generate(requests, parameters, use_tqdm=False)]
+    adapter = LoRARequest("adapter", 1, lora) if lora else None
+    finished = llm.generate(requests, parameters, use_tqdm=False, lora_request=adapter)
+    results = [done.outputs[0] for done in finished]
     rows = {
         str(index): np.array(
             [[step[token].logprob for token in range(len(step))] for step in result.logprobs],
@@ -228,20 +248,25 @@ def _generate(llm: Any, prompts: list[list[int]], max_tokens: int, file: str) ->
     return [list(result.token_ids) for result in results]
 
 
-def _prefill(llm: Any, prompt: list[int]) -> dict[str, float]:
+def _prefill(llm: Any, prompt: list[int], max_tokens: int) -> dict[str, float]:
     from vllm import SamplingParams
 
-    llm.collective_rpc(_take_attention_seconds)
-    parameters = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, detokenize=False)
+    llm.collective_rpc(_take_attention)
+    parameters = SamplingParams(
+        temperature=0, max_tokens=max_tokens, ignore_eos=True, detokenize=False
+    )
     start = perf_counter()
     llm.generate([{"prompt_token_ids": prompt}], parameters, use_tqdm=False)
     total = perf_counter() - start
-    (attention,) = llm.collective_rpc(_take_attention_seconds)
-    return {"total": total, "attention": attention}
+    (calls,) = llm.collective_rpc(_take_attention)
+    return {"total": total, "attention": sum(seconds for _, seconds in calls), "calls": calls}
 
 
 def _serve(llm: Any) -> None:
+    import updates
+
     calls = {
+        "update": lambda **arguments: llm.collective_rpc(updates.update, kwargs=arguments),
         "generate": lambda **arguments: _generate(llm, **arguments),
         "prefill": lambda **arguments: _prefill(llm, **arguments),
         "usage": lambda: llm.collective_rpc(_take_usage),

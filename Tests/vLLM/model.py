@@ -84,3 +84,24 @@ def write_model(folder: Path, seed: int = 0) -> Path:
         }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def write_adapter(folder: Path, rank: int = 8) -> Path:
+    """A LoRA of kv_b_proj and o_proj, as large as what it is added to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {
+        "kv_b_proj": (_KV_LORA_RANK, HEADS * (_NOPE + _VALUE)),
+        "o_proj": (HEADS * _VALUE, HIDDEN),
+    }
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": [*names]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for index in range(LAYERS):
+        for name, (columns, rows) in names.items():
+            layer = f"base_model.model.model.layers.{index}.self_attn.{name}"
+            for part, shape in (("A", (rank, columns)), ("B", (rows, rank))):
+                values = torch.randn(*shape, generator=generator) / shape[1] ** 0.5
+                tensors[f"{layer}.lora_{part}.weight"] = values.to(torch.bfloat16)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder

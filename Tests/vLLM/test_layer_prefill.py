@@ -5,129 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mla_prefill import MLAPrefillLayer
-from mla_prefill.vllm_plugin import layer_prefill, reset_usage, usage
+from mla_prefill.vllm_plugin import reset_usage, usage
 from mla_prefill.vllm_plugin.amx_mla import PrefillAMXMLAImpl
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
-from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill, projection_weights
+from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLAImpl
 from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
-
-HEADS, RANK, NOPE, ROPE, VALUE = 4, 512, 128, 64, 128
-SIZES = {
-    "num_heads": HEADS,
-    "scale": (NOPE + ROPE) ** -0.5,
-    "kv_lora_rank": RANK,
-    "qk_nope_head_dim": NOPE,
-    "qk_rope_head_dim": ROPE,
-    "v_head_dim": VALUE,
-}
-QUERIES = [0, 70, 103]
-
-
-@pytest.mark.parametrize("scale_name", ["weight_scale_inv", "weight_scale"])
-def test_fp8_blocks_go_as_they_are(scale_name):
-    # Neither dimension is a multiple of its block: 6 heads of 20 and 30, and 200 latents.
-    weight = torch.randn(300, 200).to(torch.float8_e4m3fn)
-    scale = torch.rand(3, 2) + 0.5
-    dense = torch.empty(300, 200)
-    for row in range(300):
-        for column in range(200):
-            dense[row, column] = weight[row, column].float() * scale[row // 128, column // 128]
-    layer = SimpleNamespace(weight=weight, weight_block_size=[128, 128], **{scale_name: scale})
-    weights = projection_weights(layer, torch.bfloat16)
-    assert weights["kv_b_proj"].data_ptr() == weight.data_ptr()
-    q, latents, rope = (torch.randn(9, *shape).bfloat16() for shape in [(6, 24), (200,), (4,)])
-    as_it_is, dequantized = (
-        MLAPrefillLayer(6, 0.2, 200, 20, 4, 30, dtype=torch.bfloat16, **given).forward(
-            q, latents, rope, query_start_loc=[0, 9]
-        )
-        for given in (weights, {"kv_b_proj": dense.bfloat16()})
-    )
-    assert torch.equal(as_it_is, dequantized)
-
-
-def test_other_quantized_weights_are_what_vllm_says(monkeypatch):
-    dense = torch.randn(300, 200)
-    asked = []
-    monkeypatch.setattr(
-        layer_prefill,
-        "get_and_maybe_dequant_weights",
-        lambda layer, out_dtype: asked.append((layer, out_dtype)) or dense,
-    )
-    weight = torch.zeros(300, 200, dtype=torch.float8_e4m3fn)
-    for block in ([64, 128], None):
-        layer = SimpleNamespace(weight=weight, weight_block_size=block)
-        weights = projection_weights(layer, torch.bfloat16)
-        assert list(weights) == ["kv_b_proj"] and torch.equal(weights["kv_b_proj"], dense)
-        assert asked.pop() == (layer, torch.bfloat16)
-
-
-class UpProjection:
-    """As much of vLLM's linear layer as its attention asks for."""
-
-    def __init__(self):
-        self.weight = torch.randn(HEADS * (NOPE + VALUE), RANK).bfloat16() / RANK**0.5
-        self.quant_method = None
-
-    def __call__(self, rows):
-        return torch.nn.functional.linear(rows, self.weight), None
-
-
-def implementation(kind, kv_b_proj):
-    made = kind(
-        **{name: SIZES[name] for name in ("num_heads", "scale", "kv_lora_rank", "v_head_dim")},
-        head_size=RANK + ROPE,
-        num_kv_heads=1,
-        alibi_slopes=None,
-        sliding_window=None,
-        kv_cache_dtype="auto",
-        logits_soft_cap=None,
-        attn_type="decoder",
-        kv_sharing_target_layer_name=None,
-        q_lora_rank=None,
-        qk_nope_head_dim=NOPE,
-        qk_rope_head_dim=ROPE,
-        qk_head_dim=NOPE + ROPE,
-        kv_b_proj=kv_b_proj,
-    )
-    made.process_weights_after_loading(torch.bfloat16)
-    return made
-
-
-def metadata(backend, **changed):
-    fields = {
-        "query_start_loc": torch.tensor(QUERIES, dtype=torch.int32),
-        "max_query_len": 70,
-        "block_table": torch.zeros(2, 9, dtype=torch.int32),
-        "chunked_context": None,
-        "q_data_type": torch.bfloat16,
-        "prefill_backend": backend(**SIZES, vllm_config=None),
-        **changed,
-    }
-    prefill = SimpleNamespace(**fields)
-    prefill.prefill_backend.prepare_metadata(prefill)
-    return SimpleNamespace(prefill=prefill)
-
-
-def arguments():
-    generator = torch.Generator().manual_seed(0)
-
-    def rows(*shape):
-        return torch.randn(QUERIES[-1], *shape, generator=generator).bfloat16()
-
-    # As vLLM splits them off: rows of wider tensors, and an output of rows after others'.
-    latents = rows(RANK + ROPE)
-    output = torch.full((7 + QUERIES[-1], HEADS * VALUE), 7.0, dtype=torch.bfloat16)
-    return {
-        "q": rows(HEADS, NOPE + ROPE),
-        "kv_c_normed": latents[:, :RANK],
-        "k_pe": latents[:, RANK:].unsqueeze(1),
-        "kv_c_and_k_pe_cache": torch.zeros(3, 16, RANK + ROPE, dtype=torch.bfloat16),
-        "k_scale": torch.ones(()),
-        "output": output[7:],
-    }
+from without_engine import (
+    QUERIES,
+    RANK,
+    ROPE,
+    UpProjection,
+    arguments,
+    implementation,
+    metadata,
+)
 
 
 def test_cpu_mla():
@@ -163,20 +56,11 @@ def test_cpu_mla_with_fp8_output():
     )
 
 
-@pytest.mark.parametrize(
-    "backend, changed",
-    [
-        pytest.param(CPUSDPAMLAPrefillBackend, {}, id="somebody else's backend"),
-        pytest.param(VllmCPUPrefillBackend, {"chunked_context": object()}, id="context"),
-    ],
-)
-def test_cpu_mla_goes_the_common_way(monkeypatch, backend, changed):
+def test_somebody_elses_prefill_backend_goes_the_common_way(monkeypatch):
     common = []
     monkeypatch.setattr(CPUMLAImpl, "forward_mha", lambda self, *given: common.append(given))
     given = arguments()
-    attn_metadata = metadata(backend)
-    for name, value in changed.items():
-        setattr(attn_metadata.prefill, name, value)
+    attn_metadata = metadata(CPUSDPAMLAPrefillBackend)
     implementation(PrefillCPUMLAImpl, UpProjection()).forward_mha(
         **given, attn_metadata=attn_metadata
     )
@@ -187,27 +71,22 @@ def test_cpu_mla_goes_the_common_way(monkeypatch, backend, changed):
     assert output is given["output"] and passed_scale is None
 
 
-def test_weights_that_are_loaded_anew(monkeypatch):
-    kv_b_proj = UpProjection()
-    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
-    kv_b_proj.weight = kv_b_proj.weight * 2
-    layer.process_weights_after_loading(torch.bfloat16)
-    again, once = arguments(), arguments()
-    layer.forward_mha(**again, attn_metadata=metadata(VllmCPUPrefillBackend))
-    implementation(PrefillCPUMLAImpl, kv_b_proj).forward_mha(
-        **once, attn_metadata=metadata(VllmCPUPrefillBackend)
-    )
-    assert torch.equal(again["output"], once["output"])
+CONTEXT = torch.tensor([40, 0], dtype=torch.int32)
 
 
-def test_context_comes_from_the_cache(monkeypatch):
-    """As under AMX_MLA: its step is the end of a sequence whose beginning is in the cache."""
-    layer, whole, cached = implementation(PrefillCPUMLAImpl, UpProjection()), arguments(), 40
-    layer.forward_mha(**whole, attn_metadata=metadata(VllmCPUPrefillBackend))
-    monkeypatch.setattr(PrefillCPUMLAImpl, "_serves", LayerPrefill._serves)
+def by_amx_mla(monkeypatch, new):
+    monkeypatch.setattr(PrefillCPUMLAImpl, "_layer", LayerPrefill._layer)
     monkeypatch.setattr(PrefillCPUMLAImpl, "_context_lens", PrefillAMXMLAImpl._context_lens)
-    first = QUERIES[1]
-    step = {name: tensor[cached:first] for name, tensor in whole.items() if tensor.ndim > 1}
+    return {"cpu_seq_lens": CONTEXT + new, "extend_seq_lens": new}
+
+
+@pytest.mark.parametrize("fields", [by_amx_mla])
+def test_context_comes_from_the_cache(monkeypatch, fields):
+    """A step whose first request is the end of a sequence with its beginning in the cache."""
+    layer, whole = implementation(PrefillCPUMLAImpl, UpProjection()), arguments()
+    layer.forward_mha(**whole, attn_metadata=metadata(VllmCPUPrefillBackend))
+    cached = int(CONTEXT[0])
+    step = {name: tensor[cached:] for name, tensor in whole.items() if tensor.ndim > 1}
     # Blocks 2, 0 and half of 1.
     cache = torch.zeros(3, 16, RANK + ROPE, dtype=torch.bfloat16)
     slots = torch.cat([torch.arange(32, 48), torch.arange(16), torch.arange(16, 24)])
@@ -215,15 +94,18 @@ def test_context_comes_from_the_cache(monkeypatch):
     cache.view(-1, RANK + ROPE)[slots] = tokens
     output = torch.zeros_like(step["output"])
     step |= {"kv_c_and_k_pe_cache": cache, "output": output, "k_scale": torch.ones(())}
-    prefill = SimpleNamespace(
-        query_start_loc=torch.tensor([0, first - cached], dtype=torch.int32),
-        block_table=torch.tensor([[2, 0, 1]], dtype=torch.int32),
-        cpu_seq_lens=torch.tensor([first], dtype=torch.int32),
-        extend_seq_lens=torch.tensor([first - cached], dtype=torch.int32),
+    offsets = torch.tensor([0, *QUERIES[1:]], dtype=torch.int32)
+    offsets[1:] -= cached
+    attn_metadata = metadata(
+        VllmCPUPrefillBackend,
+        query_start_loc=offsets,
+        block_table=torch.tensor([[2, 0, 1], [0, 0, 0]], dtype=torch.int32),
+        **fields(monkeypatch, offsets.diff()),
     )
     reset_usage()
-    layer.forward_mha(**step, attn_metadata=SimpleNamespace(prefill=prefill))
-    assert usage().context_tokens == cached
+    layer.forward_mha(**step, attn_metadata=attn_metadata)
+    counted = usage()
+    assert (counted.layer_calls, counted.context_tokens) == (1, cached)
     torch.testing.assert_close(
-        output.float(), whole["output"][cached:first].float(), atol=2e-2, rtol=2e-2
+        output.float(), whole["output"][cached:].float(), atol=2e-2, rtol=2e-2
     )

@@ -6,6 +6,7 @@ from typing import Any
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLABackend, CPUMLAImpl
 
 from mla_prefill._native import NativePrefillBackend
+from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill
 
 
@@ -22,10 +23,11 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
 
     attention_name = "CPU_MLA"
 
-    def _serves(self, prefill: Any) -> bool:
-        # The common way where vLLM's registry has somebody else's prefill backend; and for
-        # context, should CPU_MLA come to have it: vLLM forces it off.
-        return (
-            isinstance(prefill.prefill_backend, NativePrefillBackend)
-            and prefill.chunked_context is None
-        )
+    def _layer(self, prefill: Any) -> MLAPrefillLayer | str:
+        backend = prefill.prefill_backend
+        if not isinstance(backend, NativePrefillBackend):
+            return f"the prefill backend is {type(backend).__module__}.{type(backend).__name__}"
+        # Should CPU_MLA come to have it: vLLM forces it off.
+        if prefill.chunked_context is not None:
+            return "cached context"
+        return super()._layer(prefill)

@@ -10,13 +10,11 @@ to `MLAPrefillLayer`; decode, cache and metadata stay vLLM's.
 from typing import Any
 
 import torch
-from vllm.model_executor.layers.quantization.utils.quant_utils import (
-    get_and_maybe_dequant_weights,
-)
 
 from mla_prefill.base import model_arguments
 from mla_prefill.layer import MLAPrefillLayer
-from mla_prefill.vllm_plugin.threads import announce, use_engine_threads
+from mla_prefill.vllm_plugin.packed_layer import PackedLayer
+from mla_prefill.vllm_plugin.threads import announce, announce_refusal, use_engine_threads
 from mla_prefill.vllm_plugin.usage import counted
 
 
@@ -30,9 +28,9 @@ class LayerPrefill:
     v_head_dim: int
     kv_b_proj: Any
 
-    def _serves(self, prefill: Any) -> bool:
-        """Whether these requests are the layer's, and do not go vLLM's common way."""
-        return True
+    def _layer(self, prefill: Any) -> MLAPrefillLayer | str:
+        """What these requests are run by, or why they go vLLM's way."""
+        return self._packed.follow(self.kv_b_proj)
 
     def _context_lens(self, prefill: Any) -> torch.Tensor | None:
         """``[requests]`` tokens in the cache before this step; None: nobody has any."""
@@ -41,12 +39,9 @@ class LayerPrefill:
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
         # Weights are packed in parallel, too.
         use_engine_threads()
+        self._act_dtype = act_dtype
         # First: vLLM may empty the layer whose weight this is.
-        self._prefill_layer = MLAPrefillLayer(
-            **model_arguments(self),
-            **projection_weights(self.kv_b_proj, act_dtype),
-            dtype=act_dtype,
-        )
+        self._packed = PackedLayer(model_arguments(self), act_dtype, self.kv_b_proj)
         super().process_weights_after_loading(act_dtype)  # type: ignore[misc]
 
     def forward_mha(
@@ -70,7 +65,9 @@ class LayerPrefill:
                 vLLM asks the prefill backend whether that is supported.
         """
         prefill = attn_metadata.prefill
-        if not self._serves(prefill):
+        layer = self._layer(prefill)
+        if isinstance(layer, str):
+            announce_refusal(self.attention_name, layer)
             tensors = q, kv_c_normed, k_pe, kv_c_and_k_pe_cache
             super().forward_mha(  # type: ignore[misc]
                 *tensors, attn_metadata, k_scale, output, output_scale
@@ -81,7 +78,7 @@ class LayerPrefill:
         announce(f"the layer under {self.attention_name}")
         cached = 0 if context_lens is None else int(context_lens.sum())
         with counted(layer_calls=1, new_tokens=q.shape[0], context_tokens=cached):
-            self._prefill_layer.forward(
+            layer.forward(
                 q=q,
                 kv_c_normed=kv_c_normed,
                 k_pe=k_pe.squeeze(1),
@@ -93,18 +90,3 @@ class LayerPrefill:
                 output_scale=output_scale,
             )
 
-
-def projection_weights(kv_b_proj: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """``kv_b_proj`` and, of fp8, ``weight_scales`` as `MLAPrefillLayer` takes them.
-
-    vLLM's CPU kernels leave a kv_b_proj of fp8 blocks as the checkpoint has it, which
-    they run on AMX hosts only. What else vLLM makes of weights it undoes itself.
-    """
-    weight = getattr(kv_b_proj, "weight", None)
-    block = getattr(kv_b_proj, "weight_block_size", None)
-    if weight is None or weight.dtype != torch.float8_e4m3fn or list(block or ()) != [128, 128]:
-        return {"kv_b_proj": get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype).detach()}
-    scales = getattr(kv_b_proj, "weight_scale_inv", None)
-    if scales is None:
-        scales = kv_b_proj.weight_scale
-    return {"kv_b_proj": weight.detach(), "weight_scales": scales.detach().float()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threads that vLLM gave the worker, and the line that says who serves."""
+"""The threads that vLLM gave the worker, and the lines that say who serves."""
 
 from functools import cache
 
@@ -33,3 +33,9 @@ def announce(server: str) -> None:
         host.cpu_features()["bf16_isa"],
         host.get_num_threads(),
     )
+
+
+@cache
+def announce_refusal(server: str, reason: str) -> None:
+    """Once in a process for each reason, at the first run that goes vLLM's way."""
+    logger.warning("MLA prefill under %s goes vLLM's own way: %s", server, reason)

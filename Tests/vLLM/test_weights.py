@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer's weights: of which kinds they are taken, and that they follow vLLM's."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mla_prefill import MLAPrefillLayer
+from mla_prefill.vllm_plugin import packed_layer, reset_usage, usage
+from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
+from mla_prefill.vllm_plugin.packed_layer import projection_weights
+from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
+from mla_prefill.vllm_plugin.threads import announce_refusal
+from without_engine import UpProjection, arguments, implementation, metadata
+
+
+@pytest.mark.parametrize("scale_name", ["weight_scale_inv", "weight_scale"])
+def test_fp8_blocks_go_as_they_are(scale_name):
+    # Neither dimension is a multiple of its block: 6 heads of 20 and 30, and 200 latents.
+    weight = torch.randn(300, 200).to(torch.float8_e4m3fn)
+    scale = torch.rand(3, 2) + 0.5
+    dense = torch.empty(300, 200)
+    for row in range(300):
+        for column in range(200):
+            dense[row, column] = weight[row, column].float() * scale[row // 128, column // 128]
+    layer = SimpleNamespace(weight=weight, weight_block_size=[128, 128], **{scale_name: scale})
+    weights = projection_weights(layer, torch.bfloat16)
+    assert weights["kv_b_proj"].data_ptr() == weight.data_ptr()
+    q, latents, rope = (torch.randn(9, *shape).bfloat16() for shape in [(6, 24), (200,), (4,)])
+    as_it_is, dequantized = (
+        MLAPrefillLayer(6, 0.2, 200, 20, 4, 30, dtype=torch.bfloat16, **given).forward(
+            q, latents, rope, query_start_loc=[0, 9]
+        )
+        for given in (weights, {"kv_b_proj": dense.bfloat16()})
+    )
+    assert torch.equal(as_it_is, dequantized)
+
+
+def test_other_quantized_weights_are_what_vllm_says(monkeypatch):
+    dense = torch.randn(300, 200)
+    asked = []
+    monkeypatch.setattr(
+        packed_layer,
+        "get_and_maybe_dequant_weights",
+        lambda layer, out_dtype: asked.append((layer, out_dtype)) or dense,
+    )
+    weight = torch.zeros(300, 200, dtype=torch.float8_e4m3fn)
+    for block in ([64, 128], None):
+        layer = SimpleNamespace(weight=weight, weight_block_size=block)
+        weights = projection_weights(layer, torch.bfloat16)
+        assert list(weights) == ["kv_b_proj"] and torch.equal(weights["kv_b_proj"], dense)
+        assert asked.pop() == (layer, torch.bfloat16)
+
+
+def prefill(layer):
+    """The output of a step, and how many layer calls it was."""
+    step = arguments()
+    reset_usage()
+    layer.forward_mha(**step, attn_metadata=metadata(VllmCPUPrefillBackend))
+    return step["output"], usage().layer_calls
+
+
+def written_in_place(kv_b_proj):
+    kv_b_proj.weight.mul_(2)
+
+
+def loaded(kv_b_proj):
+    """As vLLM's weight loaders write, past torch's count of versions."""
+    kv_b_proj.weight.data.copy_(kv_b_proj.weight * 2)
+
+
+def one_number_loaded(kv_b_proj):
+    kv_b_proj.weight.data[130, 7] = 30
+
+
+def replaced(kv_b_proj):
+    kv_b_proj.weight = kv_b_proj.weight * 2
+
+
+def other_memory(kv_b_proj):
+    kv_b_proj.weight.data = kv_b_proj.weight * 2
+
+
+@pytest.fixture
+def kv_b_proj():
+    return UpProjection()
+
+
+@pytest.mark.parametrize("kind", [UpProjection, "module"])
+@pytest.mark.parametrize(
+    "update", [written_in_place, loaded, one_number_loaded, replaced, other_memory]
+)
+def test_weights_that_change(kind, update):
+    kv_b_proj = UpProjection()
+    if kind == "module":
+        kv_b_proj = torch.nn.Linear(*reversed(kv_b_proj.weight.shape), bias=False).bfloat16()
+        kv_b_proj.requires_grad_(False).quant_method = None
+    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
+    before, _ = prefill(layer)
+    if update is replaced and kind == "module":
+        kv_b_proj.weight = torch.nn.Parameter(kv_b_proj.weight * 2, requires_grad=False)
+    else:
+        update(kv_b_proj)
+    after, calls = prefill(layer)
+    anew, _ = prefill(implementation(PrefillCPUMLAImpl, kv_b_proj))
+    assert not torch.equal(before, after)
+    assert torch.equal(after, anew)
+    assert calls == 1
+
+
+def test_another_module(kv_b_proj):
+    layer, other = implementation(PrefillCPUMLAImpl, kv_b_proj), UpProjection()
+    layer.kv_b_proj = other
+    anew, _ = prefill(implementation(PrefillCPUMLAImpl, other))
+    assert torch.equal(prefill(layer)[0], anew)
+
+
+def test_weights_are_packed_once_while_they_stay(monkeypatch, kv_b_proj):
+    made = []
+    monkeypatch.setattr(
+        packed_layer, "MLAPrefillLayer", lambda **given: made.append(0) or MLAPrefillLayer(**given)
+    )
+    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
+    for _ in range(3):
+        prefill(layer)
+    # The same numbers elsewhere are the same weights.
+    kv_b_proj.weight = kv_b_proj.weight.clone()
+    prefill(layer)
+    assert made == [0]
+
+
+def test_weights_that_are_loaded_anew(kv_b_proj):
+    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
+    kv_b_proj.weight = kv_b_proj.weight * 2
+    layer.process_weights_after_loading(torch.bfloat16)
+    again, _ = prefill(layer)
+    assert torch.equal(again, prefill(implementation(PrefillCPUMLAImpl, kv_b_proj))[0])
+
+
+def test_scales_that_change():
+    """Of a quantized linear layer, whose weight stays."""
+    quantized = SimpleNamespace(
+        weight=torch.randn(1024, 512).to(torch.float8_e4m3fn),
+        weight_block_size=[128, 128],
+        weight_scale_inv=torch.full((8, 4), 0.05),
+    )
+    layer = implementation(PrefillCPUMLAImpl, quantized)
+    prefill(layer)
+    quantized.weight_scale_inv.data[1, 1] = 0.2
+    anew, _ = prefill(implementation(PrefillCPUMLAImpl, quantized))
+    assert torch.equal(prefill(layer)[0], anew)
+
+
+def test_weights_that_vllm_releases(kv_b_proj):
+    """As AMX_MLA does once it has packed its own."""
+    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
+    before, _ = prefill(layer)
+    kv_b_proj.weight = torch.empty(0)
+    after, calls = prefill(layer)
+    assert torch.equal(before, after) and calls == 1
+
+
+class Adapted:
+    """As vLLM wraps a layer for LoRA."""
+
+    def __init__(self, base_layer):
+        self.base_layer, self.weight = base_layer, base_layer.weight
+
+    def __call__(self, rows):
+        return self.base_layer(rows)[0] * 2, None
+
+
+class Unreadable:
+    """A layer that nobody knows the weights of."""
+
+    quant_method = None
+
+    def __init__(self, base):
+        self._base = base
+
+    def __call__(self, rows):
+        return self._base(rows)[0] * 2, None
+
+
+@pytest.mark.parametrize(
+    "kind, reason", [(Adapted, "has an adapter (Adapted)"), (Unreadable, "cannot be packed")]
+)
+def test_more_than_weights_goes_vllms_way(caplog, monkeypatch, kv_b_proj, kind, reason):
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    announce_refusal.cache_clear()
+    layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
+    before, _ = prefill(layer)
+    layer.kv_b_proj = kind(kv_b_proj)
+    for _ in range(2):
+        after, calls = prefill(layer)
+        assert calls == 0
+        assert not torch.equal(before, after)
+    (line,) = (
+        record.getMessage() for record in caplog.records if record.name == "vllm.mla_prefill"
+    )
+    assert line.startswith("MLA prefill under CPU_MLA goes vLLM's own way: kv_b_proj")
+    assert reason in line
+    layer.kv_b_proj = kv_b_proj
+    again, calls = prefill(layer)
+    assert torch.equal(before, again) and calls == 1
