@@ -102,7 +102,7 @@ struct AttentionTiles : AttentionRows<Element, MLA_CUDA_WIDE_TILE, MLA_CUDA_WIDE
       Weights weights[key_columns / 2];
       this->weigh(scores, factor, weights);
       mbarrier_wait(values_full(stage), parity);
-      if (is_masked) clear_values_behind_masks(stage, begin);
+      if (is_masked) clear_values_that_are_not_finite(stage, begin);
       multiply_weights_and_values(weights, stage);
       if (lane_id() == 0) mbarrier_arrive(values_free(stage));
     }
@@ -129,21 +129,16 @@ struct AttentionTiles : AttentionRows<Element, MLA_CUDA_WIDE_TILE, MLA_CUDA_WIDE
     products_wait<0>();
   }
 
-  /** A weight of 0 times infinity or NaN is NaN: rows of other requests become 0, as do values
-      that are not finite, once they have been added where they are seen. */
-  DEVICE void clear_values_behind_masks(int stage, int begin) {
+  /** A weight of 0 times infinity or NaN is NaN: values that are not finite become 0, those
+      behind a request's last row too, once they have been added where they are seen. */
+  DEVICE void clear_values_that_are_not_finite(int stage, int begin) {
     const Values block = values(stage);
     bool are_finite = true;
 #pragma unroll 1
     for (int i = thread_id(); i < Values::pieces; i += consumers) {
-      if (begin + i / (V / 8) >= seen) {
-        store_shared(block.address(i), Bytes16{});
-      } else {
-        const Bytes16 piece = load_shared<Bytes16>(block.address(i));
-        for (u32 pair : piece.words) are_finite = are_finite && Element::is_finite(pair) && Element::is_finite(pair >> 16);
-      }
+      const Bytes16 piece = load_shared<Bytes16>(block.address(i));
+      for (u32 pair : piece.words) are_finite = are_finite && Element::is_finite(pair) && Element::is_finite(pair >> 16);
     }
-    fence_async();
     if (!named_barrier_or(consumers_barrier, consumers, !are_finite)) return;
     this->add_values_that_are_not_finite(block, begin);
     named_barrier(consumers_barrier, consumers);

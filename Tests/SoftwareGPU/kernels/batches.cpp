@@ -9,14 +9,20 @@ namespace {
 double out_bound(Format format) { return format == Format::bf16 ? 4e-3 : 1.5e-3; }
 constexpr double lse_bound = 2e-4;
 
+/// Sometimes up to a block's end or one key before it, and far enough to fill each stage of
+/// a pipeline several times.
+int extended(int keys, Random& random) {
+  if (random.chance(0.7)) return keys;
+  return (keys / MLA_CUDA_WIDE_TILE + random.between(1, 5)) * MLA_CUDA_WIDE_TILE - random.between(0, 1);
+}
+
 std::vector<std::pair<int, int>> some_lengths(const AttentionShape& shape, bool is_causal, Random& random) {
   const int sizes[] = {0, 1, 1, 2, 15, 16, 17, 63, 64, 65, 100, 128, 129, 150};
   std::vector<std::pair<int, int>> lengths;
-  // So that each stage of a pipeline is filled several times.
-  const int far = shape.is_by_tiles && random.chance(0.3) ? random.between(400, 900) : 0;
   for (int i = random.between(1, 4); i > 0; --i) {
-    const int queries = random.pick(sizes), more = (random.chance(0.5) ? 0 : random.pick(sizes)) + (i == 1 ? far : 0);
-    lengths.push_back({queries, is_causal ? queries + more : random.pick(sizes) + (i == 1 ? far : 0)});
+    const int queries = random.pick(sizes), more = random.chance(0.5) ? 0 : random.pick(sizes);
+    const int keys = is_causal ? queries + more : random.pick(sizes);
+    lengths.push_back({queries, shape.is_by_tiles ? extended(keys, random) : keys});
   }
   return lengths;
 }
