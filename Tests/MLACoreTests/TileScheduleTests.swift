@@ -154,6 +154,17 @@ final class TileScheduleTests: XCTestCase {
     XCTAssertEqual(alone.units.map { $0.first.request.span }, [long, short])
   }
 
+  /// Of a wave that has them all in memory, two heads of keys, five ranges of 1024 keys.
+  func testTilesOfARangeFollowEachOther() throws {
+    let span = RequestSpan(queryBegin: 0, queryCount: 100, keyBegin: 0, keyCount: 5 * 1024)
+    let schedule = try TileSchedule(
+      [span], numHeads: 2, headsPerKeyHead: 4, shape: shape, split: .fixedRanges, threads: 64)
+    let wave = try XCTUnwrap(schedule.waves.first)
+    let tasks = (0..<wave.taskCount(inTurn: 0)).map { schedule.attendTask($0, in: wave, turn: 0) }
+    let places = tasks.compactMap { $0.map { $0.head / 4 * 5 + $0.keys.lowerBound / 1024 } }
+    XCTAssertEqual(places, (0..<10).flatMap { Array(repeating: $0, count: 3 * 4) })
+  }
+
   private func randomSpans(_ random: inout SplitMix64) -> [RequestSpan] {
     var (queries, keys) = (0, 0)
     return (0..<random.int(0...6)).map { _ in

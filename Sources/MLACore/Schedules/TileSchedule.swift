@@ -61,9 +61,9 @@ extension mla_attention_kernel {
 /// into a bounded memory. Some heads of a very long request of which not even one fits
 /// are a wave of their own, in turns.
 ///
-/// Within a wave pairs follow each other and a pair's longest tiles come first:
-/// threads that take tasks in order share packed keys while they are in cache,
-/// and what remains at the end is short.
+/// Within a wave heads follow each other, a head's ranges do, and of a range the longest
+/// tiles come first: threads that take tasks in order share packed keys while they are in
+/// cache, and what remains at the end is short.
 public final class TileSchedule: Sendable {
   /// Waves of one worker each, before the others.
   public let units: Waves

@@ -61,9 +61,11 @@ extension TileSchedule {
   func attendTask(_ index: Int, in wave: Wave, turn: Int) -> AttendTask? {
     let segment = waves.segment(of: index, in: wave) { $0.task }
     let ranges = segment.ranges(inTurn: turn)
-    let (number, place) = (index - segment.place.task).quotientAndRemainder(
-      dividingBy: ranges.count)
-    let tile = Tile(number, of: segment, self)
+    // A cache holds a range's packed keys until all of its tiles have met them.
+    let tiles = segment.request.tilesPerKeyHead
+    let (step, member) = (index - segment.place.task).quotientAndRemainder(dividingBy: tiles)
+    let (keyHead, place) = step.quotientAndRemainder(dividingBy: ranges.count)
+    let tile = Tile(keyHead * tiles + member, of: segment, self)
     let range = ranges.lowerBound + place
     guard range < tile.ranges else { return nil }
     let keysPerRange = segment.request.blocksPerRange * shape.keyBlock
