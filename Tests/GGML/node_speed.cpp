@@ -1,4 +1,4 @@
-/* Attention of single nodes without a mask on two threads, ggml's CPU backend and this one in turns: of the rate at
+/* Attention of single nodes without a mask on one thread, ggml's CPU backend and this one in turns: of the rate at
  * which floats in registers are multiplied and added right before, as what a shared machine gives changes.
  *
  *   node_speed libggml-mla.so
@@ -22,21 +22,23 @@ Register ones() { return _mm256_set1_ps(1); }
 Register multiply_add(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
 #endif
 
-/// GFLOP/s of nothing but multiplications and additions of floats, on two threads.
-double floats_at_most() {
-  constexpr int64_t rounds = 1'000'000, chains = 12;
-  return rate(2e-9 * 2 * rounds * chains * sizeof(Register) / sizeof(float), [] {
-#pragma omp parallel for num_threads(2)
-    for (int t = 0; t < 2; ++t) {
-      Register sums[chains];
-      for (Register &sum : sums) sum = ones();
-      for (int64_t i = 0; i < rounds; ++i) {
+constexpr int64_t rounds = 2'000'000, chains = 12;
+
+/// A function of its own, whose registers all are its own.
+__attribute__((noinline)) void multiply_and_add() {
+  Register sums[chains];
+  for (Register &sum : sums) sum = ones();
+  for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
-        for (Register &sum : sums) sum = multiply_add(sum, sum, sum);
-      }
-      for (Register &sum : sums) asm volatile("" : : "v"(sum));
-    }
-  });
+    for (Register &sum : sums) sum = multiply_add(sum, sum, sum);
+  }
+  for (Register &sum : sums) asm volatile("" : : "v"(sum));
+}
+
+/// Of a second of processor time: who else is on the machine does not count.
+template <typename Work>
+double gflops(double products, const Work &work) {
+  return rate(2e-9 * products, work, CLOCK_PROCESS_CPUTIME_ID);
 }
 
 struct Case {
@@ -54,10 +56,10 @@ void measure(const Case &it, ggml_type type, Backend &own, Backend &with) {
   Problem problem(shape, 1);
   const auto products = static_cast<double>(shape.rows * shape.keys * it.heads * (it.dim + it.v_dim));
   in_turns(text_of(shape), 7, [&](int side) {
-    const double at_most = floats_at_most();
-    return rate(2e-9 * products / at_most, [&] {
+    const double at_most = gflops(rounds * chains * sizeof(Register) / sizeof(float), multiply_and_add);
+    return gflops(products, [&] {
       if ((side == 0 ? own : with).compute(problem) != GGML_STATUS_SUCCESS) std::exit(1);
-    });
+    }) / at_most;
   });
 }
 
@@ -67,7 +69,7 @@ int main(int argc, char **argv) {
   if (argc < 2) return 2;
   begin();
   if (!ggml_backend_load(argv[1])) return 1;
-  Backend own(2, "CPU"), with;
+  Backend own(1, "CPU"), with(1);
   for (const ggml_type type : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0, GGML_TYPE_BF16}) {
     for (const Case &it : cases) measure(it, type, own, with);
   }

@@ -30,7 +30,7 @@ compile() {
 
 speed() {
   compile speed Tests/GGML/speed.cpp
-  compile node_speed Tests/GGML/node_speed.cpp Tests/GGML/problem.cpp Tests/GGML/backend.cpp -march=native -fopenmp
+  compile node_speed Tests/GGML/node_speed.cpp Tests/GGML/problem.cpp Tests/GGML/backend.cpp -march=native
   cd "$bin"
   echo "ggml's own | with the backend, and the ratio of turns: medians"
   echo "tokens a second:"
@@ -38,7 +38,7 @@ speed() {
   for model in deepseek2 llama; do
     for tokens in ${TOKENS:-512 4096 16384}; do "$out/speed" $model "$tokens" "$backend"; done
   done
-  echo "a node's attention, of what floats in registers are multiplied and added at:"
+  echo "a node's attention on one thread, of the rate at which floats in registers are multiplied and added:"
   "$out/node_speed" "$backend"
 }
 

@@ -2,18 +2,25 @@
 #ifndef MLA_TESTS_GGML_TURNS_HPP
 #define MLA_TESTS_GGML_TURNS_HPP
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <string>
 #include <vector>
 
-/// How often `work` happens in a second that does it `count` times.
+inline double seconds(clockid_t clock) {
+  timespec now;
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+/// How often `work` happens in a second of `clock` that does it `count` times.
 template <typename Work>
-double rate(double count, const Work &work) {
-  const auto start = std::chrono::steady_clock::now();
+double rate(double count, const Work &work, clockid_t clock = CLOCK_MONOTONIC) {
+  const double start = seconds(clock);
   work();
-  return count / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return count / (seconds(clock) - start);
 }
 
 inline double median(std::vector<double> values) {
