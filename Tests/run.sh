@@ -213,6 +213,8 @@ declare_steps() {
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
   long_step gpu-mutants 900 "Sources/MLACUDAKernels Tests/SoftwareGPU" "" gpu_mutants
+  long_step ggml-address 240 "Sources/GGMLBackend" "address" Tests/GGML/sanitize.sh address
+  long_step ggml-thread 420 "Sources/GGMLBackend" "thread" Tests/GGML/sanitize.sh thread
   long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build-abi" fuzz
 }
 

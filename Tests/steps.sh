@@ -7,7 +7,7 @@
 #
 # A step's output goes to .build/test-logs/STEP.log; a failing step's end of it is shown.
 # Its tests are lines that begin with "ok" or "not ok", XCTest's or pytest's; a step
-# without any counts as one test.
+# without any counts as one test. Status 77: it cannot be done here, its last line says why.
 
 logs=$PWD/.build/test-logs
 mkdir -p "$logs"
@@ -106,6 +106,10 @@ end_one() {
   read -r wall user system < "$logs/$name.time"
   good=$(grep -cE "^ok |^Test Case '.*' passed |(^| )PASSED( |$)" "$logs/$name.log")
   bad=$(grep -cE "^not ok |^Test Case '.*' failed |(^| )FAILED( |$)" "$logs/$name.log")
+  if [ $status -eq 77 ]; then
+    printf 'SKIP %-16s %s\n' "$name" "$(tail -1 "$logs/$name.log")"
+    return
+  fi
   if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
     [ "$good" -gt 0 ] || good=1
     printf 'PASS %-16s %4d tests %5d s, %5d of processors\n' "$name" "$good" "$wall" $((user + system))
