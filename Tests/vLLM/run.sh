@@ -2,7 +2,7 @@
 # The vLLM plug-in in a real vLLM CPU engine.
 #
 #   Tests/vLLM/run.sh [PYTEST-ARGUMENT...]     default: all tests
-#   Tests/vLLM/run.sh speed                    the speed table instead
+#   Tests/vLLM/run.sh speed                    the speed tables instead
 #
 # MLA_MAX_ISA=avx2 Tests/vLLM/run.sh: as on a host without AVX-512.
 set -euo pipefail
@@ -15,7 +15,8 @@ python=$(Tests/vLLM/environment.sh)/bin/python
 . Tests/vLLM/capped.sh
 
 if [ "${1:-}" = speed ]; then
-  exec "$python" Tests/vLLM/speed.py
+  "$python" Tests/vLLM/speed.py
+  exec "$python" Tests/vLLM/context_speed.py
 fi
 exec "$python" -m pytest -v --durations=5 -p no:cacheprovider --rootdir=Tests/vLLM \
   "${@:-Tests/vLLM}"

@@ -74,13 +74,17 @@ def test_somebody_elses_prefill_backend_goes_the_common_way(monkeypatch):
 CONTEXT = torch.tensor([40, 0], dtype=torch.int32)
 
 
+def by_cpu_mla(monkeypatch, new):
+    return {"chunked_context": SimpleNamespace(context_lens=CONTEXT, chunks=[])}
+
+
 def by_amx_mla(monkeypatch, new):
     monkeypatch.setattr(PrefillCPUMLAImpl, "_layer", LayerPrefill._layer)
     monkeypatch.setattr(PrefillCPUMLAImpl, "_context_lens", PrefillAMXMLAImpl._context_lens)
     return {"cpu_seq_lens": CONTEXT + new, "extend_seq_lens": new}
 
 
-@pytest.mark.parametrize("fields", [by_amx_mla])
+@pytest.mark.parametrize("fields", [by_cpu_mla, by_amx_mla])
 def test_context_comes_from_the_cache(monkeypatch, fields):
     """A step whose first request is the end of a sequence with its beginning in the cache."""
     layer, whole = implementation(PrefillCPUMLAImpl, UpProjection()), arguments()
@@ -109,3 +113,9 @@ def test_context_comes_from_the_cache(monkeypatch, fields):
     torch.testing.assert_close(
         output.float(), whole["output"][cached:].float(), atol=2e-2, rtol=2e-2
     )
+    # vLLM can keep a cache of another type than activations.
+    step["kv_c_and_k_pe_cache"] = cache.half()
+    common = []
+    monkeypatch.setattr(CPUMLAImpl, "forward_mha", lambda self, *given: common.append(given))
+    layer.forward_mha(**step, attn_metadata=attn_metadata)
+    assert len(common) == 1

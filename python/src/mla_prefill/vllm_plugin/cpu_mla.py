@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import torch
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLABackend, CPUMLAImpl
 
 from mla_prefill._native import NativePrefillBackend
@@ -24,10 +25,13 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
     attention_name = "CPU_MLA"
 
     def _layer(self, prefill: Any) -> MLAPrefillLayer | str:
+        # Where vLLM's registry has somebody else's prefill backend, that is what is wanted.
         backend = prefill.prefill_backend
         if not isinstance(backend, NativePrefillBackend):
             return f"the prefill backend is {type(backend).__module__}.{type(backend).__name__}"
-        # Should CPU_MLA come to have it: vLLM forces it off.
-        if prefill.chunked_context is not None:
-            return "cached context"
         return super()._layer(prefill)
+
+    def _context_lens(self, prefill: Any) -> torch.Tensor | None:
+        # Of prefixes that a KV connector reloads, and of steps that verify drafts.
+        context = prefill.chunked_context
+        return None if context is None else context.context_lens

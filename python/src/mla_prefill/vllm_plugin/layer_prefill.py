@@ -65,7 +65,11 @@ class LayerPrefill:
                 vLLM asks the prefill backend whether that is supported.
         """
         prefill = attn_metadata.prefill
+        context_lens = self._context_lens(prefill)
+        cached = 0 if context_lens is None else int(context_lens.sum())
         layer = self._layer(prefill)
+        if cached and kv_c_and_k_pe_cache.dtype != q.dtype:
+            layer = f"the cache is of {kv_c_and_k_pe_cache.dtype}, queries of {q.dtype}"
         if isinstance(layer, str):
             announce_refusal(self.attention_name, layer)
             tensors = q, kv_c_normed, k_pe, kv_c_and_k_pe_cache
@@ -73,10 +77,8 @@ class LayerPrefill:
                 *tensors, attn_metadata, k_scale, output, output_scale
             )
             return
-        context_lens = self._context_lens(prefill)
         use_engine_threads()
         announce(f"the layer under {self.attention_name}")
-        cached = 0 if context_lens is None else int(context_lens.sum())
         with counted(layer_calls=1, new_tokens=q.shape[0], context_tokens=cached):
             layer.forward(
                 q=q,
