@@ -12,6 +12,7 @@ from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
 from mla_prefill.vllm_plugin.packed_layer import projection_weights
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from mla_prefill.vllm_plugin.threads import announce_refusal
+from vllm.model_executor.layers.quantization.utils import quant_utils
 from without_engine import UpProjection, arguments, implementation, metadata
 
 
@@ -41,7 +42,7 @@ def test_other_quantized_weights_are_what_vllm_says(monkeypatch):
     dense = torch.randn(300, 200)
     asked = []
     monkeypatch.setattr(
-        packed_layer,
+        quant_utils,
         "get_and_maybe_dequant_weights",
         lambda layer, out_dtype: asked.append((layer, out_dtype)) or dense,
     )

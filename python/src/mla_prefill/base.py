@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_MODEL_ARGUMENTS = ("num_heads", "scale", "kv_lora_rank", *HEAD_DIMENSIONS)
+MODEL_ARGUMENTS = ("num_heads", "scale", "kv_lora_rank", *HEAD_DIMENSIONS)
 
 
 def model_arguments(holder: Any) -> dict[str, Any]:
     """What a backend or a layer is made with for a model, of one that has been made."""
-    return {name: getattr(holder, name) for name in _MODEL_ARGUMENTS}
+    return {name: getattr(holder, name) for name in MODEL_ARGUMENTS}
 
 
 class MLAPrefillBackend(ABC):

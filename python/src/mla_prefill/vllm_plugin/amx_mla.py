@@ -4,17 +4,26 @@
 from typing import Any
 
 import torch
-from vllm.v1.attention.backends.mla.amx_mla import AMXMLABackend, AMXMLAImpl
+from vllm.v1.attention.backends.mla.amx_mla import (
+    AMXMLABackend,
+    AMXMLAImpl,
+    AMXMLAMetadataBuilder,
+)
 
-from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill
+from mla_prefill.vllm_plugin.compatibility import missing_assignments
+from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill, implementation
+
+#: AMX_MLA's own: its builder adds them to what other backends know.
+_PRIVATE_FIELDS = ("cpu_seq_lens", "extend_seq_lens")
 
 
 class PrefillAMXMLABackend(AMXMLABackend):
     """Stands behind vLLM's AMX_MLA and keeps its name: vLLM looks backends up by it."""
 
     @staticmethod
-    def get_impl_cls() -> type["PrefillAMXMLAImpl"]:
-        return PrefillAMXMLAImpl
+    def get_impl_cls() -> type:
+        missing = missing_assignments(AMXMLAMetadataBuilder.build, _PRIVATE_FIELDS)
+        return implementation(PrefillAMXMLAImpl, AMXMLAImpl, *missing)
 
 
 class PrefillAMXMLAImpl(LayerPrefill, AMXMLAImpl):
@@ -23,5 +32,4 @@ class PrefillAMXMLAImpl(LayerPrefill, AMXMLAImpl):
     attention_name = "AMX_MLA"
 
     def _context_lens(self, prefill: Any) -> torch.Tensor:
-        # AMX_MLA's own fields: its builder makes them in every version that has it.
         return prefill.cpu_seq_lens - prefill.extend_seq_lens

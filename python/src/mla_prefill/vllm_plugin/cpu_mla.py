@@ -4,19 +4,27 @@
 from typing import Any
 
 import torch
+from vllm.model_executor.layers.attention.mla_attention import MLACommonPrefillMetadata
 from vllm.v1.attention.backends.mla.cpu_mla import CPUMLABackend, CPUMLAImpl
 
 from mla_prefill._native import NativePrefillBackend
 from mla_prefill.layer import MLAPrefillLayer
-from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill
+from mla_prefill.vllm_plugin.compatibility import missing_fields
+from mla_prefill.vllm_plugin.layer_prefill import LayerPrefill, implementation
 
 
 class PrefillCPUMLABackend(CPUMLABackend):
     """Stands behind vLLM's CPU_MLA and keeps its name: vLLM looks backends up by it."""
 
     @staticmethod
-    def get_impl_cls() -> type["PrefillCPUMLAImpl"]:
-        return PrefillCPUMLAImpl
+    def get_impl_cls() -> type:
+        return implementation(
+            PrefillCPUMLAImpl,
+            CPUMLAImpl,
+            *missing_fields(MLACommonPrefillMetadata, ("prefill_backend", "chunked_context")),
+            *missing_fields(MLACommonPrefillMetadata.ChunkedContextMetadata, ("context_lens",)),
+            *(["CPUMLAImpl has a forward_mha of its own"] if _has_own_prefill() else []),
+        )
 
 
 class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
@@ -35,3 +43,7 @@ class PrefillCPUMLAImpl(LayerPrefill, CPUMLAImpl):
         # Of prefixes that a KV connector reloads, and of steps that verify drafts.
         context = prefill.chunked_context
         return None if context is None else context.context_lens
+
+
+def _has_own_prefill() -> bool:
+    return "forward_mha" in vars(CPUMLAImpl)

@@ -10,9 +10,19 @@ to `MLAPrefillLayer`; decode, cache and metadata stay vLLM's.
 from typing import Any
 
 import torch
+from vllm.model_executor.layers.attention.mla_attention import (
+    MLACommonBaseImpl,
+    MLACommonImpl,
+    MLACommonPrefillMetadata,
+)
 
-from mla_prefill.base import model_arguments
+from mla_prefill.base import MODEL_ARGUMENTS, model_arguments
 from mla_prefill.layer import MLAPrefillLayer
+from mla_prefill.vllm_plugin.compatibility import (
+    call_differences,
+    missing_fields,
+    missing_parameters,
+)
 from mla_prefill.vllm_plugin.packed_layer import PackedLayer
 from mla_prefill.vllm_plugin.threads import announce, announce_refusal, use_engine_threads
 from mla_prefill.vllm_plugin.usage import counted
@@ -92,3 +102,24 @@ class LayerPrefill:
                 output_scale=output_scale,
             )
 
+
+def implementation(ours: type[LayerPrefill], theirs: type, *differences: str) -> type:
+    """``ours`` where this vLLM is as it must be, else ``theirs``, which it derives from.
+
+    Args:
+        differences: what more there is to say against it.
+    """
+    found = [
+        *call_differences(MLACommonImpl.forward_mha, LayerPrefill.forward_mha),
+        *call_differences(
+            MLACommonImpl.process_weights_after_loading,
+            LayerPrefill.process_weights_after_loading,
+        ),
+        *missing_parameters(MLACommonBaseImpl.__init__, [*MODEL_ARGUMENTS, "kv_b_proj"]),
+        *missing_fields(MLACommonPrefillMetadata, ("block_table", "query_start_loc")),
+        *differences,
+    ]
+    if not found:
+        return ours
+    announce_refusal(ours.attention_name, f"this vLLM is another: {'; '.join(found)}")
+    return theirs

@@ -4,9 +4,6 @@
 from typing import Any
 
 import torch
-from vllm.model_executor.layers.quantization.utils.quant_utils import (
-    get_and_maybe_dequant_weights,
-)
 
 from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.vllm_plugin.contents import Contents
@@ -16,13 +13,13 @@ class PackedLayer:
     """`MLAPrefillLayer` of a kv_b_proj, packed anew when that has changed.
 
     Args:
-        dimensions: arguments of `MLAPrefillLayer`.
+        arguments: of `MLAPrefillLayer`, but for the weights and their type.
         dtype: of activations.
         kv_b_proj: vLLM's linear layer, loaded.
     """
 
-    def __init__(self, dimensions: dict[str, Any], dtype: torch.dtype, kv_b_proj: Any) -> None:
-        self._dimensions, self._dtype = dimensions, dtype
+    def __init__(self, arguments: dict[str, Any], dtype: torch.dtype, kv_b_proj: Any) -> None:
+        self._arguments, self._dtype = arguments, dtype
         self._pack(kv_b_proj, Contents(kv_b_proj))
 
     def follow(self, kv_b_proj: Any) -> MLAPrefillLayer | str:
@@ -41,7 +38,7 @@ class PackedLayer:
         self._layer: MLAPrefillLayer | str = "kv_b_proj is being packed"
         try:
             self._layer = MLAPrefillLayer(
-                **self._dimensions,
+                **self._arguments,
                 **projection_weights(kv_b_proj, self._dtype),
                 dtype=self._dtype,
             )
@@ -57,10 +54,13 @@ def projection_weights(kv_b_proj: Any, dtype: torch.dtype) -> dict[str, torch.Te
     vLLM's CPU kernels leave a kv_b_proj of fp8 blocks as the checkpoint has it, which
     they run on AMX hosts only. What else vLLM makes of weights it undoes itself.
     """
+    from vllm.model_executor.layers.quantization.utils import quant_utils
+
     weight = getattr(kv_b_proj, "weight", None)
     block = getattr(kv_b_proj, "weight_block_size", None)
     if weight is None or weight.dtype != torch.float8_e4m3fn or list(block or ()) != [128, 128]:
-        return {"kv_b_proj": get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype).detach()}
+        dense = quant_utils.get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype)
+        return {"kv_b_proj": dense.detach()}
     scales = getattr(kv_b_proj, "weight_scale_inv", None)
     if scales is None:
         scales = kv_b_proj.weight_scale

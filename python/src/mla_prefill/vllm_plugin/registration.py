@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from mla_prefill import host
+from mla_prefill._native import NativePrefillBackend
+from mla_prefill.vllm_plugin.compatibility import class_differences
 
 #: Under vLLM's root, so that vLLM's log settings hold for it.
 logger = logging.getLogger("vllm.mla_prefill")
@@ -17,6 +19,11 @@ _PREFILL_CLASSES = {
 _ATTENTION_CLASSES = {
     "CPU_MLA": "mla_prefill.vllm_plugin.cpu_mla.PrefillCPUMLABackend",
     "AMX_MLA": "mla_prefill.vllm_plugin.amx_mla.PrefillAMXMLABackend",
+}
+#: What ours derive from: classes that vLLM has moved are not found.
+_BASES = {
+    "CPU_MLA": "vllm.v1.attention.backends.mla.cpu_mla.CPUMLABackend",
+    "AMX_MLA": "vllm.v1.attention.backends.mla.amx_mla.AMXMLABackend",
 }
 
 
@@ -57,12 +64,17 @@ def register() -> None:
 def register_prefill_backends() -> None:
     """Overrides CPU and ZEN_CPU in vLLM's registry of MLA prefill backends."""
     try:
+        from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
         from vllm.v1.attention.backends.mla.prefill.registry import (
             MLAPrefillBackendEnum,
             register_mla_prefill_backend,
         )
     except ImportError as error:
         logger.warning("mla_prefill does nothing: vLLM has no MLA prefill registry (%s)", error)
+        return
+    differences = class_differences(MLAPrefillBackend, NativePrefillBackend)
+    if differences:
+        logger.warning("mla_prefill serves no prefill backend: %s", "; ".join(differences))
         return
     _override(MLAPrefillBackendEnum, _PREFILL_CLASSES, register_mla_prefill_backend)
 
@@ -82,6 +94,8 @@ def _override(members: Any, classes: dict[str, str], override: Any) -> None:
         member = members.__members__.get(name)
         if member is None:
             logger.info("mla_prefill does not serve %s: this vLLM has no such backend", name)
+        elif member.value != _BASES.get(name, member.value):
+            logger.warning("mla_prefill does not serve %s: in this vLLM it is %s", name, member.value)
         elif member.is_overridden() and member.get_path() != path:
             logger.warning("%s stays with %s, which has overridden it", name, member.get_path())
         else:
