@@ -179,6 +179,7 @@ def _facts(worker: Any) -> dict[str, Any]:
         ],
         "prefill_class": _path(type(layer.prefill_backend)),
         "attention_class": _path(type(layer.impl)),
+        "algorithm": getattr(layer.impl, "_algorithm", None),
     }
 
 

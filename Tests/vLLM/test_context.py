@@ -23,6 +23,8 @@ def test_prefixes_that_a_connector_reloads(model, prompts, tmp_path):
             (_,) = engine.usage()
             reloaded = engine.generate(continued, TOKENS)
             (usage,) = engine.usage()
+            (facts,) = engine.facts()
+            assert facts["algorithm"] == ("auto" if prefill == "plugin" else None)
             assert any("Inject KV cache of 1280 tokens" in line for line in engine.log)
         return (fresh, reloaded), usage
 

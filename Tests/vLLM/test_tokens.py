@@ -21,6 +21,7 @@ def test_cpu_mla(model, prompts, by_vllm, spread):
     print(f"\n{served}\n{usage}")
     assert facts["attention_class"] == "mla_prefill.vllm_plugin.cpu_mla.PrefillCPUMLAImpl"
     assert facts["prefill_class"].startswith("mla_prefill.vllm_plugin.")
+    assert facts["algorithm"] == "up_projected"
     assert len(served) == 1
     assert usage["new_tokens"] == LAYERS * sum(map(len, prompts))
     assert usage["layer_calls"] >= LAYERS
@@ -64,6 +65,7 @@ def test_amx_mla_with_chunked_prefill_and_a_prefix_hit(model, prompts):
     ours, (chunked, hit), (facts,) = run("plugin")
     print(f"\nchunked prefill: {chunked}\nprefix hit: {hit}")
     assert facts["attention_class"] == "mla_prefill.vllm_plugin.amx_mla.PrefillAMXMLAImpl"
+    assert facts["algorithm"] == "auto"
     assert chunked["new_tokens"] == LAYERS * sum(map(len, prompts))
     # Each of the steps after a prompt's first has what went before for context.
     assert chunked["layer_calls"] >= LAYERS * 6

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mla_prefill import MLAPrefillLayer
-from mla_prefill.vllm_plugin import packed_layer, reset_usage, usage
+from mla_prefill.vllm_plugin import layer_prefill, packed_layer, reset_usage, usage
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
 from mla_prefill.vllm_plugin.packed_layer import projection_weights
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
@@ -205,3 +205,43 @@ def test_more_than_weights_goes_vllms_way(caplog, monkeypatch, kv_b_proj, kind, 
     layer.kv_b_proj = kv_b_proj
     again, calls = prefill(layer)
     assert torch.equal(before, again) and calls == 1
+
+
+def engine_config(**changed):
+    kinds = {
+        "enable_chunked_prefill": "scheduler_config",
+        "enable_prefix_caching": "cache_config",
+    }
+    config = SimpleNamespace(
+        scheduler_config=SimpleNamespace(enable_chunked_prefill=False),
+        cache_config=SimpleNamespace(enable_prefix_caching=False),
+        kv_transfer_config=None,
+        speculative_config=None,
+    )
+    for name, value in changed.items():
+        setattr(getattr(config, kinds[name]) if name in kinds else config, name, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    "config, algorithm",
+    [
+        (engine_config(), "up_projected"),
+        (engine_config(enable_chunked_prefill=True), "auto"),
+        (engine_config(enable_prefix_caching=True), "auto"),
+        (engine_config(kv_transfer_config=object()), "auto"),
+        (engine_config(speculative_config=object()), "auto"),
+        (SimpleNamespace(), "auto"),
+        (None, "auto"),
+    ],
+)
+def test_the_second_layout_is_packed_for_context_alone(monkeypatch, kv_b_proj, config, algorithm):
+    asked = []
+    monkeypatch.setattr(layer_prefill, "get_current_vllm_config_or_none", lambda: config)
+    monkeypatch.setattr(
+        packed_layer,
+        "MLAPrefillLayer",
+        lambda **given: asked.append(given["algorithm"]) or MLAPrefillLayer(**given),
+    )
+    implementation(PrefillCPUMLAImpl, kv_b_proj)
+    assert asked == [algorithm]

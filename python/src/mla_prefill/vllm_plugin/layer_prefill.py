@@ -10,6 +10,7 @@ to `MLAPrefillLayer`; decode, cache and metadata stay vLLM's.
 from typing import Any
 
 import torch
+from vllm.config import get_current_vllm_config_or_none
 from vllm.model_executor.layers.attention.mla_attention import (
     MLACommonBaseImpl,
     MLACommonImpl,
@@ -38,6 +39,10 @@ class LayerPrefill:
     v_head_dim: int
     kv_b_proj: Any
 
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._algorithm = _algorithm(get_current_vllm_config_or_none())
+
     def _layer(self, prefill: Any) -> MLAPrefillLayer | str:
         """What these requests are run by, or why they go vLLM's way."""
         return self._packed.follow(self.kv_b_proj)
@@ -51,7 +56,8 @@ class LayerPrefill:
         use_engine_threads()
         self._act_dtype = act_dtype
         # First: vLLM may empty the layer whose weight this is.
-        self._packed = PackedLayer(model_arguments(self), act_dtype, self.kv_b_proj)
+        arguments = model_arguments(self) | {"algorithm": self._algorithm}
+        self._packed = PackedLayer(arguments, act_dtype, self.kv_b_proj)
         super().process_weights_after_loading(act_dtype)  # type: ignore[misc]
 
     def forward_mha(
@@ -101,6 +107,24 @@ class LayerPrefill:
                 out=output.view(-1, self.num_heads, self.v_head_dim),
                 output_scale=output_scale,
             )
+
+
+def _algorithm(config: Any) -> str:
+    """Of `MLAPrefillLayer`: one that keeps a second layout of the weights where an engine of
+    this configuration can have cached context, on which alone that is used."""
+    try:
+        has_context = config is None or any(
+            (
+                config.scheduler_config.enable_chunked_prefill,
+                config.cache_config.enable_prefix_caching,
+                config.kv_transfer_config is not None,
+                config.speculative_config is not None,
+            )
+        )
+    except AttributeError:
+        # Not known: either serves all of it.
+        has_context = True
+    return "auto" if has_context else "up_projected"
 
 
 def implementation(ours: type[LayerPrefill], theirs: type, *differences: str) -> type:
