@@ -1100,21 +1100,32 @@ typedef struct mla_layer_forward_args {
   const int32_t *block_table_rows;
   /** The rows of block_table; read with block_table_rows alone. */
   int64_t num_table_rows;
+  /** Bits of MLA_LAYER_*; others must be 0. */
+  uint64_t flags;
 } mla_layer_forward_args;
 
 #define MLA_LAYER_FORWARD_ARGS_INIT                                                            \
   {sizeof(mla_layer_forward_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, \
-   NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0}
+   NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, 0}
+
+/** Flags of a forward call. */
+enum {
+  /** Every new token attends to all of its request's context, and not to new tokens, whose
+      kv_c_normed and k_pe are not read and may be NULL; 0 and an lse of -inf where there is
+      no context. What part of a context gives so, mla_merge_attn_states() merges with
+      the rest: a context that is on several machines, say. */
+  MLA_LAYER_CONTEXT_ONLY = 1 << 0
+};
 
 /** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
     the present number of threads. Of `args` only num_requests, query_start_loc,
-    context_lens, reserved, which must be 0, and whether there is an output_scale are
-    read. */
+    context_lens, flags, reserved, which must be 0, and whether there is an output_scale
+    are read. */
 mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
                                     int64_t *bytes);
 
-/** Causal attention of each request's new tokens to its context and to
-    themselves. */
+/** Causal attention of each request's new tokens to its context and, but with
+    MLA_LAYER_CONTEXT_ONLY, to themselves. */
 mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_args *args);
 
 /**

@@ -244,7 +244,7 @@ FIELD(mla_layer_config, device_id, 92, 4);
 FIELD(mla_layer_config, weight_block_rows, 96, 4);
 FIELD(mla_layer_config, weight_block_columns, 100, 4);
 
-SIZE(mla_layer_forward_args, 160);
+SIZE(mla_layer_forward_args, 168);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);
 FIELD(mla_layer_forward_args, num_requests, 4, 4);
 FIELD(mla_layer_forward_args, query_start_loc, 8, 8);
@@ -267,6 +267,7 @@ FIELD(mla_layer_forward_args, k_pe_cache, 128, 8);
 FIELD(mla_layer_forward_args, context_starts, 136, 8);
 FIELD(mla_layer_forward_args, block_table_rows, 144, 8);
 FIELD(mla_layer_forward_args, num_table_rows, 152, 8);
+FIELD(mla_layer_forward_args, flags, 160, 8);
 
 SIZE(mla_concat_and_cache_args, 72);
 FIELD(mla_concat_and_cache_args, struct_size, 0, 4);

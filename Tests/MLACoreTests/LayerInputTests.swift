@@ -16,6 +16,7 @@ final class LayerInputTests: XCTestCase {
     try check("query_start_loc = NULL") { $0.query_start_loc = nil }
     try check("num_requests = -1") { $0.num_requests = -1 }
     try check("args.reserved = 1") { $0.reserved = 1 }
+    try check("flags = 3: must be bits of MLA_LAYER_") { $0.flags = 3 }
     try check("args.struct_size = 3") { $0.struct_size = 3 }
     try check("q = NULL") { $0.q = nil }
     try check("kv_c_normed = NULL") { $0.kv_c_normed = nil }

@@ -20,6 +20,8 @@ final class LayerStep {
   let latents: PoisonedTensor
   let rope: PoisonedTensor
   var queryStarts: [Int32] = [0]
+  /// New tokens are no keys.
+  var contextOnly = false
   var contextLens: [Int32]
 
   init(
@@ -84,14 +86,15 @@ final class LayerStep {
             var args = mla_layer_forward_args(
               struct_size: UInt32(MemoryLayout<mla_layer_forward_args>.size),
               num_requests: Int32(contexts.count), query_start_loc: starts.baseAddress,
-              context_lens: lens.baseAddress, q: first, kv_c_normed: first + 1, k_pe: first + 2,
-              kv_cache: cached.cache, block_table: cached.table,
-              block_table_stride: Int64(cache.tableStride), max_blocks: Int32(cache.maxBlocks),
-              reserved: 0, out: first + 3, lse: first + 4, workspace: workspace?.baseAddress,
-              workspace_size: Int64(workspace?.count ?? 0), stream: nil, output_scale: nil,
-              k_pe_cache: cached.ropeCache, context_starts: cached.starts,
-              block_table_rows: cached.tableRows,
-              num_table_rows: cached.tableRows == nil ? 0 : Int64(cache.tableRowCount))
+              context_lens: lens.baseAddress, q: first, kv_c_normed: contextOnly ? nil : first + 1,
+              k_pe: contextOnly ? nil : first + 2, kv_cache: cached.cache,
+              block_table: cached.table, block_table_stride: Int64(cache.tableStride),
+              max_blocks: Int32(cache.maxBlocks), reserved: 0, out: first + 3, lse: first + 4,
+              workspace: workspace?.baseAddress, workspace_size: Int64(workspace?.count ?? 0),
+              stream: nil, output_scale: nil, k_pe_cache: cached.ropeCache,
+              context_starts: cached.starts, block_table_rows: cached.tableRows,
+              num_table_rows: cached.tableRows == nil ? 0 : Int64(cache.tableRowCount),
+              flags: contextOnly ? UInt64(MLA_LAYER_CONTEXT_ONLY) : 0)
             return try body(&args)
           }
         }
@@ -150,6 +153,7 @@ final class LayerStep {
     all.lse = [Double](repeating: -.infinity, count: model.numHeads * tokens)
     for i in sequences.indices where ends[i] > contexts[i] {
       let (latents, rope) = keyRows(i)
+      if latents.isEmpty { continue }
       for head in 0..<model.numHeads {
         var (k, v) = model.keysAndValues(head: head, latents: latents, rope: rope)
         if let format { k = k.map { format.value(bits: format.bits($0)) } }
@@ -159,7 +163,7 @@ final class LayerStep {
         }
         let one = ReferenceAttention(
           q: queries, k: k, v: v, qkDim: model.qkDim, vDim: model.vDim, scale: model.scale,
-          causalOffset: contexts[i])
+          causalOffset: contextOnly ? nil : contexts[i])
         for row in 0..<ends[i] - contexts[i] {
           all.lse[head * tokens + first + row] = one.lse[row]
           for d in 0..<model.vDim {
@@ -175,7 +179,7 @@ final class LayerStep {
   /// The rows of a sequence that its queries see, [rows, dim].
   private func keyRows(_ i: Int) -> (latents: [Double], rope: [Double]) {
     var all: (latents: [Double], rope: [Double]) = ([], [])
-    for row in 0..<ends[i] {
+    for row in 0..<(contextOnly ? contexts[i] : ends[i]) {
       var one: (latents: [Double], rope: [Double]) =
         (sequences[i].latents.values(row: row), sequences[i].rope.values(row: row))
       if row < contexts[i] { one = cache.stored(latents: one.latents, rope: one.rope) }

@@ -93,11 +93,12 @@ CALLS = {
             k_pe_cache=None,
             context_starts=[0],
             block_table_rows=[0],
+            context_only=False,
         ),
     ),
     "layer.workspace_size": (
         layer_for(LAYER).workspace_size,
-        dict(query_start_loc=[0, 5], context_lens=[3]),
+        dict(query_start_loc=[0, 5], context_lens=[3], context_only=False),
     ),
     "concat_and_cache_mla": (
         concat_and_cache_mla,

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from reference import TYPES
 from reference_layer import LayerProblem
 
-from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
+from mla_prefill import MLAPrefillLayer, concat_and_cache_mla, merge_attn_states
 
 FP8 = torch.float8_e4m3fn
 
@@ -165,3 +165,21 @@ def test_a_gradient_is_named():
     weights = tensor(problem.kv_b_proj).requires_grad_()
     with pytest.raises(ValueError, match=r"kv_b_proj\.requires_grad"):
         MLAPrefillLayer(**problem.dimensions, kv_b_proj=weights)
+
+
+def test_context_alone():
+    """What `forward` gives with context_only, by merging what it gives without context."""
+    problem = LayerProblem([9, 14, 3], [16, 0, 30])
+    layer = layer_for(problem)
+    arguments = arguments_of(problem)
+    new = {name: arguments[name] for name in ("q", "kv_c_normed", "k_pe", "query_start_loc")}
+    lse, context_lse = torch.empty(2, 26), torch.empty(2, 26)
+    out = layer.forward(**new, lse=lse)
+    arguments |= {"kv_c_normed": None, "k_pe": None}
+    context = layer.forward(**arguments, lse=context_lse, context_only=True)
+    assert (context[9:23] == 0).all() and (context_lse[:, 9:23] == -torch.inf).all()
+    merge_attn_states(out, context, context_lse, out, lse, output_lse=lse)
+    problem.check(out.numpy(), lse.numpy())
+    assert layer.workspace_size([0, 9, 23, 26], [16, 0, 30], context_only=True) > 0
+    with pytest.raises(TypeError, match="context_only"):
+        layer.forward(**arguments, context_only="yes")

@@ -1,14 +1,19 @@
 /// The lengths of a batch for a layer: context in the cache, then new tokens.
 struct LayerBatch: Sendable {
   let queryStartLoc: RowOffsets
+  /// New tokens are queries alone, no keys.
+  let contextOnly: Bool
   /// Empty where nobody has any.
   private let contextLens: FixedArray<Int32>
   /// Number of each request's first key among the keys of all requests that
   /// have new tokens, and at the end how many there are.
   let keyBegins: FixedArray<Int>
 
-  init(queryStartLoc: RowOffsets, contextLens: FixedArray<Int32>) throws(MLAError) {
+  init(queryStartLoc: RowOffsets, contextLens: FixedArray<Int32>, contextOnly: Bool = false)
+    throws(MLAError)
+  {
     self.queryStartLoc = queryStartLoc
+    self.contextOnly = contextOnly
     self.contextLens = contextLens
     var begins = try FixedArray<Int>(
       capacity: queryStartLoc.requestCount + 1, for: "keys of a batch")
@@ -16,7 +21,7 @@ struct LayerBatch: Sendable {
     for i in 0..<queryStartLoc.requestCount {
       let new = queryStartLoc.count(i)
       let context = contextLens.isEmpty ? 0 : Int(contextLens[i])
-      begins.append(begins[i] + (new == 0 ? 0 : context + new))
+      begins.append(begins[i] + (new == 0 ? 0 : context + (contextOnly ? 0 : new)))
     }
     keyBegins = begins
   }
@@ -30,7 +35,7 @@ struct LayerBatch: Sendable {
     RequestSpan(
       queryBegin: queryStartLoc.begin(request), queryCount: queryStartLoc.count(request),
       keyBegin: keyBegins[request], keyCount: keyBegins[request + 1] - keyBegins[request],
-      causal: .end)
+      causal: contextOnly ? .none : .end)
   }
 
   /// Whether any request's context is looked at.

@@ -4,6 +4,8 @@ import MLAKernelABI
 struct LayerWork: Equatable, Sendable {
   let newTokens: Int
   let contextLen: Int
+  /// New tokens are no keys.
+  var contextOnly = false
   let numHeads: Int
   let qkNopeHeadDim: Int
   let qkRopeHeadDim: Int
@@ -38,7 +40,7 @@ struct FormCost: Equatable, Sendable {
   static let shortestContext = 256
 
   func upProjected(_ work: LayerWork) -> Double {
-    let keys = Double(work.contextLen + work.newTokens)
+    let keys = Double(work.contextLen + (work.contextOnly ? 0 : work.newTokens))
     return Double(work.numHeads)
       * (keys * work.projectionProducts * project
         + filled(work.newTokens) * work.keysPerQuery
@@ -62,7 +64,9 @@ struct FormCost: Equatable, Sendable {
 
 extension LayerWork {
   /// On average.
-  fileprivate var keysPerQuery: Double { Double(contextLen) + Double(newTokens + 1) / 2 }
+  fileprivate var keysPerQuery: Double {
+    Double(contextLen) + (contextOnly ? 0 : Double(newTokens + 1) / 2)
+  }
 
   /// To make a head's key and value of a latent, or to take a head's query to the
   /// latents and its result back.

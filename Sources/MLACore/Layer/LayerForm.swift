@@ -10,14 +10,15 @@ public enum LayerForm: Equatable, Sendable {
 
 extension LayerConfig {
   /// How a request is to be worked on: a matter of the request alone.
-  func form(newTokens: Int, contextLen: Int, _ cost: FormCost) -> LayerForm {
+  func form(of request: Int, _ batch: LayerBatch, _ cost: FormCost) -> LayerForm {
     switch algorithm {
     case .upProjected: .upProjected
     case .absorbed: .absorbed
     case .auto:
       cost.form(
         of: LayerWork(
-          newTokens: newTokens, contextLen: contextLen, numHeads: attention.numHeads,
+          newTokens: batch.queryStartLoc.count(request), contextLen: batch.contextLen(request),
+          contextOnly: batch.contextOnly, numHeads: attention.numHeads,
           qkNopeHeadDim: attention.qkNopeHeadDim, qkRopeHeadDim: attention.qkRopeHeadDim,
           vHeadDim: attention.vHeadDim, kvLoraRank: attention.kvLoraRank))
     }

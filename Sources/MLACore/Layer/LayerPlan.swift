@@ -109,9 +109,8 @@ private struct FormedSpans {
     }
     var (upProjected, absorbed) = (try room(), try room())
     for request in batch.requests {
-      let newTokens = batch.queryStartLoc.count(request)
-      if newTokens == 0 { continue }
-      switch config.form(newTokens: newTokens, contextLen: batch.contextLen(request), cost) {
+      if batch.queryStartLoc.count(request) == 0 { continue }
+      switch config.form(of: request, batch, cost) {
       case .upProjected: upProjected.append(batch.span(request))
       case .absorbed: absorbed.append(batch.span(request))
       }

@@ -84,7 +84,7 @@ struct RegisteredPlan {
     }
     try Self.prepare(backend, queryStartLoc, announced)
     let writesFloat8 = try backend.supportsQuantOutput(ElementType.float8E4M3.rawValue)
-    isOneRun = table.count == 0 && (!quantizes || writesFloat8)
+    isOneRun = table.count == 0 && !batch.contextOnly && (!quantizes || writesFloat8)
     memory = RegisteredMemory(
       config, rows: mostRows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
       workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, mostRows)),

@@ -22,9 +22,13 @@ struct RegisteredRun {
     )
     if plan.isOneRun { return try runNewTokens(out, lse, arguments.outputScale) }
     let merged = plan.memory.merged(start)
-    let part = plan.memory.part(start, tokens)
-    try runNewTokens(part.out, merged.lse, nil)
-    convert(part.out, merged.out)
+    if arguments.batch.contextOnly {
+      fillWithNothing(merged)
+    } else {
+      let part = plan.memory.part(start, tokens)
+      try runNewTokens(part.out, merged.lse, nil)
+      convert(part.out, merged.out)
+    }
     for index in 0..<plan.chunkCount { try run(plan.chunk(index), into: merged) }
     convert(merged.out, out, times: arguments.outMultiplier)
     if let lse { copy(merged.lse, to: lse) }
@@ -96,6 +100,17 @@ struct RegisteredRun {
     try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
       guard let first = tensors.baseAddress else { return }
       try body(first)
+    }
+  }
+
+  /// What attention to no keys gives.
+  private func fillWithNothing(_ merged: (out: TensorView, lse: TensorView)) {
+    let row = merged.out.shape[1] * merged.out.shape[2]
+    for token in 0..<tokens {
+      merged.out.row(token, head: 0).initializeMemory(as: Float.self, repeating: 0, count: row)
+    }
+    for head in 0..<merged.lse.shape[0] {
+      merged.lse.lse(0, head: head).update(repeating: -.infinity, count: tokens)
     }
   }
 

@@ -41,11 +41,16 @@ extension LayerBatch {
       raw.query_start_loc, requests: raw.num_requests, countField: "num_requests",
       field: "query_start_loc")
     try BatchSize.check(rows, config, requestsField: "num_requests", rowsField: "query_start_loc")
+    let contextOnly = UInt64(MLA_LAYER_CONTEXT_ONLY)
+    guard raw.flags & ~contextOnly == 0 else {
+      throw .invalid("flags", raw.flags, "must be bits of MLA_LAYER_*")
+    }
     try self.init(
       queryStartLoc: rows,
       contextLens: raw.context_lens == nil
         ? FixedArray()
-        : readContextLens(raw.context_lens, count: rows.requestCount, field: "context_lens"))
+        : readContextLens(raw.context_lens, count: rows.requestCount, field: "context_lens"),
+      contextOnly: raw.flags & contextOnly != 0)
   }
 }
 

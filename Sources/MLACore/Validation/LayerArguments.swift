@@ -4,8 +4,9 @@ import CMLAPrefill
 struct LayerArguments: Sendable {
   let batch: LayerBatch
   let q: TensorView
-  let latents: TensorView
-  /// nil where keys have no rotary part.
+  /// nil where new tokens are no keys.
+  let latents: TensorView?
+  /// nil where keys have no rotary part, too.
   let rope: TensorView?
   /// nil where nobody's context is looked at.
   let cache: PagedCache?
@@ -21,7 +22,7 @@ struct LayerArguments: Sendable {
   /// The caller's, checked against each other and the layer.
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     batch = try LayerBatch(raw, config.attention)
-    var tensors = try LayerTensors(raw, config)
+    var tensors = try LayerTensors(raw, config, contextOnly: batch.contextOnly)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
     tensors.lse = try CallTensor(raw.lse, name: "lse", on: .cpu, rank: 2, mayBeNull: true)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
@@ -39,26 +40,30 @@ struct LayerArguments: Sendable {
     try tensors.check(config, isQuantized: outputScale != nil)
     try tensors.q.requireRows(of: batch.queryStartLoc, "query_start_loc")
     try tensors.checkOverlaps(workspace)
-    (q, latents, rope) = (tensors.q.view, tensors.latents.view, tensors.rope?.view)
+    (q, latents, rope) = (tensors.q.view, tensors.latents?.view, tensors.rope?.view)
     (out, lse) = (tensors.out.view, tensors.lse?.view)
   }
 }
 
 private struct LayerTensors {
   let q: CallTensor
-  let latents: CallTensor
+  let latents: CallTensor?
   let rope: CallTensor?
   let out: CallTensor
   var lse: CallTensor?
   /// nil where the caller has none and needs none.
   var cache: CacheTensors?
 
-  init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
+  init(_ raw: mla_layer_forward_args, _ config: LayerConfig, contextOnly: Bool) throws(MLAError) {
     q = try CallTensor(raw.q, name: "q", on: .cpu, rank: 3)
     try q.requireType(config.type, "the layer's dtype")
-    latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
-    rope = try CallTensor(
-      raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
+    if contextOnly {
+      (latents, rope) = (nil, nil)
+    } else {
+      latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
+      rope = try CallTensor(
+        raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
+    }
     out = try CallTensor(raw.out, name: "out", on: .cpu, rank: 3)
   }
 
@@ -87,12 +92,12 @@ private struct LayerTensors {
     let heads = (config.attention.numHeads, "the layer's num_heads")
     try q.requireShape(
       tokens, heads, (config.attention.qkHeadDim, "qk_nope_head_dim + qk_rope_head_dim"))
-    try latents.requireShape(tokens, (config.attention.kvLoraRank, "the layer's kv_lora_rank"))
+    try latents?.requireShape(tokens, (config.attention.kvLoraRank, "the layer's kv_lora_rank"))
     try rope?.requireShape(
       tokens, (config.attention.qkRopeHeadDim, "the layer's qk_rope_head_dim"))
     try out.requireShape(tokens, heads, (config.attention.vHeadDim, "the layer's v_head_dim"))
     try lse?.requireShape(heads, tokens)
-    try latents.requireType(config.type, "the layer's dtype")
+    try latents?.requireType(config.type, "the layer's dtype")
     try rope?.requireType(config.type, "the layer's dtype")
     if !isQuantized { try out.requireAttentionType() }
     try lse?.requireType(.float32, "whatever q's")

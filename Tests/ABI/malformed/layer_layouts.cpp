@@ -101,6 +101,9 @@ std::vector<Rule<Forward>> forward_rules() {
   add("block_table_stride", [](Forward& c, Random& random) {
     c.args.value.block_table_stride = random.any_of<std::int64_t>({0, 2, -1, INT64_MIN, INT64_MAX});
   });
+  add("flags", [](Forward& c, Random& random) {
+    c.args.value.flags = random.any_of<std::uint64_t>({2, 6, UINT64_C(1) << 63, UINT64_MAX});
+  });
   return rules;
 }
 

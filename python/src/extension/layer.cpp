@@ -117,8 +117,10 @@ class Layer {
   void forward(nb::handle q, nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
                nb::handle out, nb::handle lse, nb::handle output_scale, nb::handle k_pe_cache,
-               nb::handle context_starts, nb::handle block_table_rows, bool is_new_out) const {
+               nb::handle context_starts, nb::handle block_table_rows, nb::handle context_only,
+               bool is_new_out) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    args.flags = flags(context_only);
     const BatchArgument batch(query_start_loc, context_lens, args);
     const TensorArgument queries(q, "q", args.q);
     const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed);
@@ -132,8 +134,10 @@ class Layer {
     call_library([&] { return mla_layer_forward(layer_, &args); });
   }
 
-  std::int64_t workspace_size(nb::handle query_start_loc, nb::handle context_lens) const {
+  std::int64_t workspace_size(nb::handle query_start_loc, nb::handle context_lens,
+                              nb::handle context_only) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    args.flags = flags(context_only);
     const BatchArgument batch(query_start_loc, context_lens, args);
     std::int64_t bytes = 0;
     call_library([&] { return mla_layer_workspace_size(layer_, &args, &bytes); });
@@ -143,6 +147,10 @@ class Layer {
  private:
   /// Complete: what an interruption follows is destroyed by the destructor.
   Layer() = default;
+
+  static std::uint64_t flags(nb::handle context_only) {
+    return flag_argument(context_only, "context_only") ? MLA_LAYER_CONTEXT_ONLY : 0;
+  }
 
   mla_layer *layer_ = nullptr;
 };

@@ -123,6 +123,7 @@ class MLAPrefillLayer:
         k_pe_cache: Any = None,
         context_starts: Any = None,
         block_table_rows: Any = None,
+        context_only: bool = False,
     ) -> Any:
         """Causal attention of each request's new tokens to its context and to themselves.
 
@@ -163,6 +164,10 @@ class MLAPrefillLayer:
                 request i. None: 0.
             block_table_rows: ``[requests]``, likewise: request i's row of ``block_table``,
                 SGLang's ``req_pool_indices`` of a ``req_to_token``, say. None: row i.
+            context_only: every new token attends to all of its request's context and not
+                to new tokens, whose ``kv_c_normed`` and ``k_pe`` may be None and are not
+                looked at; 0 and an lse of -inf without context. ``merge_attn_states`` merges
+                what parts of a context give.
 
         Returns:
             ``out``.
@@ -178,19 +183,24 @@ class MLAPrefillLayer:
         offsets = [0, rows] if query_start_loc is None else query_start_loc
         _core.Layer.forward(
             self._layer, q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
-            result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, out is None,
+            result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, context_only,
+            out is None,
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
 
     @untraced
-    def workspace_size(self, query_start_loc: Any, context_lens: Any = None) -> int:
+    def workspace_size(
+        self, query_start_loc: Any, context_lens: Any = None, context_only: bool = False
+    ) -> int:
         """Bytes that ``forward`` uses for this batch at the present number of threads.
 
         Raises:
             TypeError, ValueError: an argument breaks a rule, or the batch does not fit
                 ``workspace_bound``; the text names it.
         """
-        return _core.Layer.workspace_size(self._layer, query_start_loc, context_lens)
+        return _core.Layer.workspace_size(
+            self._layer, query_start_loc, context_lens, context_only
+        )
 
 
 @untraced
