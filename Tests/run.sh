@@ -188,6 +188,7 @@ declare_steps() {
   [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" amx_bits
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
+  step mpi "build" Tests/Distributed/run.sh "$stage"
   step gpu-model "" Tests/SoftwareGPU/run.sh
   step gpu "build" Tests/GPU/run.sh
   step gpu-python "python gpu" Tests/GPU/run.sh python

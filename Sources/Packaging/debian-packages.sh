@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|vllm|amx ...
+#   debian-packages.sh demo|test|vllm|amx|mpi ...
 set -euo pipefail
 
 missing=()
@@ -41,6 +41,11 @@ for purpose in "$@"; do
       need grub-common command -v grub-mkimage
       need grub-pc-bin test -e /usr/lib/grub/i386-pc/biosdisk.mod
       need busybox-static dpkg --status busybox-static
+      ;;
+    mpi)
+      need libopenmpi-dev test -e /usr/include/x86_64-linux-gnu/mpi
+      need openmpi-bin command -v mpirun
+      need iproute2 command -v ip
       ;;
     vllm) need libnuma1 have_library libnuma.so.1 ;;
     *) echo "unknown purpose: $purpose" >&2; exit 2 ;;
