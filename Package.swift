@@ -179,7 +179,8 @@ let package = Package(
       .executableTarget(
         name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench",
         exclude: [
-          "chart.py", "forms_chart.py", "layer.py", "peers.py", "results", "run.sh", "sides.py",
+          "chart.py", "distributed.py", "forms_chart.py", "layer.py", "peers.py", "results",
+          "run.sh", "sides.py",
         ]),
       .executableTarget(
         name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
