@@ -50,8 +50,6 @@ struct Run {
   mla::backend backend;
 };
 
-// MARK: what the driver refuses
-
 mla_status status_of(CUresult error) {
   switch (error) {
     case CUDA_ERROR_OUT_OF_MEMORY: return MLA_ERROR_OUT_OF_MEMORY;
@@ -111,8 +109,6 @@ void a_launch() {
   CHECK(cuCtxGetCurrent(&current) == CUDA_SUCCESS && current == primary.context());
   run.expect_to_work();
 }
-
-// MARK: bad tensors and streams
 
 void memory_of_others() {
   const Primary other(1);
@@ -224,8 +220,6 @@ void beside_a_capture() {
   CHECK(cuStreamEndCapture(captured, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   run.expect_to_work();
 }
-
-// MARK: lost devices
 
 void earlier_faults() {
   const Primary primary;

@@ -8,6 +8,7 @@ attention where torch is: one table.
 import json
 import statistics
 import sys
+import warnings
 
 import numpy as np
 from device import Backend, Tensor, capability, description, driver, milliseconds, prefill
@@ -16,7 +17,10 @@ from tiles import TileBackend, are_there
 
 #: By mode: heads, tokens of the requests, repeats, what is measured beside causal requests.
 SIZES = {
-    "real": (128, [2048, 4096, 8192, 16384, 32768], 20, [("16 x 1024", [1024] * 16, None), ("2048 on 32768", [2048], [32768])]),
+    "real": (
+        128, [2048, 4096, 8192, 16384, 32768], 20,
+        [("16 x 1024", [1024] * 16, None), ("2048 on 32768", [2048], [32768])],
+    ),
     "short": (2, [64, 130], 2, [("3 x 20", [20] * 3, None), ("20 on 70", [20], [70])]),
 }
 DIMS = (128, 64, 128)
@@ -72,14 +76,17 @@ def torch_attention(heads, queries, keys, repeats, dtype):
         torch.randn(1, rows, heads, width, dtype=kind, device="cuda").transpose(1, 2)
         for rows, width in ((queries[0], 192), ((keys or queries)[0], 192), ((keys or queries)[0], 128))
     )
+    # Of what it does not do, torch tells at length.
+    warnings.simplefilter("ignore")
     # FlashAttention's wants values as wide as keys.
     wide = torch.nn.functional.pad(v, (0, 64))
     found = []
-    for name, values in (("CUDNN_ATTENTION", v), ("FLASH_ATTENTION", wide), ("CUDNN_ATTENTION", wide), ("EFFICIENT_ATTENTION", v)):
+    ways = (("CUDNN", v), ("CUDNN", wide), ("FLASH", wide), ("EFFICIENT", v))
+    for name, values in ways:
         try:
-            with sdpa_kernel(getattr(SDPBackend, name)):
+            with sdpa_kernel(getattr(SDPBackend, f"{name}_ATTENTION")):
                 times = _torch_times(torch, q, k, values, keys is None, repeats)
-            found.append((statistics.median(times), f"{name.lower().split('_')[0]}{' padded' if values is wide else ''}"))
+            found.append((statistics.median(times), name.lower() + (", v padded" if values is wide else "")))
         except RuntimeError:
             continue
     return min(found, default=None)
