@@ -155,24 +155,52 @@ class Layer {
   mla_layer *layer_ = nullptr;
 };
 
+/// Slots for tokens: the host's numbers, copied, or a device's, where only it can read them.
+class SlotsArgument {
+ public:
+  SlotsArgument(nb::handle value, const Place &place, mla_concat_and_cache_args &args) {
+    if (place.is_cpu()) {
+      const mla_tensor *rows = args.kv_c_normed;
+      // One more than there may be: the library says why.
+      const std::int64_t most = rows && rows->ndim == 2 ? rows->shape[0] + 1 : INT32_MAX;
+      copied_ = int64_array_argument(value, name, static_cast<std::size_t>(most));
+      args.slot_mapping = pointer_or_null(copied_);
+      args.num_slots = static_cast<std::int64_t>(copied_.size());
+      return;
+    }
+    if (!borrowed_.exchange(value, name, place)) borrowed_.ask(value, name, place);
+    if (!(borrowed_.type() == DLDataType{kDLInt, 64, 1})) {
+      raise(PyExc_TypeError, std::string(name) + ": must be of int64 on a device");
+    }
+    if (borrowed_.ndim() != 1 || (borrowed_.size(0) > 1 && borrowed_.stride(0) != 1)) {
+      raise(PyExc_ValueError, std::string(name) + ": must have one dimension, dense, on a device");
+    }
+    args.slot_mapping = static_cast<const std::int64_t *>(borrowed_.data());
+    args.num_slots = borrowed_.size(0);
+  }
+
+ private:
+  static constexpr const char *name = "slot_mapping";
+
+  std::vector<std::int64_t> copied_;
+  BorrowedTensor borrowed_;
+};
+
 void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
                           nb::handle slot_mapping, nb::handle cache_scale,
-                          std::int32_t cache_format, nb::handle k_pe_cache) {
+                          std::int32_t cache_format, nb::handle k_pe_cache,
+                          std::int32_t device_type, std::int32_t device_id, nb::handle stream) {
   mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
-  const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed);
-  const TensorArgument rope(k_pe, "k_pe", args.k_pe);
-  TensorArgument cache(kv_cache, "kv_cache", args.kv_cache, role::filled_cache);
+  const Place place = place_argument(device_type, device_id, stream);
+  args.stream = place.stream;
+  const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed, role::input, place);
+  const TensorArgument rope(k_pe, "k_pe", args.k_pe, role::input, place);
+  TensorArgument cache(kv_cache, "kv_cache", args.kv_cache, role::filled_cache, place);
   cache.drop_heads();
-  TensorArgument rope_cache(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::filled_cache);
+  TensorArgument rope_cache(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::filled_cache, place);
   rope_cache.drop_heads();
-  const mla_tensor *rows = args.kv_c_normed;
-  // One more than there may be: the library says why.
-  const std::int64_t most = rows && rows->ndim == 2 ? rows->shape[0] + 1 : INT32_MAX;
-  const auto slots =
-      int64_array_argument(slot_mapping, "slot_mapping", static_cast<std::size_t>(most));
+  const SlotsArgument slots(slot_mapping, place, args);
   args.cache_scale = float32_argument(cache_scale, "cache_scale");
-  args.slot_mapping = pointer_or_null(slots);
-  args.num_slots = static_cast<std::int64_t>(slots.size());
   args.cache_format = cache_format;
   call_library([&] { return mla_concat_and_cache_mla(&args); });
 }

@@ -4,7 +4,7 @@
 from enum import Enum
 from typing import Any
 
-from mla_prefill import _core, _tensors
+from mla_prefill import _core, _devices, _tensors
 from mla_prefill._choices import code_of
 from mla_prefill._dtypes import dtype_code, dtype_text
 from mla_prefill._untraced import tell_torch, untraced
@@ -213,7 +213,10 @@ def concat_and_cache_mla(
     cache_format: str = "plain",
     k_pe_cache: Any = None,
 ) -> None:
-    """Puts tokens into a paged cache, in place.
+    """Puts tokens into a paged cache, in place, on the CPU or a CUDA device.
+
+    On a device, where all tensors must be, the work is put on torch's or CuPy's current
+    stream, or the default one.
 
     Args:
         kv_c_normed: ``[tokens, kv_lora_rank]`` of bf16, fp16 or fp32.
@@ -227,7 +230,8 @@ def concat_and_cache_mla(
         slot_mapping: a tensor or sequence of integers: token i goes to block
             ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
             it is -1; of tokens with the same slot the last has it. May be shorter than
-            ``kv_c_normed``.
+            ``kv_c_normed``. With a cache on a CUDA device a dense int64 tensor there, in
+            which no two tokens have the same slot.
         cache_scale: what a plain fp8 cache's elements will be multiplied by. None: 1.
         cache_format: "plain" or "fp8_ds_mla", as in `MLAPrefillLayer`.
         k_pe_cache: ``[num_blocks, block_size, rope]`` of any of these types, where ``k_pe``
@@ -241,7 +245,14 @@ def concat_and_cache_mla(
     scale = 1 if cache_scale is None else cache_scale
     code = code_of(cache_format, _CACHE_FORMATS, "cache_format")
     _core.concat_and_cache_mla(
-        kv_c_normed, k_pe, kv_cache, slot_mapping, scale, code, k_pe_cache
+        kv_c_normed,
+        k_pe,
+        kv_cache,
+        slot_mapping,
+        scale,
+        code,
+        k_pe_cache,
+        *_devices.place_of(kv_cache),
     )
 
 
