@@ -152,7 +152,8 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
     const float log2_sum = log2_approx(total / Element::weight_scale);
     const float lse = (reference[half] + Element::weight_exponent + log2_sum) * ln_2;
     const int token = tile.request.query_row + tile.first + row(half);
-    store_global(a.lse.data + head * a.lse.head_stride + token, total == 0 ? -infinity() : lse);
+    // Without a weight a logarithm of 0.
+    store_global(a.lse.data + head * a.lse.head_stride + token, lse);
   }
 
   template <class Target> DEVICE void write_rows(unsigned char *shared) const {

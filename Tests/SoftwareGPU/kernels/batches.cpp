@@ -62,7 +62,7 @@ void expect_right(Report& report, const std::string& what, const Problem& proble
     report.expect_at_most(relative_error(outputs->out_values(), exact.out), bound, what + ": out");
   if (options.wants_lse)
     report.expect_at_most(largest_error(outputs->lse_values(), exact.lse), slack * lse_bound, what + ": lse");
-  const int rows = problem.q.rows - 2 * Problem::spare;
+  const int rows = problem.q.rows - Problem::spare;
   report.expect(outputs->out.is_intact_outside(Problem::spare, rows), what + ": wrote beside out");
   report.expect(options.wants_lse ? outputs->lse.is_intact() : outputs->lse.is_intact_outside(0, 0),
                 what + ": wrote beside lse");

@@ -33,7 +33,7 @@ std::vector<AttentionShape> attention_shapes() {
 }
 
 static int sum_of(const std::vector<std::pair<int, int>>& lengths, int std::pair<int, int>::* member) {
-  int sum = 2 * Problem::spare;
+  int sum = Problem::spare;
   for (const auto& length : lengths) sum += length.*member;
   return sum;
 }

@@ -16,7 +16,7 @@ struct AttentionShape {
   int tile() const { return is_by_tiles ? +MLA_CUDA_WIDE_TILE : +MLA_CUDA_TILE_QUERIES; }
   /// That its inputs can have: maps take strides of 16 bytes alone.
   Layout of_input(Layout layout) const {
-    return is_by_tiles && (layout == Layout::odd || layout == Layout::shifted) ? Layout::apart : layout;
+    return is_by_tiles && layout != Layout::dense ? Layout::apart : layout;
   }
 };
 /// One a kernel.
@@ -41,7 +41,7 @@ struct Problem {
   AttentionShape shape;
   int heads;
   std::vector<Rows> requests;
-  /// Rows of no request, at both ends of each tensor.
+  /// Rows of no request, before the first. Behind the last is what is nobody's.
   static constexpr int spare = 2;
   double scale = 0.07;
   Tensor q, k, v;

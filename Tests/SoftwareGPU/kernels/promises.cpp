@@ -298,7 +298,7 @@ void far_strides() {
     const Tensor* tensors[] = {&near.q, &near.k, &near.v, &expected->out};
     const Tensor& same = *tensors[which];
     Tensor far(shape.format, same.rows, 2, same.dim, token, head);
-    if (which < 3) far.copy(same, spare, spare, same.rows - 2 * spare);
+    if (which < 3) far.copy(same, spare, spare, same.rows - spare);
     Outputs outputs(near, options);
     a.out = which == 3 ? far.view() : outputs.out.view();
     (which == 0 ? a.q : which == 1 ? a.k : which == 2 ? a.v : a.out) = far.view();

@@ -63,10 +63,12 @@ std::uint32_t bits_from(Format format, double value) {
 Tensor::Tensor(Format format, int rows, int heads, int dim, Layout layout)
     : format(format), rows(rows), heads(heads), dim(dim) {
   const long long piece = 16 / bytes_of(format);
-  const long long to_piece = (piece - dim % piece) % piece;
-  const long long gap = layout == Layout::apart ? to_piece + piece : layout == Layout::odd ? 3 : 0;
-  head_stride = dim + gap;
-  token_stride = heads * head_stride + (layout == Layout::apart ? piece : gap);
+  const auto in_pieces = [&](long long elements) { return (elements + piece - 1) / piece * piece; };
+  const bool is_apart = layout == Layout::apart || layout == Layout::odd_tokens;
+  head_stride = is_apart ? in_pieces(dim) + piece : layout == Layout::odd ? dim + 3 : dim;
+  token_stride = heads * head_stride;
+  if (layout == Layout::apart || layout == Layout::odd) token_stride = in_pieces(token_stride) + piece;
+  if (layout == Layout::odd_tokens) token_stride += 3;
   lead = piece + (layout == Layout::shifted ? 1 : 0);
   allocate();
 }

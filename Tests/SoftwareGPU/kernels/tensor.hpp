@@ -26,12 +26,14 @@ enum class Layout {
   dense,
   /// Gaps between heads and rows, all of which begin at multiples of 16 bytes.
   apart,
-  /// Heads at odd distances.
+  /// Heads at odd distances, tokens at multiples of 16 bytes.
   odd,
+  /// Likewise the other way round.
+  odd_tokens,
   /// Rows whose first element is one past a multiple of 16 bytes.
   shifted,
 };
-constexpr Layout layouts[] = {Layout::dense, Layout::apart, Layout::odd, Layout::shifted};
+constexpr Layout layouts[] = {Layout::dense, Layout::apart, Layout::odd, Layout::odd_tokens, Layout::shifted};
 
 class Tensor {
  public:
