@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from threading import Lock
 from time import perf_counter
 
+from mla_prefill.vllm_plugin import metrics
+
 
 @dataclass
 class Usage:
@@ -56,8 +58,8 @@ def counted(**amounts: int) -> Iterator[None]:
     """Counts a run that comes to its end."""
     start = perf_counter()
     yield
-    elapsed = perf_counter() - start
+    counts = {**amounts, "seconds": perf_counter() - start}
     with _lock:
-        for name, amount in amounts.items():
+        for name, amount in counts.items():
             setattr(_usage, name, getattr(_usage, name) + amount)
-        _usage.seconds += elapsed
+            metrics.count(name, amount)
