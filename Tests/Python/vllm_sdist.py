@@ -54,15 +54,16 @@ def _open(url: str):
     return urllib.request.urlopen(request, timeout=180, context=context)
 
 
-def _archive() -> Path:
-    archive = CACHE / f"vllm-{VERSION}.tar.gz"
-    if archive.exists():
-        return archive
+def archive() -> Path:
+    """The distribution itself."""
+    path = CACHE / f"vllm-{VERSION}.tar.gz"
+    if path.exists():
+        return path
     CACHE.mkdir(parents=True, exist_ok=True)
     page_url = _pip_setting("index-url", _default_index()).rstrip("/") + "/vllm/"
     with _open(page_url) as page:
         links = re.findall(r'href="([^"]+)"', page.read().decode())
-    link = next(unescape(link) for link in links if f"/{archive.name}" in link)
+    link = next(unescape(link) for link in links if f"/{path.name}" in link)
     url, _, fragment = urllib.parse.urljoin(page_url, link).partition("#")
     with _open(url) as response:
         content = response.read()
@@ -70,18 +71,18 @@ def _archive() -> Path:
     if digest and hashlib.new(algorithm, content).hexdigest() != digest:
         raise ValueError(f"{url}: its {algorithm} is not the index's")
     # Another run may be reading the cache.
-    partial = archive.with_suffix(f".{os.getpid()}")
+    partial = path.with_suffix(f".{os.getpid()}")
     partial.write_bytes(content)
-    partial.rename(archive)
-    return archive
+    partial.rename(path)
+    return path
 
 
 def read(path: str) -> str:
     """The text of a file of the distribution."""
     cached = CACHE / path
     if not cached.exists():
-        with tarfile.open(_archive()) as archive:
-            text = archive.extractfile(f"vllm-{VERSION}/{path}").read()
+        with tarfile.open(archive()) as distribution:
+            text = distribution.extractfile(f"vllm-{VERSION}/{path}").read()
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(text)
     return cached.read_text()
