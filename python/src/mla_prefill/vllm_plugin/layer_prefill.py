@@ -54,7 +54,6 @@ class LayerPrefill:
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
         # Weights are packed in parallel, too.
         use_engine_threads()
-        self._act_dtype = act_dtype
         # First: vLLM may empty the layer whose weight this is.
         arguments = model_arguments(self) | {"algorithm": self._algorithm}
         self._packed = PackedLayer(arguments, act_dtype, self.kv_b_proj)
