@@ -30,9 +30,7 @@ def reloaded(model: Path, folder: Path, stack: ExitStack) -> dict[str, list[floa
     running = {
         name: stack.enter_context(
             Engine(
-                model,
-                prefill,
-                kv_transfer_config=prefix_connector.config(folder / prefill, KEPT),
+                model, prefill, kv_transfer_config=prefix_connector.config(folder / prefill, KEPT)
             )
         )
         for name, prefill in PREFILL.items()
@@ -54,9 +52,7 @@ def reloaded(model: Path, folder: Path, stack: ExitStack) -> dict[str, list[floa
 def verified(model: Path, stack: ExitStack) -> dict[str, list[float]]:
     """Seconds a layer of steps that verify drafts behind a prompt."""
     running = {
-        name: stack.enter_context(
-            Engine(model, prefill, speculative_config=speculation.NGRAM)
-        )
+        name: stack.enter_context(Engine(model, prefill, speculative_config=speculation.NGRAM))
         for name, prefill in PREFILL.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in running}
@@ -77,7 +73,8 @@ def report(name: str, seconds: dict[str, list[float]]) -> None:
         f"{engine} {statistics.median(each) * 1e3:.1f} ({min(each) * 1e3:.1f})"
         for engine, each in seconds.items()
     )
-    print(f"{name}: {medians}   times {statistics.median(times):.1f} ({times[0]:.1f} to {times[-1]:.1f})")
+    spread = f"{times[0]:.1f} to {times[-1]:.1f}"
+    print(f"{name}: {medians}   times {statistics.median(times):.1f} ({spread})")
 
 
 def main() -> None:

@@ -95,7 +95,8 @@ def _override(members: Any, classes: dict[str, str], override: Any) -> None:
         if member is None:
             logger.info("mla_prefill does not serve %s: this vLLM has no such backend", name)
         elif member.value != _BASES.get(name, member.value):
-            logger.warning("mla_prefill does not serve %s: in this vLLM it is %s", name, member.value)
+            moved = "mla_prefill does not serve %s: in this vLLM it is %s"
+            logger.warning(moved, name, member.value)
         elif member.is_overridden() and member.get_path() != path:
             logger.warning("%s stays with %s, which has overridden it", name, member.get_path())
         else:
