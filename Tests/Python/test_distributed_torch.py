@@ -168,6 +168,8 @@ def disagree(rank, count, what):
             arguments |= dict(
                 zip(("q", "kv_c_normed", "k_pe"), rows_of(problem, shard(64, rank, count, 16)))
             )
+        elif what == "lse":
+            arguments["lse"] = torch.empty(problem.heads, 15)
         elif what == "type":
             arguments["k_pe"] = arguments["k_pe"].numpy()
     start = monotonic()
@@ -190,6 +192,7 @@ def disagree(rank, count, what):
         ("tokens", ("tokens = 64 on rank 0, 80 on rank 1: must be the same on all ranks", None)),
         ("part_tokens", ("part_tokens = 8 on rank 0, 16 on rank 1: must be the same", None)),
         ("rows", ("rank 1 has refused its arguments", "q.shape[0] = 15: must be 16")),
+        ("lse", ("rank 1 has refused its arguments", "lse.shape[1] = 15: must be 16, the rank")),
         ("type", ("rank 1 has refused its arguments", "k_pe: is of type ndarray")),
     ],
 )

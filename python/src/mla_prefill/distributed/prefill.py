@@ -37,12 +37,15 @@ class ContextParallelPrefill:
             part_tokens: as in `PromptParts`.
 
         Raises:
-            ValueError: ``part_tokens`` breaks a rule, or the group is not initialized.
+            ValueError: ``part_tokens`` breaks a rule, or the group is not initialized or has
+                not this process.
         """
         PromptParts(0, 1, part_tokens)
         self._layer, self._part_tokens = layer, part_tokens
         self._group = dist.group.WORLD if group is None else group
         self.rank, self.ranks = dist.get_rank(self._group), dist.get_world_size(self._group)
+        if self.rank < 0:
+            raise ValueError("group: this process is not one of its ranks")
 
     def parts(self, tokens: int) -> PromptParts:
         """How a prompt of so many tokens is spread."""
@@ -82,18 +85,16 @@ class ContextParallelPrefill:
         """
         call = agree(
             self._group,
-            lambda: _Call(self._layer, self.parts(tokens), self.rank, q, kv_c_normed, k_pe),
+            lambda: _Call(
+                self._layer, self.parts(tokens), self.rank, q, kv_c_normed, k_pe, out, lse, latents
+            ),
         )
         with Ring(call.rounds(), self._group) as ring:
             call.attend_to_own()
             for part in range(len(call.parts)):
                 ring.wait(*call.parts.place(part))
                 call.attend_to(part)
-        if latents is not None:
-            call.copy_latents(latents)
-        if lse is not None:
-            lse.copy_(call.lse)
-        return call.result(out)
+        return call.result(out, lse, latents)
 
 
 class _Call:
@@ -101,18 +102,28 @@ class _Call:
 
     def __init__(
         self, layer: MLAPrefillLayer, parts: PromptParts, rank: int, q: Any, kv_c_normed: Any,
-        k_pe: Any,
+        k_pe: Any, out: Any, lse: Any, latents: Any,
     ) -> None:  # fmt: skip
         self.layer, self.parts, self.rank = layer, parts, rank
         self.own, self.offsets = parts.of(rank), parts.offsets(rank)
-        rows = self.offsets[-1]
-        _check(q, "q", (rows, layer.num_heads, None))
-        _check(kv_c_normed, "kv_c_normed", (rows, None), q)
+        rows, heads = self.offsets[-1], (layer.num_heads, "the layer's num_heads")
+        own, anything = (rows, "the rank's tokens"), (None, "")
+        _check(q, "q", None, own, heads, anything)
+        _check(kv_c_normed, "kv_c_normed", q.dtype, own, anything)
         if k_pe is not None:
-            _check(k_pe, "k_pe", (rows, None), q)
+            _check(k_pe, "k_pe", q.dtype, own, anything)
         self.q, self.kv_c_normed, self.k_pe = q, kv_c_normed, k_pe
         self.kv_lora_rank = kv_c_normed.shape[1]
         width = self.kv_lora_rank + (0 if k_pe is None else k_pe.shape[1])
+        if out is not None:
+            _check(out, "out", None, own, heads, (layer.v_head_dim, "the layer's v_head_dim"))
+        if lse is not None:
+            _check(lse, "lse", torch.float32, heads, own)
+        if latents is not None:
+            _check(
+                latents, "latents", q.dtype, (parts.tokens, "tokens"),
+                (width, "kv_lora_rank + qk_rope_head_dim"),
+            )  # fmt: skip
         #: What all ranks must agree on.
         self.terms = {
             "tokens": parts.tokens,
@@ -165,29 +176,31 @@ class _Call:
         begin = self.parts.part_tokens * (2 * number + is_second)
         return self.blocks[owner][begin : begin + len(self.parts.span(part))]
 
-    def copy_latents(self, latents: Any) -> None:
-        for part in range(len(self.parts)):
-            span = self.parts.span(part)
-            latents[span.start : span.stop] = self.latents_of(part)
+    def result(self, out: Any, lse: Any, latents: Any) -> Any:
+        if lse is not None:
+            lse.copy_(self.lse)
+        if latents is not None:
+            for part in range(len(self.parts)):
+                span = self.parts.span(part)
+                latents[span.start : span.stop] = self.latents_of(part)
+        return self.out.to(self.q.dtype) if out is None else out.copy_(self.out)
 
-    def result(self, out: Any) -> Any:
-        if out is None:
-            return self.out.to(self.q.dtype)
-        return out.copy_(self.out)
 
+def _check(tensor: Any, name: str, dtype: Any, *shape: tuple[int | None, str]) -> None:
+    """What would be found only after the ranks have begun.
 
-def _check(tensor: Any, name: str, shape: tuple[int | None, ...], like: Any = None) -> None:
-    """What the layer would say of it only after the ranks have begun."""
+    Args:
+        dtype: None: any.
+        shape: each dimension, None: any, and what it is.
+    """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name}: is of type {type(tensor).__name__}, must be a torch.Tensor")
-    found = tuple(tensor.shape)
-    if len(found) != len(shape):
-        raise ValueError(f"{name}.ndim = {len(found)}: must be {len(shape)}")
-    for i, (size, wanted) in enumerate(zip(found, shape, strict=True)):
-        if wanted is not None and size != wanted:
-            owner = "the rank's tokens" if i == 0 else "the layer's num_heads"
-            raise ValueError(f"{name}.shape[{i}] = {size}: must be {wanted}, {owner}")
+    if tensor.ndim != len(shape):
+        raise ValueError(f"{name}.ndim = {tensor.ndim}: must be {len(shape)}")
+    for i, (wanted, what) in enumerate(shape):
+        if wanted is not None and tensor.shape[i] != wanted:
+            raise ValueError(f"{name}.shape[{i}] = {tensor.shape[i]}: must be {wanted}, {what}")
     if tensor.device.type != "cpu":
         raise ValueError(f"{name}.device = {tensor.device}: must be cpu")
-    if like is not None and tensor.dtype != like.dtype:
-        raise ValueError(f"{name}.dtype = {tensor.dtype}: must be that of q, {like.dtype}")
+    if dtype is not None and tensor.dtype != dtype:
+        raise ValueError(f"{name}.dtype = {tensor.dtype}: must be {dtype}")
