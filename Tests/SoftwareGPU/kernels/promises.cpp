@@ -146,7 +146,8 @@ void values_that_are_not_finite() {
       const Rows& rows = problem.requests[0];
       problem.scale = 0.01;
       const auto before = run(problem, plain(shape));
-      const int at[] = {0, 9, 17, shape.v - 1};
+      // Of pairs of elements the second alone, or others, too.
+      const int at[] = {key % 2 ? 0 : 1, 9, 17, shape.v - 1};
       const double values[] = {INFINITY, -INFINITY, NAN, INFINITY};
       for (int i = 0; i < 4; ++i) problem.v.set(rows.key + key, 0, at[i], values[i]);
       const auto after = run(problem, plain(shape));
