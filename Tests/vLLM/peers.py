@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plug-in is compared with, counted and timed as it counts itself."""
 
+from itertools import pairwise
+
 import torch
 from mla_prefill.vllm_plugin.usage import counted
 
@@ -21,16 +23,20 @@ def count_other_prefill(torch_attention: bool) -> None:
 
 
 def _ragged_sdpa(self, q, k, v, q_cu_seq_lens, kv_cu_seq_lens, causal, return_softmax_lse):
-    assert not return_softmax_lse
-    rows = []
-    for begin, end in zip(q_cu_seq_lens[:-1].tolist(), q_cu_seq_lens[1:].tolist(), strict=True):
+    outputs, sums = [], []
+    requests = (rows.tolist() for rows in (q_cu_seq_lens, kv_cu_seq_lens))
+    for (begin, end), (first, last) in zip(*map(pairwise, requests), strict=True):
         query, key, value = (
-            tensor[begin:end].transpose(0, 1).unsqueeze(0) for tensor in (q, k, v)
+            tensor.transpose(0, 1).unsqueeze(0)
+            for tensor in (q[begin:end], k[first:last], v[first:last])
         )
-        # torch fuses only where values are as wide as keys.
+        # torch fuses only where values are as wide as keys; what is behind its function tells
+        # the sums of exponentials, too.
         padded = torch.nn.functional.pad(value, (0, key.shape[-1] - value.shape[-1]))
-        result = torch.nn.functional.scaled_dot_product_attention(
+        result, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, padded, is_causal=causal, scale=self.scale
         )
-        rows.append(result[0].transpose(0, 1)[..., : value.shape[-1]])
-    return torch.cat(rows)
+        outputs.append(result[0].transpose(0, 1)[..., : value.shape[-1]])
+        sums.append(lse[0])
+    output = torch.cat(outputs)
+    return (output, torch.cat(sums, dim=1)) if return_softmax_lse else output
