@@ -69,8 +69,9 @@ final class LayerContextOnlyTests: XCTestCase {
         for first in [1, random.int(2...399), 399] {
           let rest = try step.run(layer, from: first)
           let row = model.numHeads * model.vDim
-          XCTAssertEqual(
-            Array(rest.out.bits[(first * row)...]), Array(all.out.bits[(first * row)...]),
+          // The texts of both would fill pages.
+          XCTAssertTrue(
+            rest.out.bits[(first * row)...] == all.out.bits[(first * row)...],
             "isa \(isa) \(format.name) from \(first)")
         }
       }
