@@ -41,6 +41,7 @@ struct CUDAAttention: Sendable {
   /// Puts the attention of all requests on the stream.
   func run(_ spans: RequestSpans, _ arguments: RunArguments) throws(MLAError) {
     let kernel = try kernel(for: arguments.q.type)
+    try requireRows(spans)
     var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
     try device.onStream(arguments.stream) { launcher throws(MLAError) in
       try check(arguments, launcher)
@@ -69,6 +70,16 @@ struct CUDAAttention: Sendable {
       try launcher.launch(kernel, grid: grid, parameter)
     }
     launch.removeRequests()
+  }
+
+  /// Kernels count rows in int32, up to the end of a tile.
+  private func requireRows(_ spans: RequestSpans) throws(MLAError) {
+    let most = Int(Int32.max) - Int(MLA_CUDA_TILE_QUERIES)
+    for (rows, name) in [(spans.queries.rowCount, "q"), (spans.keys.rowCount, "k")] where rows > most {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "\(name).shape[0]: \(rows) rows in use, must be at most \(most) on a CUDA device")
+    }
   }
 
   private func check(_ arguments: RunArguments, _ launcher: CUDADevice.Launcher) throws(MLAError) {
