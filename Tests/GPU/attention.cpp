@@ -2,6 +2,8 @@
 // and a batch may have.
 //
 // SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
 #include "device_attention.hpp"
 
 namespace {
@@ -203,6 +205,32 @@ void far_rows() {
   test::expect_close(problem, test::reference_of(problem), "rows 1.5 GB apart");
 }
 
+/// One row for all keys: more of them than a kernel counts.
+void more_rows_than_a_kernel_counts() {
+  const test::Primary primary;
+  Attention problem = Attention::context(models[0], MLA_DTYPE_BFLOAT16, {3}, {1}, 1);
+  DeviceAttention on_device(problem);
+  mla::backend backend("FLASH_ATTN", test::config_on(models[0]));
+  on_device.prepare(backend);
+  for (mla::tensor* tensor : {&on_device.k.view(), &on_device.v.view()}) {
+    tensor->shape[0] = INT32_MAX;
+    tensor->strides[0] = 0;
+  }
+  const std::int32_t keys[] = {0, INT32_MAX - 63};
+  mla_context_chunk chunk = problem.chunk(0);
+  chunk.cu_seq_lens = keys;
+  try {
+    backend.run_prefill_context_chunk(chunk, on_device.q.view(), on_device.k.view(), on_device.v.view(),
+                                      on_device.out.view(), on_device.lse.view(), {}, nullptr);
+  } catch (const mla::error& failure) {
+    EXPECT(failure.status() == MLA_ERROR_UNSUPPORTED_CONFIGURATION &&
+               std::strstr(failure.what(), "k.shape[0]: 2147483584 rows in use, must be at most 2147483583"),
+           "%s", failure.what());
+    return;
+  }
+  test::fail("more rows than a kernel counts were taken");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -214,5 +242,6 @@ int main(int argc, char** argv) {
                        {"device: random batches", random_batches},
                        {"device: views, rows beyond the batch, no lse", views},
                        {"device: fp8 outputs", quantized},
-                       {"device: rows far apart", far_rows}});
+                       {"device: rows far apart", far_rows},
+                       {"device: more rows than a kernel counts", more_rows_than_a_kernel_counts}});
 }

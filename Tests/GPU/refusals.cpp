@@ -209,28 +209,6 @@ void other_dtypes() {
                 "q.dtype = MLA_DTYPE_FLOAT32: must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16");
 }
 
-/// One row for all keys: more of them than a kernel counts.
-void more_rows_than_a_kernel_counts() {
-  const Primary primary;
-  Attention problem = Attention::context(model, MLA_DTYPE_BFLOAT16, {3}, {1}, 1);
-  DeviceAttention on_device(problem);
-  mla::backend backend("FLASH_ATTN", test::config_on(model));
-  on_device.prepare(backend);
-  for (mla::tensor* tensor : {&on_device.k.view(), &on_device.v.view()}) {
-    tensor->shape[0] = INT32_MAX;
-    tensor->strides[0] = 0;
-  }
-  const std::int32_t queries[] = {0, 3}, keys[] = {0, INT32_MAX - 63};
-  mla_context_chunk chunk = MLA_CONTEXT_CHUNK_INIT;
-  chunk.num_requests = 1, chunk.query_start_loc = queries, chunk.cu_seq_lens = keys;
-  mla_context_chunk_args args = MLA_CONTEXT_CHUNK_ARGS_INIT;
-  args.chunk = &chunk;
-  args.q = &on_device.q.view(), args.k = &on_device.k.view(), args.v = &on_device.v.view();
-  args.out = &on_device.out.view(), args.lse = &on_device.lse.view();
-  expect_status(mla_run_prefill_context_chunk(backend.get(), &args), MLA_ERROR_UNSUPPORTED_CONFIGURATION,
-                "k.shape[0]: 2147483584 rows in use, must be at most 2147483583");
-}
-
 /// A stream that is captured in a way that the launch breaks: the default one beside it.
 void beside_a_capture() {
   const Primary primary;
@@ -310,7 +288,6 @@ int main(int argc, char** argv) {
        isolated("device: pages that are reached", pages_that_are_reached, {{"MLA_TEST_GPU_PAGEABLE", "1"}}),
        isolated("device: a stream for the CPU", a_stream_for_the_cpu),
        isolated("device: other dtypes", other_dtypes),
-       isolated("device: more rows than a kernel counts", more_rows_than_a_kernel_counts),
        isolated("device: beside a capture", beside_a_capture),
        isolated("device: earlier faults", earlier_faults),
        isolated("device: a context that is gone", a_context_that_is_gone),
