@@ -96,7 +96,9 @@ final class SelectorRulesTests: XCTestCase {
   }
 
   func testCPUServesEveryDimensionAndThreeDtypes() {
-    let names: [ElementType?: String] = [nil: "None", .float8E4M3: "torch.float8_e4m3fn"]
+    let names: [ElementType?: String] = [
+      nil: "None", .float8E4M3: "torch.float8_e4m3fn", .float8E8M0: "torch.float8_e8m0fnu",
+    ]
     for backend in BuiltInBackend.allCases {
       for dtype in [nil] + ElementType.allCases {
         XCTAssertEqual(
@@ -118,7 +120,7 @@ final class SelectorRulesTests: XCTestCase {
 
   func testMalformedConfigurationsAreNamed() {
     let cases: [(String, (inout mla_selector_config) -> Void)] = [
-      ("config.dtype = 5: ", { $0.dtype = 5 }),
+      ("config.dtype = 6: ", { $0.dtype = 6 }),
       ("config.dtype = -1: ", { $0.dtype = -1 }),
       ("config.platform = 4: ", { $0.platform = 4 }),
       ("config.qk_nope_head_dim = -1: ", { $0.qk_nope_head_dim = -1 }),

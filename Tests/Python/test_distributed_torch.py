@@ -268,4 +268,4 @@ def test_across_two_networks(tmp_path):
     if ran.returncode == 77:
         pytest.skip(ran.stdout.strip())
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert len(re.findall("^rank . has received", ran.stdout, re.MULTILINE)) == 4, ran.stdout
+    assert len(re.findall("rank . has received", ran.stdout)) == 4, ran.stdout
