@@ -99,7 +99,7 @@ void any_call_of_a_creation() {
 void a_launch() {
   const Primary primary;
   Run run;
-  for (const char* function : {"cuLaunchKernel", "cuCtxPushCurrent_v2"}) {
+  for (const char* function : {"cuLaunchKernel", "cuCtxPushCurrent_v2", "cuPointerGetAttribute"}) {
     for (const CUresult error : some_errors) {
       gpu_machine_fail(function, error, 1);
       expect_status(run(), status_of(error), without_version(function) + ": " + name_of(error));
