@@ -23,7 +23,7 @@ struct RegisteredRun {
     if plan.isOneRun { return try runNewTokens(out, lse, arguments.outputScale) }
     let merged = plan.memory.merged(start)
     if arguments.batch.contextOnly {
-      fillWithNothing(merged)
+      KeylessResult.write(to: merged.out, lse: merged.lse)
     } else {
       let part = plan.memory.part(start, tokens)
       try runNewTokens(part.out, merged.lse, nil)
@@ -100,17 +100,6 @@ struct RegisteredRun {
     try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
       guard let first = tensors.baseAddress else { return }
       try body(first)
-    }
-  }
-
-  /// What attention to no keys gives.
-  private func fillWithNothing(_ merged: (out: TensorView, lse: TensorView)) {
-    let row = merged.out.shape[1] * merged.out.shape[2]
-    for token in 0..<tokens {
-      merged.out.row(token, head: 0).initializeMemory(as: Float.self, repeating: 0, count: row)
-    }
-    for head in 0..<merged.lse.shape[0] {
-      merged.lse.lse(0, head: head).update(repeating: -.infinity, count: tokens)
     }
   }
 
