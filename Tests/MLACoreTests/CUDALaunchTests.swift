@@ -22,17 +22,9 @@ final class CUDALaunchTests: XCTestCase {
     return arguments
   }
 
-  private func parameter(_ launch: inout CUDAAttentionLaunch) throws -> mla_cuda_attention {
-    var copy = mla_cuda_attention()
-    try launch.withParameter { pointer throws(MLAError) in
-      copy = pointer.load(as: mla_cuda_attention.self)
-    }
-    return copy
-  }
-
-  func testTensorsOfALaunch() throws {
-    var launch = CUDAAttentionLaunch(arguments(), scaleLog2: 0.5, causal: .end)
-    let seen = try parameter(&launch)
+  func testTensorsOfALaunch() {
+    let launch = CUDAAttentionLaunch(arguments(), scaleLog2: 0.5, causal: .end)
+    let seen = launch.parameter
     let expected: [(mla_cuda_rows, UInt, Int64, Int64)] = [
       (seen.q, 0x1000, 400, 200), (seen.k, 0x2000, 401, 201), (seen.v, 0x3000, 402, 202),
       (seen.out, 0x4000, 403, 203),
@@ -48,20 +40,20 @@ final class CUDALaunchTests: XCTestCase {
     XCTAssertLessThanOrEqual(MemoryLayout<mla_cuda_attention>.size, 4096)
   }
 
-  func testWithoutMaskAndLSE() throws {
-    var launch = CUDAAttentionLaunch(
+  func testWithoutMaskAndLSE() {
+    let launch = CUDAAttentionLaunch(
       arguments(out: .float8E4M3, lse: false), scaleLog2: 1, causal: .none)
-    let seen = try parameter(&launch)
+    let seen = launch.parameter
     XCTAssertNil(seen.lse.data)
     XCTAssertEqual([seen.is_causal, seen.out_type], [0, Int32(MLA_CUDA_OUT_FP8_E4M3)])
   }
 
-  func testRequestsOfALaunch() throws {
+  func testRequestsOfALaunch() {
     var launch = CUDAAttentionLaunch(arguments(), scaleLog2: 1, causal: .none)
     launch.append(RequestSpan(queryBegin: 0, queryCount: 64, keyBegin: 0, keyCount: 7))
     launch.append(RequestSpan(queryBegin: 64, queryCount: 65, keyBegin: 7, keyCount: 0))
     launch.append(RequestSpan(queryBegin: 129, queryCount: 1, keyBegin: 7, keyCount: 200))
-    var seen = try parameter(&launch)
+    var seen = launch.parameter
     XCTAssertEqual(launch.tiles, 4)
     XCTAssertEqual(seen.request_count, 3)
     let requests = UnsafeBufferPointer(start: mla_cuda_requests(&seen), count: 3)

@@ -65,10 +65,7 @@ struct CUDAAttention: Sendable {
     _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
     guard launch.tiles > 0 else { return }
-    let grid = (x: launch.tiles, y: numHeads)
-    try launch.withParameter { parameter throws(MLAError) in
-      try launcher.launch(kernel, grid: grid, parameter)
-    }
+    try launcher.launch(kernel, grid: (launch.tiles, numHeads), &launch.parameter)
     launch.removeRequests()
   }
 

@@ -2,7 +2,7 @@ import MLACUDAKernels
 
 /// The parameter of one launch of an attention kernel, as it fills up.
 struct CUDAAttentionLaunch {
-  private var parameter = mla_cuda_attention()
+  var parameter = mla_cuda_attention()
   /// Of its requests.
   private(set) var tiles = 0
 
@@ -33,14 +33,6 @@ struct CUDAAttentionLaunch {
   }
 
   mutating func removeRequests() { (parameter.request_count, tiles) = (0, 0) }
-
-  mutating func withParameter(_ body: (UnsafeMutableRawPointer) throws(MLAError) -> Void)
-    throws(MLAError)
-  {
-    try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
-      try body(UnsafeMutableRawPointer(parameter))
-    }
-  }
 }
 
 extension mla_cuda_rows {

@@ -19,11 +19,8 @@ enum CUDAMerge {
       reserved: 0)
     try device.onStream(a.stream) { launcher throws(MLAError) in
       try check(a, launcher)
-      try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
-        try launcher.launch(
-          kernel, grid: ((tokens - 1) / Int(MLA_CUDA_MERGE_TOKENS) + 1, heads),
-          UnsafeMutableRawPointer(parameter))
-      }
+      try launcher.launch(
+        kernel, grid: ((tokens - 1) / Int(MLA_CUDA_MERGE_TOKENS) + 1, heads), &parameter)
     }
   }
 

@@ -22,9 +22,7 @@ enum CUDAConcatAndCache {
       scales_offset: Int32(a.cache.latents.scalesOffset ?? -1), reserved: 0)
     try device.onStream(a.stream) { launcher throws(MLAError) in
       try check(a, slots, launcher)
-      try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
-        try launcher.launch(kernel, grid: (count, 1), UnsafeMutableRawPointer(parameter))
-      }
+      try launcher.launch(kernel, grid: (count, 1), &parameter)
     }
   }
 

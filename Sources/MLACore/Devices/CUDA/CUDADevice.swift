@@ -150,15 +150,17 @@ extension CUDADevice {
     fileprivate let stream: UnsafeMutableRawPointer?
 
     /// - Parameter parameter: the kernel's one parameter; copied.
-    func launch(_ kernel: Kernel, grid: (x: Int, y: Int), _ parameter: UnsafeMutableRawPointer)
-      throws(MLAError)
-    {
+    func launch<Parameter: BitwiseCopyable>(
+      _ kernel: Kernel, grid: (x: Int, y: Int), _ parameter: inout Parameter
+    ) throws(MLAError) {
       let driver = device.driver
-      var parameters: UnsafeMutableRawPointer? = parameter
-      try driver.check("cuLaunchKernel") {
-        driver.launch(
-          kernel.function, UInt32(grid.x), UInt32(grid.y), 1, kernel.threads, 1, 1,
-          kernel.sharedBytes, stream, &parameters, nil)
+      try withUnsafeMutablePointer(to: &parameter) { parameter throws(MLAError) in
+        var parameters: UnsafeMutableRawPointer? = UnsafeMutableRawPointer(parameter)
+        try driver.check("cuLaunchKernel") {
+          driver.launch(
+            kernel.function, UInt32(grid.x), UInt32(grid.y), 1, kernel.threads, 1, 1,
+            kernel.sharedBytes, stream, &parameters, nil)
+        }
       }
     }
   }
