@@ -157,14 +157,8 @@ fuzz() {
   "$abi/malformed_calls" 2000000 $seed && "$abi/malformed_calls" 1000000 $seed 1
 }
 
-# Faults planted in the CUDA kernels, and in the model that they are tested on.
-gpu_mutants() {
-  local status=0 where
-  for where in kernels model; do
-    python3 Tests/SoftwareGPU/mutants.py "$where" ".build/gpu-mutants/$where" || status=1
-  done
-  return $status
-}
+# Faults planted in the CUDA kernels, or in the model that they are tested on.
+gpu_mutants() { python3 Tests/SoftwareGPU/mutants.py "$1" ".build/gpu-mutants/$1"; }
 
 # declare_steps: what a change can break, what takes longest first.
 declare_steps() {
@@ -213,7 +207,9 @@ declare_steps() {
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
-  long_step gpu-mutants 900 "Sources/MLACUDAKernels Tests/SoftwareGPU" "" gpu_mutants
+  long_step gpu-kernels-mutants 600 "Sources/MLACUDAKernels Tests/SoftwareGPU/kernels" "" gpu_mutants kernels
+  long_step gpu-model-mutants 420 "Tests/SoftwareGPU/include Tests/SoftwareGPU/machine Tests/SoftwareGPU/tests" "" \
+    gpu_mutants model
   long_step ggml-address 240 "Sources/GGMLBackend" "address" Tests/GGML/sanitize.sh address
   long_step ggml-thread 420 "Sources/GGMLBackend" "thread" Tests/GGML/sanitize.sh thread
   long_step fuzz 60 "Sources/MLACore/Validation Sources/MLAPrefill include" "build-abi" fuzz

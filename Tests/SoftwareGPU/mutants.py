@@ -32,7 +32,7 @@ class Model:
     def __init__(self, scratch):
         self.copy = os.path.join(scratch, "model")
         shutil.copytree(HERE, self.copy, ignore=shutil.ignore_patterns("mutants", "kernels", "__pycache__"))
-        self.make = ["make", "-s", "-C", self.copy, f"OUT={os.path.join(scratch, 'out')}"]
+        self.make = ["make", "-s", "-C", self.copy, f"OUT={os.path.join(scratch, 'out')}", "WARNINGS=-w"]
 
     def commands(self, _):
         """What builds the tests, and these."""
@@ -52,7 +52,8 @@ class Kernels:
     def commands(self, suites):
         """Likewise; those of some suites: test_*."""
         programs = [os.path.join(self.out, f"test_{suite}") for suite in suites]
-        make = ["make", "-s", "-C", os.path.join(self.tests, "kernels"), f"OUT={self.out}", f"SOURCES={self.copy}"]
+        make = ["make", "-s", "-C", os.path.join(self.tests, "kernels"), f"OUT={self.out}", f"SOURCES={self.copy}",
+                "WARNINGS=-w"]
         return make + programs, [[program] for program in programs]
 
 
