@@ -23,8 +23,14 @@ TEXT(elements) {
 TEXT(instructions) {
 #embed "Kernels/Instructions.cuh" suffix(, 0)
 };
+TEXT(keys) {
+#embed "Kernels/Keys.cuh" suffix(, 0)
+};
 TEXT(merge) {
 #embed "Kernels/Merge.cuh" suffix(, 0)
+};
+TEXT(projection) {
+#embed "Kernels/Projection.cuh" suffix(, 0)
 };
 TEXT(rows) {
 #embed "Kernels/Rows.cuh" suffix(, 0)
@@ -45,7 +51,9 @@ static const mla_cuda_source sources[] = {
     {"Cache.cuh", cache},
     {"Elements.cuh", elements},
     {"Instructions.cuh", instructions},
+    {"Keys.cuh", keys},
     {"Merge.cuh", merge},
+    {"Projection.cuh", projection},
     {"Rows.cuh", rows},
     {"Tile.cuh", tile},
     {"mla_cuda_kernels.h", parameters},

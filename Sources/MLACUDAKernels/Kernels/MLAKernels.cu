@@ -1,7 +1,9 @@
 /* The program: every kernel by its name (../attention_kernels.c lists those of attention). */
 #include "Attention.cuh"
 #include "Cache.cuh"
+#include "Keys.cuh"
 #include "Merge.cuh"
+#include "Projection.cuh"
 
 // Registers for more than two blocks of 128 threads on a multiprocessor would not do.
 #define ATTENTION(dtype, Element, qk, v)                                                          \
@@ -28,3 +30,14 @@ ATTENTION_OF_EACH_DTYPE(128, 64)
 ROWS(bf16, BF16)
 ROWS(fp16, FP16)
 ROWS(fp32, FP32)
+
+#define PROJECTION(dtype, Element)                                                                    \
+  KERNEL(mla_project_##dtype, MLA_CUDA_PROJECTION_THREADS, 2)(PARAMETERS(mla_cuda_projection) arguments) { \
+    SHARED_MEMORY(memory);                                                                            \
+    Projection<Element>(arguments, memory).run();                                                     \
+  }
+
+PROJECTION(bf16, BF16)
+PROJECTION(fp16, FP16)
+
+KERNEL(mla_concat_keys, MLA_CUDA_KEYS_THREADS, 8)(PARAMETERS(mla_cuda_keys) arguments) { concat_keys(arguments); }

@@ -29,7 +29,9 @@ OPTIONS = ["--std=c++17"]
 #: Matrix products, loads of their fragments, copies to shared memory that nobody waits for.
 EXPECTED = {"mla_attend": ["HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS", "STG.E.128"],
             "mla_attend_tiles": ["HGMMA.64x128x16.F32", "UTMALDG.3D", "USETMAXREG.TRY_ALLOC", "STG.E.128"],
-            "mla_merge": ["LDG.E.128", "STG.E.128"]}  # fmt: skip
+            "mla_merge": ["LDG.E.128", "STG.E.128"],
+            "mla_concat_keys": ["LDG.E.128", "STG.E.128"],
+            "mla_project": ["HMMA.16816.F32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS", "STG.E.128"]}  # fmt: skip
 
 
 class Failure(Exception):

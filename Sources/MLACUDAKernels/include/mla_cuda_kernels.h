@@ -167,6 +167,50 @@ enum {
   MLA_CUDA_CACHE_THREADS = 128
 };
 
+/* ---- projection --------------------------------------------------------- */
+
+/** out [row_count, column_count] = in [row_count, depth] * weights [column_count, depth]
+    transposed, rounded to their dtype; kernels mla_project_<bf16|fp16>. Grid: (rows, columns),
+    each / MLA_CUDA_PROJECTION_TILE rounded up. Head strides are 0. */
+typedef struct mla_cuda_projection {
+  mla_cuda_rows in, weights;
+  /** Of rows that begin at multiples of 16 bytes. */
+  mla_cuda_rows out;
+  int row_count;
+  /** A multiple of 8. */
+  int column_count;
+  /** A multiple of 64, above 0. */
+  int depth;
+  int reserved;
+} mla_cuda_projection;
+
+enum {
+  /** Rows, and columns, of `out` that a block works on. */
+  MLA_CUDA_PROJECTION_TILE = 128,
+  MLA_CUDA_PROJECTION_THREADS = 128,
+  /** Dynamic shared memory. */
+  MLA_CUDA_PROJECTION_SHARED = 2 * 2 * 128 * 64 * 2
+};
+
+/* ---- keys --------------------------------------------------------------- */
+
+/** keys [tokens, head_count, nope_width + rope_width] of nope [tokens, head_count, nope_width]
+    and rope [tokens, rope_width], all of 2 bytes an element, widths multiples of 8, rows at
+    multiples of 16 bytes. Grid: (tokens). */
+typedef struct mla_cuda_keys {
+  mla_cuda_rows nope, rope, keys;
+  int head_count;
+  int nope_width;
+  /** May be 0, rope is not read then. */
+  int rope_width;
+  int reserved;
+} mla_cuda_keys;
+
+enum {
+  /** Of a block, which has no dynamic shared memory. */
+  MLA_CUDA_KEYS_THREADS = 128
+};
+
 // Of the host alone.
 #ifndef __CUDACC__
 
