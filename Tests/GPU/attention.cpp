@@ -142,6 +142,23 @@ void views() {
   CHECK(fewer.lse.gaps_are_intact() && std::isnan(fewer.lse.at(0, 0)));
 }
 
+/// An output may be of another dtype than what comes in.
+void outputs_of_any_dtype() {
+  const test::Primary primary;
+  const Model model = models[0];
+  mla::backend backend("FLASH_ATTN", test::config_on(model));
+  for (const std::int32_t dtype : dtypes) {
+    for (const std::int32_t out : {MLA_DTYPE_FLOAT32, MLA_DTYPE_FLOAT16, MLA_DTYPE_BFLOAT16}) {
+      for (const std::int64_t padding : {0, 3}) {
+        Attention problem = Attention::new_tokens(model, dtype, {30, 0, 50}, 6);
+        problem.out = test::Array(out, {80, model.heads, model.v}, padding);
+        expect_right(backend, std::move(problem), 0,
+                     std::string(test::dtype_name(dtype)) + " to " + test::dtype_name(out));
+      }
+    }
+  }
+}
+
 /// What the run without a scale gives, divided by it and rounded once.
 void quantized() {
   const test::Primary primary;
@@ -237,6 +254,7 @@ int main(int argc, char** argv) {
   setenv("MLA_TEST_GPU_MEMORY", "8000000000", 0);
   return test::run_on("90", argc, argv,
                       {{"device: dimensions and dtypes", dimensions},
+                       {"device: outputs of any dtype", outputs_of_any_dtype},
                        {"device: any layout", any_layout},
                        {"device: 1 to 300 requests", many_requests},
                        {"device: random batches", random_batches},

@@ -14,8 +14,14 @@ struct Problem {
   std::int64_t tokens, heads, dim, with_context;
   std::int64_t padding = 0;
   std::size_t shift = 0;
-  /// 0: the output is of the inputs' dtype.
+  /// Above 0: the output is fp8.
   float scale = 0;
+  /// Of the output; MLA_DTYPE_NONE: the inputs'.
+  std::int32_t other_dtype = MLA_DTYPE_NONE;
+
+  std::int32_t out_dtype() const {
+    return scale > 0 ? MLA_DTYPE_FLOAT8_E4M3FN : other_dtype == MLA_DTYPE_NONE ? dtype : other_dtype;
+  }
 };
 
 struct State {
@@ -48,7 +54,7 @@ void expect_merged(const Problem& p, const State& prefix, const State& suffix, c
                           weight(suffix.lse.at(head, token)));
   };
   // Rounded once: half a unit in the last place, and of fp8 what is subnormal.
-  const double relative = p.scale > 0 ? 1.0 / 16 : p.dtype == MLA_DTYPE_BFLOAT16 ? 1.0 / 256 : 1.0 / 2048;
+  const double relative = p.scale > 0 ? 1.0 / 16 : p.out_dtype() == MLA_DTYPE_BFLOAT16 ? 1.0 / 256 : 1.0 / 2048;
   const double absolute = p.scale > 0 ? 1.0 / 512 : 1e-6;
   out.each([&](std::int64_t token, std::int64_t head, std::int64_t d) {
     const auto [before, after] = weights(token, head);
@@ -76,8 +82,7 @@ void expect_right(const Problem& p, bool in_place, const std::string& what) {
   const test::Stream stream;
   State prefix(p, random), suffix(p, random);
   empty_some(p, prefix, suffix);
-  const std::int32_t out_dtype = p.scale > 0 ? MLA_DTYPE_FLOAT8_E4M3FN : p.dtype;
-  Array out(out_dtype, {p.tokens, p.heads, p.dim}, p.padding);
+  Array out(p.out_dtype(), {p.tokens, p.heads, p.dim}, p.padding);
   Array lse(MLA_DTYPE_FLOAT32, {p.heads, p.tokens}, p.padding);
   const DeviceArray before(prefix.out, 0, p.shift), before_lse(prefix.lse), after(suffix.out, 0, p.shift),
       after_lse(suffix.lse), apart(out), apart_lse(lse);
@@ -111,6 +116,8 @@ void every_dtype() {
     expect_right({dtype, 11, 1, 128, 11, 1, 4}, false, name + " at odd addresses");
     expect_right({dtype, 17, 2, 128, 9, 0, 0, 0.01F}, false, name + " to fp8");
     expect_right({dtype, 1, 1, 1, -1}, false, name + " of one number");
+    for (const std::int32_t out : {MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16, MLA_DTYPE_FLOAT32})
+      expect_right({dtype, 9, 2, 128, 5, 3, 0, 0, out}, false, name + " to " + test::dtype_name(out));
   }
 }
 

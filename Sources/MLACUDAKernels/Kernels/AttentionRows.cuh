@@ -136,10 +136,12 @@ template <class Element, int QUERIES, int KEYS, int V> struct AttentionRows {
       if (row(half) < tile.count && a.lse.data && column_pair() == 0) write_lse(half, total);
     }
     warp_barrier();
-    if (a.out_type == MLA_CUDA_OUT_FP8_E4M3)
-      write_rows<FP8>(shared);
-    else
-      write_rows<Element>(shared);
+    switch (a.out_type) {
+      case DTYPE_FP32: return write_rows<FP32>(shared);
+      case DTYPE_FP16: return write_rows<FP16>(shared);
+      case DTYPE_BF16: return write_rows<BF16>(shared);
+      case DTYPE_FP8_E4M3: return write_rows<FP8>(shared);
+    }
   }
 
   /** Where four outputs of a row are. Neighbouring rows have them in different banks. */

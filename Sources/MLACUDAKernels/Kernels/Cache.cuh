@@ -2,9 +2,6 @@
 #pragma once
 #include "Rows.cuh"
 
-// MLA_DTYPE_* of mla_prefill.h.
-enum { DTYPE_FP32 = 1, DTYPE_FP16 = 2, DTYPE_BF16 = 3, DTYPE_FP8_E4M3 = 4 };
-
 /** What a token's values become: of one dtype the very bits, else rounded. */
 template <class Source, class Target> struct Conversion {
   static DEVICE typename Target::Bits of(typename Source::Bits bits, float) { return Target::bits(Source::value(bits)); }

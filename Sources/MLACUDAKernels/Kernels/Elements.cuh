@@ -6,6 +6,9 @@
 #include "Instructions.cuh"
 #include "mla_cuda_kernels.h"
 
+// MLA_DTYPE_* of mla_prefill.h.
+enum { DTYPE_FP32 = 1, DTYPE_FP16 = 2, DTYPE_BF16 = 3, DTYPE_FP8_E4M3 = 4 };
+
 // No constants: compilers of CUDA 12.0 have no spelling for those.
 DEVICE float infinity() { return float_of(0x7f800000); }
 DEVICE float largest_number() { return float_of(0x7f7fffff); }
@@ -73,13 +76,22 @@ template <class Element, int COUNT> struct alignas(COUNT * sizeof(typename Eleme
   typename Element::Bits elements[COUNT];
 };
 
-/** Writes numbers at once, or each by itself where the address allows no more. */
+/** Writes numbers 16 bytes at a time, or each by itself where the address allows no more. */
 template <class Element, int COUNT>
 DEVICE void store_rounded(unsigned char *target, const float (&values)[COUNT], bool at_once) {
-  Piece<Element, COUNT> piece;
+  constexpr int element_bytes = sizeof(typename Element::Bits);
+  constexpr int each = COUNT * element_bytes > 16 ? 16 / element_bytes : COUNT;
 #pragma unroll
-  for (int i = 0; i < COUNT; ++i) piece.elements[i] = Element::bits(values[i]);
-  if (at_once) return store_global(target, piece);
+  for (int first = 0; first < COUNT; first += each) {
+    Piece<Element, each> piece;
 #pragma unroll
-  for (int i = 0; i < COUNT; ++i) store_global(target + i * sizeof(piece.elements[0]), piece.elements[i]);
+    for (int i = 0; i < each; ++i) piece.elements[i] = Element::bits(values[first + i]);
+    unsigned char *const place = target + first * element_bytes;
+    if (at_once) {
+      store_global(place, piece);
+    } else {
+#pragma unroll
+      for (int i = 0; i < each; ++i) store_global(place + i * element_bytes, piece.elements[i]);
+    }
+  }
 }

@@ -83,8 +83,10 @@ template <class Element, class Target> DEVICE void merge_rows(const mla_cuda_mer
 }
 
 template <class Element> DEVICE void merge(const mla_cuda_merge &a) {
-  if (a.out_type == MLA_CUDA_OUT_FP8_E4M3)
-    merge_rows<Element, FP8>(a);
-  else
-    merge_rows<Element, Element>(a);
+  switch (a.out_type) {
+    case DTYPE_FP32: return merge_rows<Element, FP32>(a);
+    case DTYPE_FP16: return merge_rows<Element, FP16>(a);
+    case DTYPE_BF16: return merge_rows<Element, BF16>(a);
+    case DTYPE_FP8_E4M3: return merge_rows<Element, FP8>(a);
+  }
 }

@@ -30,12 +30,6 @@ typedef struct mla_cuda_lse {
   long long head_stride;
 } mla_cuda_lse;
 
-enum {
-  /** What an output is of: the inputs' dtype, or fp8_e4m3. */
-  MLA_CUDA_OUT_AS_INPUT = 0,
-  MLA_CUDA_OUT_FP8_E4M3 = 1
-};
-
 /* ---- attention ---------------------------------------------------------- */
 
 enum {
@@ -67,7 +61,7 @@ typedef struct mla_cuda_attention {
   float scale_log2;
   /** Results are multiplied by it before they are rounded: 1, or 1 / output_scale. */
   float out_multiplier;
-  /** MLA_CUDA_OUT_*. */
+  /** MLA_DTYPE_* of mla_prefill.h: what `out` is of. */
   int out_type;
   int is_causal;
   int request_count;
@@ -116,7 +110,7 @@ typedef struct mla_cuda_merge {
   /** Tokens from this one on are the suffix's alone. */
   int tokens_with_context;
   float out_multiplier;
-  /** MLA_CUDA_OUT_*. */
+  /** MLA_DTYPE_* of mla_prefill.h: what `out` is of. */
   int out_type;
   int reserved;
 } mla_cuda_merge;

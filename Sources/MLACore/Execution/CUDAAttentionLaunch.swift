@@ -14,7 +14,7 @@ struct CUDAAttentionLaunch {
     parameter.lse = mla_cuda_lse(arguments.lse)
     parameter.scale_log2 = scaleLog2
     parameter.out_multiplier = arguments.outputScale?.multiplier ?? 1
-    parameter.out_type = arguments.out.type.cudaOutType
+    parameter.out_type = arguments.out.type.rawValue
     parameter.is_causal = causal == .none ? 0 : 1
   }
 
@@ -50,12 +50,5 @@ extension mla_cuda_lse {
     self.init(
       data: view.flatMap { UnsafeMutablePointer(bitPattern: $0.address) },
       head_stride: Int64(view?.strides[0] ?? 0))
-  }
-}
-
-extension ElementType {
-  /// MLA_CUDA_OUT_*
-  var cudaOutType: Int32 {
-    Int32(self == .float8E4M3 ? MLA_CUDA_OUT_FP8_E4M3 : MLA_CUDA_OUT_AS_INPUT)
   }
 }

@@ -15,7 +15,7 @@ enum CUDAMerge {
       suffix_lse: mla_cuda_lse(a.suffix.lse), out_lse: mla_cuda_lse(a.output.lse),
       token_count: Int32(tokens), dimension: Int32(a.output.out.shape[2]),
       tokens_with_context: Int32(a.tokensWithContext),
-      out_multiplier: a.outputScale?.multiplier ?? 1, out_type: a.output.out.type.cudaOutType,
+      out_multiplier: a.outputScale?.multiplier ?? 1, out_type: a.output.out.type.rawValue,
       reserved: 0)
     try device.onStream(a.stream) { launcher throws(MLAError) in
       try check(a, launcher)

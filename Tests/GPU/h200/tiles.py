@@ -17,6 +17,8 @@ TILE, THREADS, MOST_REQUESTS = 128, 384, 128
 _MAP_BYTES, _ALIGNMENT = 128, 64
 _BFLOAT16, _FLOAT16, _SWIZZLE_128, _PROMOTION_256 = 9, 6, 3, 3
 _SHARED_BYTES_ATTRIBUTE = 8
+#: MLA_DTYPE_*
+_OUT_TYPES = {"bf16": 3, "fp16": 2}
 
 
 class _Rows(ctypes.Structure):
@@ -89,6 +91,7 @@ class TileBackend:
         lse = tensors["lse"].view()
         attention.lse = _LSE(lse.data, lse.strides[0])
         attention.scale_log2, attention.out_multiplier = self.scale * 1.4426950408889634, 1
+        attention.out_type = _OUT_TYPES[self.dtype]
         attention.is_causal, attention.request_count = self._is_causal, len(self._requests)
         attention.requests[: len(self._requests)] = self._requests
         parameters = (c_void_p * 1)(start)

@@ -12,12 +12,6 @@ namespace {
 
 constexpr Format formats[] = {Format::bf16, Format::fp16, Format::fp32};
 
-/// As MLA_DTYPE_*.
-int dtype_of(Format format) {
-  const int dtypes[] = {1, 2, 3, 4};
-  return dtypes[static_cast<int>(format)];
-}
-
 /// A cache of bytes, each of which is known.
 struct Cache {
   static constexpr int blocks = 3, block_size = 5, slots = blocks * block_size;

@@ -88,7 +88,7 @@ mla_cuda_attention Problem::arguments(const Options& options) const {
   a.q = q.view(), a.k = k.view(), a.v = v.view();
   a.scale_log2 = static_cast<float>(scale * 1.4426950408889634);
   a.out_multiplier = options.out_multiplier;
-  a.out_type = options.out == Format::fp8 ? MLA_CUDA_OUT_FP8_E4M3 : MLA_CUDA_OUT_AS_INPUT;
+  a.out_type = dtype_of(options.out);
   a.is_causal = options.is_causal;
   int tiles = 0;
   for (const Rows& request : requests) {

@@ -7,6 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 
+int dtype_of(Format format) {
+  const int dtypes[] = {1, 2, 3, 4};
+  return dtypes[static_cast<int>(format)];
+}
+
 int bytes_of(Format format) { return format == Format::fp32 ? 4 : format == Format::fp8 ? 1 : 2; }
 
 const char* name_of(Format format) {

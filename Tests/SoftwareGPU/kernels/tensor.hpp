@@ -15,6 +15,8 @@ enum class Format { fp32, fp16, bf16, fp8 };
 
 int bytes_of(Format format);
 const char* name_of(Format format);
+/// MLA_DTYPE_*.
+int dtype_of(Format format);
 /// A NaN that no computation produces.
 std::uint32_t poison_of(Format format);
 double value_of(Format format, std::uint32_t bits);
