@@ -10,14 +10,11 @@ enum CUDAConcatAndCache {
     let device = try CUDA.device(a.device.id, field: "kv_cache.device_id")
     let kernel = try device.kernel(
       "mla_concat_and_cache", a.latents.type, threads: Int32(MLA_CUDA_CACHE_THREADS))
-    // Of rows with both parts, the first.
-    var cachedLatents = a.cache.latents.cuda
-    cachedLatents.width = Int32(a.latents.shape[1])
     var parameter = mla_cuda_concat_and_cache(
       latents: mla_cuda_rows(matrix: a.latents), rope: mla_cuda_rows(matrix: a.rope),
       slots: UnsafeRawPointer(slots)?.assumingMemoryBound(to: CLongLong.self),
       slot_count: Int64(a.cache.blockCount * a.cache.blockSize),
-      cached_latents: cachedLatents, cached_rope: a.cache.rope.cuda,
+      cached_latents: a.cache.latents.cuda, cached_rope: a.cache.rope.cuda,
       block_size: Int32(a.cache.blockSize), multiplier: 1 / a.cache.latents.multiplier,
       scales_offset: Int32(a.cache.latents.scalesOffset ?? -1), reserved: 0)
     try device.onStream(a.stream) { launcher throws(MLAError) in
@@ -29,21 +26,29 @@ enum CUDAConcatAndCache {
   private static func check(
     _ a: ConcatAndCacheArguments, _ slots: UnsafePointer<Int64>?, _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
-    for case let (tensor?, name) in [(a.latents, "kv_c_normed"), (a.rope, "k_pe")]
-    where !tensor.isEmpty {
-      try launcher.requireOwnMemory(tensor.address, "\(name).data")
-    }
-    for (rows, name) in [(a.cache.latents, "kv_cache"), (a.cache.rope, "k_pe_cache")]
-    where rows.width > 0 && a.cache.blockCount * a.cache.blockSize > 0 {
-      try launcher.requireOwnMemory(rows.cuda.address, "\(name).data")
-    }
+    try launcher.requireOwnMemory(a.latents, "kv_c_normed")
+    if let rope = a.rope { try launcher.requireOwnMemory(rope, "k_pe") }
+    try launcher.requireOwnMemory(a.cache)
     try launcher.requireOwnMemory(UInt(bitPattern: slots), "slot_mapping")
+  }
+}
+
+extension CUDADevice.Launcher {
+  func requireOwnMemory(_ view: TensorView, _ name: String) throws(MLAError) {
+    if !view.isEmpty { try requireOwnMemory(view.address, "\(name).data") }
+  }
+
+  func requireOwnMemory(_ slots: CacheSlots) throws(MLAError) {
+    for (rows, name) in [(slots.latents, "kv_cache"), (slots.rope, "k_pe_cache")]
+    where rows.width > 0 && slots.blockCount * slots.blockSize > 0 {
+      try requireOwnMemory(UInt(bitPattern: rows.cuda.data), "\(name).data")
+    }
   }
 }
 
 extension mla_cuda_rows {
   /// [tokens, width]; nil: there is none.
-  fileprivate init(matrix view: TensorView?) {
+  init(matrix view: TensorView?) {
     guard let view, !view.isEmpty else {
       self.init()
       return
@@ -52,8 +57,4 @@ extension mla_cuda_rows {
       data: UnsafeMutableRawPointer(bitPattern: view.address), token_stride: Int64(view.strides[0]),
       head_stride: 0)
   }
-}
-
-extension mla_cuda_cache_rows {
-  fileprivate var address: UInt { UInt(bitPattern: data) }
 }

@@ -18,7 +18,7 @@ struct LatentKeys: KeySource {
     _ task: PackTask, before _: RowPlace?, into block: (Int) -> UnsafeMutableRawPointer,
     scratch start: UnsafeMutableRawPointer
   ) {
-    let rope = LatentGather.Rows(
+    let rope = RowTarget(
       out: start + LatentScratch(config, attention, projection).ropesOffset,
       stride: config.attention.qkRopeHeadDim)
     // All heads share the rotary parts.
@@ -37,10 +37,10 @@ struct LatentKeys: KeySource {
 
   /// The latents of some keys, gathered and packed for the projection kernel.
   func packedTokens(
-    of keys: Range<Int>, rope: LatentGather.Rows, scratch latents: UnsafeMutableRawPointer
+    of keys: Range<Int>, rope: RowTarget, scratch latents: UnsafeMutableRawPointer
   ) -> UnsafeMutableRawPointer {
     let rank = config.attention.kvLoraRank
-    source.gather(keys, latents: LatentGather.Rows(out: latents, stride: rank), rope: rope)
+    source.gather(keys, latents: RowTarget(out: latents, stride: rank), rope: rope)
     let tokens = latents + LatentScratch(config, attention, projection).tokensOffset
     var args = mla_pack_rows_args(
       rows: latents, row_stride: Int64(rank), num_rows: Int64(keys.count), row_dim: Int64(rank),
@@ -51,8 +51,8 @@ struct LatentKeys: KeySource {
 
   /// Keys without their rotary parts, and values, of one head.
   func project(
-    _ tokens: UnsafeMutableRawPointer, _ count: Int, head: Int, keys: LatentGather.Rows,
-    values: LatentGather.Rows
+    _ tokens: UnsafeMutableRawPointer, _ count: Int, head: Int, keys: RowTarget,
+    values: RowTarget
   ) {
     let (nope, vDim) = (config.attention.qkNopeHeadDim, config.attention.vHeadDim)
     project(tokens, count, weights.keys(head: head), nope, to: keys)
@@ -61,7 +61,7 @@ struct LatentKeys: KeySource {
 
   private func project(
     _ tokens: UnsafeMutableRawPointer, _ count: Int, _ weights: UnsafeMutableRawPointer,
-    _ dim: Int, to rows: LatentGather.Rows
+    _ dim: Int, to rows: RowTarget
   ) {
     if dim == 0 { return }
     var args = mla_project_args(

@@ -63,8 +63,8 @@ extension LatentKeys {
     _ task: RowTask, to k: TensorView, _ v: TensorView, scratch: UnsafeMutableRawPointer
   ) {
     let count = task.span.keys.count
-    func rows(_ tensor: TensorView, _ head: Int, from first: Int = 0) -> LatentGather.Rows {
-      LatentGather.Rows(
+    func rows(_ tensor: TensorView, _ head: Int, from first: Int = 0) -> RowTarget {
+      RowTarget(
         out: tensor.row(task.span.row, head: head) + first * config.type.bytes,
         stride: tensor.strides[0])
     }
@@ -77,7 +77,7 @@ extension LatentKeys {
     }
   }
 
-  private func copyRope(_ source: LatentGather.Rows, to target: LatentGather.Rows, _ count: Int) {
+  private func copyRope(_ source: RowTarget, to target: RowTarget, _ count: Int) {
     let strideBytes = source.stride * config.type.bytes
     for row in 0..<count {
       (target.out + row * strideBytes).copyMemory(

@@ -14,8 +14,8 @@ struct LatentsAsKeys: KeySource {
     let config = source.config
     let (dim, rank) = (config.latentKeyDim, config.attention.kvLoraRank)
     source.gather(
-      task.keys, latents: LatentGather.Rows(out: scratch, stride: dim),
-      rope: LatentGather.Rows(out: scratch + rank * config.type.bytes, stride: dim))
+      task.keys, latents: RowTarget(out: scratch, stride: dim),
+      rope: RowTarget(out: scratch + rank * config.type.bytes, stride: dim))
     var args = mla_pack_args(
       dims: config.latentDims, k: scratch, v: scratch, k_stride: Int64(dim),
       v_stride: Int64(dim), num_keys: Int64(task.keys.count), format: config.type.rawValue,

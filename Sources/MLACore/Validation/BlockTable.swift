@@ -1,20 +1,34 @@
 import CMLAPrefill
 
+/// A caller's struct with a table of blocks: fields as in mla_layer_forward_args.
+protocol BlockTableFields {
+  var num_requests: Int32 { get }
+  var block_table: UnsafePointer<Int32>! { get }
+  var block_table_stride: Int64 { get }
+  var max_blocks: Int32 { get }
+  var block_table_rows: UnsafePointer<Int32>! { get }
+  var num_table_rows: Int64 { get }
+}
+
+extension mla_layer_forward_args: BlockTableFields {}
+
 /// Which blocks of a cache a request's positions are in, as the caller has it: numbers are
 /// checked when they are read, once.
 struct BlockTable {
   /// Blocks of a request.
   let width: Int
   /// nil: block i is request i's.
-  private let table: UnsafePointer<Int32>?
-  private let stride: Int
+  let table: UnsafePointer<Int32>?
+  /// From a row to the next, in entries.
+  let stride: Int
   /// The row of each request; nil: row i is request i's.
   private let rows: UnsafePointer<Int32>?
   private let rowCount: Int
   private let blockCount: Int
 
-  init(_ raw: mla_layer_forward_args, of slots: CacheSlots) throws(MLAError) {
-    blockCount = slots.blockCount
+  /// - Parameter blockCount: of kv_cache.
+  init(_ raw: some BlockTableFields, blockCount: Int) throws(MLAError) {
+    self.blockCount = blockCount
     (table, rows) = (raw.block_table, raw.block_table_rows)
     guard raw.max_blocks >= 0 else {
       throw .invalid("max_blocks", raw.max_blocks, "must not be negative")

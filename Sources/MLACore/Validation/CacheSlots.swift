@@ -56,13 +56,14 @@ struct CacheSlots: Sendable {
   init(_ tensors: CacheTensors, _ format: CacheFormat, rank: Int) {
     let cache = tensors.cache.view.inBlocks
     (blockCount, blockSize) = (cache.shape[0], cache.shape[1])
+    let cachedLatents = cache.narrowed(2, to: 0..<rank)
     switch format {
     case .plain(_, let scale):
-      latents = Rows(cache, scale: scale)
+      latents = Rows(cachedLatents, scale: scale)
       rope = Rows(
         tensors.rope?.view.inBlocks ?? cache.narrowed(2, to: rank..<cache.shape[2]), scale: scale)
     case .fp8DsMLA:
-      latents = Rows(cache, scale: 1, scalesOffset: DsMLASlot.scalesOffset)
+      latents = Rows(cachedLatents, scale: 1, scalesOffset: DsMLASlot.scalesOffset)
       rope = Rows(
         type: .bfloat16, width: DsMLASlot.rope, address: latents.address &+ UInt(DsMLASlot.ropeOffset),
         blockStride: latents.blockStride, stride: latents.stride, multiplier: 1,

@@ -24,5 +24,12 @@ struct CacheTensors: Sendable {
     }
   }
 
-  var blockSize: Int { cache.shape.count == 2 ? 1 : cache.shape[1] }
+  private var blockSize: Int { cache.shape.count == 2 ? 1 : cache.shape[1] }
+
+  /// For who looks for a token's block.
+  func requireBlocksOfSlots() throws(MLAError) {
+    guard blockSize > 0 else {
+      throw .invalid("kv_cache.shape[1]", 0, "must be at least 1")
+    }
+  }
 }

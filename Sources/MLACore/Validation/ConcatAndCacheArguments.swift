@@ -9,7 +9,6 @@ public struct ConcatAndCacheArguments: @unchecked Sendable {
     case onDevice(UnsafePointer<Int64>?, count: Int)
   }
 
-
   let latents: TensorView
   /// nil where the cache holds no rotary part.
   let rope: TensorView?
@@ -45,10 +44,7 @@ public struct ConcatAndCacheArguments: @unchecked Sendable {
   }
 
   private static func deviceSlots(_ raw: mla_concat_and_cache_args) throws(MLAError) -> Slots {
-    let address = UInt(bitPattern: raw.slot_mapping)
-    guard raw.num_slots == 0 || address % UInt(MemoryLayout<Int64>.alignment) == 0 else {
-      throw .invalid("slot_mapping", "0x" + String(address, radix: 16), "must be aligned to 8 bytes")
-    }
+    if raw.num_slots > 0 { try Device.requireAligned(raw.slot_mapping, "slot_mapping") }
     return .onDevice(raw.slot_mapping, count: Int(raw.num_slots))
   }
 

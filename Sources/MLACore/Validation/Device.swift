@@ -85,12 +85,22 @@ struct Device: Equatable, Sendable {
   /// A copy that the caller says it has there of offsets on the host.
   func check(copy: UnsafePointer<Int32>?, _ field: @autoclosure () -> String) throws(MLAError) {
     guard let copy else { return }
-    let text = "0x" + String(UInt(bitPattern: copy), radix: 16)
     guard self != .cpu else {
-      throw .invalid(field(), text, "must be NULL where the backend's config has the CPU")
+      throw .invalid(
+        field(), "0x" + String(UInt(bitPattern: copy), radix: 16),
+        "must be NULL where the backend's config has the CPU")
     }
-    guard UInt(bitPattern: copy) % UInt(MemoryLayout<Int32>.alignment) == 0 else {
-      throw .invalid(field(), text, "must be aligned to 4 bytes")
+    try Self.requireAligned(copy, field())
+  }
+
+  /// Of integers that the caller says it has on a device.
+  static func requireAligned<Element>(
+    _ pointer: UnsafePointer<Element>?, _ field: @autoclosure () -> String
+  ) throws(MLAError) {
+    let (address, alignment) = (UInt(bitPattern: pointer), MemoryLayout<Element>.alignment)
+    guard address % UInt(alignment) == 0 else {
+      throw .invalid(
+        field(), "0x" + String(address, radix: 16), "must be aligned to \(alignment) bytes")
     }
   }
 

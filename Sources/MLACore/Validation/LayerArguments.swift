@@ -33,7 +33,9 @@ struct LayerArguments: Sendable {
     cache =
       if let cache = tensors.cache, batch.readsContext {
         try PagedCache(
-          CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank), raw, batch)
+          CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank),
+          BlockTable(raw, blockCount: cache.cache.shape[0]), batch,
+          starts: raw.context_starts, startsField: "context_starts")
       } else {
         nil
       }
@@ -81,9 +83,7 @@ private struct LayerTensors {
           : (rank, "kv_lora_rank, beside k_pe_cache"))
     case .fp8DsMLA: try DsMLASlot.check(tensors.cache)
     }
-    guard tensors.blockSize > 0 else {
-      throw .invalid("kv_cache.shape[1]", 0, "must be at least 1")
-    }
+    try tensors.requireBlocksOfSlots()
     cache = tensors
   }
 

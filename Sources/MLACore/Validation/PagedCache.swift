@@ -1,71 +1,91 @@
-import CMLAPrefill
+/// How many of each request's tokens in a cache are looked at.
+protocol CachedTokens {
+  var requests: Range<Int> { get }
+  func cachedTokens(_ request: Int) -> Int
+  /// What says how many, for messages.
+  func cachedTokensField(_ request: Int) -> String
+}
 
-/// The slots of a cache that a batch's contexts lie in, checked and copied.
+extension LayerBatch: CachedTokens {
+  func cachedTokens(_ request: Int) -> Int { readsContext(request) ? contextLen(request) : 0 }
+  func cachedTokensField(_ request: Int) -> String { "context_lens[\(request)]" }
+}
+
+/// The slots of a cache that a batch's tokens lie in, checked and copied.
 struct PagedCache: Sendable {
   let slots: CacheSlots
-  /// Each request's in order, of those whose context is looked at.
+  /// Each request's in order, of those whose tokens are looked at.
   private let blocks: FixedArray<Int32>
   private let places: FixedArray<Place>
 
-  /// Where a request's context is.
+  /// Where a request's tokens are.
   private struct Place {
     /// The first token's, from the request's first block on.
     let position: Int
     /// Number among `blocks` of the block that position 0 is in, or would be.
     let firstBlock: Int
+    let tokens: Int
   }
 
-  /// - Parameter slots: of tensors that are checked already.
-  init(_ slots: CacheSlots, _ raw: mla_layer_forward_args, _ batch: LayerBatch) throws(MLAError) {
+  /// - Parameters:
+  ///   - slots: of tensors that are checked already.
+  ///   - starts: where each request's tokens begin in its blocks; nil: at their beginning.
+  ///   - startsField: what the caller calls it, for messages.
+  init(
+    _ slots: CacheSlots, _ table: BlockTable, _ batch: some CachedTokens,
+    starts: UnsafePointer<Int32>?, startsField: StaticString
+  ) throws(MLAError) {
     self.slots = slots
-    let table = try BlockTable(raw, of: slots)
     var places = try FixedArray<Place>(
       capacity: batch.requests.count, for: "block tables of a batch")
     var count = 0
     for i in batch.requests {
-      let position =
-        batch.readsContext(i) ? try Self.begin(of: i, raw.context_starts, batch, table, slots) : 0
-      let columns = Self.columns(position, batch, i, slots)
-      places.append(Place(position: position, firstBlock: count - columns.lowerBound))
+      let tokens = batch.cachedTokens(i)
+      var position = 0
+      if tokens > 0 {
+        position = Int(starts?[i] ?? 0)
+        try Self.check(position, of: i, batch, table, slots, startsField: startsField)
+      }
+      let columns = Self.columns(position, tokens, slots)
+      places.append(
+        Place(position: position, firstBlock: count - columns.lowerBound, tokens: tokens))
       count += columns.count
     }
     var blocks = try FixedArray<Int32>(capacity: count, for: "block tables of a batch")
-    for i in batch.requests where batch.readsContext(i) {
+    for i in batch.requests where places[i].tokens > 0 {
       try table.read(
-        Self.columns(places[i].position, batch, i, slots), of: i, to: &blocks)
+        Self.columns(places[i].position, places[i].tokens, slots), of: i, to: &blocks)
     }
     (self.blocks, self.places) = (blocks, places)
   }
 
-  /// The position of a request's first token. All of its tokens are within its blocks.
-  private static func begin(
-    of request: Int, _ starts: UnsafePointer<Int32>?, _ batch: LayerBatch, _ table: BlockTable,
-    _ slots: CacheSlots
-  ) throws(MLAError) -> Int {
-    let start = Int(starts?[request] ?? 0)
+  /// All of a request's tokens must be within its blocks.
+  ///
+  /// - Parameter start: the position of its first.
+  private static func check(
+    _ start: Int, of request: Int, _ batch: some CachedTokens, _ table: BlockTable,
+    _ slots: CacheSlots, startsField: StaticString
+  ) throws(MLAError) {
     // All factors and terms are at most Int32.max.
     let capacity = table.width * slots.blockSize
     guard start >= 0, start <= capacity else {
       throw .invalid(
-        "context_starts[\(request)]", start,
+        "\(startsField)[\(request)]", start,
         "must be 0 to \(capacity), the tokens that \(table.capacityText(slots))")
     }
-    let context = batch.contextLen(request)
-    guard context <= capacity - start else {
+    let tokens = batch.cachedTokens(request)
+    guard tokens <= capacity - start else {
       throw .invalid(
-        "context_lens[\(request)]", context,
+        batch.cachedTokensField(request), tokens,
         "must not be beyond the \(capacity - start) tokens that \(table.capacityText(slots))"
-          + (start == 0 ? "" : " from context_starts[\(request)] (\(start)) on"))
+          + (start == 0 ? "" : " from \(startsField)[\(request)] (\(start)) on"))
     }
-    return start
   }
 
-  /// Which of a request's blocks its context lies in.
-  private static func columns(
-    _ position: Int, _ batch: LayerBatch, _ request: Int, _ slots: CacheSlots
-  ) -> Range<Int> {
-    guard batch.readsContext(request) else { return 0..<0 }
-    let end = position + batch.contextLen(request)
+  /// Which of a request's blocks its tokens lie in.
+  private static func columns(_ position: Int, _ tokens: Int, _ slots: CacheSlots) -> Range<Int> {
+    if tokens == 0 { return 0..<0 }
+    let end = position + tokens
     return position / slots.blockSize..<(end + slots.blockSize - 1) / slots.blockSize
   }
 
@@ -77,8 +97,9 @@ struct PagedCache: Sendable {
     return (place.firstBlock + number, offset)
   }
 
-  /// Has the rows of a token of the context on their way into the cache of the CPU.
+  /// Has the rows of a token, if there is one, on their way into the cache of the CPU.
   func fetch(_ token: Int, of request: Int) {
+    if token >= places[request].tokens { return }
     let (number, offset) = slot(of: token, request)
     slots.latents.fetch(block: Int(blocks[number]), offset: offset)
     slots.rope.fetch(block: Int(blocks[number]), offset: offset)
@@ -87,7 +108,7 @@ struct PagedCache: Sendable {
   /// Calls `body` for each run of a request's tokens whose rows lie at equal distances:
   /// with the first one's slot.
   ///
-  /// - Parameter tokens: some of its context.
+  /// - Parameter tokens: some of those that are looked at.
   func forEachRun(
     _ tokens: Range<Int>, of request: Int,
     _ body: (_ block: Int, _ offset: Int, _ tokens: Range<Int>) -> Void
