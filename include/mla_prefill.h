@@ -79,7 +79,8 @@
  * Device.     Every tensor carries its DLPack device and every run a stream. A backend
  *             object is made for one device, which its configuration names, and all
  *             tensors of its runs must be there; a merge runs where its output is,
- *             mla_concat_and_cache_mla() where the cache is, on the CPU or a CUDA device.
+ *             mla_concat_and_cache_mla() and mla_gather_and_maybe_dequant_cache() where
+ *             the cache is, on the CPU or a CUDA device.
  *             Layers and mla_attention() run on the CPU: natively, and the stream
  *             must be NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE.
  *             The library's own FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED and TOKENSPEED_MLA
@@ -1179,6 +1180,69 @@ typedef struct mla_concat_and_cache_args {
    MLA_CACHE_FORMAT_PLAIN, 0, NULL}
 
 mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
+
+/**
+ * Brings requests' tokens from a paged cache into rows, side by side and dequantized (vLLM:
+ * gather_and_maybe_dequant_cache, cp_gather_cache and cp_gather_and_upconvert_fp8_kv_cache):
+ * for engines that project latents to keys and values themselves, chunk of the context by
+ * chunk.
+ *
+ * What a scale multiplies is a product of fp32; all is rounded to nearest even, and what is of
+ * the dtype of dst already keeps its bits. Rows have the same bits for any number of threads.
+ */
+typedef struct mla_gather_cache_args {
+  /** Set by MLA_GATHER_CACHE_ARGS_INIT. */
+  uint32_t struct_size;
+  /** What the elements of a plain fp8 cache are multiplied by; finite and above 0 with
+      one, else 0 or 1. */
+  float cache_scale;
+  /** [num_blocks, block_size, kv_lora_rank + rope] of bf16, fp16, fp32 or fp8_e4m3, or
+      what cache_format says, or without block_size where that is 1. */
+  const mla_tensor *kv_cache;
+  /** [num_blocks, block_size, rope] as mla_layer_forward_args has it, kv_cache being
+      [num_blocks, block_size, kv_lora_rank]. NULL: rotary keys are in kv_cache. */
+  const mla_tensor *k_pe_cache;
+  /** MLA_CACHE_FORMAT_*. */
+  int32_t cache_format;
+  /** 0 to 2^20. With 0 nothing is written, and the pointers but for tensors may be NULL. */
+  int32_t num_requests;
+  /** [num_requests, max_blocks], rows block_table_stride entries apart: position p of
+      request i is in block block_table[i * block_table_stride + p / block_size] at
+      p % block_size. Entries of positions that are not gathered are not read. NULL, with
+      max_blocks 0 and num_requests blocks in kv_cache: request i has block i alone. */
+  const int32_t *block_table;
+  int64_t block_table_stride;
+  int32_t max_blocks;
+  uint32_t reserved;
+  /** [num_requests + 1] offsets into the rows of dst, from 0, never falling: those from
+      cu_seq_lens[i] to cu_seq_lens[i + 1] are request i's. */
+  const int32_t *cu_seq_lens;
+  /** [num_requests]: the position of the first token that goes to a request's rows, others
+      following it; 0 or more, not read for requests without rows. NULL: 0 for all. */
+  const int32_t *seq_starts;
+  /** [rows, kv_lora_rank + rope] of bf16, fp16 or fp32: each token's latent, then its
+      k_pe; with MLA_CACHE_FORMAT_FP8_DS_MLA kv_lora_rank is 512 and rope 64, or 0 where
+      nobody wants it. Rows from cu_seq_lens[num_requests] on are not written. Must not
+      overlap a cache. */
+  const mla_tensor *dst;
+  /** [rows, rope], dtype of dst: where k_pe goes, dst being [rows, kv_lora_rank]. Must
+      overlap neither a cache nor dst. NULL: it goes to dst. */
+  const mla_tensor *k_pe;
+  /** As in mla_new_tokens_args. */
+  void *stream;
+} mla_gather_cache_args;
+
+#define MLA_GATHER_CACHE_ARGS_INIT                                                    \
+  {sizeof(mla_gather_cache_args), 0.0f, NULL, NULL, MLA_CACHE_FORMAT_PLAIN, 0, NULL, 0, 0, 0, \
+   NULL, NULL, NULL, NULL, NULL}
+
+/**
+ * On the CPU whatever does not fit is refused before anything is written. With a cache on a
+ * CUDA device block_table, cu_seq_lens and seq_starts are memory of that device, aligned to 4
+ * bytes, which only the work itself reads: rows of no request are not written, nor those
+ * whose token is in no block of the table, or in one that kv_cache does not have.
+ */
+mla_status mla_gather_and_maybe_dequant_cache(const mla_gather_cache_args *args);
 
 /* ------------------------------------------------------------------------ */
 /* 11. Attention in one call                                                */

@@ -20,6 +20,9 @@ TEXT(cache) {
 TEXT(elements) {
 #embed "Kernels/Elements.cuh" suffix(, 0)
 };
+TEXT(gather) {
+#embed "Kernels/Gather.cuh" suffix(, 0)
+};
 TEXT(instructions) {
 #embed "Kernels/Instructions.cuh" suffix(, 0)
 };
@@ -50,6 +53,7 @@ static const mla_cuda_source sources[] = {
     {"Batch.cuh", batch},
     {"Cache.cuh", cache},
     {"Elements.cuh", elements},
+    {"Gather.cuh", gather},
     {"Instructions.cuh", instructions},
     {"Keys.cuh", keys},
     {"Merge.cuh", merge},

@@ -41,6 +41,13 @@ public func mla_concat_and_cache_mla(_ args: UnsafePointer<mla_concat_and_cache_
   entry { () throws(MLAError) in try ConcatAndCache.run(ConcatAndCacheArguments(args)) }
 }
 
+@_cdecl("mla_gather_and_maybe_dequant_cache") @implementation
+public func mla_gather_and_maybe_dequant_cache(_ args: UnsafePointer<mla_gather_cache_args>?)
+  -> mla_status
+{
+  entry { () throws(MLAError) in try GatherCache.run(GatherCacheArguments(args)) }
+}
+
 private func object(_ layer: OpaquePointer?) throws(MLAError) -> MLALayer {
   try object(layer, "layer")
 }

@@ -268,16 +268,3 @@ FIELD(mla_layer_forward_args, context_starts, 136, 8);
 FIELD(mla_layer_forward_args, block_table_rows, 144, 8);
 FIELD(mla_layer_forward_args, num_table_rows, 152, 8);
 FIELD(mla_layer_forward_args, flags, 160, 8);
-
-SIZE(mla_concat_and_cache_args, 72);
-FIELD(mla_concat_and_cache_args, struct_size, 0, 4);
-FIELD(mla_concat_and_cache_args, cache_scale, 4, 4);
-FIELD(mla_concat_and_cache_args, kv_c_normed, 8, 8);
-FIELD(mla_concat_and_cache_args, k_pe, 16, 8);
-FIELD(mla_concat_and_cache_args, slot_mapping, 24, 8);
-FIELD(mla_concat_and_cache_args, num_slots, 32, 8);
-FIELD(mla_concat_and_cache_args, kv_cache, 40, 8);
-FIELD(mla_concat_and_cache_args, stream, 48, 8);
-FIELD(mla_concat_and_cache_args, cache_format, 56, 4);
-FIELD(mla_concat_and_cache_args, reserved, 60, 4);
-FIELD(mla_concat_and_cache_args, k_pe_cache, 64, 8);

@@ -67,5 +67,6 @@ mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forw
                                     int64_t *bytes);
 mla_status mla_layer_forward(const mla_layer *layer, const mla_layer_forward_args *args);
 mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
+mla_status mla_gather_and_maybe_dequant_cache(const mla_gather_cache_args *args);
 mla_status mla_attention(const mla_attention_args *args);
 mla_status mla_attention_workspace_size(const mla_attention_args *args, int64_t *bytes);

@@ -23,6 +23,7 @@ final class ABIStructTests: XCTestCase {
     check(mla_layer_config.self, 72)
     check(mla_layer_forward_args.self, 120, reserved: \.reserved)
     check(mla_concat_and_cache_args.self, 56, reserved: \.reserved)
+    check(mla_gather_cache_args.self, 96, reserved: \.reserved)
     check(mla_attention_args.self, 128)
   }
 

@@ -1,6 +1,9 @@
-/* Tokens into a paged cache, as the CPU does it (MLACore/Layer/ConcatAndCache.swift). */
+/* What lies in a paged cache, and tokens into one, as the CPU does it (MLACore/Layer/ConcatAndCache.swift). */
 #pragma once
 #include "Rows.cuh"
+
+/** Latents of fp8_ds_mla that share a scale. */
+enum { DS_MLA_GROUP = 128 };
 
 /** What a token's values become: of one dtype the very bits, else rounded. */
 template <class Source, class Target> struct Conversion {
@@ -12,11 +15,21 @@ template <class Element> struct Conversion<Element, Element> {
 template <class Source> struct Conversion<Source, FP8> {
   static DEVICE u8 of(typename Source::Bits bits, float multiplier) { return FP8::bits(Source::value(bits) * multiplier); }
 };
+template <class Target> struct Conversion<FP8, Target> {
+  static DEVICE typename Target::Bits of(u8 bits, float multiplier) { return Target::bits(FP8::value(bits) * multiplier); }
+};
 
 /** Byte by byte where it must be: fp8_ds_mla lies at any address. */
 template <class Bits> DEVICE void store_anywhere(unsigned char *target, Bits bits) {
   if (reinterpret_cast<unsigned long long>(target) % sizeof(Bits) == 0) return store_global(target, bits);
   for (int i = 0; i < static_cast<int>(sizeof(Bits)); ++i) store_global(target + i, static_cast<u8>(bits >> 8 * i));
+}
+
+template <class Bits> DEVICE Bits load_anywhere(const unsigned char *source) {
+  if (reinterpret_cast<unsigned long long>(source) % sizeof(Bits) == 0) return load_global<Bits>(source);
+  Bits bits = 0;
+  for (int i = 0; i < static_cast<int>(sizeof(Bits)); ++i) bits |= static_cast<Bits>(load_global<u8>(source + i) << 8 * i);
+  return bits;
 }
 
 /** One token, by a block. */
@@ -67,7 +80,7 @@ template <class Element> struct CacheToken {
 
   /** 128 latents, which have a scale of their own, by a warp. */
   DEVICE void write_scaled(const unsigned char *from, unsigned char *to) const {
-    constexpr int group = 128, each = group / 32;
+    constexpr int group = DS_MLA_GROUP, each = group / 32;
 #pragma unroll 1
     for (int first = thread_id() / 32 * group; first < a.cached_latents.width;
          first += MLA_CUDA_CACHE_THREADS / 32 * group) {

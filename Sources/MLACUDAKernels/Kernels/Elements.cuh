@@ -68,6 +68,11 @@ DEVICE u32 fp8_bits(float x) {
 
 struct FP8 {
   using Bits = u8;
+  /** Exponent and mantissa as fp32's, whose exponents begin 120 lower; subnormal numbers, too. */
+  static DEVICE float value(u8 bits) {
+    const u32 size = bits & 0x7f;
+    return size == 0x7f ? not_a_number() : float_of(static_cast<u32>(bits & 0x80) << 24 | size << 20) * 0x1p120f;
+  }
   static DEVICE u8 bits(float x) { return static_cast<u8>(fp8_bits(x)); }
 };
 

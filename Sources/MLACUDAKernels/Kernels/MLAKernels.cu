@@ -1,6 +1,7 @@
 /* The program: every kernel by its name (../attention_kernels.c lists those of attention). */
 #include "Attention.cuh"
 #include "Cache.cuh"
+#include "Gather.cuh"
 #include "Keys.cuh"
 #include "Merge.cuh"
 #include "Projection.cuh"
@@ -25,7 +26,9 @@ ATTENTION_OF_EACH_DTYPE(128, 64)
     merge<Element>(arguments);                                                                            \
   }                                                                                                       \
   KERNEL(mla_concat_and_cache_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                         \
-  (PARAMETERS(mla_cuda_concat_and_cache) arguments) { CacheToken<Element>(arguments).run(); }
+  (PARAMETERS(mla_cuda_concat_and_cache) arguments) { CacheToken<Element>(arguments).run(); }             \
+  KERNEL(mla_gather_cache_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                             \
+  (PARAMETERS(mla_cuda_gather_cache) arguments) { GatheredToken<Element>(arguments).run(); }
 
 ROWS(bf16, BF16)
 ROWS(fp16, FP16)

@@ -156,9 +156,39 @@ typedef struct mla_cuda_concat_and_cache {
   int reserved;
 } mla_cuda_concat_and_cache;
 
+/** Grid: (tokens / MLA_CUDA_GATHER_TOKENS rounded up); kernels mla_gather_cache_<bf16|fp16|fp32>
+    by the dtype of the rows; see mla_gather_cache_args. Whatever is on the device may hold any
+    number. */
+typedef struct mla_cuda_gather_cache {
+  /** [tokens, width]; head strides are 0. Without data they are not written. */
+  mla_cuda_rows latents, rope;
+  mla_cuda_cache_rows cached_latents, cached_rope;
+  /** On the device, [request_count, table_width]. NULL: request i has block i alone. */
+  const int *block_table;
+  /** In entries. */
+  long long block_table_stride;
+  /** On the device, [request_count + 1] and [request_count]; seq_starts may be NULL. */
+  const int *cu_seq_lens;
+  const int *seq_starts;
+  /** At least 1. */
+  int request_count;
+  int token_count;
+  int table_width;
+  int block_count;
+  int block_size;
+  /** Multiplies values of a plain fp8 cache. */
+  float multiplier;
+  /** MLA_CACHE_FORMAT_FP8_DS_MLA: from a slot's latents to the scales that multiply them, in
+      bytes; else -1. */
+  int scales_offset;
+  int reserved;
+} mla_cuda_gather_cache;
+
 enum {
   /** Of a block, which has no dynamic shared memory. */
-  MLA_CUDA_CACHE_THREADS = 128
+  MLA_CUDA_CACHE_THREADS = 128,
+  /** Tokens that a block gathers, a warp each. */
+  MLA_CUDA_GATHER_TOKENS = 4
 };
 
 /* ---- projection --------------------------------------------------------- */

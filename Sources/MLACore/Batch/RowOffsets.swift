@@ -6,6 +6,10 @@ public struct RowOffsets: Equatable, Sendable {
   public var rowCount: Int { Int(offsets[offsets.count - 1]) }
   public func begin(_ request: Int) -> Int { Int(offsets[request]) }
   public func count(_ request: Int) -> Int { Int(offsets[request + 1] - offsets[request]) }
+  /// The request that a row belongs to.
+  func request(ofRow row: Int) -> Int {
+    firstNumber(in: 0..<requestCount) { begin($0 + 1) > row }
+  }
 
   init(checked offsets: FixedArray<Int32>) { self.offsets = offsets }
 

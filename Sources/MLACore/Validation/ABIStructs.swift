@@ -35,4 +35,5 @@ extension mla_backend_vtable: ABIStruct { public static var firstSize: Int { 104
 extension mla_layer_config: ABIStruct { public static var firstSize: Int { 72 } }
 extension mla_layer_forward_args: ABIStruct { public static var firstSize: Int { 120 } }
 extension mla_concat_and_cache_args: ABIStruct { public static var firstSize: Int { 56 } }
+extension mla_gather_cache_args: ABIStruct { public static var firstSize: Int { 96 } }
 extension mla_attention_args: ABIStruct { public static var firstSize: Int { 128 } }

@@ -51,8 +51,9 @@ inline std::int64_t size_step(const std::string& name) {
   return name == "kv_cache" ? 4 : name == "k_pe" ? 2 : 1;
 }
 
-/// Whether offsets beside a tensor tell how many of its rows are used.
-enum class Rows { by_offsets, by_shape };
+/// Whether offsets beside a tensor tell how many of its rows are used. Of two dimensions the
+/// last are rows, as of an lse, or the first.
+enum class Rows { by_offsets, first_by_offsets, by_shape };
 
 template <class Call, class Select, class Pointer>
 void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, Select select,
@@ -86,7 +87,7 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
         {0, 1, last_of(t) == 3 ? 2 : 4, 5, -1, INT32_MAX, INT32_MIN, random.negative()});
   });
   if (step == 0) step = size_step(name);
-  const auto tokens_of = [](const mla_tensor& t) { return t.ndim == 2 ? 1 : 0; };
+  const auto tokens_of = [=](const mla_tensor& t) { return t.ndim == 2 && rows == Rows::by_offsets ? 1 : 0; };
   add(invalid, [=](mla_tensor& t, Random& random) {
     const std::int64_t dimension = random.between(0, last_of(t));
     t.shape[dimension] = random.any_of<std::int64_t>({0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2});
@@ -95,7 +96,7 @@ void add_tensor_rules(std::vector<Rule<Call>>& rules, const std::string& name, S
     const std::int64_t dimension = random.between(0, last_of(t));
     if (t.shape[dimension] < 1 || t.shape[dimension] > 100) return;  // broken already
     // More rows than the call uses are allowed where the offsets say which.
-    const bool may_grow = rows == Rows::by_offsets && dimension == tokens_of(t);
+    const bool may_grow = rows != Rows::by_shape && dimension == tokens_of(t);
     t.shape[dimension] +=
         may_grow ? -step : random.any_of<std::int64_t>({-step, step, (1 << 20) + step});
   });
