@@ -220,6 +220,16 @@ inline std::int32_t requests(span<const std::int32_t> offsets, const char* what)
   return count(offsets.size() - 1, what);
 }
 
+/// Of a list of block numbers, as many for each request.
+inline std::int32_t blocks_per_request(span<const std::int32_t> table, std::int32_t num_requests) {
+  const std::size_t rows = static_cast<std::size_t>(num_requests);
+  if (rows == 0 ? !table.empty() : table.size() % rows != 0) {
+    throw error(MLA_ERROR_INVALID_ARGUMENT,
+                "block_table: must have as many entries for each of num_requests");
+  }
+  return rows == 0 ? 0 : count(table.size() / rows, "block_table");
+}
+
 /// Owns one handle of the C ABI.
 template <class Handle, void (*Destroy)(Handle*)>
 class handle {
@@ -494,6 +504,42 @@ inline void concat_and_cache_mla(const tensor& kv_c_normed, const tensor& k_pe,
   args.kv_cache = &kv_cache;
   args.k_pe_cache = k_pe_cache;
   concat_and_cache_mla(args);
+}
+
+inline void gather_and_maybe_dequant_cache(const mla_gather_cache_args& args) {
+  check(mla_gather_and_maybe_dequant_cache(&args));
+}
+
+/// Rows cu_seq_lens[i] to cu_seq_lens[i + 1] of `dst` become request i's tokens from
+/// seq_starts[i], or its first, on; of `block_table` it has the i-th of num_requests rows,
+/// side by side. `cache_scale` is that of a plain fp8 cache; k_pe comes from `k_pe_cache` and
+/// goes to `k_pe`, if they are there.
+inline void gather_and_maybe_dequant_cache(const tensor& kv_cache, const tensor& dst,
+                                           span<const std::int32_t> block_table,
+                                           span<const std::int32_t> cu_seq_lens,
+                                           span<const std::int32_t> seq_starts = {},
+                                           float cache_scale = 0,
+                                           std::int32_t cache_format = MLA_CACHE_FORMAT_PLAIN,
+                                           const tensor* k_pe_cache = nullptr,
+                                           const tensor* k_pe = nullptr) {
+  mla_gather_cache_args args = MLA_GATHER_CACHE_ARGS_INIT;
+  args.cache_scale = cache_scale;
+  args.cache_format = cache_format;
+  args.kv_cache = &kv_cache;
+  args.k_pe_cache = k_pe_cache;
+  args.num_requests = detail::requests(cu_seq_lens, "cu_seq_lens");
+  args.max_blocks = detail::blocks_per_request(block_table, args.num_requests);
+  args.block_table = block_table.data();
+  args.block_table_stride = args.max_blocks;
+  args.cu_seq_lens = cu_seq_lens.data();
+  if (!seq_starts.empty() &&
+      seq_starts.size() != static_cast<std::size_t>(args.num_requests)) {
+    throw error(MLA_ERROR_INVALID_ARGUMENT, "seq_starts: must have num_requests entries");
+  }
+  args.seq_starts = seq_starts.empty() ? nullptr : seq_starts.data();
+  args.dst = &dst;
+  args.k_pe = k_pe;
+  gather_and_maybe_dequant_cache(args);
 }
 
 // --- Attention in one call --------------------------------------------------

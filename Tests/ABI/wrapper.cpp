@@ -5,6 +5,7 @@
 #include <new>
 
 #include "wrapper/devices.hpp"
+#include "wrapper/gathering.hpp"
 #include "wrapper/throws.hpp"
 
 using test::expect_throws;
@@ -266,6 +267,7 @@ int main(int argc, char** argv) {
                     {"wrapper planning", planning},
                     {"wrapper layers", layers},
                     {"wrapper quantized layers", quantized_layers},
+                    {"wrapper gathering", test::wrapper_gathering},
                     {"wrapper devices", test::wrapper_devices},
                     {"wrapper a verdict takes memory", a_verdict_takes_memory},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});
