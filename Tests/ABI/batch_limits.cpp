@@ -211,6 +211,16 @@ void rows_without_elements() {
   put.slot_mapping = slots;
   put.num_slots = 3;
   mla::check(mla_concat_and_cache_mla(&put));
+
+  const std::int32_t offsets[] = {0, 2}, blocks[] = {2};
+  mla_gather_cache_args get = MLA_GATHER_CACHE_ARGS_INIT;
+  get.kv_cache = &none;
+  get.num_requests = 1;
+  get.block_table = blocks;
+  get.block_table_stride = get.max_blocks = 1;
+  get.cu_seq_lens = offsets;
+  get.dst = &rows;
+  mla::check(mla_gather_and_maybe_dequant_cache(&get));
 }
 
 /// Sees how often it is prepared.

@@ -190,6 +190,22 @@ void slots() {
   }
 }
 
+/// A token of each request, all of one block.
+void gathered_tokens() {
+  std::vector<float> cache(32, 0.5F), rows(most_requests * 2);
+  const std::vector<std::int32_t> offsets = test::numbered<std::int32_t>(most_requests + 1), table(most_requests);
+  const mla_tensor cache_view = tensor(cache, {1, 16, 2}), rows_view = tensor(rows, {most_requests, 2});
+  mla_gather_cache_args args = MLA_GATHER_CACHE_ARGS_INIT;
+  args.kv_cache = &cache_view;
+  args.num_requests = most_requests;
+  args.block_table = table.data();
+  args.block_table_stride = args.max_blocks = 1;
+  args.cu_seq_lens = offsets.data();
+  args.dst = &rows_view;
+  each_limit({[&] { return mla_gather_and_maybe_dequant_cache(&args); }, {&rows}});
+  CHECK(rows.back() == 0.5F);
+}
+
 void context_plans() {
   const struct {
     std::int32_t requests, context, budget, chunks;
@@ -221,6 +237,7 @@ int main(int argc, char** argv) {
   return test::run(argc, argv,
                    {{"short memory context plans", context_plans},
                     {"short memory slots", slots},
+                    {"short memory gathered tokens", gathered_tokens},
                     {"short memory backends", backends},
                     {"short memory layers", layers}});
 }

@@ -115,6 +115,16 @@ std::vector<Call> large_batch_calls() {
     args.kv_cache = &batch.cache.view();
     return mla_concat_and_cache_mla(&args);
   });
+  add(calls, "mla_gather_and_maybe_dequant_cache", [&] {
+    mla_gather_cache_args args = MLA_GATHER_CACHE_ARGS_INIT;
+    args.kv_cache = &batch.cache.view();
+    args.num_requests = requests;
+    args.block_table = batch.blocks.data();
+    args.block_table_stride = args.max_blocks = 1;
+    args.cu_seq_lens = batch.offsets.data();
+    args.dst = &batch.latents.view();
+    return mla_gather_and_maybe_dequant_cache(&args);
+  });
   add(calls, "mla_attention", [&] {
     mla_attention_args args = MLA_ATTENTION_ARGS_INIT;
     args.q = args.k = args.v = &batch.rows.view();

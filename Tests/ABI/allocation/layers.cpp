@@ -9,6 +9,8 @@ namespace {
 constexpr std::int64_t tokens = 70, blocks = 60, block_size = 16, table_width = 30, slot_bytes = 656;
 const std::int32_t query_start_loc[] = {0, 64, 70}, context_lens[] = {90, 400};
 const std::int32_t context_starts[] = {3, 30}, block_table_rows[] = {1, 0};
+const std::int32_t cu_seq_lens[] = {0, 90, 490};
+constexpr std::int64_t gathered_rows = 490;
 
 /// A kind of layer: what its cache holds and how it works.
 struct Kind {
@@ -33,7 +35,8 @@ struct Layer {
         cache(kind.cache_dtype, {blocks, block_size, slot_width()}),
         rope_cache(kind.cache_dtype, {blocks, block_size, model.rope}),
         out(MLA_DTYPE_BFLOAT16, {tokens, model.heads, model.v}),
-        lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}) {
+        lse(MLA_DTYPE_FLOAT32, {model.heads, tokens}),
+        gathered(MLA_DTYPE_BFLOAT16, {gathered_rows, model.rank + model.rope}) {
     std::mt19937 random(1);
     for (test::Array* input : {&weights, &q, &latents, &k_pe}) input->fill(random, 0.2);
     scales.each([&](std::int64_t i, std::int64_t j, std::int64_t) { scales.set(i, j, 0, 0.5); });
@@ -77,7 +80,17 @@ struct Layer {
     concat.num_slots = tokens;
     concat.cache_scale = scale;
     concat.cache_format = kind.cache_format;
+    gather.cache_scale = scale;
+    gather.cache_format = kind.cache_format;
+    gather.kv_cache = &cache.view();
+    gather.num_requests = 2;
+    gather.block_table = block_table.data();
+    gather.block_table_stride = gather.max_blocks = table_width;
+    gather.cu_seq_lens = cu_seq_lens;
+    gather.dst = &gathered.view();
     if (!kind.two_tensors) return;
+    gather.k_pe_cache = &rope_cache.view();
+    gather.seq_starts = context_starts;
     forward.k_pe_cache = concat.k_pe_cache = &rope_cache.view();
     forward.context_starts = context_starts;
     forward.block_table_rows = block_table_rows;
@@ -86,12 +99,13 @@ struct Layer {
 
   Kind kind;
   test::Model model;
-  test::Array weights, scales, q, latents, k_pe, cache, rope_cache, out, lse;
+  test::Array weights, scales, q, latents, k_pe, cache, rope_cache, out, lse, gathered;
   test::Offsets block_table;
   std::vector<std::int64_t> slots;
   mla_layer_config config = MLA_LAYER_CONFIG_INIT;
   mla_layer_forward_args forward = MLA_LAYER_FORWARD_ARGS_INIT;
   mla_concat_and_cache_args concat = MLA_CONCAT_AND_CACHE_ARGS_INIT;
+  mla_gather_cache_args gather = MLA_GATHER_CACHE_ARGS_INIT;
   mla_layer *layer = nullptr, *made = nullptr;
   std::int64_t bytes = 0;
 };
@@ -129,6 +143,8 @@ std::vector<Call> layer_calls() {
         {value_of(layer.bytes)});
     add("mla_layer_forward", [&] { return mla_layer_forward(layer.layer, &layer.forward); },
         {elements_of(layer.out), elements_of(layer.lse)});
+    add("mla_gather_and_maybe_dequant_cache", [&] { return mla_gather_and_maybe_dequant_cache(&layer.gather); },
+        {elements_of(layer.gathered)});
     // Last: it leaves the cache poisoned.
     add("mla_concat_and_cache_mla", [&] { return mla_concat_and_cache_mla(&layer.concat); },
         {elements_of(layer.cache), elements_of(layer.rope_cache)});

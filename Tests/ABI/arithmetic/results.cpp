@@ -95,6 +95,13 @@ Bytes layer_results(const char* backend, std::int32_t isa, std::int32_t algorith
   const mla::tensor new_k_pe = k_pe.view().narrow(0, 0, tokens);
   test::LayerRequest request(q, new_latents, &new_k_pe, cache, context, out);
   request.args.lse = &lse.view();
+  test::Array rows(MLA_DTYPE_FLOAT16, {context, 512 + rope});
+  const std::int32_t offsets[] = {0, context};
+  mla_gather_cache_args gather = MLA_GATHER_CACHE_ARGS_INIT;
+  gather.kv_cache = &cache.view(), gather.cache_format = cache_format, gather.cache_scale = fill.cache_scale;
+  gather.num_requests = 1, gather.cu_seq_lens = offsets, gather.dst = &rows.view();
+  gather.block_table = request.args.block_table, gather.max_blocks = request.args.max_blocks;
+  gather.block_table_stride = gather.max_blocks;
   mla_layer* layer = nullptr;
   std::int64_t bytes = 0;
 
@@ -103,7 +110,9 @@ Bytes layer_results(const char* backend, std::int32_t isa, std::int32_t algorith
   good(in_mode([&] { return mla_layer_workspace_size(layer, &request.args, &bytes); }));
   good(in_mode([&] { return mla_layer_forward(layer, &request.args); }));
   in_mode([&] { return mla_layer_destroy(layer), 0; });
+  good(in_mode([&] { return mla_gather_and_maybe_dequant_cache(&gather); }));
   Bytes all = cache.bytes();
+  append(all, rows.bytes());
   append(all, out.bytes());
   append(all, lse.bytes());
   return all;
