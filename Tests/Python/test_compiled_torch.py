@@ -21,6 +21,7 @@ from mla_prefill import (
     PrefillMetadata,
     attention,
     concat_and_cache_mla,
+    gather_and_maybe_dequant_cache,
     merge_attn_states,
     plan_context_chunks,
     register_mla_prefill_backend,
@@ -72,6 +73,13 @@ def fill_cache():
     return (cache * 1,)
 
 
+def gather():
+    cache, dst = torch.arange(2 * 8 * 12.0).reshape(2, 8, 12) * 1, torch.zeros(9, 12)
+    table = torch.tensor([[1, 0]], dtype=torch.int32)
+    gather_and_maybe_dequant_cache(cache, dst, table, [0, 9], [3])
+    return (dst * 1,)
+
+
 def plan():
     lengths = torch.tensor([30, 4], dtype=torch.int32) * 1
     chunks = plan_context_chunks(lengths, 16, 4, query_start_loc=[0, 2, 3])
@@ -100,7 +108,7 @@ def of_objects():
     return {"backend": lambda: run_both(backend), "layer": lambda: run_layer(layer)}
 
 
-PLAIN = (attend, merge, fill_cache, plan, prepare, create)
+PLAIN = (attend, merge, fill_cache, gather, plan, prepare, create)
 CALLS = {call.__name__: call for call in PLAIN} | of_objects()
 
 

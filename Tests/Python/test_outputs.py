@@ -8,7 +8,13 @@ from reference import TYPES, Problem
 from test_backends import RUNNABLE, backend_for
 from test_layer import layer_for
 
-from mla_prefill import ContextChunk, PrefillMetadata, concat_and_cache_mla, merge_attn_states
+from mla_prefill import (
+    ContextChunk,
+    PrefillMetadata,
+    concat_and_cache_mla,
+    gather_and_maybe_dequant_cache,
+    merge_attn_states,
+)
 
 
 class Immutable:
@@ -35,6 +41,16 @@ LATENTS, K_PE, ROWS = LAYER.kv_c_normed, LAYER.k_pe, np.ones((5, 2, 16), np.floa
 #: Each output of each call.
 OUTPUTS = {
     "kv_cache": (cached, lambda x: concat_and_cache_mla(LATENTS, K_PE, x, [0, 1])),
+    "dst": (
+        lambda: np.zeros((2, LAYER.rank + LAYER.rope), np.float32),
+        lambda x: gather_and_maybe_dequant_cache(cached() + 1, x, [[0]], [0, 2]),
+    ),
+    "k_pe": (
+        lambda: np.zeros((2, LAYER.rope), np.float32),
+        lambda x: gather_and_maybe_dequant_cache(
+            cached() + 1, np.zeros((2, LAYER.rank), np.float32), [[0]], [0, 2], k_pe=x
+        ),
+    ),
     "out": (
         lambda: np.zeros((5, 2, 16), np.float32),
         lambda x: backend_for(PROBLEM).run_prefill_new_tokens(

@@ -130,7 +130,7 @@ private struct GatheredTensors {
       }
       // Whole rows need no more to be known of them.
       guard let rope else {
-        try dst.requireWidth((stored.cache.width, "the width of kv_cache"))
+        try dst.requireWidth((stored.cache.width, "the width of kv_cache, k_pe being NULL"))
         return dst.width
       }
       try rope.requireWidth(

@@ -29,8 +29,11 @@ void bind_merge(nb::module_ &module);
 /// How contexts are packed into chunks.
 void bind_plan(nb::module_ &module);
 
-/// The whole layer, and the paged cache that it reads.
+/// The whole layer.
 void bind_layer(nb::module_ &module);
+
+/// Tokens into a paged cache and out of it.
+void bind_cache(nb::module_ &module);
 
 /// Attention in one call.
 void bind_attention(nb::module_ &module);

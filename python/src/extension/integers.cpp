@@ -121,6 +121,46 @@ std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name) {
   return offsets;
 }
 
+std::vector<std::int32_t> request_numbers_argument(nb::handle value, const char *name,
+                                                   const std::vector<std::int32_t> &offsets,
+                                                   const char *offsets_name) {
+  if (value.is_none()) return {};
+  std::vector<std::int32_t> values = int32_array_argument(value, name);
+  if (values.size() + 1 != offsets.size()) {
+    raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(values.size()) +
+                                " entries, must have one less than the " +
+                                std::to_string(offsets.size()) + " of " + offsets_name);
+  }
+  return values;
+}
+
+std::int64_t block_size_of(const mla_tensor *kv_cache) {
+  if (!kv_cache) return 0;
+  return kv_cache->ndim == 2 ? 1 : kv_cache->ndim == 3 ? kv_cache->shape[1] : 0;
+}
+
+std::int64_t blocks_reached(std::int64_t start, std::int64_t tokens, std::int64_t block_size) {
+  if (block_size < 1 || tokens <= 0) return 0;
+  const std::int64_t end = std::max<std::int64_t>(start, 0) + tokens;
+  return end / block_size + (end % block_size != 0);
+}
+
+DeviceIntegers::DeviceIntegers(nb::handle value, const char *name, const Place &place, int bits,
+                               int dimensions) {
+  if (!tensor_.exchange(value, name, place)) tensor_.ask(value, name, place);
+  if (!(tensor_.type() == DLDataType{kDLInt, static_cast<std::uint8_t>(bits), 1})) {
+    raise(PyExc_TypeError,
+          std::string(name) + ": must be of int" + std::to_string(bits) + " on a device");
+  }
+  const int last = dimensions - 1;
+  if (tensor_.ndim() != dimensions || (size(last) > 1 && tensor_.stride(last) != 1)) {
+    raise(PyExc_ValueError, std::string(name) + ": must have " +
+                                (dimensions == 1 ? "one dimension, dense," :
+                                                   "two dimensions, the last dense,") +
+                                " on a device");
+  }
+}
+
 namespace {
 
 /// The columns that are read.
@@ -160,9 +200,7 @@ TableArgument::TableArgument(nb::handle value, const char *name,
 }
 
 void TableArgument::fill(mla_layer_forward_args &args) const {
-  args.block_table = data_;
-  args.block_table_stride = row_stride_;
-  args.max_blocks = columns_;
+  fill_blocks(args);
   if (!copy_.empty()) return;
   args.block_table_rows = pointer_or_null(rows_);
   args.num_table_rows = row_count_;

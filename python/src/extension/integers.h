@@ -67,11 +67,41 @@ std::vector<std::int64_t> int64_array_argument(nb::handle value, const char *nam
 /// The same of 32 bits for a batch's row offsets: ValueError where there is none.
 std::vector<std::int32_t> offsets_argument(nb::handle value, const char *name);
 
+/// The same of 32 bits, one for each request that `offsets` describe; none for None.
+std::vector<std::int32_t> request_numbers_argument(nb::handle value, const char *name,
+                                                   const std::vector<std::int32_t> &offsets,
+                                                   const char *offsets_name);
+
+/// Slots of a cache's block; 0 of what is none: the library says why.
+std::int64_t block_size_of(const mla_tensor *kv_cache);
+
+/// How many of its blocks a request's tokens reach into; 0 where the library will refuse.
+std::int64_t blocks_reached(std::int64_t start, std::int64_t tokens, std::int64_t block_size);
+
 /// A NULL pointer for an empty vector: the library refuses it where it must not be empty.
 template <class T>
 const T *pointer_or_null(const std::vector<T> &values) {
   return values.empty() ? nullptr : values.data();
 }
+
+/// Integers that only a device can read: a tensor there, whose last dimension is dense.
+class DeviceIntegers {
+ public:
+  /// TypeError for other elements than signed ones of so many bits, ValueError for other
+  /// dimensions than so many, at most two.
+  DeviceIntegers(nb::handle value, const char *name, const Place &place, int bits, int dimensions);
+
+  std::int64_t size(int dimension) const { return tensor_.size(dimension); }
+  /// From a row to the next.
+  std::int64_t row_stride() const { return size(0) > 1 ? tensor_.stride(0) : size(1); }
+  template <class Integer>
+  const Integer *data() const {
+    return static_cast<const Integer *>(tensor_.data());
+  }
+
+ private:
+  BorrowedTensor tensor_;
+};
 
 /// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
 /// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
@@ -86,6 +116,13 @@ class TableArgument {
   TableArgument(const TableArgument &) = delete;
   TableArgument &operator=(const TableArgument &) = delete;
 
+  /// Without rows by number.
+  template <class Args>
+  void fill_blocks(Args &args) const {
+    args.block_table = data_;
+    args.block_table_stride = row_stride_;
+    args.max_blocks = columns_;
+  }
   void fill(mla_layer_forward_args &args) const;
 
  private:

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,14 +24,7 @@ class BatchArgument {
 
   /// One for each request; none for None.
   std::vector<std::int32_t> numbers(nb::handle value, const char *name) const {
-    if (value.is_none()) return {};
-    std::vector<std::int32_t> values = int32_array_argument(value, name);
-    if (values.size() + 1 != query_start_loc_.size()) {
-      raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(values.size()) +
-                                  " entries, must have one less than the " +
-                                  std::to_string(query_start_loc_.size()) + " of query_start_loc");
-    }
-    return values;
+    return request_numbers_argument(value, name, query_start_loc_, "query_start_loc");
   }
 
   std::int64_t num_tokens() const { return query_start_loc_.back(); }
@@ -42,12 +34,9 @@ class BatchArgument {
   std::vector<std::int64_t> blocks(std::int64_t block_size,
                                    const std::vector<std::int32_t> &starts) const {
     std::vector<std::int64_t> counts(query_start_loc_.size() - 1, 0);
-    if (block_size < 1) return counts;
     for (std::size_t request = 0; request < context_lens_.size(); ++request) {
-      if (context_lens_[request] <= 0) continue;
-      const std::int64_t start = starts.empty() ? 0 : std::max(starts[request], 0);
-      const std::int64_t tokens = start + context_lens_[request];
-      counts[request] = tokens / block_size + (tokens % block_size != 0);
+      counts[request] =
+          blocks_reached(starts.empty() ? 0 : starts[request], context_lens_[request], block_size);
     }
     return counts;
   }
@@ -76,8 +65,7 @@ class CacheArgument {
   std::int64_t block_size(const mla_layer_forward_args &args) {
     cache_.drop_heads();
     rope_.drop_heads();
-    if (!args.kv_cache) return 0;
-    return args.kv_cache->ndim == 2 ? 1 : args.kv_cache->ndim == 3 ? args.kv_cache->shape[1] : 0;
+    return block_size_of(args.kv_cache);
   }
 
   TensorArgument cache_, rope_;
@@ -155,56 +143,6 @@ class Layer {
   mla_layer *layer_ = nullptr;
 };
 
-/// Slots for tokens: the host's numbers, copied, or a device's, where only it can read them.
-class SlotsArgument {
- public:
-  SlotsArgument(nb::handle value, const Place &place, mla_concat_and_cache_args &args) {
-    if (place.is_cpu()) {
-      const mla_tensor *rows = args.kv_c_normed;
-      // One more than there may be: the library says why.
-      const std::int64_t most = rows && rows->ndim == 2 ? rows->shape[0] + 1 : INT32_MAX;
-      copied_ = int64_array_argument(value, name, static_cast<std::size_t>(most));
-      args.slot_mapping = pointer_or_null(copied_);
-      args.num_slots = static_cast<std::int64_t>(copied_.size());
-      return;
-    }
-    if (!borrowed_.exchange(value, name, place)) borrowed_.ask(value, name, place);
-    if (!(borrowed_.type() == DLDataType{kDLInt, 64, 1})) {
-      raise(PyExc_TypeError, std::string(name) + ": must be of int64 on a device");
-    }
-    if (borrowed_.ndim() != 1 || (borrowed_.size(0) > 1 && borrowed_.stride(0) != 1)) {
-      raise(PyExc_ValueError, std::string(name) + ": must have one dimension, dense, on a device");
-    }
-    args.slot_mapping = static_cast<const std::int64_t *>(borrowed_.data());
-    args.num_slots = borrowed_.size(0);
-  }
-
- private:
-  static constexpr const char *name = "slot_mapping";
-
-  std::vector<std::int64_t> copied_;
-  BorrowedTensor borrowed_;
-};
-
-void concat_and_cache_mla(nb::handle kv_c_normed, nb::handle k_pe, nb::handle kv_cache,
-                          nb::handle slot_mapping, nb::handle cache_scale,
-                          std::int32_t cache_format, nb::handle k_pe_cache,
-                          std::int32_t device_type, std::int32_t device_id, nb::handle stream) {
-  mla_concat_and_cache_args args = MLA_CONCAT_AND_CACHE_ARGS_INIT;
-  const Place place = place_argument(device_type, device_id, stream);
-  args.stream = place.stream;
-  const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed, role::input, place);
-  const TensorArgument rope(k_pe, "k_pe", args.k_pe, role::input, place);
-  TensorArgument cache(kv_cache, "kv_cache", args.kv_cache, role::filled_cache, place);
-  cache.drop_heads();
-  TensorArgument rope_cache(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::filled_cache, place);
-  rope_cache.drop_heads();
-  const SlotsArgument slots(slot_mapping, place, args);
-  args.cache_scale = float32_argument(cache_scale, "cache_scale");
-  args.cache_format = cache_format;
-  call_library([&] { return mla_concat_and_cache_mla(&args); });
-}
-
 }  // namespace
 
 void bind_layer(nb::module_ &module) {
@@ -212,7 +150,6 @@ void bind_layer(nb::module_ &module) {
   layer.def(nb::init<nb::kwargs>());
   define(layer, "forward", &Layer::forward);
   define(layer, "workspace_size", &Layer::workspace_size);
-  define(module, "concat_and_cache_mla", &concat_and_cache_mla);
 }
 
 }  // namespace mla_python

@@ -33,6 +33,7 @@ NB_MODULE(_core, module) {
   bind_merge(module);
   bind_plan(module);
   bind_layer(module);
+  bind_cache(module);
   bind_attention(module);
   keep_log();
 }

@@ -24,6 +24,7 @@ namespace role {
 constexpr Role input{false, false, false, "float32, float16 or bfloat16"};
 constexpr Role output{true, false, false,
                       "float32, float16, bfloat16 or, with an output_scale, float8_e4m3fn"};
+constexpr Role gathered{true, false, false, "float32, float16 or bfloat16"};
 constexpr Role float32_input{false, false, false, "float32"};
 constexpr Role float32_output{true, false, false, "float32"};
 constexpr Role weights{false, false, false,

@@ -10,6 +10,7 @@ Python. It imports neither torch nor numpy.
 from mla_prefill._core import version as _version
 from mla_prefill._untraced import tell_torch as _tell_torch
 from mla_prefill.base import MLAPrefillBackend
+from mla_prefill.cache import concat_and_cache_mla, gather_and_maybe_dequant_cache
 from mla_prefill.configuration import (
     MLADimensions,
     MLAPrefillConfig,
@@ -24,7 +25,7 @@ from mla_prefill.host import (
     trim,
     use_openmp_threads,
 )
-from mla_prefill.layer import MLAPrefillLayer, concat_and_cache_mla
+from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.metadata import (
     ChunkedContextMetadata,
     ContextChunk,
@@ -61,6 +62,7 @@ __all__ = [
     "concat_and_cache_mla",
     "cpu_features",
     "cpu_summary",
+    "gather_and_maybe_dequant_cache",
     "get_mla_prefill_backend",
     "get_num_threads",
     "library_path",

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole MLA prefill layer in one call, and the paged cache that it reads."""
+"""The whole MLA prefill layer in one call."""
 
 from enum import Enum
 from typing import Any
 
-from mla_prefill import _core, _devices, _tensors
+from mla_prefill import _core, _tensors
 from mla_prefill._choices import code_of
 from mla_prefill._dtypes import dtype_code, dtype_text
 from mla_prefill._untraced import tell_torch, untraced
+from mla_prefill.cache import CACHE_FORMATS
 from mla_prefill.configuration import backend_name
 
-#: MLA_LAYER_ALGORITHM_* and MLA_CACHE_FORMAT_* by name.
+#: MLA_LAYER_ALGORITHM_* by name.
 _ALGORITHMS = {"auto": 0, "up_projected": 1, "absorbed": 2}
-_CACHE_FORMATS = {"plain": 0, "fp8_ds_mla": 1}
 
 
 class MLAPrefillLayer:
@@ -101,7 +101,7 @@ class MLAPrefillLayer:
             cache_scale=1 if cache_scale is None else cache_scale,
             workspace_bound=0 if workspace_bound is None else workspace_bound,
             algorithm=code_of(algorithm, _ALGORITHMS, "algorithm"),
-            cache_format=code_of(cache_format, _CACHE_FORMATS, "cache_format"),
+            cache_format=code_of(cache_format, CACHE_FORMATS, "cache_format"),
             weight_scales=weight_scales,
             weight_block_rows=block_rows,
             weight_block_columns=block_columns,
@@ -201,59 +201,6 @@ class MLAPrefillLayer:
         return _core.Layer.workspace_size(
             self._layer, query_start_loc, context_lens, context_only
         )
-
-
-@untraced
-def concat_and_cache_mla(
-    kv_c_normed: Any,
-    k_pe: Any,
-    kv_cache: Any,
-    slot_mapping: Any,
-    cache_scale: Any = None,
-    cache_format: str = "plain",
-    k_pe_cache: Any = None,
-) -> None:
-    """Puts tokens into a paged cache, in place, on the CPU or a CUDA device.
-
-    On a device, where all tensors must be, the work is put on torch's or CuPy's current
-    stream, or the default one.
-
-    Args:
-        kv_c_normed: ``[tokens, kv_lora_rank]`` of bf16, fp16 or fp32.
-        k_pe: ``[tokens, rope]`` of the same type; None where rope is 0: where a plain
-            cache is no wider than ``kv_c_normed``, and with fp8_ds_mla.
-        kv_cache: ``[num_blocks, block_size, kv_lora_rank + rope]`` of bf16, fp16, fp32 or
-            fp8_e4m3, or ``[num_blocks, block_size, 656]`` of fp8_ds_mla, or ``[num_tokens,
-            width]``, blocks of one token; fp8 may come as uint8, and a dimension for one
-            head may stand before the last. Its memory must be known to be writable: JAX's
-            arrays are not.
-        slot_mapping: a tensor or sequence of integers: token i goes to block
-            ``slot_mapping[i] // block_size`` at ``slot_mapping[i] % block_size``, nowhere if
-            it is -1; of tokens with the same slot the last has it. May be shorter than
-            ``kv_c_normed``. With a cache on a CUDA device a dense int64 tensor there, in
-            which no two tokens have the same slot.
-        cache_scale: what a plain fp8 cache's elements will be multiplied by. None: 1.
-        cache_format: "plain" or "fp8_ds_mla", as in `MLAPrefillLayer`.
-        k_pe_cache: ``[num_blocks, block_size, rope]`` of any of these types, where ``k_pe``
-            goes, with a ``kv_cache`` of ``[num_blocks, block_size, kv_lora_rank]``; writable
-            as well. None: it goes to ``kv_cache``.
-
-    Raises:
-        TypeError, ValueError: an argument breaks a rule; the text names it, and nothing
-            has been written.
-    """
-    scale = 1 if cache_scale is None else cache_scale
-    code = code_of(cache_format, _CACHE_FORMATS, "cache_format")
-    _core.concat_and_cache_mla(
-        kv_c_normed,
-        k_pe,
-        kv_cache,
-        slot_mapping,
-        scale,
-        code,
-        k_pe_cache,
-        *_devices.place_of(kv_cache),
-    )
 
 
 def _optional_dtype(dtype: Any, name: str, types: str) -> int:
