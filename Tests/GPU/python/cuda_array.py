@@ -16,6 +16,7 @@ _TYPES = {
     "float16": (2, 16, np.float16),
     "bfloat16": (4, 16, ml_dtypes.bfloat16),
     "float8_e4m3fn": (10, 8, ml_dtypes.float8_e4m3fn),
+    "int32": (0, 32, np.int32),
     "int64": (0, 64, np.int64),
 }
 

@@ -16,7 +16,6 @@ from mla_prefill import (
     ContextChunk,
     MLAPrefillBackendEnum,
     PrefillMetadata,
-    concat_and_cache_mla,
     merge_attn_states,
 )
 
@@ -162,29 +161,6 @@ def test_merging():
     expected = sum(w * side[0] for w, side in zip(weights, sides, strict=True)) / sum(weights)
     np.testing.assert_allclose(out.numpy().astype(float), expected, atol=0.05)
     np.testing.assert_allclose(lse.numpy(), np.log(sum(weights))[..., 0].T, atol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
-def test_caching(dtype):
-    random = np.random.default_rng(0)
-    latents, k_pe = (random.normal(size=(5, width)).astype(ml_dtypes.bfloat16) for width in (64, 16))
-    slots, kind = np.array([3, -1, 8, 0, 5]), np.dtype(getattr(ml_dtypes, dtype))
-    scale = 0.25 if dtype == "float8_e4m3fn" else None
-    right = np.zeros((3, 4, 80), kind)
-    concat_and_cache_mla(latents, k_pe, right, slots, scale)
-    cache = CudaArray(np.zeros((3, 4, 80), kind))
-    tensors = CudaArray(latents), CudaArray(k_pe), cache
-    concat_and_cache_mla(*tensors, CudaArray(slots), scale)
-    assert cache.numpy().tobytes() == right.tobytes()
-    for bad, text in (
-        (slots, "slot_mapping.device"),
-        (CudaArray(slots.astype(np.float32)), "slot_mapping: must be of int64"),
-        (CudaArray(slots.reshape(5, 1)), "slot_mapping: must have one dimension"),
-        (CudaArray(np.arange(6)), "num_slots = 6"),
-        ([0, 1], "slot_mapping"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=text):
-            concat_and_cache_mla(*tensors, bad, scale)
 
 
 def test_names():
