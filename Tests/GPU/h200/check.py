@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+from caches import FORMATS, difference
 from device import Backend, Tensor, capability, captured, driver, merge, prefill
 from problems import Problem, numbers
 from tiles import IMAGE, TileBackend, are_there
@@ -139,6 +140,19 @@ def merging(mode):
     return failures
 
 
+def caching(mode):
+    _, longest, many = SIZES[mode]
+    stream, failures = driver.stream(), 0
+    lengths = [longest, 0, 1, longest // 3] + [65] * (many // 8)
+    starts = [longest // 5, 0, 0, 64 if longest > 200 else 3] + [1] * (many // 8)
+    for dtype in ("bf16", "fp16", "fp32"):
+        for format in FORMATS:
+            began = time.monotonic()
+            wrong = difference(format, dtype, lengths, starts, stream)
+            failures += say(f"caching {dtype} as {format} and gathering", wrong, began)
+    return failures
+
+
 def fp8_value(bits):
     """e4m3fn."""
     exponent, fraction = bits >> 3 & 15, bits & 7
@@ -166,7 +180,8 @@ def main():
     mode = sys.argv[1]
     driver.call("cuInit", 0)
     with driver.device(0):
-        failures = sum(check(mode) for check in (shapes, tiles, same_bits, replay, two_streams, merging, quantized))
+        checks = (shapes, tiles, same_bits, replay, two_streams, merging, caching, quantized)
+        failures = sum(check(mode) for check in checks)
     sys.exit(1 if failures else 0)
 
 

@@ -14,7 +14,7 @@ import cuda_driver as driver  # noqa: E402
 import prefill  # noqa: E402
 
 #: bf16 is uint16, fp8 uint8.
-_DTYPES = {"bf16": (3, np.uint16), "fp16": (2, np.float16), "fp32": (1, np.float32), "fp8": (4, np.uint8)}
+DTYPES = {"bf16": (3, np.uint16), "fp16": (2, np.float16), "fp32": (1, np.float32), "fp8": (4, np.uint8)}
 CUDA = 2
 
 
@@ -48,7 +48,7 @@ class Tensor:
 
     def __init__(self, dtype, shape, stream, *, padding=0, shift=0):
         self.dtype, self.shape, self.stream = dtype, tuple(shape), stream
-        self._code, self._numpy = _DTYPES[dtype]
+        self._code, self._numpy = DTYPES[dtype]
         self._wide = (*shape[:-1], shape[-1] + padding)
         itemsize = np.dtype(self._numpy).itemsize
         self._offset = shift * itemsize

@@ -11,6 +11,7 @@ import sys
 import warnings
 
 import numpy as np
+from caches import speeds
 from device import Backend, Tensor, capability, description, driver, milliseconds, prefill
 from problems import numbers, offsets
 from tiles import TileBackend, are_there
@@ -138,6 +139,8 @@ def main():
             rows.append(row)
             sides = (f"{cell(row[f'{side}ms'], 9)} {cell(row[f'{side}TFLOP/s'], 8)}" for side in ("", "sm_90a ", "torch "))
             print(f"{row['case']:>24} {'   '.join(sides)}  {row['torch']}", flush=True)
+        for line in speeds(max(SIZES[mode][1]), driver.stream(), SIZES[mode][2]):
+            print(line, flush=True)
     if file:
         with open(file[0], "w", encoding="utf-8") as out:
             json.dump({"device": description(), "rows": rows}, out, indent=1)
