@@ -9,49 +9,10 @@ import torch
 from mla_prefill import MLAPrefillLayer
 from mla_prefill.vllm_plugin import layer_prefill, packed_layer, reset_usage, usage
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
-from mla_prefill.vllm_plugin.packed_layer import projection_weights
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from mla_prefill.vllm_plugin.threads import announce_refusal
-from vllm.model_executor.layers.quantization.utils import quant_utils
-from without_engine import UpProjection, arguments, implementation, metadata
-
-
-@pytest.mark.parametrize("scale_name", ["weight_scale_inv", "weight_scale"])
-def test_fp8_blocks_go_as_they_are(scale_name):
-    # Neither dimension is a multiple of its block: 6 heads of 20 and 30, and 200 latents.
-    weight = torch.randn(300, 200).to(torch.float8_e4m3fn)
-    scale = torch.rand(3, 2) + 0.5
-    dense = torch.empty(300, 200)
-    for row in range(300):
-        for column in range(200):
-            dense[row, column] = weight[row, column].float() * scale[row // 128, column // 128]
-    layer = SimpleNamespace(weight=weight, weight_block_size=[128, 128], **{scale_name: scale})
-    weights = projection_weights(layer, torch.bfloat16)
-    assert weights["kv_b_proj"].data_ptr() == weight.data_ptr()
-    q, latents, rope = (torch.randn(9, *shape).bfloat16() for shape in [(6, 24), (200,), (4,)])
-    as_it_is, dequantized = (
-        MLAPrefillLayer(6, 0.2, 200, 20, 4, 30, dtype=torch.bfloat16, **given).forward(
-            q, latents, rope, query_start_loc=[0, 9]
-        )
-        for given in (weights, {"kv_b_proj": dense.bfloat16()})
-    )
-    assert torch.equal(as_it_is, dequantized)
-
-
-def test_other_quantized_weights_are_what_vllm_says(monkeypatch):
-    dense = torch.randn(300, 200)
-    asked = []
-    monkeypatch.setattr(
-        quant_utils,
-        "get_and_maybe_dequant_weights",
-        lambda layer, out_dtype: asked.append((layer, out_dtype)) or dense,
-    )
-    weight = torch.zeros(300, 200, dtype=torch.float8_e4m3fn)
-    for block in ([64, 128], None):
-        layer = SimpleNamespace(weight=weight, weight_block_size=block)
-        weights = projection_weights(layer, torch.bfloat16)
-        assert list(weights) == ["kv_b_proj"] and torch.equal(weights["kv_b_proj"], dense)
-        assert asked.pop() == (layer, torch.bfloat16)
+from quantized import Fp8, fp8_weight, scales
+from without_engine import RANK, ROWS, UpProjection, arguments, implementation, metadata
 
 
 def prefill(layer):
@@ -88,18 +49,28 @@ def kv_b_proj():
     return UpProjection()
 
 
-@pytest.mark.parametrize("kind", [UpProjection, "module"])
+class Module(torch.nn.Linear):
+    """vLLM's layers are modules, and return a bias beside the product."""
+
+    quant_method = None
+
+    def __init__(self):
+        super().__init__(RANK, ROWS, bias=False, dtype=torch.bfloat16)
+        self.requires_grad_(False)
+
+    def forward(self, rows):
+        return super().forward(rows), None
+
+
+@pytest.mark.parametrize("kind", [UpProjection, Module])
 @pytest.mark.parametrize(
     "update", [written_in_place, loaded, one_number_loaded, replaced, other_memory]
 )
 def test_weights_that_change(kind, update):
-    kv_b_proj = UpProjection()
-    if kind == "module":
-        kv_b_proj = torch.nn.Linear(*reversed(kv_b_proj.weight.shape), bias=False).bfloat16()
-        kv_b_proj.requires_grad_(False).quant_method = None
+    kv_b_proj = kind()
     layer = implementation(PrefillCPUMLAImpl, kv_b_proj)
     before, _ = prefill(layer)
-    if update is replaced and kind == "module":
+    if update is replaced and kind is Module:
         kv_b_proj.weight = torch.nn.Parameter(kv_b_proj.weight * 2, requires_grad=False)
     else:
         update(kv_b_proj)
@@ -141,14 +112,10 @@ def test_weights_that_are_loaded_anew(kv_b_proj):
 
 def test_scales_that_change():
     """Of a quantized linear layer, whose weight stays."""
-    quantized = SimpleNamespace(
-        weight=torch.randn(1024, 512).to(torch.float8_e4m3fn),
-        weight_block_size=[128, 128],
-        weight_scale_inv=torch.full((8, 4), 0.05),
-    )
+    quantized = Fp8(fp8_weight(), [128, 128], scales(8, 4))
     layer = implementation(PrefillCPUMLAImpl, quantized)
     prefill(layer)
-    quantized.weight_scale_inv.data[1, 1] = 0.2
+    quantized.weight_scale.data[1, 1] = 0.2
     anew, _ = prefill(implementation(PrefillCPUMLAImpl, quantized))
     assert torch.equal(prefill(layer)[0], anew)
 
@@ -184,8 +151,24 @@ class Unreadable:
         return self._base(rows)[0] * 2, None
 
 
+class Doubled(UpProjection):
+    """A layer that does more than its weights say."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.weight = base.weight
+
+    def __call__(self, rows):
+        return super().__call__(rows)[0] * 2, None
+
+
 @pytest.mark.parametrize(
-    "kind, reason", [(Adapted, "has an adapter (Adapted)"), (Unreadable, "cannot be packed")]
+    "kind, reason",
+    [
+        (Adapted, "has an adapter (Adapted)"),
+        (Unreadable, "cannot be packed"),
+        (Doubled, "does other than its weights say"),
+    ],
 )
 def test_more_than_weights_goes_vllms_way(caplog, monkeypatch, kv_b_proj, kind, reason):
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)

@@ -4,8 +4,10 @@
 from types import SimpleNamespace
 
 import torch
+from vllm.utils.torch_utils import set_default_torch_dtype
 
 HEADS, RANK, NOPE, ROPE, VALUE = 4, 512, 128, 64, 128
+ROWS = HEADS * (NOPE + VALUE)
 SIZES = {
     "num_heads": HEADS,
     "scale": (NOPE + ROPE) ** -0.5,
@@ -21,7 +23,7 @@ class UpProjection:
     """As much of vLLM's linear layer as its attention asks for."""
 
     def __init__(self):
-        self.weight = torch.randn(HEADS * (NOPE + VALUE), RANK).bfloat16() / RANK**0.5
+        self.weight = torch.randn(ROWS, RANK).bfloat16() / RANK**0.5
         self.quant_method = None
 
     def __call__(self, rows):
@@ -45,7 +47,9 @@ def implementation(kind, kv_b_proj):
         qk_head_dim=NOPE + ROPE,
         kv_b_proj=kv_b_proj,
     )
-    made.process_weights_after_loading(torch.bfloat16)
+    # vLLM loads a model so.
+    with set_default_torch_dtype(torch.bfloat16):
+        made.process_weights_after_loading(torch.bfloat16)
     return made
 
 

@@ -17,7 +17,7 @@ class Contents:
 
     def __init__(self, kv_b_proj: Any) -> None:
         tensors = list(_tensors(kv_b_proj))
-        self._kinds = [(tensor.dtype, tensor.shape) for tensor in tensors]
+        self._kinds = type(kv_b_proj), [(tensor.dtype, tensor.shape) for tensor in tensors]
         sums = [_row_sums(tensor) for tensor in tensors if tensor.numel()]
         self._sums = torch.cat([torch.empty(0, dtype=torch.int64), *sums])
 

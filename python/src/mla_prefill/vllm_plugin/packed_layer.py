@@ -5,8 +5,14 @@ from typing import Any
 
 import torch
 
+from mla_prefill.configuration import HEAD_DIMENSIONS
 from mla_prefill.layer import MLAPrefillLayer
 from mla_prefill.vllm_plugin.contents import Contents
+from mla_prefill.vllm_plugin.projection import dequantized_weights, projected, stored_weights
+
+#: Of its length, how far what kv_b_proj gives may be from what its weights give: a fortieth
+#: where vLLM rounds latents to fp8; weights that are read in a wrong way give anything.
+_TOLERANCE = 1 / 16
 
 
 class PackedLayer:
@@ -36,35 +42,44 @@ class PackedLayer:
     def _pack(self, kv_b_proj: Any, contents: Contents) -> None:
         # Its memory goes first.
         self._layer: MLAPrefillLayer | str = "kv_b_proj is being packed"
-        try:
-            self._layer = MLAPrefillLayer(
-                **self._arguments,
-                **projection_weights(kv_b_proj, self._dtype),
-                dtype=self._dtype,
-            )
-        except Exception as error:
-            # vLLM goes on, and so does the request in the middle of which this is.
-            self._layer = f"kv_b_proj cannot be packed: {type(error).__name__}: {error}"
         self._contents = contents
+        # Neither types nor shapes tell whether one of vLLM's kernels has rearranged weights.
+        for read in (stored_weights, dequantized_weights):
+            try:
+                weights = read(kv_b_proj, self._dtype)
+                layer = MLAPrefillLayer(**self._arguments, **weights, dtype=self._dtype)
+                if self._projects_as(layer, kv_b_proj):
+                    self._layer = layer
+                    return
+                self._layer = "kv_b_proj does other than its weights say"
+            except Exception as error:
+                # vLLM goes on, and so does the request in the middle of which this is.
+                self._layer = f"kv_b_proj cannot be packed: {type(error).__name__}: {error}"
+
+    @torch.no_grad()
+    def _projects_as(self, layer: MLAPrefillLayer, kv_b_proj: Any) -> bool:
+        """Whether both make the same keys and values of some latents, each a request's only
+        token: then the output is its value, and the lse its score."""
+        heads, nope, rope, v = (self._arguments[name] for name in ("num_heads", *HEAD_DIMENSIONS))
+        generator, tokens = torch.Generator("cpu").manual_seed(0), 16
+        # vLLM has other defaults while it loads a model.
+        fp32 = {"dtype": torch.float32, "device": "cpu"}
+        q, latents = (
+            torch.randn(tokens, *shape, generator=generator, **fp32).to(self._dtype)
+            for shape in ((heads, nope + rope), (self._arguments["kv_lora_rank"],))
+        )
+        k_pe = torch.zeros(tokens, rope, dtype=self._dtype, device="cpu")
+        scores = torch.empty(heads, tokens, **fp32)
+        offsets = list(range(tokens + 1))
+        values = layer.forward(q, latents, k_pe, query_start_loc=offsets, lse=scores)
+        of_heads = projected(kv_b_proj, latents).view(tokens, heads, nope + v).float()
+        k, v_of_heads = of_heads.split([nope, v], dim=-1)
+        products = (q[..., :nope].float() * k).sum(-1).T * self._arguments["scale"]
+        return _is_near(values.float(), v_of_heads) and _is_near(scores, products)
 
 
-def projection_weights(kv_b_proj: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """``kv_b_proj`` and, of fp8, ``weight_scales`` as `MLAPrefillLayer` takes them.
-
-    vLLM's CPU kernels leave a kv_b_proj of fp8 blocks as the checkpoint has it, which
-    they run on AMX hosts only. What else vLLM makes of weights it undoes itself.
-    """
-    from vllm.model_executor.layers.quantization.utils import quant_utils
-
-    weight = getattr(kv_b_proj, "weight", None)
-    block = getattr(kv_b_proj, "weight_block_size", None)
-    if weight is None or weight.dtype != torch.float8_e4m3fn or list(block or ()) != [128, 128]:
-        dense = quant_utils.get_and_maybe_dequant_weights(kv_b_proj, out_dtype=dtype)
-        return {"kv_b_proj": dense.detach()}
-    scales = getattr(kv_b_proj, "weight_scale_inv", None)
-    if scales is None:
-        scales = kv_b_proj.weight_scale
-    return {"kv_b_proj": weight.detach(), "weight_scales": scales.detach().float()}
+def _is_near(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return bool((ours - theirs).norm() <= _TOLERANCE * theirs.norm())
 
 
 def _is_released(kv_b_proj: Any) -> bool:
