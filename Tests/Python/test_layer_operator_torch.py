@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from test_layer_torch import arguments_of, layer_for
 from torch._dynamo.utils import counters
 from torch.library import opcheck
 
+from mla_prefill import merge_attn_states
 from mla_prefill.torch_ops import handle_of
 
 OPERATOR = torch.ops.mla_prefill.layer
@@ -67,13 +69,45 @@ def test_other_caches():
     assert torch.equal(shorter[:8], expected[:8]) and not torch.equal(shorter[8:], expected[8:])
 
 
+def test_new_tokens_and_context_are_merged():
+    """What the flag and the lse are for: parts of a prompt that two calls attend to."""
+    layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)
+    run = partial(torch.ops.mla_prefill.layer_with_lse, v_head_dim=PROBLEM.value)
+    handle = handle_of(layer)
+    whole = run(handle=handle, **arguments)
+    lse = torch.empty_like(whole[1])
+    assert torch.equal(whole[0], layer.forward(**arguments, lse=lse))
+    assert torch.equal(whole[1], lse)
+
+    without = {**arguments, "kv_c_normed": None, "k_pe": None, "context_only": True}
+    context = run(handle=handle, **without)
+    assert torch.equal(context[0], OPERATOR(handle=handle, v_head_dim=PROBLEM.value, **without))
+    assert torch.equal(context[1][:, 7], torch.full((PROBLEM.heads,), -torch.inf))
+    absent = {name: None for name in ("kv_cache", "block_table", "context_lens")}
+    new = run(handle=handle, **{**arguments, **absent})
+    out = torch.empty_like(whole[0])
+    merge_attn_states(out, *context, *new)
+    torch.testing.assert_close(out, whole[0], atol=2e-2, rtol=2e-2)
+
+
+def test_the_lse_of_rows_of_no_request():
+    layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)
+    arguments |= {"handle": handle_of(layer), "v_head_dim": PROBLEM.value}
+    arguments |= {"query_start_loc": torch.tensor([0, 7, 8]), "block_table_rows": None}
+    arguments["context_lens"] = arguments["context_lens"][:2]
+    out, lse = torch.ops.mla_prefill.layer_with_lse(**arguments)
+    assert not out[8:].any() and torch.isneginf(lse[:, 8:]).all()
+    assert torch.isfinite(lse[:, :8]).all()
+
+
 @pytest.mark.parametrize("options", [{}, {"output_scale": 0.02}])
-def test_opcheck(options):
+@pytest.mark.parametrize("operator", [OPERATOR, torch.ops.mla_prefill.layer_with_lse])
+def test_opcheck(operator, options):
     layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)
     # Compared with itself: what nobody owns may not be NaN.
     arguments["kv_cache"].nan_to_num_()
     opcheck(
-        OPERATOR,
+        operator,
         kwargs={"handle": handle_of(layer), "v_head_dim": PROBLEM.value, **arguments, **options},
         args=(),
         test_utils=(
@@ -120,6 +154,7 @@ def test_programs_run_in_other_processes(strict, tmp_path):
     program = """
 import sys
 import mla_prefill, torch
+from mla_prefill import merge_attn_states
 from mla_prefill.torch_ops import handle_of
 
 def made():
@@ -197,6 +232,9 @@ def test_it_has_no_gradient():
     assert torch.equal(out, expected) and not expected.requires_grad
     with pytest.raises(NotImplementedError, match="^layer: has no gradient"):
         out.sum().backward()
+    out, lse = torch.ops.mla_prefill.layer_with_lse(**arguments)
+    with pytest.raises(NotImplementedError, match="^layer_with_lse: has no gradient"):
+        (out.sum() + lse.sum()).backward()
 
 
 def test_refusals_name_the_argument():

@@ -12,9 +12,10 @@ and v.
 
 ``layer(q, kv_c_normed, k_pe, handle, v_head_dim, kv_cache=None, block_table=None,
 query_start_loc=None, context_lens=None, output_scale=None, k_pe_cache=None,
-context_starts=None, block_table_rows=None) -> out`` is `MLAPrefillLayer.forward`, with
-tensors likewise, of the layer that `handle_of` has made the handle for, whose ``v_head_dim``
-must be told. It has no gradient.
+context_starts=None, block_table_rows=None, context_only=False) -> out`` is
+`MLAPrefillLayer.forward`, with tensors likewise, of the layer that `handle_of` has made the
+handle for, whose ``v_head_dim`` must be told; ``layer_with_lse`` takes the same and gives ``(out,
+lse)``, which `merge_attn_states` asks for. Neither has a gradient.
 
 A handle is a number in a tensor, since that is what all of these can stand: a graph that was
 compiled for one layer serves the others, where a number by itself would be a constant of it,
@@ -44,15 +45,18 @@ _OPTIONS = f"float? scale=None, str? causal=None, {_REQUESTS}"
 _BATCH = (
     "Tensor? kv_cache=None, Tensor? block_table=None, Tensor? query_start_loc=None, "
     "Tensor? context_lens=None, float? output_scale=None, Tensor? k_pe_cache=None, "
-    "Tensor? context_starts=None, Tensor? block_table_rows=None"
+    "Tensor? context_starts=None, Tensor? block_table_rows=None, bool context_only=False"
+)
+_LAYER = (
+    "Tensor q, Tensor? kv_c_normed, Tensor? k_pe, Tensor handle, SymInt v_head_dim, " + _BATCH
 )
 _SCHEMAS = (
     f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)",
     "attention_backward(Tensor? grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
     f"Tensor out, Tensor lse, float scale, str? causal=None, {_REQUESTS})"
     " -> (Tensor, Tensor, Tensor)",
-    "layer(Tensor q, Tensor kv_c_normed, Tensor? k_pe, Tensor handle, SymInt v_head_dim, "
-    f"{_BATCH}) -> Tensor",
+    f"layer({_LAYER}) -> Tensor",
+    f"layer_with_lse({_LAYER}) -> (Tensor, Tensor)",
 )
 #: Whoever made a layer holds it. 0 is what memory is that nobody has written.
 _layers: "WeakValueDictionary[int, MLAPrefillLayer]" = WeakValueDictionary()
@@ -85,11 +89,11 @@ def handle_of(layer: MLAPrefillLayer, number: int | None = None) -> torch.Tensor
 
 @cache
 def _names(arguments: str) -> list[str]:
-    return re.findall(r"(\w+)=None", arguments)
+    return re.findall(r"(\w+)=", arguments)
 
 
 def _named(arguments: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    """Kernels get by their places what a schema names, up to the last that is not None."""
+    """Kernels get by their places what a schema names, up to the last that is no default."""
     return dict(zip(_names(arguments), values, strict=False))
 
 
@@ -122,14 +126,20 @@ def _imagined_backward(grad_out: Any, grad_lse: Any, q: Any, k: Any, v: Any, *re
 
 
 def _layer(
-    q: Any, kv_c_normed: Any, k_pe: Any, handle: Any, v_head_dim: int, *batch: Any
+    q: Any, kv_c_normed: Any, k_pe: Any, handle: Any, v_head_dim: int, *batch: Any, lse: Any = None
 ) -> Any:
     layer = _layers.get(int(handle))
     if layer is None:
         raise ValueError(f"handle = {int(handle)}: is that of no layer that somebody holds")
     if layer.v_head_dim != v_head_dim:
         raise ValueError(f"v_head_dim = {v_head_dim}: must be the layer's, {layer.v_head_dim}")
-    return layer.forward(q, kv_c_normed, k_pe, **_named(_BATCH, batch))
+    return layer.forward(q, kv_c_normed, k_pe, **_named(_BATCH, batch), lse=lse)
+
+
+def _layer_with_lse(q: Any, *rest: Any) -> Any:
+    # Rows beyond the batch's are no run's.
+    lse = ops.empty_lse(q).fill_(-torch.inf)
+    return _layer(q, *rest, lse=lse), lse
 
 
 def _imagined_layer(
@@ -138,6 +148,10 @@ def _imagined_layer(
     is_quantized = _named(_BATCH, batch).get("output_scale") is not None
     dtype = _tensors.QUANTIZED if is_quantized else None
     return _tensors.empty(q, (q.shape[0], q.shape[1], v_head_dim), dtype)
+
+
+def _imagined_layer_with_lse(q: Any, *rest: Any) -> Any:
+    return _imagined_layer(q, *rest), ops.empty_lse(q)
 
 
 def _keep_nothing(ctx: Any, inputs: Any, output: Any) -> None:
@@ -182,11 +196,14 @@ def _register() -> torch.library.Library:
     """Not by torch.library.custom_op, whose wrapper takes longer."""
     library = torch.library.Library("mla_prefill", "DEF")
     no_second = _refusing("attention: has a first gradient, and no second")
-    no_gradient = _refusing("layer: has no gradient; call it under torch.no_grad()")
+    no_gradient = "has no gradient; call it under torch.no_grad()"
+    of_layer = _refusing(f"layer: {no_gradient}")
+    of_layer_with_lse = _refusing(f"layer_with_lse: {no_gradient}")
     kernels: list[tuple[Any, ...]] = [
         (_attention, _imagined_attention, _keep, _backward),
         (attention_gradient, _imagined_backward, _keep_nothing, no_second),
-        (_layer, _imagined_layer, _keep_nothing, no_gradient),
+        (_layer, _imagined_layer, _keep_nothing, of_layer),
+        (_layer_with_lse, _imagined_layer_with_lse, _keep_nothing, of_layer_with_lse),
     ]
     for schema, (run, imagine, keep, backward) in zip(_SCHEMAS, kernels, strict=True):
         name = schema.partition("(")[0]
