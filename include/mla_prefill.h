@@ -984,7 +984,10 @@ typedef struct mla_layer_config {
   /** [num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank] of bf16, fp16,
       fp32 or, with weight_scales, fp8_e4m3, as checkpoints hold it: for each head
       the rows that make its keys, then those that make its values. Copied into
-      the kernels' own layout, rounded to `dtype`. */
+      the kernels' own layout, rounded to `dtype`: 4 bytes a number where a kernel
+      multiplies fp32, 2 for each bf16 that it multiplies, of which AMX makes two of
+      an fp16 and three of an fp32. But for MLA_LAYER_ALGORITHM_UP_PROJECTED the
+      keys' rows are there a second time. */
   const mla_tensor *kv_b_proj;
   /** MLA_DTYPE_* of kv_cache: bf16, fp16, fp32 or fp8_e4m3. MLA_DTYPE_NONE: dtype, or
       fp8_e4m3 where cache_format leaves no choice. */

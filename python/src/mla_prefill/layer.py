@@ -30,6 +30,8 @@ class MLAPrefillLayer:
         scale: multiplies the scores.
         kv_b_proj: ``[num_heads * (qk_nope_head_dim + v_head_dim), kv_lora_rank]`` of
             bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
+            Packed, in ``dtype``: 4 bytes a number where a kernel multiplies fp32, 2 for each
+            bf16 that it multiplies, of which AMX makes two of an fp16 and three of an fp32.
         backend: a member of the registry or its name, whose way to split keys is used;
             None: the one that is chosen for ``dtype`` and the dimensions. Where a
             registered class or vtable stands behind it, keys and values are made for
@@ -52,7 +54,8 @@ class MLAPrefillLayer:
             leaves unread.
         algorithm: "up_projected": keys and values are made of all latents; "absorbed":
             queries are taken to the latents instead, which is less work for few new
-            tokens on a long context; "auto": whichever costs less for a request.
+            tokens on a long context; "auto": whichever costs less for a request. Both keep
+            the keys' part of the weights a second time.
     """
 
     @untraced
