@@ -33,12 +33,13 @@ struct Batch {
         has_table(random.chance(0.8)),
         has_starts(random.chance(0.8)),
         offsets(some_offsets(requests, random)),
-        starts(some(requests, {0, 1, 4, 5, 7, 14, 19, 20, -1, 1 << 30, -(1 << 30), 2147483647}, random)),
+        starts(some(requests, {0, 1, 4, 5, 7, 9, 10, 14, 19, 20, -1, 1 << 30, -(1 << 30), 2147483647}, random)),
         table(some((requests - 1) * stride + width, {0, 1, 2, 0, 1, 2, -1, 3, 2147483647, -2147483647}, random)) {}
 
   int rows() const { return offsets[requests]; }
   /// Where a row's token is; -1: nowhere.
   long long slot(int row) const {
+    if (row < offsets[0]) return -1;
     int request = 0;
     while (request < requests && row >= offsets[request + 1]) ++request;
     if (request == requests) return -1;
@@ -62,7 +63,8 @@ struct Batch {
     return numbers;
   }
   static std::vector<int> some_offsets(int requests, Random& random) {
-    std::vector<int> numbers{0};
+    // Rows before the first request's are nobody's.
+    std::vector<int> numbers{random.pick({0, 0, 3})};
     for (int i = 0; i < requests; ++i) numbers.push_back(numbers.back() + random.pick({0, 0, 1, 2, 5, 11}));
     return numbers;
   }
@@ -171,7 +173,7 @@ void scaled(Format format, int seeds) {
         std::memcpy(cache.at(slot, 512 + 4 * group), &scale, 4);
       }
     const Batch batch(random);
-    Output output(format, batch.rows() + 1, 512, random.chance(0.8) ? 64 : 0, random);
+    Output output(format, batch.rows() + 1, 512, random.chance(0.5) ? 64 : 0, random);
     mla_cuda_gather_cache a = {};
     batch.describe(a), output.describe(a);
     a.cached_latents = cache.rows(0, 512, Format::fp8), a.cached_rope = cache.rows(528, 64, Format::bf16);
@@ -200,6 +202,11 @@ void wrong_offsets(int seeds) {
     Batch batch(random);
     for (int& offset : batch.offsets.numbers)
       offset = random.pick({0, 3, 17, -1, -2147483647, 2147483647, random.between(-40, 40)});
+    // The only request's rows go on behind the tensor.
+    if (random.chance(0.5)) {
+      batch.offsets.numbers.assign(batch.offsets.numbers.size(), 2147483647);
+      batch.offsets.numbers[0] = 0, batch.starts.numbers[0] = 0;
+    }
     Output output(Format::bf16, random.between(1, 40), 64, 8, random);
     mla_cuda_gather_cache a = {};
     batch.describe(a), output.describe(a);
