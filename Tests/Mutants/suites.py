@@ -31,11 +31,11 @@ FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
 #: The quickest first.
 PROGRAMS = (
     "wrapper vtable devices loads_nothing layer_backend bad_input environment host log_callback "
-    "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales threads first_use unload bits "
+    "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales layouts gather threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 GPU_MACHINE_PROGRAMS = "machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
-GPU_PROGRAMS = "absent names merge caching refusals graphs streams no_driver golden attention".split()
+GPU_PROGRAMS = "absent names merge caching gathering refusals graphs streams no_driver golden attention".split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.
 FAILURE = re.compile(r"^(not ok|FAILED|E  )|: error:|^Test Case .* failed")

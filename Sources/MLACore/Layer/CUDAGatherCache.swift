@@ -7,7 +7,6 @@ enum CUDAGatherCache {
     _ a: GatherCacheArguments, _ tokens: GatherCacheArguments.DeviceTokens
   ) throws(MLAError) {
     let rows = a.latents.shape[0]
-    guard rows > 0 else { return }
     let device = try CUDA.device(a.device.id, field: "kv_cache.device_id")
     let kernel = try device.kernel(
       "mla_gather_cache", a.latents.type, threads: Int32(MLA_CUDA_CACHE_THREADS))
