@@ -13,8 +13,8 @@ namespace gpu {
 
 class Calls {
  public:
-  /// Begins with what MLA_TEST_GPU_FAIL asks for.
-  Calls();
+  /// Begins with what a variable of the environment asks for.
+  explicit Calls(const char* variable);
 
   /// Counts one; throws the error that it shall end with, if any.
   void note(const std::string& function);

@@ -62,7 +62,7 @@ struct Machine {
   std::mutex mutex;
   const pid_t process = getpid();
   const Settings settings = Settings::of_environment();
-  Calls calls;
+  Calls calls{"MLA_TEST_GPU_FAIL"};
   Schedule schedule{mutex, settings};
   Captures captures;
   bool is_initialized = false;

@@ -10,6 +10,8 @@
 //            =random, =worker  ... other work as well; ... by a thread at any moment, too
 //   MLA_TEST_GPU_SEED=n        of the order of work that nothing orders
 //   MLA_TEST_GPU_NVRTC_FAIL=1  nothing compiles
+//   MLA_TEST_GPU_CUDNN=9.25.1  the version of cuDNN (default: 9.25.1)
+//   MLA_TEST_GPU_CUDNN_FAIL=f:status[:nth],...  calls of cuDNN's that fail
 //
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "../library_work.hpp"
+
+namespace cudnn {
+namespace {
+
+/// A tensor where it lies, in the shape of the call.
+struct View {
+  Tensor tensor;
+  char* data;
+
+  std::int64_t bytes() const { return tensor.type == CUDNN_DATA_FLOAT || tensor.type == CUDNN_DATA_INT32 ? 4 : 2; }
+  char* at(std::int64_t row, std::int64_t head) const {
+    return data + bytes() * (row * tensor.multiplier + head * tensor.strides[1]);
+  }
+};
+
+double load(const View& view, const char* at) {
+  if (view.tensor.type == CUDNN_DATA_FLOAT) {
+    float value;
+    std::memcpy(&value, at, 4);
+    return static_cast<double>(value);
+  }
+  std::uint16_t bits;
+  std::memcpy(&bits, at, 2);
+  if (view.tensor.type == CUDNN_DATA_BFLOAT16) {
+    const std::uint32_t wide = std::uint32_t{bits} << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return static_cast<double>(value);
+  }
+  _Float16 half;
+  std::memcpy(&half, &bits, 2);
+  return static_cast<double>(half);
+}
+
+void store(const View& view, char* at, double value) {
+  const auto single = static_cast<float>(value);
+  if (view.tensor.type == CUDNN_DATA_FLOAT) {
+    std::memcpy(at, &single, 4);
+  } else if (view.tensor.type == CUDNN_DATA_HALF) {
+    const auto half = static_cast<_Float16>(single);
+    std::memcpy(at, &half, 2);
+  } else {
+    std::uint32_t bits;
+    std::memcpy(&bits, &single, 4);
+    const auto rounded = static_cast<std::uint16_t>(
+        std::isnan(single) ? 0x7FC0 : (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+    std::memcpy(at, &rounded, 2);
+  }
+}
+
+struct Launch {
+  View q, k, v, out, stats;
+  const std::int32_t *query_offsets, *key_offsets;
+  char* workspace;
+  std::size_t workspace_bytes;
+  double scale;
+  bool is_causal;
+
+  bool run(const gpu::Reach& reach) const;
+
+ private:
+  struct Row {
+    std::int64_t sequence_key, query, head, keys;
+  };
+  bool run_row(const gpu::Reach& reach, const Row& row) const;
+};
+
+/// Rows without keys are NaN, as they were before 9.25.
+bool Launch::run_row(const gpu::Reach& reach, const Row& row) const {
+  const std::int64_t width = q.tensor.dimensions[3], values = v.tensor.dimensions[3];
+  const char* const query = q.at(row.query, row.head);
+  char* const result = out.at(row.query, row.head);
+  if (!reach(query, static_cast<std::size_t>(2 * width)) || !reach(result, static_cast<std::size_t>(2 * values))) {
+    return false;
+  }
+  std::vector<double> scores(static_cast<std::size_t>(row.keys)), sum(static_cast<std::size_t>(values));
+  double largest = -std::numeric_limits<double>::infinity(), total = 0;
+  for (std::int64_t j = 0; j < row.keys; ++j) {
+    const char* const key = k.at(row.sequence_key + j, row.head);
+    if (!reach(key, static_cast<std::size_t>(2 * width))) return false;
+    double score = 0;
+    for (std::int64_t d = 0; d < width; ++d) score += load(q, query + 2 * d) * load(k, key + 2 * d);
+    scores[static_cast<std::size_t>(j)] = score * scale;
+    largest = std::max(largest, score * scale);
+  }
+  for (std::int64_t j = 0; j < row.keys; ++j) {
+    const char* const value = v.at(row.sequence_key + j, row.head);
+    if (!reach(value, static_cast<std::size_t>(2 * values))) return false;
+    const double weight = std::exp(scores[static_cast<std::size_t>(j)] - largest);
+    total += weight;
+    for (std::int64_t d = 0; d < values; ++d) sum[static_cast<std::size_t>(d)] += weight * load(v, value + 2 * d);
+  }
+  const double nothing = std::numeric_limits<double>::quiet_NaN();
+  for (std::int64_t d = 0; d < values; ++d) {
+    store(out, result + 2 * d, row.keys > 0 ? sum[static_cast<std::size_t>(d)] / total : nothing);
+  }
+  if (stats.data == nullptr) return true;
+  char* const lse = stats.at(row.query, row.head);
+  if (!reach(lse, 4)) return false;
+  store(stats, lse, row.keys > 0 ? largest + std::log(total) : nothing);
+  return true;
+}
+
+bool Launch::run(const gpu::Reach& reach) const {
+  const std::int64_t sequences = q.tensor.dimensions[0];
+  const auto offset_bytes = static_cast<std::size_t>(4 * (sequences + 1));
+  if (!reach(query_offsets, offset_bytes) || !reach(key_offsets, offset_bytes)) return false;
+  // All of it is used.
+  if (workspace_bytes > 0 && !reach(workspace, workspace_bytes)) return false;
+  if (workspace_bytes > 0) std::memset(workspace, 0x5A, workspace_bytes);
+  for (std::int64_t b = 0; b < sequences; ++b) {
+    const std::int64_t queries = query_offsets[b + 1] - query_offsets[b], keys = key_offsets[b + 1] - key_offsets[b];
+    // What lies beyond the shape no block works on: a caller's fault.
+    if (queries < 0 || keys < 0 || queries > q.tensor.dimensions[2] || keys > k.tensor.dimensions[2]) return false;
+    for (std::int64_t head = 0; head < q.tensor.dimensions[1]; ++head) {
+      for (std::int64_t i = 0; i < queries; ++i) {
+        const Row row{key_offsets[b], query_offsets[b] + i, head, is_causal ? std::min(keys, i + 1) : keys};
+        if (!run_row(reach, row)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+/// The pointers of a pack, by the ids of a plan's tensors.
+class Pointers {
+ public:
+  Pointers(const Plan& plan, const Descriptor& pack)
+      : plan_(plan),
+        ids_(pack.list<std::int64_t>(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS)),
+        pointers_(pack.list<char*>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS)),
+        override_ids_(pack.list<std::int64_t>(CUDNN_ATTR_VARIANT_PACK_OVERRIDE_UNIQUE_IDS)),
+        shapes_(pack.list<Extents>(CUDNN_ATTR_VARIANT_PACK_OVERRIDE_SHAPES)),
+        strides_(pack.list<Extents>(CUDNN_ATTR_VARIANT_PACK_OVERRIDE_STRIDES)) {
+    require(override_ids_.empty() || plan.takes_overrides, CUDNN_STATUS_NOT_SUPPORTED, "the plan's shapes are fixed");
+  }
+
+  char* pointer(const Tensor& tensor) const {
+    const auto found = std::find(ids_.begin(), ids_.end(), tensor.uid);
+    require(found != ids_.end(), CUDNN_STATUS_BAD_PARAM, "a tensor of the plan is not in the pack");
+    char* const at = pointers_[static_cast<std::size_t>(found - ids_.begin())];
+    const bool is_aligned =
+        tensor.is_by_value || reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(tensor.alignment) == 0;
+    require(at != nullptr && is_aligned, CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER, "a pointer is not aligned");
+    return at;
+  }
+
+  View view(const Tensor& tensor) const {
+    View made{tensor, pointer(tensor)};
+    const auto found = std::find(override_ids_.begin(), override_ids_.end(), tensor.uid);
+    if (found == override_ids_.end()) return made;
+    const auto index = static_cast<std::size_t>(found - override_ids_.begin());
+    made.tensor.dimensions = shapes_[index];
+    made.tensor.strides = strides_[index];
+    for (std::size_t i = 0; i < 4; ++i) {
+      // Its workspace is that of the shape that it was made for.
+      require(shapes_[index][i] > 0 && shapes_[index][i] <= tensor.dimensions[i], CUDNN_STATUS_NOT_SUPPORTED_SHAPE,
+              "an override goes beyond the plan");
+    }
+    require(strides_[index][2] == tensor.multiplier || tensor.ragged_uid == 0, CUDNN_STATUS_NOT_SUPPORTED_LAYOUT,
+            "an override of the stride that offsets count in");
+    return made;
+  }
+
+  char* workspace(const Descriptor& pack) const {
+    if (plan_.workspace_bytes() == 0) return nullptr;
+    char* const at = pack.get<char*>(CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
+    require(at != nullptr && reinterpret_cast<std::uintptr_t>(at) % 128 == 0, CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER,
+            "the workspace is not aligned");
+    return at;
+  }
+
+ private:
+  const Plan& plan_;
+  std::vector<std::int64_t> ids_;
+  std::vector<char*> pointers_;
+  std::vector<std::int64_t> override_ids_;
+  std::vector<Extents> shapes_, strides_;
+};
+
+float value_at(const char* pointer) {
+  float value;
+  std::memcpy(&value, pointer, 4);
+  return value;
+}
+
+void check_shapes(const Launch& launch, const View& query_offsets, const View& key_offsets) {
+  const auto [b, h, s, d] = launch.q.tensor.dimensions;
+  const std::int64_t keys = launch.k.tensor.dimensions[2], width = launch.v.tensor.dimensions[3];
+  const bool agree = launch.k.tensor.dimensions == Extents{b, h, keys, d} &&
+                     launch.v.tensor.dimensions == Extents{b, h, keys, width} &&
+                     launch.out.tensor.dimensions == Extents{b, h, s, width} &&
+                     query_offsets.tensor.dimensions[0] == b + 1 && key_offsets.tensor.dimensions[0] == b + 1 &&
+                     (launch.stats.data == nullptr || launch.stats.tensor.dimensions == Extents{b, h, s, 1});
+  require(agree, CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "the call's shapes do not agree");
+}
+
+}  // namespace
+
+void execute(const Plan& plan, const Descriptor& pack, CUstream stream) {
+  const Pointers pointers(plan, pack);
+  const View query_offsets = pointers.view(plan.query_offsets), key_offsets = pointers.view(plan.key_offsets);
+  Launch launch{};
+  launch.q = pointers.view(plan.q);
+  launch.k = pointers.view(plan.k);
+  launch.v = pointers.view(plan.v);
+  launch.out = pointers.view(plan.out);
+  if (plan.stats.uid != 0) launch.stats = pointers.view(plan.stats);
+  launch.query_offsets = reinterpret_cast<const std::int32_t*>(query_offsets.data);
+  launch.key_offsets = reinterpret_cast<const std::int32_t*>(key_offsets.data);
+  launch.workspace = pointers.workspace(pack);
+  launch.workspace_bytes = plan.workspace_bytes();
+  launch.scale = static_cast<double>(value_at(pointers.pointer(plan.scale)));
+  launch.is_causal = plan.is_causal;
+  if (plan.is_causal) {
+    require(value_at(pointers.pointer(plan.bias)) == 0, CUDNN_STATUS_NOT_SUPPORTED, "a mask that is shifted");
+  }
+  check_shapes(launch, query_offsets, key_offsets);
+  const CUresult result = gpu_machine_submit(stream, [launch](const gpu::Reach& reach) { return launch.run(reach); });
+  require(result == CUDA_SUCCESS, CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER,
+          "the driver says " + std::to_string(result));
+}
+
+}  // namespace cudnn

@@ -1,0 +1,41 @@
+// Attention as it was described: what a plan is made of, serialised and made again from.
+//
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "descriptor.hpp"
+
+namespace cudnn {
+
+struct Tensor {
+  /// 0: there is none.
+  std::int64_t uid;
+  Extents dimensions, strides;
+  std::int64_t alignment;
+  /// Of the offsets, which count rows of `multiplier` elements; 0: it is not ragged.
+  std::int64_t ragged_uid, multiplier;
+  int type;
+  bool is_virtual, is_by_value;
+};
+
+struct Plan {
+  Tensor q, k, v, out, stats, scale, bias, query_offsets, key_offsets;
+  bool is_causal, takes_overrides;
+  std::size_t version;
+  /// Of the GPU, times 10.
+  int capability;
+
+  /// Of all sequences that there may be.
+  std::size_t workspace_bytes() const {
+    // A descriptor of 256 bytes for each, as on sm_90.
+    return capability < 90 ? 0 : static_cast<std::size_t>(std::max<std::int64_t>(q.dimensions[0], 64)) * 256 + 1024;
+  }
+};
+
+/// Makes a descriptor final, once what it says is right.
+void finalize(Descriptor& descriptor);
+std::string serialised(const Plan& plan);
+
+extern long compilations, loads;
+
+}  // namespace cudnn
