@@ -41,6 +41,9 @@ TEXT(rows) {
 TEXT(tile) {
 #embed "Kernels/Tile.cuh" suffix(, 0)
 };
+TEXT(upload) {
+#embed "Kernels/Upload.cuh" suffix(, 0)
+};
 TEXT(parameters) {
 #embed "include/mla_cuda_kernels.h" suffix(, 0)
 };
@@ -60,6 +63,7 @@ static const mla_cuda_source sources[] = {
     {"Projection.cuh", projection},
     {"Rows.cuh", rows},
     {"Tile.cuh", tile},
+    {"Upload.cuh", upload},
     {"mla_cuda_kernels.h", parameters},
 };
 

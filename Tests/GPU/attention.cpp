@@ -20,7 +20,7 @@ const std::vector<std::int32_t> dtypes{MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16};
 
 void expect_right(mla::backend& backend, Attention problem, std::size_t shift, const std::string& what) {
   const test::Stream stream;
-  const DeviceAttention on_device(problem, 0, shift);
+  DeviceAttention on_device(problem, 0, shift);
   on_device.run(backend, stream);
   test::expect_close(problem, test::reference_of(problem), what);
   EXPECT(problem.out.gaps_are_intact(), "%s: wrote between the rows of out", what.c_str());
@@ -115,7 +115,7 @@ void views() {
   problem.v.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
     wide.set(i, j, 128 + k, problem.v.at(i, j, k));
   });
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   const test::DeviceArray device_wide(wide);
   on_device.upload(stream);
   device_wide.upload(wide, stream);
@@ -127,7 +127,7 @@ void views() {
   test::expect_close(problem, test::reference_of(problem), "a view");
   // Without lse, and less rows.
   Attention fewer = Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {40, 21}, 6);
-  const DeviceAttention fewer_on_device(fewer);
+  DeviceAttention fewer_on_device(fewer);
   fewer_on_device.upload(stream);
   backend.prepare_metadata(test::Offsets{0, 40});
   backend.run_prefill_new_tokens(fewer_on_device.q.view(), fewer_on_device.k.view(),
@@ -170,10 +170,16 @@ void quantized() {
   for (const std::int32_t dtype : dtypes) {
     Attention plain = Attention::new_tokens(model, dtype, {30, 0, 50}, 6);
     gpu_machine_seed(1);
-    DeviceAttention(plain).run(backend, stream);
+    DeviceAttention plain_on_device(plain);
+    plain_on_device.prepare(backend);
+    // By the kernels that quantize: without a workspace cuDNN takes no part.
+    plain_on_device.scratch = {};
+    plain_on_device.upload(stream);
+    plain_on_device.launch(backend, stream);
+    plain_on_device.download(stream);
     Attention problem = Attention::new_tokens(model, dtype, {30, 0, 50}, 6);
     problem.out = test::Array(MLA_DTYPE_FLOAT8_E4M3FN, {80, model.heads, model.v}, 3);
-    const DeviceAttention on_device(problem);
+    DeviceAttention on_device(problem);
     gpu_machine_seed(1);
     on_device.upload(stream);
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
@@ -203,7 +209,7 @@ void far_rows() {
   const Model model{1, 64, 64, 128, 512};
   mla::backend backend("FLASH_ATTN", test::config_on(model));
   Attention problem = Attention::new_tokens(model, MLA_DTYPE_BFLOAT16, {3, 2}, 6);
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   on_device.upload(stream);
   // The same rows again, 3 GB apart.
   const std::int64_t stride = std::int64_t{3} << 28;

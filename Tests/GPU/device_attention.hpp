@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
+
 #include "attention.hpp"
 #include "driver.hpp"
 
@@ -77,26 +79,35 @@ class DeviceAttention {
     lse.download(host_.lse, stream);
   }
 
-  void prepare(mla::backend& backend) const {
+  void prepare(mla::backend& backend) {
     if (host_.causal) {
       backend.prepare_metadata(host_.q_loc);
     } else {
       const mla_context_chunk chunks[] = {host_.chunk(0)};
       backend.prepare_metadata(host_.q_loc, chunks);
     }
+    reserve(backend);
+  }
+
+  /// The workspace that a prepared batch wants.
+  void reserve(const mla::backend& backend) {
+    const auto bytes = static_cast<std::size_t>(backend.workspace_size());
+    workspace_ = std::make_unique<DeviceBytes>(bytes);
+    scratch = bytes > 0 ? mla::workspace{workspace_->pointer<void>(), static_cast<std::int64_t>(bytes)}
+                        : mla::workspace{};
   }
 
   /// Of what was prepared.
   void launch(const mla::backend& backend, CUstream stream, std::int32_t chunk = 0) const {
     if (host_.causal) {
-      backend.run_prefill_new_tokens(q.view(), k.view(), v.view(), out.view(), &lse.view(), {}, stream);
+      backend.run_prefill_new_tokens(q.view(), k.view(), v.view(), out.view(), &lse.view(), scratch, stream);
     } else {
       backend.run_prefill_context_chunk(host_.chunk(chunk), q.view(), k.view(), v.view(), out.view(),
-                                        lse.view(), {}, stream);
+                                        lse.view(), scratch, stream);
     }
   }
 
-  void run(mla::backend& backend, CUstream stream) const {
+  void run(mla::backend& backend, CUstream stream) {
     prepare(backend);
     upload(stream);
     launch(backend, stream);
@@ -104,9 +115,11 @@ class DeviceAttention {
   }
 
   DeviceArray q, k, v, out, lse;
+  mla::workspace scratch;
 
  private:
   Attention& host_;
+  std::unique_ptr<DeviceBytes> workspace_;
 };
 
 }  // namespace test

@@ -38,12 +38,15 @@ void chunked(std::int32_t dtype) {
   const std::int64_t with_context = first.out.size(0);
   test::Array merged(dtype, {suffix.out.size(0), suffix.model.heads, suffix.model.v});
   test::Array merged_lse(MLA_DTYPE_FLOAT32, {suffix.model.heads, suffix.out.size(0)});
-  const DeviceAttention on_device(suffix), first_on_device(first), second_on_device(second);
+  DeviceAttention on_device(suffix), first_on_device(first), second_on_device(second);
   const DeviceArray out(merged), lse(merged_lse);
   mla::backend backend("FLASH_ATTN", test::config_on(suffix.model));
   const mla_context_chunk planned[] = {first.chunk(0), second.chunk(1)};
   backend.prepare_metadata(suffix.q_loc, planned);
-  for (const DeviceAttention* each : {&on_device, &first_on_device, &second_on_device}) each->upload(stream);
+  for (DeviceAttention* each : {&on_device, &first_on_device, &second_on_device}) {
+    each->reserve(backend);
+    each->upload(stream);
+  }
   on_device.launch(backend, stream);
   first_on_device.launch(backend, stream, 0);
   second_on_device.launch(backend, stream, 1);

@@ -34,7 +34,7 @@ void replays() {
   for (const Captured& each : {Captured{CU_STREAM_CAPTURE_MODE_GLOBAL, {40, 0, 3}},
                                Captured{CU_STREAM_CAPTURE_MODE_RELAXED, Lengths(130, 2)}}) {
     Attention problem = problem_of(1, each.lengths);
-    const DeviceAttention on_device(problem);
+    DeviceAttention on_device(problem);
     mla::backend backend("FLASH_ATTN", test::config_on(model));
     on_device.prepare(backend);
     const CapturedGraph graph(stream, [&] { on_device.launch(backend, stream); }, each.mode);
@@ -69,10 +69,12 @@ void a_whole_step() {
   Attention fresh = problem_of(1, {20, 7});
   Attention context = Attention::context(model, MLA_DTYPE_BFLOAT16, {20, 7}, {70, 3}, 2);
   context.q = fresh.q;
-  const DeviceAttention on_device(fresh), context_on_device(context);
+  DeviceAttention on_device(fresh), context_on_device(context);
   mla::backend backend("FLASH_ATTN", test::config_on(model));
   const mla_context_chunk chunks[] = {context.chunk(0)};
   backend.prepare_metadata(fresh.q_loc, chunks);
+  on_device.reserve(backend);
+  context_on_device.reserve(backend);
   const CapturedGraph graph(stream, [&] {
     on_device.launch(backend, stream);
     context_on_device.launch(backend, stream);
@@ -99,10 +101,10 @@ void a_first_use() {
   const Primary primary;
   const Stream stream;
   Attention problem = problem_of(1, {5});
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   const CapturedGraph graph(stream, [&] {
     mla::backend backend("FLASH_ATTN", test::config_on(model));
-    on_device.prepare(backend);
+    backend.prepare_metadata(problem.q_loc);
     on_device.launch(backend, stream);
     merge(on_device, on_device, stream);
   });

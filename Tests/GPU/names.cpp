@@ -58,7 +58,7 @@ void what_is_served() {
     Attention fresh = Attention::new_tokens(each.model, MLA_DTYPE_BFLOAT16, {20, 7}, 1);
     DeviceAttention(fresh, each.device).run(backend, stream);
     test::expect_close(fresh, test::reference_of(fresh), each.name);
-    CHECK(backend.workspace_size() == 0 && backend.supports_out());
+    CHECK((backend.workspace_size() == 0 || std::getenv("MLA_CUDNN_LIBRARY") != nullptr) && backend.supports_out());
     Attention chunk = Attention::context(each.model, MLA_DTYPE_FLOAT16, {3, 8}, {70, 2}, 2);
     DeviceAttention(chunk, each.device).run(backend, stream);
     test::expect_close(chunk, test::reference_of(chunk), each.name);
@@ -77,7 +77,7 @@ void empty_requests() {
   CHECK(mla_prepare_metadata(backend.get(), &metadata) == MLA_ERROR_INVALID_ARGUMENT);
   CHECK(std::strstr(mla_last_error_message(), "mixed active and empty query rows") != nullptr);
   Attention padded = Attention::new_tokens(deepseek, MLA_DTYPE_BFLOAT16, {70}, 1, 3);
-  const DeviceAttention on_device(padded, blackwell);
+  DeviceAttention on_device(padded, blackwell);
   on_device.upload(stream);
   backend.prepare_metadata(test::Offsets{0, 0, 0});
   on_device.launch(backend, stream);

@@ -34,6 +34,7 @@ struct Run {
     mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
     args.q = &on_device.q.view(), args.k = &on_device.k.view(), args.v = &on_device.v.view();
     args.out = &on_device.out.view(), args.lse = &on_device.lse.view();
+    args.workspace = on_device.scratch.data, args.workspace_size = on_device.scratch.size;
     args.stream = stream;
     return mla_run_prefill_new_tokens(backend.get(), &args);
   }
@@ -150,8 +151,8 @@ void streams_of_others() {
   Run run;
   DRIVER(cuStreamCreate(&gone, 0));
   DRIVER(cuStreamDestroy_v2(gone));
-  expect_status(run(theirs), internal, "cuLaunchKernel: CUDA_ERROR_INVALID_HANDLE");
-  expect_status(run(gone), internal, "cuLaunchKernel: CUDA_ERROR_INVALID_HANDLE");
+  expect_status(run(theirs), internal, ": CUDA_ERROR_INVALID_HANDLE");
+  expect_status(run(gone), internal, ": CUDA_ERROR_INVALID_HANDLE");
   run.expect_to_work();
 }
 
@@ -163,7 +164,7 @@ void streams_of_another_context() {
   DRIVER(cuCtxCreate_v2(&mine, 0, 0));
   {
     const Stream stream;
-    expect_status(run(stream), internal, "cuLaunchKernel: CUDA_ERROR_INVALID_HANDLE");
+    expect_status(run(stream), internal, ": CUDA_ERROR_INVALID_HANDLE");
   }
   DRIVER(cuCtxDestroy_v2(mine));
   run.expect_to_work();
@@ -199,7 +200,7 @@ void a_stream_for_the_cpu() {
 void other_dtypes() {
   const Primary primary;
   Attention problem = Attention::new_tokens(model, MLA_DTYPE_FLOAT32, {9}, 1);
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   mla::backend backend("FLASH_ATTN", test::config_on(model));
   on_device.prepare(backend);
   mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
@@ -224,6 +225,9 @@ void beside_a_capture() {
 void earlier_faults() {
   const Primary primary;
   const Run run;
+  // What a first run makes is there.
+  mla::check(run());
+  DRIVER(cuCtxSynchronize());
   const test::Code code;
   int number = 0;
   DRIVER(test::launch(code.kernel("gpu_test_add"), AddLaunch{&number, 1, 1}));

@@ -21,7 +21,7 @@ esac
 make -s -j"$(nproc)" -C Tests/GPU STAGE="$stage" OUT="$out" $targets || exit 1
 
 # Nothing of a GPU that the host may have, and none of its user's settings.
-unset CUDA_VISIBLE_DEVICES MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GPU@}"
+unset CUDA_VISIBLE_DEVICES MLA_CUDNN_LIBRARY MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GPU@}"
 export LD_LIBRARY_PATH=$out/machine MLA_CACHE_DIR=$out/cache
 rm -rf "$out/cache"
 
@@ -39,6 +39,11 @@ for program in $programs; do
   case $program in
     # With a driver that cannot be loaded, and with one from before CUDA 12.
     no_driver) for kind in none old; do LD_LIBRARY_PATH=$out/$kind "$out/$program" $kind || status=1; done ;;
+    # By the library's own kernels alone, and by cuDNN where it serves.
+    attention | golden | graphs | names | refusals | streams)
+      "$out/$program" || status=1
+      echo "with cuDNN:"
+      MLA_CUDNN_LIBRARY=libcudnn.so.9 "$out/$program" || status=1 ;;
     *) "$out/$program" || status=1 ;;
   esac
 done

@@ -28,7 +28,7 @@ void a_run_returns_before_it_is_done() {
   const Primary primary;
   const Stream stream, other;
   Attention problem = problem_of(1), early = problem;
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   mla::backend backend("FLASH_ATTN", test::config_on(model));
   on_device.prepare(backend);
   on_device.upload(stream);
@@ -55,11 +55,11 @@ void what_is_asked_of_the_driver() {
   const Primary primary;
   const Stream stream;
   Attention problem = problem_of(3);
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   mla::backend backend("FLASH_ATTN", test::config_on(model));
   on_device.upload(stream);
   const long before = gpu_machine_calls(nullptr);
-  on_device.prepare(backend);
+  backend.prepare_metadata(problem.q_loc);
   mla::backend copy = backend.clone();
   EXPECT(gpu_machine_calls(nullptr) == before, "preparing called the driver");
   const auto of_a_run = [] {
@@ -87,7 +87,7 @@ void contexts_stay_in_place() {
   const Primary first(0);
   const Stream stream;
   Attention problem = problem_of(4);
-  const DeviceAttention on_device(problem);
+  DeviceAttention on_device(problem);
   on_device.upload(stream);
   mla_backend_config config = test::config_on(model);
   mla::backend backend("FLASH_ATTN", config);
@@ -116,7 +116,7 @@ void two_streams() {
     const Stream first, second;
     const test::Event uploaded;
     Attention one = problem_of(seed), two = problem_of(seed + 100);
-    const DeviceAttention on_first(one), on_second(two);
+    DeviceAttention on_first(one), on_second(two);
     on_first.prepare(backend);
     on_first.upload(first);
     on_second.upload(first);
@@ -142,7 +142,8 @@ void two_threads() {
       const Stream stream;
       for (unsigned i = 0; i < 8; ++i) {
         Attention problem = problem_of(i + 50 * static_cast<unsigned>(index));
-        const DeviceAttention on_device(problem);
+        DeviceAttention on_device(problem);
+        on_device.reserve(backend);
         on_device.upload(stream);
         on_device.launch(backend, stream);
         on_device.download(stream);

@@ -34,8 +34,10 @@ PROGRAMS = (
     "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales layouts gather threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
-GPU_MACHINE_PROGRAMS = "machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
-GPU_PROGRAMS = "absent names merge caching gathering refusals graphs streams no_driver golden attention".split()
+GPU_MACHINE_PROGRAMS = "machine_cudnn machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
+GPU_PROGRAMS = (
+    "absent cudnn_plans cudnn names merge caching gathering refusals graphs streams no_driver golden attention"
+).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.
 FAILURE = re.compile(r"^(not ok|FAILED|E  )|: error:|^Test Case .* failed")

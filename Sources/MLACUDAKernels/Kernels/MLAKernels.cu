@@ -5,6 +5,7 @@
 #include "Keys.cuh"
 #include "Merge.cuh"
 #include "Projection.cuh"
+#include "Upload.cuh"
 
 // Registers for more than two blocks of 128 threads on a multiprocessor would not do.
 #define ATTENTION(dtype, Element, qk, v)                                                          \
@@ -44,3 +45,5 @@ PROJECTION(bf16, BF16)
 PROJECTION(fp16, FP16)
 
 KERNEL(mla_concat_keys, MLA_CUDA_KEYS_THREADS, 8)(PARAMETERS(mla_cuda_keys) arguments) { concat_keys(arguments); }
+
+KERNEL(mla_upload, MLA_CUDA_UPLOAD_THREADS, 1)(PARAMETERS(mla_cuda_upload) arguments) { upload(arguments); }

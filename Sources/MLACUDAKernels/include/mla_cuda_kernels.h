@@ -235,8 +235,30 @@ enum {
   MLA_CUDA_KEYS_THREADS = 128
 };
 
+/* ---- numbers of the host's ------------------------------------------------ */
+
+enum {
+  /** Of a launch; more of them take more launches. */
+  MLA_CUDA_UPLOAD_NUMBERS = 1000,
+  /** Of a block, which has no dynamic shared memory. */
+  MLA_CUDA_UPLOAD_THREADS = 128
+};
+
+/** Grid: (1). Numbers that another library wants in memory of the device. */
+typedef struct mla_cuda_upload {
+  int *to;
+  int count;
+  int reserved;
+  int numbers[MLA_CUDA_UPLOAD_NUMBERS];
+} mla_cuda_upload;
+
 // Of the host alone.
 #ifndef __CUDACC__
+
+/** To write them one by one: Swift reads an array in a struct as a tuple. */
+static inline int *mla_cuda_upload_numbers(mla_cuda_upload *parameter) {
+  return parameter->numbers;
+}
 
 /* ---- kernels by name ---------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 import CMLAPrefill
 
 /// One of the library's own backends on CUDA tensors: its contract decides what it takes, the
-/// device's kernels carry out. A launch needs no memory and nothing prepared on the device.
+/// device's kernels, or cuDNN's, carry out. A launch needs no memory but the caller's and
+/// nothing prepared on the device.
 final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
   private let contract: any NativeContract
   private let attention: CUDAAttention
@@ -56,5 +57,14 @@ final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
     try attention.run(chunk.spans, arguments)
   }
 
-  func workspaceSize(_ batch: PreparedBatch) -> Int { 0 }
+  func workspaceSize(_ batch: PreparedBatch) -> Int {
+    batch.runs.reduce(0) { most, run in
+      let spans =
+        switch run {
+        case .newTokens: batch.metadata.queryStartLoc.selfSpans
+        case .chunk(let index): batch.metadata.chunks[index].spans
+        }
+      return max(most, attention.workspaceSize(spans))
+    }
+  }
 }

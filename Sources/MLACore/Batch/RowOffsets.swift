@@ -11,6 +11,9 @@ public struct RowOffsets: Equatable, Sendable {
     firstNumber(in: 0..<requestCount) { begin($0 + 1) > row }
   }
 
+  /// Rows of the longest request.
+  var longest: Int { (0..<requestCount).reduce(0) { max($0, count($1)) } }
+
   init(checked offsets: FixedArray<Int32>) { self.offsets = offsets }
 
   /// - Parameter lengths: rows of each request; together they fit into an int32.

@@ -1,13 +1,15 @@
 import CMLAPrefill
 import MLACUDAKernels
 
-/// Attention on a CUDA device: a batch's requests handed to a kernel on the caller's stream,
-/// in the kernel's parameters.
+/// Attention on a CUDA device, by cuDNN or by the library's own kernels: a batch's requests
+/// handed to a kernel on the caller's stream, in the kernel's parameters.
 struct CUDAAttention: Sendable {
   private let device: CUDADevice
   private let bfloat16: CUDADevice.Kernel
   private let float16: CUDADevice.Kernel
+  private let upload: CUDAUpload
   private let numHeads: Int
+  private let scale: Float
   private let scaleLog2: Float
 
   /// - Throws: where there are no kernels for the dimensions.
@@ -16,7 +18,9 @@ struct CUDAAttention: Sendable {
     self.device = device
     bfloat16 = try Self.kernel(.bfloat16, device, config)
     float16 = try Self.kernel(.float16, device, config)
+    upload = try CUDAUpload(device)
     numHeads = config.numHeads
+    scale = Float(config.scale)
     scaleLog2 = Float(config.scale * 1.4426950408889634)
   }
 
@@ -42,15 +46,35 @@ struct CUDAAttention: Sendable {
   func run(_ spans: RequestSpans, _ arguments: RunArguments) throws(MLAError) {
     let kernel = try kernel(for: arguments.q.type)
     try requireRows(spans)
-    var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
     try device.onStream(arguments.stream) { launcher throws(MLAError) in
       try check(arguments, launcher)
-      for span in spans where span.queryCount > 0 {
-        if launch.isFull { try submit(&launch, kernel, launcher) }
-        launch.append(span)
+      var isServed = false
+      if case .cuDNN(let run) = try CUDAEngine.choice(
+        spans, arguments, scale: scale, device, launcher)
+      {
+        isServed = try run.start(spans, arguments, upload: upload, launcher)
       }
-      try submit(&launch, kernel, launcher)
+      // Of requests without keys cuDNN does not say what it writes: it is written over.
+      try launch(kernel, spans, arguments, onlyKeyless: isServed, launcher)
     }
+  }
+
+  private func launch(
+    _ kernel: CUDADevice.Kernel, _ spans: RequestSpans, _ arguments: RunArguments,
+    onlyKeyless: Bool, _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) {
+    var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
+    for span in spans where span.queryCount > 0 && (span.keyCount == 0 || !onlyKeyless) {
+      if launch.isFull { try submit(&launch, kernel, launcher) }
+      launch.append(span)
+    }
+    try submit(&launch, kernel, launcher)
+  }
+
+  /// Bytes of workspace with which cuDNN serves such a batch where nothing else is in its way.
+  func workspaceSize(_ spans: RequestSpans) -> Int {
+    CuDNNDevice.of(device) == nil
+      ? 0 : CuDNNRun.Memory.bytes(CuDNNAttention.Sizes(spans, lseHeadStride: 0))
   }
 
   /// What no keys give, in every row that there is.

@@ -18,7 +18,7 @@ enum CUDACompiler {
           + "or set MLA_NVRTC_LIBRARY to its file")
     }
     let cache = CodeCache()
-    let name = "\(gpu)-\(hexadecimal(sourceChecksum))-\(compiler.versionText).cubin"
+    let name = "\(gpu)-\(CodeCache.hexadecimal(sourceChecksum))-\(compiler.versionText).cubin"
     if let code = cache.code(named: name) { return code }
     return try compile(compiler, gpu, cache, name)
   }
@@ -60,10 +60,5 @@ enum CUDACompiler {
     files.reduce(CodeCache.checksum([])) { sum, file in
       CodeCache.checksum(String(cString: file.text).utf8, from: sum)
     }
-  }
-
-  private static func hexadecimal(_ number: UInt64) -> String {
-    let digits = String(number, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
   }
 }

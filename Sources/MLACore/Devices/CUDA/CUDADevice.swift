@@ -8,6 +8,7 @@ final class CUDADevice: @unchecked Sendable {
 
   let id: Int32
   let capability: DeviceCapability
+  let multiprocessors: Int32
   private let driver: CUDADriver
   private let number: Int32
   private let context: Handle?
@@ -16,10 +17,11 @@ final class CUDADevice: @unchecked Sendable {
   private let library: Handle?
 
   private init(
-    _ id: Int32, _ number: Int32, _ capability: DeviceCapability, _ driver: CUDADriver,
-    context: Handle?, library: Handle?, readsHostMemory: Bool
+    _ id: Int32, _ number: Int32, _ capability: DeviceCapability, multiprocessors: Int32,
+    _ driver: CUDADriver, context: Handle?, library: Handle?, readsHostMemory: Bool
   ) {
     (self.id, self.number, self.capability, self.driver) = (id, number, capability, driver)
+    self.multiprocessors = multiprocessors
     (self.context, self.library, self.readsHostMemory) = (context, library, readsHostMemory)
   }
 
@@ -32,6 +34,7 @@ final class CUDADevice: @unchecked Sendable {
     let capability = DeviceCapability(
       try attribute(Attribute.capabilityMajor, number, driver),
       try attribute(Attribute.capabilityMinor, number, driver))
+    let multiprocessors = try attribute(Attribute.multiprocessors, number, driver)
     let readsHostMemory = try attribute(Attribute.pageableMemoryAccess, number, driver) != 0
     let code = try CUDACode.code(for: capability, field: field)
     var context: Handle?
@@ -39,8 +42,8 @@ final class CUDADevice: @unchecked Sendable {
     do throws(MLAError) {
       let library = try code.load(driver, context)
       return CUDADevice(
-        id, number, capability, driver, context: context, library: library,
-        readsHostMemory: readsHostMemory)
+        id, number, capability, multiprocessors: multiprocessors, driver, context: context,
+        library: library, readsHostMemory: readsHostMemory)
     } catch {
       driver.release(number)
       throw error
@@ -147,7 +150,21 @@ extension CUDADevice {
 
   struct Launcher {
     fileprivate let device: CUDADevice
-    fileprivate let stream: UnsafeMutableRawPointer?
+    let stream: UnsafeMutableRawPointer?
+
+    /// Whether what is put on the stream is captured into a graph.
+    func isCapturing() throws(MLAError) -> Bool {
+      var status: Int32 = 0
+      try device.driver.check("cuStreamIsCapturing") {
+        device.driver.streamIsCapturing(stream, &status)
+      }
+      return status != CUDADriver.notCapturing
+    }
+
+    /// Runs `body`, which loads code or takes memory beside what it may put on the stream.
+    func besideCaptures<Value>(_ body: () throws(MLAError) -> Value) throws(MLAError) -> Value {
+      try device.driver.besideCaptures(body)
+    }
 
     /// - Parameter parameter: the kernel's one parameter; copied.
     func launch<Parameter: BitwiseCopyable>(

@@ -27,6 +27,7 @@ struct CUDADriver: Sendable {
       Handle?, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Handle?,
       UnsafeMutablePointer<UnsafeMutableRawPointer?>, UnsafeMutablePointer<UnsafeMutableRawPointer?>?
     ) -> Result
+  let streamIsCapturing: @convention(c) (Handle?, UnsafeMutablePointer<Int32>) -> Result
   private let exchangeCaptureMode: @convention(c) (UnsafeMutablePointer<Int32>) -> Result
   let pointerAttribute: @convention(c) (UnsafeMutableRawPointer, Int32, UInt64) -> Result
   private let errorName: @convention(c) (Result, UnsafeMutablePointer<UnsafePointer<CChar>?>) -> Result
@@ -60,6 +61,7 @@ struct CUDADriver: Sendable {
     kernel = try function("cuLibraryGetKernel")
     setKernelAttribute = try function("cuKernelSetAttribute")
     launch = try function("cuLaunchKernel")
+    streamIsCapturing = try function("cuStreamIsCapturing")
     exchangeCaptureMode = try function("cuThreadExchangeStreamCaptureMode")
     pointerAttribute = try function("cuPointerGetAttribute")
     errorName = try function("cuGetErrorName")
@@ -114,6 +116,7 @@ struct CUDADriver: Sendable {
 extension CUDADriver {
   /// CU_DEVICE_ATTRIBUTE_*
   enum DeviceAttribute {
+    static let multiprocessors: Int32 = 16
     static let capabilityMajor: Int32 = 75
     static let capabilityMinor: Int32 = 76
     static let pageableMemoryAccess: Int32 = 88
@@ -128,6 +131,9 @@ extension CUDADriver {
     static let isManaged: Int32 = 8
     static let deviceOrdinal: Int32 = 9
   }
+
+  /// CU_STREAM_CAPTURE_STATUS_NONE
+  static let notCapturing: Int32 = 0
 
   /// CU_STREAM_CAPTURE_MODE_RELAXED
   private static let relaxedCapture: Int32 = 2

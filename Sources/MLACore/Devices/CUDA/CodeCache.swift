@@ -1,7 +1,7 @@
 import Glibc
 import MLAShims
 
-/// Machine code that was compiled before, in files: MLA_CACHE_DIR, else mla_prefill in the
+/// Code for GPUs that was compiled before, in files: MLA_CACHE_DIR, else mla_prefill in the
 /// user's cache directory. Where there is no such place nothing is found and nothing kept.
 ///
 /// A file is code, then its length and a checksum: one that a full disk cut short, or
@@ -76,6 +76,12 @@ struct CodeCache {
     -> UInt64
   {
     bytes.reduce(start) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+  }
+
+  /// Of a checksum, for names.
+  static func hexadecimal(_ number: UInt64) -> String {
+    let digits = String(number, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
   }
 
   private static let mostBytes = 256 << 20

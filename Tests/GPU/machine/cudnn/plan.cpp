@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan.hpp"
 
+#include <dlfcn.h>
+
 #include <algorithm>
+#include <cstdlib>
 
 #include "../library_work.hpp"
 #include "handle.hpp"
@@ -145,6 +148,11 @@ int capability_of(const Descriptor& owner, int name) {
       ->capability;
 }
 
+/// Versions before 9.25 end the process without it.
+void require_cublaslt() {
+  if (cudnnGetVersion() < 92500 && dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_NOLOAD) == nullptr) std::abort();
+}
+
 void finalize_plan(Descriptor& descriptor) {
   const int capability = capability_of(descriptor, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP);
   // It loads code.
@@ -190,6 +198,7 @@ void finalize(Descriptor& descriptor) {
       require(is_open(descriptor.get<const Handle*>(CUDNN_ATTR_DEVICEPROP_HANDLE)), CUDNN_STATUS_BAD_PARAM, "no handle");
       break;
     case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR: {
+      require_cublaslt();
       require(descriptor.get<int>(CUDNN_ATTR_ENGINEHEUR_MODE) == CUDNN_HEUR_MODE_A, CUDNN_STATUS_NOT_SUPPORTED, "mode");
       require(capability_of(descriptor, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP) >= 80, CUDNN_STATUS_NOT_SUPPORTED, "device");
       descriptor.plan = std::make_shared<Plan>(plan_of(descriptor.referred(

@@ -1,0 +1,169 @@
+import Glibc
+
+/// cuDNN on one device: handles, and the plans that have been made for it.
+final class CuDNNDevice: Sendable {
+  let cuDNN: CuDNN
+  private let device: CUDADevice
+  /// Those that no call uses. A handle is one call's at a time.
+  private let idleHandles = Guarded<[IdleHandle]>([])
+  private let plans = Guarded<[Made]>([])
+
+  private struct IdleHandle: @unchecked Sendable {
+    let handle: CuDNN.Handle
+  }
+
+  private struct Made {
+    let attention: CuDNNAttention
+    let sizes: CuDNNAttention.Sizes
+    /// nil: cuDNN will not have it.
+    let plan: CuDNNPlan?
+  }
+
+  private init(_ cuDNN: CuDNN, _ device: CUDADevice) {
+    (self.cuDNN, self.device) = (cuDNN, device)
+  }
+
+  // MARK: Plans
+
+  enum Known {
+    case plan(CuDNNPlan)
+    case refused
+    case unknown
+  }
+
+  func known(_ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes) -> Known {
+    plans.withLock { Self.find(attention, sizes, in: $0) }
+  }
+
+  private static func find(
+    _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes, in plans: [Made]
+  ) -> Known {
+    let made = plans.first { $0.attention == attention && $0.sizes == sizes }
+    guard let made else { return .unknown }
+    return made.plan.map(Known.plan) ?? .refused
+  }
+
+  /// Takes a second where no process has made it before. What cuDNN refuses it is not asked
+  /// for again.
+  ///
+  /// - Returns: nil where it is refused.
+  func makePlan(
+    _ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes, _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) -> CuDNNPlan? {
+    // Foreign code, and long: not under a lock. Of two calls that make the same, one keeps it.
+    let plan = try launcher.besideCaptures { () throws(MLAError) -> CuDNNPlan? in
+      do throws(CuDNN.Failure) {
+        return try withHandle { handle throws(CuDNN.Failure) in
+          try make(attention, sizes, handle)
+        }
+      } catch {
+        Self.warn("an attention", error)
+        return nil
+      }
+    }
+    if Shortage.isPresent { return plan }
+    return plans.withLock { plans in
+      if case .plan(let other) = Self.find(attention, sizes, in: plans) { return other }
+      plans.append(Made(attention: attention, sizes: sizes, plan: plan))
+      return plan
+    }
+  }
+
+  /// Does without it from now on.
+  func drop(_ plan: CuDNNPlan, because failure: CuDNN.Failure) {
+    Self.warn("an attention", failure)
+    let dropped = plans.withLock { plans in
+      let index = plans.firstIndex { $0.plan === plan }
+      guard let index else { return nil as Made? }
+      let dropped = plans[index]
+      plans[index] = Made(attention: dropped.attention, sizes: dropped.sizes, plan: nil)
+      return dropped
+    }
+    _ = consume dropped
+  }
+
+  private func make(
+    _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes, _ handle: CuDNN.Handle
+  ) throws(CuDNN.Failure) -> CuDNNPlan {
+    let properties = try CuDNNDescriptor(cuDNN, .deviceProperties)
+    try properties.set(CuDNN.Attribute.Device.handle, handle)
+    try properties.finalize()
+    return try CuDNNPlanFiles(cuDNN, device).plan(attention, atMost: sizes, for: properties)
+  }
+
+  // MARK: Runs
+
+  /// Puts a plan's work on the launcher's stream.
+  func run(_ plan: CuDNNPlan, _ pack: CuDNNDescriptor, _ launcher: CUDADevice.Launcher)
+    throws(CuDNN.Failure)
+  {
+    try withHandle { handle throws(CuDNN.Failure) in
+      try cuDNN.check("cudnnSetStream") { cuDNN.setStream(handle, launcher.stream) }
+      try cuDNN.check("cudnnBackendExecute") {
+        cuDNN.execute(handle, plan.descriptor.handle, pack.handle)
+      }
+    }
+  }
+
+  private func withHandle<Value>(
+    _ body: (CuDNN.Handle) throws(CuDNN.Failure) -> Value
+  ) throws(CuDNN.Failure) -> Value {
+    let used = idleHandles.withLock { $0.popLast() }
+    let idle = if let used { used } else { try makeHandle() }
+    // One that has failed may be broken, and is never used again.
+    let value = try body(idle.handle)
+    idleHandles.withLock { $0.append(idle) }
+    return value
+  }
+
+  private func makeHandle() throws(CuDNN.Failure) -> IdleHandle {
+    var handle: CuDNN.Handle?
+    try cuDNN.check("cudnnCreate") { cuDNN.createHandle(&handle) }
+    guard let handle else { throw CuDNN.Failure(text: "cudnnCreate: gave nothing") }
+    return IdleHandle(handle: handle)
+  }
+}
+
+extension CuDNNDevice {
+  /// nil where cuDNN is not asked for or not to be had.
+  static func of(_ device: CUDADevice) -> CuDNNDevice? {
+    guard let cuDNN = library else { return nil }
+    return known.withLock { known in
+      if let found = known.first(where: { $0.device === device }) { return found }
+      let made = CuDNNDevice(cuDNN, device)
+      if !Shortage.isPresent { known.append(made) }
+      return made
+    }
+  }
+
+  private static let known = PerProcess<[CuDNNDevice]>([])
+
+  /// Loaded when it is first wanted; where it cannot be, that is said once.
+  private static var library: CuDNN? {
+    if let found = loaded.withLock({ $0 }) { return found }
+    var refusal: CuDNN.Failure?
+    var library: CuDNN?
+    if let file {
+      do throws(CuDNN.Failure) { library = try CuDNN(file: file) } catch { refusal = error }
+    }
+    // Of two threads that load it, one says so.
+    let isFirst = loaded.withLock { loaded in
+      defer { loaded = .some(library) }
+      return loaded == nil
+    }
+    if isFirst, let refusal { warn("attention", refusal) }
+    return library
+  }
+
+  private static let loaded = Guarded<CuDNN??>(nil)
+
+  /// MLA_CUDNN_LIBRARY: "libcudnn.so.9" is that which an installed torch has loaded or the
+  /// linker finds. It is not asked for by itself: its results have been seen on no device yet.
+  private static var file: String? {
+    getenv("MLA_CUDNN_LIBRARY").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+  }
+
+  private static func warn(_ what: StaticString, _ failure: CuDNN.Failure) {
+    Log.warning("cuDNN does not serve \(what), the library's own kernels do: \(failure.text)")
+  }
+}

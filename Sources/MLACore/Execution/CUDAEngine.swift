@@ -1,0 +1,55 @@
+/// Which engine serves a run on a CUDA device, and why: all of the rules, in their order.
+enum CUDAEngine {
+  case cuDNN(CuDNNRun)
+  /// The library's own kernels, which serve whatever a backend takes.
+  case own(Reason)
+
+  enum Reason {
+    /// fp8.
+    case outputOfAnotherType
+    /// The largest score is looked for before scores are scaled.
+    case scaleNotPositive
+    /// Addresses or strides that are no multiples of 16 bytes; rows or heads that repeat.
+    case layout
+    /// In every request one query or key at most; or more requests or rows than plans are for.
+    case lengths
+    /// None of the caller's, or too little.
+    case noWorkspace
+    /// Not asked for, not there, or of a version that is not known.
+    case noCuDNN
+    /// A plan that is yet to be made while the run is captured into a graph.
+    case capturing
+    /// A plan that cuDNN would not make, for the head dimensions say, or did not run.
+    case refused
+  }
+
+  /// - Parameter scale: of the scores.
+  static func choice(
+    _ spans: RequestSpans, _ arguments: RunArguments, scale: Float, _ device: CUDADevice,
+    _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) -> CUDAEngine {
+    guard arguments.out.type == arguments.q.type else { return .own(.outputOfAnotherType) }
+    guard scale > 0 else { return .own(.scaleNotPositive) }
+    guard let attention = CuDNNAttention(arguments, spans.causal) else { return .own(.layout) }
+    let sizes = CuDNNAttention.Sizes(spans, lseHeadStride: arguments.lse?.strides[0] ?? 0)
+    guard let bounds = sizes.ofPlan else { return .own(.lengths) }
+    guard let workspace = arguments.workspace else { return .own(.noWorkspace) }
+    guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
+    let plan: CuDNNPlan
+    switch cuDNN.known(attention, atMost: bounds) {
+    case .plan(let known): plan = known
+    case .refused: return .own(.refused)
+    case .unknown:
+      guard try !launcher.isCapturing() else { return .own(.capturing) }
+      guard let made = try cuDNN.makePlan(attention, atMost: bounds, launcher) else {
+        return .own(.refused)
+      }
+      plan = made
+    }
+    guard let memory = CuDNNRun.Memory(spans, plan, in: workspace) else {
+      return .own(.noWorkspace)
+    }
+    return .cuDNN(
+      CuDNNRun(cuDNN: cuDNN, plan: plan, sizes: sizes, memory: memory, scale: scale))
+  }
+}

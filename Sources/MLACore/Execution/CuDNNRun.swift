@@ -1,0 +1,163 @@
+import MLACUDAKernels
+
+/// A batch's attention by a plan of cuDNN's.
+struct CuDNNRun {
+  let cuDNN: CuDNNDevice
+  let plan: CuDNNPlan
+  /// Of the batch.
+  let sizes: CuDNNAttention.Sizes
+  let memory: Memory
+  let scale: Float
+
+  /// Puts it on the launcher's stream. What requests without keys get is undefined.
+  ///
+  /// - Returns: whether it is there.
+  func start(
+    _ spans: RequestSpans, _ arguments: RunArguments, upload: CUDAUpload,
+    _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) -> Bool {
+    try launcher.requireOwnMemory(memory.address, "workspace")
+    try upload.put(spans.queries, at: memory.queryOffsets, launcher)
+    if memory.keyOffsets != memory.queryOffsets {
+      try upload.put(spans.keys, at: memory.keyOffsets, launcher)
+    }
+    // It may load code when it runs a plan for the first time.
+    return try launcher.besideCaptures { () throws(MLAError) in
+      do throws(CuDNN.Failure) {
+        try execute(arguments, launcher)
+        return true
+      } catch {
+        cuDNN.drop(plan, because: error)
+        return false
+      }
+    }
+  }
+
+  private func execute(_ arguments: RunArguments, _ launcher: CUDADevice.Launcher)
+    throws(CuDNN.Failure)
+  {
+    var numbers: (scale: Float, shift: Float) = (scale, 0)
+    try withUnsafeMutableBytes(of: &numbers) { numbers throws(CuDNN.Failure) in
+      let pack = try CuDNNPack.make(
+        cuDNN.cuDNN, plan, sizes, workspace: UnsafeMutableRawPointer(bitPattern: memory.plans)
+      ) { tensor in
+        switch tensor {
+        case .scale: numbers.baseAddress
+        case .shift: numbers.baseAddress.map { $0 + MemoryLayout<Float>.size }
+        default: UnsafeMutableRawPointer(bitPattern: address(of: tensor, arguments))
+        }
+      }
+      try cuDNN.run(plan, pack, launcher)
+    }
+  }
+
+  private func address(of tensor: CuDNNAttention.Tensor, _ arguments: RunArguments) -> UInt {
+    switch tensor {
+    case .q: arguments.q.address
+    case .k: arguments.k.address
+    case .v: arguments.v.address
+    case .out: arguments.out.address
+    case .lse: arguments.lse?.address ?? 0
+    case .queryOffsets: memory.queryOffsets
+    case .keyOffsets: memory.keyOffsets
+    case .scale, .shift, .scores, .unmasked, .masked, .weights: 0
+    }
+  }
+}
+
+extension CuDNNRun {
+  /// What is where in the caller's workspace: offsets of the queries and the keys, and the
+  /// plan's own.
+  struct Memory {
+    let address: UInt
+    let queryOffsets: UInt
+    let keyOffsets: UInt
+    let plans: UInt
+
+    /// nil where it does not fit.
+    init?(_ spans: RequestSpans, _ plan: CuDNNPlan, in workspace: Workspace) {
+      let bytes = Self.bytes(requests: spans.count, plan: plan.workspaceBytes)
+      guard workspace.size >= bytes else { return nil }
+      address = UInt(bitPattern: workspace.start)
+      plans = Self.aligned(address)
+      queryOffsets = plans + Self.aligned(UInt(plan.workspaceBytes))
+      // A request's own rows are one list.
+      keyOffsets =
+        spans.causal == .none ? queryOffsets + Self.offsetBytes(spans.count) : queryOffsets
+    }
+
+    /// Enough for any plan for as many requests.
+    static func bytes(_ sizes: CuDNNAttention.Sizes) -> Int {
+      guard let bounds = sizes.ofPlan else { return 0 }
+      return bytes(requests: sizes.requests, plan: 4096 + 272 * bounds.requests)
+    }
+
+    private static func bytes(requests: Int, plan: Int) -> Int {
+      Int(alignment - 1 + aligned(UInt(plan)) + 2 * offsetBytes(requests))
+    }
+
+    private static func offsetBytes(_ requests: Int) -> UInt {
+      aligned(UInt(requests + 1) * UInt(MemoryLayout<Int32>.size))
+    }
+
+    private static func aligned(_ number: UInt) -> UInt { (number + alignment - 1) & ~(alignment - 1) }
+
+    /// As memory of the device is had.
+    private static let alignment: UInt = 256
+  }
+}
+
+extension CuDNNAttention {
+  /// nil where cuDNN does not take them as they lie.
+  init?(_ arguments: RunArguments, _ causal: CausalMask) {
+    let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
+    let type: CuDNN.DataType
+    switch q.type {
+    case .bfloat16: type = .bfloat16
+    case .float16: type = .float16
+    case .float32, .float8E4M3, .float8E8M0: return nil
+    }
+    guard let qRows = Rows(q), let kRows = Rows(k), let vRows = Rows(v), let outRows = Rows(out),
+      (arguments.lse?.address ?? 0) % UInt(Self.alignment) == 0
+    else { return nil }
+    self.init(
+      type: type, heads: q.shape[1], qkHeadDim: q.shape[2], vHeadDim: v.shape[2], q: qRows,
+      k: kRows, v: vRows, out: outRows, isCausal: causal != .none, givesLSE: arguments.lse != nil)
+  }
+}
+
+extension CuDNNAttention.Rows {
+  fileprivate init?(_ view: TensorView) {
+    // A dimension of one has no stride of its own.
+    let headStride = view.shape[1] == 1 ? view.shape[2] : view.strides[1]
+    let unit = CuDNNAttention.alignment / view.type.bytes
+    guard view.address % UInt(CuDNNAttention.alignment) == 0, view.shape[2] % unit == 0,
+      view.strides[0] > 0, view.strides[0] % unit == 0, headStride > 0, headStride % unit == 0
+    else { return nil }
+    self.init(rowStride: view.strides[0], headStride: headStride)
+  }
+}
+
+extension CuDNNAttention.Sizes {
+  init(_ spans: RequestSpans, lseHeadStride: Int) {
+    self.init(
+      requests: spans.count, queries: spans.queries.longest, keys: spans.keys.longest,
+      lseHeadStride: lseHeadStride)
+  }
+
+  /// Of the plan that serves batches of such sizes, few for all that there may be: what a plan
+  /// is run with may be less, never more, which is what its workspace is for. nil where there
+  /// is none. cuDNN takes other kernels for few rows than for many, and again others for one,
+  /// which is no prefill.
+  var ofPlan: Self? {
+    guard queries > 1, keys > 1,
+      let requests = [64, 512, 4096].first(where: { requests <= $0 }),
+      let queries = Self.rows.first(where: { queries <= $0 }),
+      let keys = Self.rows.first(where: { keys <= $0 })
+    else { return nil }
+    return Self(
+      requests: requests, queries: queries, keys: keys, lseHeadStride: requests * queries)
+  }
+
+  private static let rows = [128, 1 << 17]
+}

@@ -1,0 +1,296 @@
+// Attention by cuDNN: what it serves, and what is left to the library's own kernels.
+//
+// SPDX-License-Identifier: Apache-2.0
+#include <dlfcn.h>
+
+#include "cudnn_runs.hpp"
+
+namespace {
+
+using test::Attention;
+using test::CapturedGraph;
+using test::CuDNNRun;
+using test::Model;
+using test::Primary;
+using test::Stream;
+using Lengths = std::vector<std::int32_t>;
+
+const Model model{2, 64, 64, 128, 512};
+constexpr std::int32_t bf16 = MLA_DTYPE_BFLOAT16;
+
+Attention new_tokens(const Lengths& lengths, std::int64_t padding = 0) {
+  return Attention::new_tokens(model, bf16, lengths, 3, padding);
+}
+Attention context(const Lengths& queries, const Lengths& keys) {
+  return Attention::context(model, bf16, queries, keys, 4);
+}
+
+void what_it_serves() {
+  const Primary primary;
+  for (const Model& each : {Model{2, 128, 64, 128, 512}, Model{1, 192, 64, 256, 512}, Model{3, 64, 64, 128, 512}}) {
+    for (const std::int32_t dtype : {MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16}) {
+      for (const std::int64_t padding : {0, 8}) {
+        CuDNNRun own(Attention::new_tokens(each, dtype, {70, 0, 1, 33}, 3, padding));
+        CHECK(own.is_served("new tokens"));
+        // Of the requests one has no keys: it gets 0 and -inf.
+        CuDNNRun chunk(Attention::context(each, dtype, {9, 3, 0, 66}, {70, 0, 11, 130}, 4, padding));
+        CHECK(chunk.is_served("context"));
+      }
+    }
+  }
+}
+
+void random_batches() {
+  const Primary primary;
+  std::mt19937 random(5);
+  const auto any = [&](std::uint32_t below) { return static_cast<std::int32_t>(random() % below); };
+  for (unsigned round = 0; round < 12; ++round) {
+    Lengths queries{2 + any(140)}, keys{2 + any(200)};
+    for (std::int32_t i = any(5); i > 0; --i) {
+      queries.push_back(any(3) == 0 ? 0 : any(40));
+      keys.push_back(any(3) == 0 ? 0 : any(60));
+    }
+    gpu_machine_seed(round);
+    const std::string what = "round " + std::to_string(round);
+    CHECK(CuDNNRun(new_tokens(queries, 8 * any(3))).is_served(what));
+    CHECK(CuDNNRun(context(queries, keys)).is_served(what + ", context"));
+  }
+}
+
+/// More offsets than a launch carries.
+void thousands_of_requests() {
+  const Primary primary;
+  for (const std::size_t count : {999, 1000, 2300, 4096, 4097}) {
+    Lengths lengths(count, 0);
+    lengths.front() = 3;
+    lengths[count / 2] = 5;
+    lengths.back() = 2;
+    EXPECT(CuDNNRun(new_tokens(lengths)).is_served("requests") == (count <= 4096), "%d requests", static_cast<int>(count));
+    lengths[1] = 4;
+    Lengths keys(count, 2);
+    EXPECT(CuDNNRun(context(lengths, keys)).is_served("context") == (count <= 4096), "%d requests", static_cast<int>(count));
+  }
+}
+
+/// What no instruction of 16 bytes reads.
+void layouts() {
+  const Primary primary;
+  CHECK(CuDNNRun(new_tokens({9, 30})).is_served("dense"));
+  CHECK(CuDNNRun(new_tokens({9, 30}), 16).is_served("16 bytes on"));
+  CHECK(!CuDNNRun(new_tokens({9, 30}), 2).is_served("2 bytes on"));
+  CHECK(!CuDNNRun(new_tokens({9, 30}, 1)).is_served("rows of odd strides"));
+  CHECK(!CuDNNRun(new_tokens({9, 30}, 4)).is_served("rows of strides of 8 bytes"));
+  // One row for all keys.
+  CuDNNRun one(context({9}, {30}));
+  one.host.k.each([&](std::int64_t i, std::int64_t j, std::int64_t d) { one.host.k.set(i, j, d, one.host.k.at(0, j, d)); });
+  one.on_device.k.view().strides[0] = 0;
+  CHECK(!one.is_served("one row for all keys"));
+}
+
+/// v as a view of wider rows, as vLLM's kv_nope is; without lse; rows beyond the batch.
+void views() {
+  const Primary primary;
+  const Stream stream;
+  CuDNNRun run(new_tokens({40, 21}));
+  test::Array wide(bf16, {61, model.heads, 256});
+  run.host.v.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
+    wide.set(i, j, 128 + k, run.host.v.at(i, j, k));
+  });
+  const test::DeviceArray device_wide(wide);
+  run.on_device.upload(stream);
+  device_wide.upload(wide, stream);
+  const long before = test::executions();
+  const auto launch = [&](const mla::tensor* lse) {
+    run.backend.run_prefill_new_tokens(run.on_device.q.view(), run.on_device.k.view(),
+                                       device_wide.view().narrow(2, 128, 256), run.on_device.out.view(), lse,
+                                       run.on_device.scratch, stream);
+  };
+  launch(&run.on_device.lse.view());
+  run.on_device.download(stream);
+  run.check("a view");
+  const test::Array expected = run.host.out;
+  run.host.out = test::Array(bf16, {61, model.heads, model.v});
+  run.host.lse = test::Array(MLA_DTYPE_FLOAT32, {model.heads, 61});
+  run.on_device.upload(stream);
+  run.backend.prepare_metadata(test::Offsets{0, 40});
+  launch(nullptr);
+  run.on_device.download(stream);
+  CHECK(test::executions() == before + 2);
+  run.host.out.each([&](std::int64_t i, std::int64_t j, std::int64_t k) {
+    const double got = run.host.out.at(i, j, k);
+    EXPECT(i < 40 ? got == expected.at(i, j, k) : std::isnan(got), "row %d: %g", static_cast<int>(i), got);
+  });
+  CHECK(std::isnan(run.host.lse.at(0, 0)));
+}
+
+/// No prefill: one query or one key at most in each request.
+void lengths() {
+  const Primary primary;
+  CHECK(CuDNNRun(new_tokens({1, 2, 1})).is_served("two tokens"));
+  CHECK(!CuDNNRun(new_tokens({1, 1, 0, 1})).is_served("a token each"));
+  CHECK(!CuDNNRun(context({1, 1}, {40, 30})).is_served("a query each"));
+  CHECK(!CuDNNRun(context({7, 9}, {1, 0})).is_served("a key each"));
+  CHECK(!CuDNNRun(context({7, 9}, {0, 0})).is_served("no keys"));
+}
+
+void scales() {
+  const Primary primary;
+  for (const double scale : {0.05, 0.0, -0.05}) {
+    mla_backend_config config = test::config_on(model);
+    config.scale = scale;
+    CuDNNRun run(new_tokens({40, 21}), config);
+    const Stream stream;
+    const long before = test::executions();
+    run.on_device.upload(stream);
+    run.on_device.launch(run.backend, stream);
+    stream.synchronize();
+    EXPECT((test::executions() > before) == (scale > 0), "a scale of %g", scale);
+  }
+}
+
+void quantized() {
+  const Primary primary;
+  const float scale = 0.01F;
+  Attention problem = new_tokens({30, 50});
+  problem.out = test::Array(MLA_DTYPE_FLOAT8_E4M3FN, {80, model.heads, model.v});
+  const CuDNNRun run(problem);
+  const Stream stream;
+  run.on_device.upload(stream);
+  mla_new_tokens_args args = MLA_NEW_TOKENS_ARGS_INIT;
+  args.q = &run.on_device.q.view(), args.k = &run.on_device.k.view(), args.v = &run.on_device.v.view();
+  args.out = &run.on_device.out.view(), args.output_scale = &scale, args.stream = stream;
+  args.workspace = run.on_device.scratch.data, args.workspace_size = run.on_device.scratch.size;
+  run.backend.run_prefill_new_tokens(args);
+  stream.synchronize();
+  CHECK(test::executions() == 0);
+}
+
+void workspaces() {
+  const Primary primary;
+  CuDNNRun run(new_tokens({40, 21}));
+  const std::int64_t whole = run.on_device.scratch.size;
+  CHECK(whole > 17408 && run.backend.workspace_size() == whole && run.is_served("what is asked for"));
+  CuDNNRun none(new_tokens({40, 21}));
+  none.on_device.scratch = {};
+  CHECK(!none.is_served("no workspace"));
+  none.on_device.scratch = {run.on_device.scratch.data, 4096};
+  CHECK(!none.is_served("a small workspace"));
+  // At any address, to the byte: all of it is used and nothing behind it.
+  std::int64_t least = whole;
+  for (std::int64_t bytes = whole; bytes > 0; bytes -= 8) {
+    const test::DeviceBytes memory(static_cast<std::size_t>(bytes) + 7);
+    none.on_device.scratch = {memory.pointer<char>() + 7, bytes};
+    if (!none.is_served("an odd address")) break;
+    least = bytes;
+  }
+  EXPECT(least < whole && least > 17408, "%d bytes do", static_cast<int>(least));
+  test::Array host(MLA_DTYPE_FLOAT32, {1, 100000});
+  none.on_device.scratch = {host.view().data, 400000};
+  try {
+    none.is_served("a workspace of the host's");
+    test::fail("a workspace of the host's was taken");
+  } catch (const mla::error& refusal) {
+    EXPECT(std::string(refusal.what()).find("workspace = 0x") == 0, "%s", refusal.what());
+  }
+}
+
+/// Whatever the library is: results are right, and why it does not serve is said once.
+void expect_unserved(const std::string& reason) {
+  const test::Logged logged;
+  const Primary primary;
+  CuDNNRun run(new_tokens({40, 21}));
+  CHECK(run.backend.workspace_size() == 0);
+  const test::DeviceBytes memory(1 << 20);
+  run.on_device.scratch = {memory.pointer<void>(), 1 << 20};
+  CHECK(!run.is_served("without") && !CuDNNRun(context({9}, {30})).is_served("without"));
+  EXPECT(logged.count("cuDNN") == (reason.empty() ? 0 : 1) && logged.count(reason) >= logged.count("cuDNN"), "%s",
+         reason.c_str());
+}
+
+void not_asked_for() { expect_unserved(""); }
+void no_library() { expect_unserved("cuDNN does not serve attention, the library's own kernels do: /nowhere/libcudnn"); }
+void too_old() { expect_unserved("cuDNN 9.19.0: must be of 9.24.0 or later and before 9.29.0"); }
+void too_new() { expect_unserved("cuDNN 9.29.0: must be of 9.24.0 or later"); }
+void no_cublaslt() { expect_unserved("cuDNN 9.24.1 needs libcublasLt.so.12: "); }
+
+void with_cublaslt() {
+  CHECK(dlopen((std::string(std::getenv("LD_LIBRARY_PATH")) + "/../cublas/libcublasLt.so.12").c_str(), RTLD_NOW) != nullptr);
+  const Primary primary;
+  CHECK(CuDNNRun(new_tokens({40, 21})).is_served("9.24"));
+}
+
+/// Whatever call fails, whenever it does: results are right, nothing is kept that was made, and
+/// cuDNN is not asked again for what it refused.
+void failures() {
+  for (const char* function : {"cudnnCreate", "cudnnSetStream", "cudnnBackendCreateDescriptor", "cudnnBackendSetAttribute",
+                               "cudnnBackendGetAttribute", "cudnnBackendFinalize", "cudnnBackendExecute"}) {
+    for (const int nth : {1, 2, 3, 5, 9, 20, 40, 80, 100}) {
+      const int end = test::end_of([&] {
+        try {
+          const test::Logged logged;
+          const Primary primary;
+          gpu_cudnn_fail(function, 4000, nth);
+          CuDNNRun run(new_tokens({40, 21}));
+          run.is_served("a failure");
+          gpu_cudnn_fail(nullptr, 0, 0);
+          const bool has_failed = logged.count("status 4000, ") > 0;
+          CHECK(run.is_served("afterwards") == !has_failed);
+          CHECK(logged.count("does not serve an attention") == (has_failed ? 1 : 0));
+          if (has_failed) EXPECT(gpu_cudnn_objects() <= 1, "%s: %d objects stay", function, static_cast<int>(gpu_cudnn_objects()));
+          CHECK(CuDNNRun(context({9}, {30})).is_served("another attention"));
+        } catch (const std::exception& failure) {
+          std::printf("  %s, call %d: %s\n", function, nth, failure.what());
+          std::fflush(stdout);
+          _exit(1);
+        }
+      });
+      EXPECT(end == 0, "%s, call %d ends with %d", function, nth, end);
+    }
+  }
+}
+
+/// A plan cannot be made beside a capture; one that there is joins it.
+void captures() {
+  const Primary primary;
+  const Stream stream;
+  CuDNNRun run(new_tokens({40, 21}));
+  for (const bool is_made : {false, true}) {
+    const long before = test::executions();
+    const CapturedGraph graph(stream, [&] { run.on_device.launch(run.backend, stream); });
+    EXPECT((test::executions() > before) == is_made, "a capture %s", is_made ? "with a plan" : "without");
+    // The batch is that of the capture.
+    run.backend.prepare_metadata(test::Offsets{0, 1});
+    for (unsigned seed = 7; seed < 9; ++seed) {
+      run.host = Attention::new_tokens(model, bf16, {40, 21}, seed);
+      run.on_device.upload(stream);
+      graph.launch(stream);
+      run.on_device.download(stream);
+      run.check("a replay");
+    }
+    run.on_device.prepare(run.backend);
+    CHECK(run.is_served("outside of a capture"));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using test::isolated;
+  setenv("MLA_CUDNN_LIBRARY", "libcudnn.so.9", 1);
+  const auto of_version = [](const char* version) { return std::make_pair("MLA_TEST_GPU_CUDNN", version); };
+  return test::run_on(
+      "90", argc, argv,
+      {isolated("cudnn: what it serves", what_it_serves), isolated("cudnn: random batches", random_batches),
+       isolated("cudnn: thousands of requests", thousands_of_requests), isolated("cudnn: layouts", layouts),
+       isolated("cudnn: views, rows beyond the batch, no lse", views), isolated("cudnn: lengths", lengths),
+       isolated("cudnn: scales", scales), isolated("cudnn: fp8 outputs", quantized),
+       isolated("cudnn: workspaces", workspaces),
+       isolated("cudnn: not asked for", not_asked_for, {{"MLA_CUDNN_LIBRARY", ""}}),
+       isolated("cudnn: no library", no_library, {{"MLA_CUDNN_LIBRARY", "/nowhere/libcudnn.so.9"}}),
+       isolated("cudnn: too old", too_old, {of_version("9.19.0")}),
+       isolated("cudnn: too new", too_new, {of_version("9.29.0")}),
+       isolated("cudnn: without cuBLASLt", no_cublaslt, {of_version("9.24.1")}),
+       isolated("cudnn: with cuBLASLt", with_cublaslt, {of_version("9.24.1")}),
+       isolated("cudnn: any call fails", failures, {{"MLA_CACHE_DIR", "/nowhere"}}),
+       isolated("cudnn: captures", captures, {{"MLA_CACHE_DIR", "/nowhere"}})});
+}
