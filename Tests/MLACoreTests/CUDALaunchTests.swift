@@ -36,7 +36,7 @@ final class CUDALaunchTests: XCTestCase {
     XCTAssertEqual(UInt(bitPattern: seen.lse.data), 0x5000)
     XCTAssertEqual(seen.lse.head_stride, 404)
     XCTAssertEqual([seen.scale_log2, seen.out_multiplier], [0.5, 1])
-    XCTAssertEqual([seen.is_causal, seen.out_type, seen.request_count], [1, MLA_DTYPE_BFLOAT16, 0])
+    XCTAssertEqual([seen.is_causal, seen.out_type, seen.request_count], [1, Int32(MLA_DTYPE_BFLOAT16), 0])
     XCTAssertLessThanOrEqual(MemoryLayout<mla_cuda_attention>.size, 4096)
   }
 
@@ -45,7 +45,7 @@ final class CUDALaunchTests: XCTestCase {
       arguments(out: .float8E4M3, lse: false), scaleLog2: 1, causal: .none)
     let seen = launch.parameter
     XCTAssertNil(seen.lse.data)
-    XCTAssertEqual([seen.is_causal, seen.out_type], [0, MLA_DTYPE_FLOAT8_E4M3FN])
+    XCTAssertEqual([seen.is_causal, seen.out_type], [0, Int32(MLA_DTYPE_FLOAT8_E4M3FN)])
   }
 
   func testRequestsOfALaunch() {
