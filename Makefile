@@ -13,6 +13,8 @@
 #   make cubins                   machine code for GPUs, which the next build has in it (fetches NVRTC once)
 #   make test-gpu-model           the CUDA kernels on an executable model of a GPU
 #   make test-gpu                 the library and the Python package on a machine with that GPU
+#   make test-cudnn [CUDNN=9.25.1.1]  plans that cuDNN makes for GPUs without one, as a table (fetches
+#                                 1.5 GB once)
 #   make bench                    speed against a rate measured in the same run
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
@@ -44,7 +46,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 build:
 	swift build -c release --product mlaprefill
@@ -85,6 +87,11 @@ test-gpu-model:
 test-gpu:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh gpu gpu-python
+
+test-cudnn:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh build-tests
+	Tests/CuDNN/run.sh $(CUDNN)
 
 bench:
 	Sources/Packaging/debian-packages.sh demo
