@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 
+#include <filesystem>
+
 #include "cudnn_runs.hpp"
 
 namespace {
@@ -77,7 +79,7 @@ void layouts() {
   const Primary primary;
   CHECK(CuDNNRun(new_tokens({9, 30})).is_served("dense"));
   CHECK(CuDNNRun(new_tokens({9, 30}), 16).is_served("16 bytes on"));
-  CHECK(!CuDNNRun(new_tokens({9, 30}), 2).is_served("2 bytes on"));
+  for (const std::size_t bytes : {2, 8}) CHECK(!CuDNNRun(new_tokens({9, 30}), bytes).is_served("some bytes on"));
   CHECK(!CuDNNRun(new_tokens({9, 30}, 1)).is_served("rows of odd strides"));
   CHECK(!CuDNNRun(new_tokens({9, 30}, 4)).is_served("rows of strides of 8 bytes"));
   // One row for all keys.
@@ -148,6 +150,15 @@ void scales() {
   }
 }
 
+void outputs_of_other_types() {
+  const Primary primary;
+  for (const std::int32_t dtype : {MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT32, MLA_DTYPE_FLOAT16}) {
+    Attention problem = new_tokens({30, 50});
+    problem.out = test::Array(dtype, {80, model.heads, model.v});
+    EXPECT(CuDNNRun(problem).is_served("an output") == (dtype == bf16), "dtype %d", dtype);
+  }
+}
+
 void quantized() {
   const Primary primary;
   const float scale = 0.01F;
@@ -214,7 +225,8 @@ void too_new() { expect_unserved("cuDNN 9.29.0: must be of 9.24.0 or later"); }
 void no_cublaslt() { expect_unserved("cuDNN 9.24.1 needs libcublasLt.so.12: "); }
 
 void with_cublaslt() {
-  CHECK(dlopen((std::string(std::getenv("LD_LIBRARY_PATH")) + "/../cublas/libcublasLt.so.12").c_str(), RTLD_NOW) != nullptr);
+  const auto folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  CHECK(dlopen((folder / "cublas/libcublasLt.so.12").c_str(), RTLD_NOW) != nullptr);
   const Primary primary;
   CHECK(CuDNNRun(new_tokens({40, 21})).is_served("9.24"));
 }
@@ -283,7 +295,8 @@ int main(int argc, char** argv) {
       {isolated("cudnn: what it serves", what_it_serves), isolated("cudnn: random batches", random_batches),
        isolated("cudnn: thousands of requests", thousands_of_requests), isolated("cudnn: layouts", layouts),
        isolated("cudnn: views, rows beyond the batch, no lse", views), isolated("cudnn: lengths", lengths),
-       isolated("cudnn: scales", scales), isolated("cudnn: fp8 outputs", quantized),
+       isolated("cudnn: scales", scales), isolated("cudnn: outputs of other types", outputs_of_other_types),
+       isolated("cudnn: fp8 outputs", quantized),
        isolated("cudnn: workspaces", workspaces),
        isolated("cudnn: not asked for", not_asked_for, {{"MLA_CUDNN_LIBRARY", ""}}),
        isolated("cudnn: no library", no_library, {{"MLA_CUDNN_LIBRARY", "/nowhere/libcudnn.so.9"}}),
