@@ -111,6 +111,7 @@
  *             is cuDNN that will not serve. A plan of cuDNN's, for all batches of a class of
  *             lengths, is compiled by the first run that needs it, in a second or so, and kept
  *             where compiled kernels are; a run that is captured into a graph makes none.
+ *             TOKENSPEED_MLA's are made with the object, for bf16 laid out as vLLM does.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H

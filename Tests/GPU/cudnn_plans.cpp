@@ -55,6 +55,49 @@ void shared() {
   CHECK(plans().size() == 4);
 }
 
+/// TOKENSPEED_MLA has its plans when it is made: a first run may be captured.
+void warmed_up() {
+  const Primary primary;
+  const test::Stream stream;
+  const Model deepseek{2, 128, 64, 128, 512};
+  mla::backend backend("TOKENSPEED_MLA", test::config_on(deepseek));
+  const long made = gpu_cudnn_compilations();
+  CHECK(made == 6);
+  for (const Lengths& lengths : {Lengths{40, 21}, Lengths{150}}) {
+    Attention problem = Attention::new_tokens(deepseek, MLA_DTYPE_BFLOAT16, lengths, 5);
+    test::DeviceAttention on_device(problem);
+    on_device.prepare(backend);
+    // As vLLM's kv_nope has it.
+    test::Array wide(MLA_DTYPE_BFLOAT16, {problem.v.size(0), 2, 256});
+    problem.v.each([&](std::int64_t i, std::int64_t j, std::int64_t d) { wide.set(i, j, 128 + d, problem.v.at(i, j, d)); });
+    const test::DeviceArray device_wide(wide);
+    on_device.upload(stream);
+    device_wide.upload(wide, stream);
+    const long before = test::executions();
+    const test::CapturedGraph graph(stream, [&] {
+      backend.run_prefill_new_tokens(on_device.q.view(), on_device.k.view(), device_wide.view().narrow(2, 128, 256),
+                                     on_device.out.view(), &on_device.lse.view(), on_device.scratch, stream);
+    });
+    graph.launch(stream);
+    on_device.download(stream);
+    test::expect_close(problem, test::reference_of(problem), "captured");
+    CHECK(test::executions() == before + 1 && gpu_cudnn_compilations() == made);
+  }
+  mla::backend another("TOKENSPEED_MLA", test::config_on(deepseek));
+  mla::backend other("TRTLLM_RAGGED", test::config_on(Model{1, 128, 64, 128, 512}));
+  CHECK(gpu_cudnn_compilations() == made);
+}
+
+/// Strides that are new in each call: some get plans of their own, the rest none.
+void strides_without_end() {
+  const Primary primary;
+  int served = 0;
+  for (std::int64_t padding = 0; padding < 70; ++padding) {
+    served += CuDNNRun(Attention::new_tokens({1, 64, 64, 128, 512}, MLA_DTYPE_BFLOAT16, {3}, 1, 8 * padding)).is_served("a run");
+  }
+  EXPECT(served == 64 && gpu_cudnn_compilations() == 64, "%d of 70 are served", served);
+}
+
 /// As another process, what it has made before it.
 void expect_process(long compiled, long loaded, const char* version = "9.25.1") {
   const int end = test::end_of([&] {
@@ -201,10 +244,14 @@ int main(int argc, char** argv) {
   folders.reserve(20);
   const auto isolated = [&](const char* name, void (*body)()) {
     folders.push_back(root + "/" + std::to_string(folders.size()));
-    return test::isolated(name, body, {{"MLA_CACHE_DIR", folders.back().c_str()}});
+    const bool is_of_blackwell = body == warmed_up;
+    return test::isolated(name, body, {{"MLA_CACHE_DIR", folders.back().c_str()},
+                                       {"MLA_TEST_GPUS", is_of_blackwell ? "100" : "90,90"}});
   };
   return test::run_on("90,90", argc, argv,
-                      {isolated("cudnn: plans are shared", shared), isolated("cudnn: plans are kept", kept),
+                      {isolated("cudnn: plans are shared", shared), isolated("cudnn: plans have an end", strides_without_end),
+                       isolated("cudnn: plans made ahead", warmed_up),
+                       isolated("cudnn: plans are kept", kept),
                        isolated("cudnn: damaged plans", damaged), isolated("cudnn: plans of others", not_taken),
                        test::isolated("cudnn: plans that cannot be kept", unwritable, {{"MLA_CACHE_DIR", "/proc/none"}}),
                        isolated("cudnn: plans of several processes", two_processes),

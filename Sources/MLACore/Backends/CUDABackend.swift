@@ -22,6 +22,7 @@ final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
     }
     let device = try CUDA.device(config.device.id, field: "config.device_id")
     self.init(backend.makeContract(config), try CUDAAttention(device, config))
+    if contract.warmsUp { try CuDNNWarmUp.run(config, device) }
   }
 
   func clone() throws(MLAError) -> any MLAPrefillBackend { CUDABackend(contract, attention) }

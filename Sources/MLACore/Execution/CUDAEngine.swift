@@ -11,7 +11,8 @@ enum CUDAEngine {
     case scaleNotPositive
     /// Addresses or strides that are no multiples of 16 bytes; rows or heads that repeat.
     case layout
-    /// In every request one query or key at most; or more requests or rows than plans are for.
+    /// In every request one query or key at most; more requests or rows than plans are for; a
+    /// mask between other rows than a request's own.
     case lengths
     /// None of the caller's, or too little.
     case noWorkspace
@@ -19,7 +20,8 @@ enum CUDAEngine {
     case noCuDNN
     /// A plan that is yet to be made while the run is captured into a graph.
     case capturing
-    /// A plan that cuDNN would not make, for the head dimensions say, or did not run.
+    /// A plan that cuDNN would not make, for the head dimensions say, or did not run; one more
+    /// than are made.
     case refused
   }
 
@@ -32,7 +34,7 @@ enum CUDAEngine {
     guard scale > 0 else { return .own(.scaleNotPositive) }
     guard let attention = CuDNNAttention(arguments, spans.causal) else { return .own(.layout) }
     let sizes = CuDNNAttention.Sizes(spans, lseHeadStride: arguments.lse?.strides[0] ?? 0)
-    guard let bounds = sizes.ofPlan else { return .own(.lengths) }
+    guard let bounds = sizes.ofPlan, spans.causal == .none || spans.queries == spans.keys else { return .own(.lengths) }
     guard let workspace = arguments.workspace else { return .own(.noWorkspace) }
     guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
     let plan: CuDNNPlan

@@ -31,6 +31,10 @@ final class CuDNNDevice: Sendable {
     case unknown
   }
 
+  /// More of them than models have: a host whose strides change from call to call would wait
+  /// for cuDNN in each.
+  private static let mostPlans = 64
+
   func known(_ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes) -> Known {
     plans.withLock { Self.find(attention, sizes, in: $0) }
   }
@@ -39,7 +43,7 @@ final class CuDNNDevice: Sendable {
     _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes, in plans: [Made]
   ) -> Known {
     let made = plans.first { $0.attention == attention && $0.sizes == sizes }
-    guard let made else { return .unknown }
+    guard let made else { return plans.count < mostPlans ? .unknown : .refused }
     return made.plan.map(Known.plan) ?? .refused
   }
 

@@ -1,0 +1,50 @@
+/// cuDNN's plans for a backend made before its first run, for tensors as vLLM has them: bf16,
+/// dense but for v, which lies beside the keys' part in kv_nope.
+enum CuDNNWarmUp {
+  static func run(_ config: BackendConfig, _ device: CUDADevice) throws(MLAError) {
+    guard let cuDNN = CuDNNDevice.of(device) else { return }
+    try device.onStream(nil) { launcher throws(MLAError) in
+      for run in runs {
+        let attention = CuDNNAttention(config, isCausal: run.isCausal, givesLSE: run.givesLSE)
+        let sizes = CuDNNAttention.Sizes(
+          requests: 1, queries: run.queries, keys: run.keys, lseHeadStride: 0)
+        guard let bounds = sizes.ofPlan, case .unknown = cuDNN.known(attention, atMost: bounds)
+        else { continue }
+        _ = try cuDNN.makePlan(attention, atMost: bounds, launcher)
+      }
+    }
+  }
+
+  private struct Run {
+    let isCausal: Bool
+    let givesLSE: Bool
+    let queries: Int
+    let keys: Int
+  }
+
+  /// New tokens alone, new tokens after context, their context; each of few and of many rows.
+  private static let runs = [
+    Run(isCausal: true, givesLSE: false, queries: few, keys: few),
+    Run(isCausal: true, givesLSE: false, queries: many, keys: many),
+    Run(isCausal: true, givesLSE: true, queries: few, keys: few),
+    Run(isCausal: true, givesLSE: true, queries: many, keys: many),
+    Run(isCausal: false, givesLSE: true, queries: few, keys: many),
+    Run(isCausal: false, givesLSE: true, queries: many, keys: many),
+  ]
+
+  private static let few = 100
+  private static let many = 1000
+}
+
+extension CuDNNAttention {
+  fileprivate init(_ config: BackendConfig, isCausal: Bool, givesLSE: Bool) {
+    func rows(_ width: Int) -> Rows {
+      Rows(rowStride: config.numHeads * width, headStride: width)
+    }
+    self.init(
+      type: .bfloat16, heads: config.numHeads, qkHeadDim: config.qkHeadDim,
+      vHeadDim: config.vHeadDim, q: rows(config.qkHeadDim), k: rows(config.qkHeadDim),
+      v: rows(config.qkNopeHeadDim + config.vHeadDim), out: rows(config.vHeadDim),
+      isCausal: isCausal, givesLSE: givesLSE)
+  }
+}
