@@ -81,8 +81,9 @@
  *             tensors of its runs must be there; a merge runs where its output is,
  *             mla_concat_and_cache_mla() and mla_gather_and_maybe_dequant_cache() where
  *             the cache is, on the CPU or a CUDA device.
- *             Layers and mla_attention() run on the CPU: natively, and the stream
- *             must be NULL; other devices give MLA_ERROR_UNSUPPORTED_HARDWARE.
+ *             A layer runs where its configuration says, on the CPU or a CUDA device;
+ *             mla_attention() on the CPU. There the stream must be NULL; other devices
+ *             give MLA_ERROR_UNSUPPORTED_HARDWARE.
  *             The library's own FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED and TOKENSPEED_MLA
  *             run on CUDA devices, too, with bf16 and fp16 (section 7). A registered
  *             backend may run on CUDA and ROCm (section 9): it gets tensors, workspace
@@ -92,7 +93,8 @@
  *             host memory: structs, offsets and scales.
  * CUDA.       A call on a CUDA device puts its work on the caller's stream and returns; it
  *             may be captured into a graph, which keeps the batch it was captured with. It
- *             takes no memory of the device, and at most 65535 heads. It runs in the
+ *             takes no memory of the device, but a layer's without a workspace, in the
+ *             stream's order, and at most 65535 heads. It runs in the
  *             device's primary context, as all that uses CUDA's runtime does; the calling
  *             thread's own is in place afterwards. The driver (of CUDA 12.0 or later) is loaded by the first call
  *             that names a CUDA device; what is missing, it, a device of capability 8.0 or
@@ -922,6 +924,13 @@ struct mla_backend_vtable {
  * backend asks for. Each forward call under way has an object of its own. A
  * failing run's status and message are the call's.
  *
+ * On a CUDA device (bf16 and fp16) a request's context and new tokens are one sequence of
+ * keys, which are made as whole rows, [keys, heads, qk_head_dim] and [keys, heads,
+ * qk_nope_head_dim + v_head_dim], of as many requests and heads at a time as fit into
+ * workspace_bound, or a gibibyte: a request's latents and one head must. `algorithm` does
+ * not bear on it. A registered backend is used as on the CPU; its V is the end of wider
+ * rows there.
+ *
  * Sums are fp32; what is rounded between them, by a part of at most u (2^-8 in
  * bf16, 2^-11 in fp16, 2^-24 in fp32), is rounded to dtype: kv_b_proj and cached
  * latents that are of another one, scales applied; keys and values; in the
@@ -1029,7 +1038,10 @@ typedef struct mla_layer_config {
       heads or no heads (DeepSeek: weight_scale_inv), or of what weight_block_rows and
       _columns say. All finite and above 0. NULL for any other kv_b_proj. */
   const mla_tensor *weight_scales;
-  /** Where all tensors will be, as in mla_backend_config. Layers run on the CPU alone yet. */
+  /** Where all tensors will be, kv_b_proj and weight_scales too, as in mla_backend_config: on
+      the CPU or a CUDA device. There a layer has a copy of kv_b_proj, in dtype, which must be
+      bf16 or fp16; whoever writes the weights has been waited for. kv_lora_rank must be a
+      multiple of 64, the heads' dimensions of 8. */
   int32_t device_type;
   int32_t device_id;
   /** Rows and columns of the blocks of kv_b_proj that have a scale each, weight_scales being
@@ -1082,7 +1094,9 @@ typedef struct mla_layer_forward_args {
       before the context's first block and beyond its last are not read. NULL, with
       max_blocks 0 and num_requests blocks in kv_cache: request i has block i alone, which
       makes a dense cache [num_requests, tokens, width] one of blocks. May be NULL where
-      nobody has context, too. */
+      nobody has context, too. For a layer on a CUDA device this is memory of that device,
+      aligned to 4 bytes; an entry that is no block makes what it likes of its request's
+      results alone. */
   const int32_t *block_table;
   int64_t block_table_stride;
   int32_t max_blocks;
@@ -1092,11 +1106,12 @@ typedef struct mla_layer_forward_args {
   const mla_tensor *out;
   /** [num_heads, num_tokens] fp32, natural logarithm; may be NULL. */
   const mla_tensor *lse;
-  /** Scratch of at least mla_layer_workspace_size() bytes; may be NULL with size
-      0: then the library's own is used. */
+  /** Scratch of at least mla_layer_workspace_size() bytes, on the layer's device; may be
+      NULL with size 0: then the library's own is used, but not while a CUDA stream is
+      captured. */
   void *workspace;
   int64_t workspace_size;
-  /** NULL on the CPU. */
+  /** As in mla_new_tokens_args. */
   void *stream;
   /** Static scale of a quantized `out`: out = result / *output_scale, saturated;
       from 2^-126 to 2^126; only and always with an fp8_e4m3 out. May be

@@ -17,6 +17,9 @@ TEXT(batch) {
 TEXT(cache) {
 #embed "Kernels/Cache.cuh" suffix(, 0)
 };
+TEXT(convert) {
+#embed "Kernels/Convert.cuh" suffix(, 0)
+};
 TEXT(elements) {
 #embed "Kernels/Elements.cuh" suffix(, 0)
 };
@@ -55,6 +58,7 @@ static const mla_cuda_source sources[] = {
     {"AttentionRows.cuh", attention_rows},
     {"Batch.cuh", batch},
     {"Cache.cuh", cache},
+    {"Convert.cuh", convert},
     {"Elements.cuh", elements},
     {"Gather.cuh", gather},
     {"Instructions.cuh", instructions},

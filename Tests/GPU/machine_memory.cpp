@@ -75,6 +75,28 @@ void addresses_are_known() {
   CHECK(type == 0 && ordinal == CU_DEVICE_INVALID && start == 0);
 }
 
+void memory_in_a_streams_order() {
+  const test::Primary primary;
+  const test::Stream stream;
+  CUdeviceptr address = 0;
+  DRIVER(cuMemAllocAsync(&address, 400, stream));
+  DRIVER(cuMemsetD32Async(address, 0xFF800000, 99, stream));
+  unsigned words[100] = {};
+  DRIVER(cuMemcpyDtoHAsync_v2(words, address, sizeof words, stream));
+  CHECK(words[0] == 0xFF800000 && words[98] == 0xFF800000 && words[99] == 0xFFFFFFFF);
+  CHECK(cuMemsetD32Async(address, 0, 101, stream) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(cuMemsetD32Async(address + 2, 0, 1, stream) == CUDA_ERROR_INVALID_VALUE);
+  DRIVER(cuMemFreeAsync(address, stream));
+  DRIVER(cuStreamSynchronize(stream));
+  CHECK(cuMemsetD32Async(address, 0, 1, stream) == CUDA_ERROR_INVALID_VALUE);
+  CHECK(cuMemFreeAsync(address, stream) == CUDA_ERROR_INVALID_VALUE);
+  DRIVER(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_RELAXED));
+  CHECK(cuMemAllocAsync(&address, 4, stream) == CUDA_ERROR_NOT_SUPPORTED);
+  CUgraph graph = nullptr;
+  DRIVER(cuStreamEndCapture(stream, &graph));
+  DRIVER(cuGraphDestroy(graph));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -83,5 +105,6 @@ int main(int argc, char** argv) {
                        {"machine: fresh memory is poison", fresh_memory_is_poison},
                        {"machine: alignment and ends", addresses_are_aligned_and_ends_guarded},
                        {"machine: memory ends", memory_ends},
-                       {"machine: addresses are known", addresses_are_known}});
+                       {"machine: addresses are known", addresses_are_known},
+                       {"machine: memory in a stream's order", memory_in_a_streams_order}});
 }

@@ -36,7 +36,8 @@ PROGRAMS = (
 ).split()
 GPU_MACHINE_PROGRAMS = "machine_cudnn machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
 GPU_PROGRAMS = (
-    "absent cudnn_plans cudnn names merge caching gathering refusals graphs streams no_driver golden attention"
+    "absent cudnn_plans cudnn names merge caching gathering layer_refusals layers refusals graphs streams no_driver "
+    "golden attention"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.

@@ -1,6 +1,7 @@
 /* The program: every kernel by its name (../attention_kernels.c lists those of attention). */
 #include "Attention.cuh"
 #include "Cache.cuh"
+#include "Convert.cuh"
 #include "Gather.cuh"
 #include "Keys.cuh"
 #include "Merge.cuh"
@@ -26,8 +27,11 @@ ATTENTION_OF_EACH_DTYPE(128, 64)
   KERNEL(mla_merge_##dtype, MLA_CUDA_MERGE_THREADS, 8)(PARAMETERS(mla_cuda_merge) arguments) {            \
     merge<Element>(arguments);                                                                            \
   }                                                                                                       \
+  KERNEL(mla_convert_##dtype, MLA_CUDA_CONVERT_THREADS, 8)(PARAMETERS(mla_cuda_convert) arguments) {      \
+    convert<Element>(arguments);                                                                          \
+  }                                                                                                       \
   KERNEL(mla_concat_and_cache_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                         \
-  (PARAMETERS(mla_cuda_concat_and_cache) arguments) { CacheToken<Element>(arguments).run(); }             \
+  (PARAMETERS(mla_cuda_concat_and_cache) arguments) { CacheToken<Element>(arguments).run(); }               \
   KERNEL(mla_gather_cache_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                             \
   (PARAMETERS(mla_cuda_gather_cache) arguments) { GatheredToken<Element>(arguments).run(); }
 
@@ -35,14 +39,16 @@ ROWS(bf16, BF16)
 ROWS(fp16, FP16)
 ROWS(fp32, FP32)
 
-#define PROJECTION(dtype, Element)                                                                    \
+#define LAYER(dtype, Element)                                                                              \
+  KERNEL(mla_gather_layer_tokens_##dtype, MLA_CUDA_CACHE_THREADS, 8)                                       \
+  (PARAMETERS(mla_cuda_layer_tokens) arguments) { LayerToken<Element>(arguments).run(); }                  \
   KERNEL(mla_project_##dtype, MLA_CUDA_PROJECTION_THREADS, 2)(PARAMETERS(mla_cuda_projection) arguments) { \
     SHARED_MEMORY(memory);                                                                            \
     Projection<Element>(arguments, memory).run();                                                     \
   }
 
-PROJECTION(bf16, BF16)
-PROJECTION(fp16, FP16)
+LAYER(bf16, BF16)
+LAYER(fp16, FP16)
 
 KERNEL(mla_concat_keys, MLA_CUDA_KEYS_THREADS, 8)(PARAMETERS(mla_cuda_keys) arguments) { concat_keys(arguments); }
 

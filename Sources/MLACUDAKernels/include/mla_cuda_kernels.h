@@ -99,6 +99,24 @@ typedef struct mla_cuda_attention_tiles {
   mla_cuda_attention attention;
 } mla_cuda_attention_tiles;
 
+/* ---- converting --------------------------------------------------------- */
+
+/** Grid: (tokens, heads); kernels mla_convert_<bf16|fp16|fp32> by the dtype of `from`. */
+typedef struct mla_cuda_convert {
+  mla_cuda_rows from, to;
+  /** Elements of a row. */
+  int width;
+  /** MLA_DTYPE_* of mla_prefill.h. */
+  int to_type;
+  float multiplier;
+  int reserved;
+} mla_cuda_convert;
+
+enum {
+  /** Of a block, which has no dynamic shared memory. */
+  MLA_CUDA_CONVERT_THREADS = 128
+};
+
 /* ---- merging ------------------------------------------------------------ */
 
 /** Grid: (tokens / MLA_CUDA_MERGE_TOKENS rounded up, heads); see mla_merge_args. */
@@ -156,25 +174,16 @@ typedef struct mla_cuda_concat_and_cache {
   int reserved;
 } mla_cuda_concat_and_cache;
 
-/** Grid: (tokens / MLA_CUDA_GATHER_TOKENS rounded up); kernels mla_gather_cache_<bf16|fp16|fp32>
-    by the dtype of the rows; see mla_gather_cache_args. Whatever is on the device may hold any
-    number. */
-typedef struct mla_cuda_gather_cache {
-  /** [tokens, width]; head strides are 0. Without data they are not written. */
-  mla_cuda_rows latents, rope;
-  mla_cuda_cache_rows cached_latents, cached_rope;
-  /** On the device, [request_count, table_width]. NULL: request i has block i alone. */
+/** A paged cache and where in it requests' tokens are. */
+typedef struct mla_cuda_paged_cache {
+  mla_cuda_cache_rows latents, rope;
+  /** On the device, rows of table_width entries. NULL: row i is block i alone. */
   const int *block_table;
   /** In entries. */
   long long block_table_stride;
-  /** On the device, [request_count + 1] and [request_count]; seq_starts may be NULL. */
-  const int *cu_seq_lens;
-  const int *seq_starts;
-  /** At least 1. */
-  int request_count;
-  int token_count;
   int table_width;
   int block_count;
+  /** At least 1. */
   int block_size;
   /** Multiplies values of a plain fp8 cache. */
   float multiplier;
@@ -182,7 +191,54 @@ typedef struct mla_cuda_gather_cache {
       bytes; else -1. */
   int scales_offset;
   int reserved;
+} mla_cuda_paged_cache;
+
+/** Grid: (tokens / MLA_CUDA_GATHER_TOKENS rounded up); kernels mla_gather_cache_<bf16|fp16|fp32>
+    by the dtype of the rows; see mla_gather_cache_args. Whatever is on the device may hold any
+    number. */
+typedef struct mla_cuda_gather_cache {
+  /** [tokens, width]; head strides are 0. Without data they are not written. */
+  mla_cuda_rows latents, rope;
+  /** Row i of its table is request i's. */
+  mla_cuda_paged_cache cache;
+  /** On the device, [request_count + 1] and [request_count]; seq_starts may be NULL. */
+  const int *cu_seq_lens;
+  const int *seq_starts;
+  /** At least 1. */
+  int request_count;
+  int token_count;
 } mla_cuda_gather_cache;
+
+enum {
+  /** Of a launch; more of them take more launches. */
+  MLA_CUDA_LAUNCH_SPANS = 128
+};
+
+/** Tokens of one request that follow each other, all in the cache or all new. */
+typedef struct mla_cuda_layer_span {
+  /** Tokens of the spans before this one in the launch. */
+  int first;
+  /** Where its first token's latents and rotary part go. */
+  int row;
+  /** Of the block table; -1: new tokens. */
+  int table_row;
+  int reserved;
+  /** Of its first token: from the request's first block on; of new tokens their row. */
+  long long position;
+} mla_cuda_layer_span;
+
+/** What a layer's keys are made of. Grid: (tokens / MLA_CUDA_GATHER_TOKENS rounded up); kernels
+    mla_gather_layer_tokens_<bf16|fp16> by the layer's dtype. Entries of the table may be any
+    number: what is in no block is not written. */
+typedef struct mla_cuda_layer_tokens {
+  /** [tokens, width] of the widths that the cache has; head strides are 0. Rope may have no
+      data: there are no rotary parts then. */
+  mla_cuda_rows latents, rope, new_latents, new_rope;
+  mla_cuda_paged_cache cache;
+  int span_count;
+  int token_count;
+  mla_cuda_layer_span spans[MLA_CUDA_LAUNCH_SPANS];
+} mla_cuda_layer_tokens;
 
 enum {
   /** Of a block, which has no dynamic shared memory. */
@@ -258,6 +314,9 @@ typedef struct mla_cuda_upload {
 /** To write them one by one: Swift reads an array in a struct as a tuple. */
 static inline int *mla_cuda_upload_numbers(mla_cuda_upload *parameter) {
   return parameter->numbers;
+}
+static inline mla_cuda_layer_span *mla_cuda_layer_spans(mla_cuda_layer_tokens *parameter) {
+  return parameter->spans;
 }
 
 /* ---- kernels by name ---------------------------------------------------- */

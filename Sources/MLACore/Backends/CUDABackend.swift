@@ -14,12 +14,7 @@ final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
 
   /// - Throws: where the backend is not one for CUDA, or the device cannot be had.
   convenience init(_ backend: BuiltInBackend, _ config: BackendConfig) throws(MLAError) {
-    guard backend.runsOnCUDA else {
-      throw MLAError(
-        MLA_ERROR_UNSUPPORTED_HARDWARE,
-        "config.device_type = \(config.device.type): backend \(backend.name) does not run on CUDA "
-          + "devices")
-    }
+    try backend.requireCUDA(config)
     let device = try CUDA.device(config.device.id, field: "config.device_id")
     self.init(backend.makeContract(config), try CUDAAttention(device, config))
     if contract.warmsUp { try CuDNNWarmUp.run(config, device) }
@@ -66,6 +61,17 @@ final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
         case .chunk(let index): batch.metadata.chunks[index].spans
         }
       return max(most, attention.workspaceSize(spans))
+    }
+  }
+}
+
+extension BuiltInBackend {
+  /// For what is made for a CUDA device.
+  func requireCUDA(_ config: BackendConfig) throws(MLAError) {
+    guard runsOnCUDA else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_HARDWARE,
+        "config.device_type = \(config.device.type): backend \(name) does not run on CUDA devices")
     }
   }
 }

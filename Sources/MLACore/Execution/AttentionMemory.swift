@@ -57,10 +57,7 @@ func withMemory(
     let own = try ScratchArena.take(bytes: bytes, for: "workspace of a run")
     return try body(own.base)
   }
-  guard workspace.size >= bytes else {
-    throw .invalid(
-      "workspace_size", workspace.size, "this run needs \(bytes) bytes, see \(query)")
-  }
+  try workspace.require(bytes, query: query)
   try body(workspace.start.alignedUp(toMultipleOf: memoryAlignment))
 }
 

@@ -8,7 +8,6 @@ struct CUDAAttention: Sendable {
   private let bfloat16: CUDADevice.Kernel
   private let float16: CUDADevice.Kernel
   private let upload: CUDAUpload
-  private let numHeads: Int
   private let scale: Float
   private let scaleLog2: Float
 
@@ -19,7 +18,6 @@ struct CUDAAttention: Sendable {
     bfloat16 = try Self.kernel(.bfloat16, device, config)
     float16 = try Self.kernel(.float16, device, config)
     upload = try CUDAUpload(device)
-    numHeads = config.numHeads
     scale = Float(config.scale)
     scaleLog2 = Float(config.scale * 1.4426950408889634)
   }
@@ -65,10 +63,10 @@ struct CUDAAttention: Sendable {
   ) throws(MLAError) {
     var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
     for span in spans where span.queryCount > 0 && (span.keyCount == 0 || !onlyKeyless) {
-      if launch.isFull { try submit(&launch, kernel, launcher) }
+      if launch.isFull { try submit(&launch, heads: arguments.q.shape[1], kernel, launcher) }
       launch.append(span)
     }
-    try submit(&launch, kernel, launcher)
+    try submit(&launch, heads: arguments.q.shape[1], kernel, launcher)
   }
 
   /// Bytes of workspace with which cuDNN serves such a batch where nothing else is in its way.
@@ -85,11 +83,11 @@ struct CUDAAttention: Sendable {
   }
 
   private func submit(
-    _ launch: inout CUDAAttentionLaunch, _ kernel: CUDADevice.Kernel,
+    _ launch: inout CUDAAttentionLaunch, heads: Int, _ kernel: CUDADevice.Kernel,
     _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
     guard launch.tiles > 0 else { return }
-    try launcher.launch(kernel, grid: (launch.tiles, numHeads), &launch.parameter)
+    try launcher.launch(kernel, grid: (launch.tiles, heads), &launch.parameter)
     launch.removeRequests()
   }
 

@@ -7,8 +7,18 @@ enum CUDAMerge {
     let device = try CUDA.device(a.device.id, field: "output.device_id")
     let kernel = try device.kernel(
       "mla_merge", a.prefix.out.type, threads: Int32(MLA_CUDA_MERGE_THREADS))
+    try CUDADevice.require(heads: a.output.out.shape[1], "output.shape[1]")
+    try device.onStream(a.stream) { launcher throws(MLAError) in
+      try check(a, launcher)
+      try launch(a, kernel, launcher)
+    }
+  }
+
+  /// - Parameter kernel: for the type of the sides.
+  static func launch(
+    _ a: MergeArguments, _ kernel: CUDADevice.Kernel, _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) {
     let (tokens, heads) = (a.output.out.shape[0], a.output.out.shape[1])
-    try CUDADevice.require(heads: heads, "output.shape[1]")
     var parameter = mla_cuda_merge(
       prefix: mla_cuda_rows(a.prefix.out), suffix: mla_cuda_rows(a.suffix.out),
       out: mla_cuda_rows(a.output.out), prefix_lse: mla_cuda_lse(a.prefix.lse),
@@ -17,11 +27,8 @@ enum CUDAMerge {
       tokens_with_context: Int32(a.tokensWithContext),
       out_multiplier: a.outputScale?.multiplier ?? 1, out_type: a.output.out.type.rawValue,
       reserved: 0)
-    try device.onStream(a.stream) { launcher throws(MLAError) in
-      try check(a, launcher)
-      try launcher.launch(
-        kernel, grid: ((tokens - 1) / Int(MLA_CUDA_MERGE_TOKENS) + 1, heads), &parameter)
-    }
+    try launcher.launch(
+      kernel, grid: ((tokens - 1) / Int(MLA_CUDA_MERGE_TOKENS) + 1, heads), &parameter)
   }
 
   private static func check(_ a: MergeArguments, _ launcher: CUDADevice.Launcher) throws(MLAError) {

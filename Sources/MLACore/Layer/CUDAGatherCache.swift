@@ -10,16 +10,10 @@ enum CUDAGatherCache {
     let device = try CUDA.device(a.device.id, field: "kv_cache.device_id")
     let kernel = try device.kernel(
       "mla_gather_cache", a.latents.type, threads: Int32(MLA_CUDA_CACHE_THREADS))
-    let slots = tokens.slots
     var parameter = mla_cuda_gather_cache(
       latents: mla_cuda_rows(matrix: a.latents), rope: mla_cuda_rows(matrix: a.rope),
-      cached_latents: slots.latents.cuda, cached_rope: slots.rope.cuda,
-      block_table: tokens.table.table, block_table_stride: Int64(tokens.table.stride),
-      cu_seq_lens: tokens.cuSeqLens, seq_starts: tokens.seqStarts,
-      request_count: tokens.requestCount, token_count: Int32(rows),
-      table_width: Int32(tokens.table.width), block_count: Int32(slots.blockCount),
-      block_size: Int32(slots.blockSize), multiplier: slots.latents.multiplier,
-      scales_offset: Int32(slots.latents.scalesOffset ?? -1), reserved: 0)
+      cache: mla_cuda_paged_cache(tokens.slots, tokens.table), cu_seq_lens: tokens.cuSeqLens,
+      seq_starts: tokens.seqStarts, request_count: tokens.requestCount, token_count: Int32(rows))
     try device.onStream(a.stream) { launcher throws(MLAError) in
       try check(a, tokens, launcher)
       try launcher.launch(
@@ -40,5 +34,16 @@ enum CUDAGatherCache {
     ] {
       try launcher.requireOwnMemory(UInt(bitPattern: pointer), name)
     }
+  }
+}
+
+extension mla_cuda_paged_cache {
+  init(_ slots: CacheSlots, _ table: BlockTable) {
+    self.init(
+      latents: slots.latents.cuda, rope: slots.rope.cuda, block_table: table.table,
+      block_table_stride: Int64(table.stride), table_width: Int32(table.width),
+      block_count: Int32(slots.blockCount), block_size: Int32(slots.blockSize),
+      multiplier: slots.latents.multiplier, scales_offset: Int32(slots.latents.scalesOffset ?? -1),
+      reserved: 0)
   }
 }

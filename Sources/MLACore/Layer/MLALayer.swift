@@ -1,20 +1,21 @@
 import CMLAPrefill
 import MLAKernelABI
 
-/// What a `mla_layer *` points to: from latents and a paged cache to the output,
-/// without K and V as whole tensors. Never changes.
+/// What a `mla_layer *` points to: from latents and a paged cache to the output. Never
+/// changes.
 public final class MLALayer: Sendable {
   private let config: LayerConfig
   private let path: Path
-  private let table: KernelTable
-  private let weights: LayerWeights
 
   /// How keys and values reach the attention.
   private enum Path: Sendable {
     /// Block by block, packed for the library's kernels.
-    case fused(SplitRule)
+    case fused(FusedLayer)
     /// As whole rows of a bounded number of tokens, to a registered backend.
-    case registered(RegisteredLayer)
+    case registered(RegisteredLayer, CPULayerPlace)
+    /// As whole rows of some heads.
+    case cuda(CUDALayer)
+    case registeredOnCUDA(RegisteredLayer, CUDALayerPlace)
   }
 
   /// - Parameters:
@@ -25,56 +26,50 @@ public final class MLALayer: Sendable {
     _ implementation: Implementation
   ) throws(MLAError) {
     self.config = config
-    path =
-      switch implementation {
-      case .builtIn(let backend): .fused(backend.makeContract(config.attention).splitRule)
-      case .registered(let backend):
-        .registered(try RegisteredLayer(backend, name: name, config))
-      }
-    table = KernelTables.table(cappedAt: config.attention.maxISA)
-    let mayAbsorb =
-      switch path {
-      case .fused: config.algorithm != .upProjected
-      case .registered: false
-      }
-    self.weights = try LayerWeights(weights, config, table, forQueries: mayAbsorb)
+    if config.attention.device.isCUDA {
+      path = try Self.cudaPath(config, weights, backend: name, implementation)
+      return
+    }
+    let table = KernelTables.table(cappedAt: config.attention.maxISA)
+    func place(forQueries: Bool) throws(MLAError) -> CPULayerPlace {
+      CPULayerPlace(
+        config: config, table: table,
+        weights: try LayerWeights(weights, config, table, forQueries: forQueries))
+    }
+    switch implementation {
+    case .builtIn(let backend):
+      path = .fused(
+        FusedLayer(
+          place: try place(forQueries: config.algorithm != .upProjected),
+          split: backend.makeContract(config.attention).splitRule))
+    case .registered(let backend):
+      let backend = try RegisteredLayer(backend, name: name, config)
+      path = .registered(backend, try place(forQueries: false))
+    }
+  }
+
+  private static func cudaPath(
+    _ config: LayerConfig, _ weights: KVBProj, backend name: String,
+    _ implementation: Implementation
+  ) throws(MLAError) -> Path {
+    switch implementation {
+    case .builtIn(let backend):
+      try backend.requireCUDA(config.attention)
+      return .cuda(try CUDALayer(CUDALayerPlace(config, weights)))
+    case .registered(let backend):
+      let backend = try RegisteredLayer(backend, name: name, config)
+      return .registeredOnCUDA(backend, try CUDALayerPlace(config, weights))
+    }
   }
 
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
     let arguments = try LayerArguments(raw, config)
-    let keys = LatentKeys(
-      source: LatentGather(arguments: arguments, config: config, table: table),
-      weights: weights, config: config, attention: table.attention(for: config.type),
-      projection: table.projection(for: config.type))
     switch path {
-    case .fused(let split): try forward(arguments, keys, split)
-    case .registered(let backend): try backend.forward(arguments, keys, table)
-    }
-  }
-
-  private func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ split: SplitRule)
-    throws(MLAError)
-  {
-    let plan = try LayerPlan(arguments.batch, config, split: split, table)
-    let waves = try plan.absorbed.map { part throws(MLAError) in
-      try SharedKeySchedule.Waves(part.schedule)
-    }
-    try withMemory(
-      of: plan.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
-    ) { start in
-      if let part = plan.upProjected {
-        AttentionRun(
-          schedule: part.schedule, kernel: keys.attention, table: table,
-          dims: config.attention.kernelDims, scale: Float(config.attention.scale),
-          q: TensorRows(arguments.q), keys: keys, out: TensorRows(arguments.out),
-          outMultiplier: arguments.outMultiplier, lse: arguments.lse.map(TensorRows.init(lse:)),
-          memory: part.memory, start: start
-        ).execute()
-      }
-      if let part = plan.absorbed, let waves {
-        AbsorbedRun(part, keys, waves: waves, start: start).execute()
-      }
+    case .fused(let layer): try layer.forward(arguments)
+    case .registered(let backend, let place): try backend.forward(arguments, on: place)
+    case .cuda(let layer): try layer.forward(arguments)
+    case .registeredOnCUDA(let backend, let place): try backend.forward(arguments, on: place)
     }
   }
 
@@ -83,11 +78,14 @@ public final class MLALayer: Sendable {
   {
     let raw = try readStruct(pointer, name: "args")
     let batch = try LayerBatch(raw, config.attention)
+    let quantizes = raw.output_scale != nil
     switch path {
-    case .fused(let split):
-      return Int64(try LayerPlan(batch, config, split: split, table).bytes)
-    case .registered(let backend):
-      return Int64(try backend.workspaceBytes(batch, quantizes: raw.output_scale != nil, table))
+    case .fused(let layer): return Int64(try layer.workspaceBytes(batch))
+    case .registered(let backend, let place):
+      return Int64(try backend.workspaceBytes(batch, quantizes: quantizes, on: place))
+    case .cuda(let layer): return Int64(try layer.workspaceBytes(batch))
+    case .registeredOnCUDA(let backend, let place):
+      return Int64(try backend.workspaceBytes(batch, quantizes: quantizes, on: place))
     }
   }
 }

@@ -1,5 +1,3 @@
-import MLAKernelABI
-
 /// The part of a layer that a registered implementation plays: one object of it
 /// for each call under way, for an object holds the batch it was prepared for.
 final class RegisteredLayer: Sendable {
@@ -18,32 +16,26 @@ final class RegisteredLayer: Sendable {
     ])
   }
 
-  func forward(_ arguments: LayerArguments, _ keys: LatentKeys, _ kernels: KernelTable)
-    throws(MLAError)
-  {
+  func forward(_ arguments: LayerArguments, on place: some LayerPlace) throws(MLAError) {
     if arguments.batch.queryStartLoc.rowCount == 0 { return }
     try withBackend { backend throws(MLAError) in
       let plan = try RegisteredPlan(
-        arguments.batch, quantizes: arguments.outputScale != nil, config, kernels, for: backend)
-      try withMemory(
-        of: plan.memory.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
-      ) { start throws(MLAError) in
+        arguments.batch, quantizes: arguments.outputScale != nil, config, for: backend, on: place)
+      try place.withMemory(plan.memory, arguments) { start, work throws(MLAError) in
         try RegisteredRun(
-          plan: plan, arguments: arguments, keys: keys, backend: backend,
-          maxISA: config.attention.maxISA, start: start
+          plan: plan, arguments: arguments, work: work, backend: backend, start: start
         ).execute()
       }
     }
   }
 
   func workspaceBytes(
-    _ batch: LayerBatch, quantizes: Bool, _ kernels: KernelTable
+    _ batch: LayerBatch, quantizes: Bool, on place: some LayerPlace
   ) throws(MLAError) -> Int {
     if batch.queryStartLoc.rowCount == 0 { return 0 }
     return try withBackend { backend throws(MLAError) in
-      try RegisteredPlan(
-        batch, quantizes: quantizes, config, kernels, for: backend
-      ).memory.bytes
+      try RegisteredPlan(batch, quantizes: quantizes, config, for: backend, on: place)
+        .memory.bytes
     }
   }
 

@@ -1,8 +1,9 @@
 /// What a registered backend's part of a layer keeps beside the caller's tensors.
 ///
-///     rows       keys [rows, heads, qk_head_dim], then values [rows, heads, v_head_dim]:
-///                of the new tokens, then of one chunk after the other; when a run is
-///                done with them, its result in fp32
+///     rows       keys [rows, heads, qk_head_dim], then values [rows, heads, v_head_dim], on
+///                a device as the end of what kv_b_proj makes, [rows, heads,
+///                qk_nope_head_dim + v_head_dim]: of the new tokens, then of one chunk after
+///                the other; when a run is done with them, its result in fp32
 ///     part       what a run gives: out [tokens, heads, v_head_dim] in the layer's
 ///                dtype, lse [heads, tokens]
 ///     merged     fp32 out and lse of all runs so far
@@ -36,7 +37,7 @@ struct RegisteredMemory {
     let heads = config.attention.numHeads
     let dim = heads * config.attention.vHeadDim
     let keyBytes = alignedUp(rows * Self.keyBytes(config))
-    let valueBytes = rows * dim * config.type.bytes
+    let valueBytes = rows * heads * Self.valueWidth(config) * config.type.bytes
     let outputs = merges ? tokens * dim : 0
     let lseBytes = merges ? alignedUp(tokens * heads * 4) : 0
     let resultBytes = outputs * 4
@@ -56,7 +57,13 @@ struct RegisteredMemory {
   /// Bytes of a token's keys and values.
   static func rowBytes(_ config: LayerConfig) -> Int {
     keyBytes(config)
-      + config.attention.numHeads * config.attention.vHeadDim * config.type.bytes
+      + config.attention.numHeads * valueWidth(config) * config.type.bytes
+  }
+
+  /// Elements of a head's row of values, the last ones.
+  private static func valueWidth(_ config: LayerConfig) -> Int {
+    let dims = config.attention
+    return dims.device == .cpu ? dims.vHeadDim : dims.qkNopeHeadDim + dims.vHeadDim
   }
 
   /// At least what one more token costs.
@@ -70,8 +77,15 @@ struct RegisteredMemory {
   }
 
   func values(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
+    let projected = projected(start, rows)
+    let width = projected.shape[2]
+    return projected.narrowed(2, to: width - config.attention.vHeadDim..<width)
+  }
+
+  /// What kv_b_proj makes on a device.
+  func projected(_ start: UnsafeMutableRawPointer, _ rows: Int) -> TensorView {
     let keyBytes = alignedUp(rows * Self.keyBytes(config))
-    return tensor(config.type, rows, config.attention.vHeadDim, at: start + keyBytes)
+    return tensor(config.type, rows, Self.valueWidth(config), at: start + keyBytes)
   }
 
   /// A run's result in fp32, in the place of its keys and values.

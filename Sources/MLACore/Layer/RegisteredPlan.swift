@@ -1,8 +1,7 @@
 import CMLAPrefill
-import MLAKernelABI
 
-/// How a batch goes through a registered backend: its context in chunks, within a
-/// bound of memory if there is one.
+/// How a batch goes through a registered backend: its context in chunks, within a bound of
+/// memory if there is one.
 struct RegisteredPlan {
   let memory: RegisteredMemory
   /// Of the requests that have new tokens; the backend sees no others.
@@ -30,18 +29,18 @@ struct RegisteredPlan {
   ///
   /// - Parameter quantizes: the caller wants fp8.
   init(
-    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
-    _ kernels: KernelTable, for backend: BackendObject
+    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig, for backend: BackendObject,
+    on place: some LayerPlace
   ) throws(MLAError) {
     try Self.checkSize(batch, config)
     let rowBytes = RegisteredMemory.rowBytes(config)
     // The new tokens' keys and values need that much anyway.
     let fewestRows = max(batch.queryStartLoc.rowCount, Int(splitRows))
-    var rowBudget = max(fewestRows, fastestBytes / rowBytes)
+    var rowBudget = max(fewestRows, place.fastestBytes / rowBytes)
     var threads = HostSettings.threads
     while true {
       let plan = try RegisteredPlan(
-        batch, quantizes: quantizes, config, kernels, for: backend, rowBudget: rowBudget,
+        batch, quantizes: quantizes, config, for: backend, on: place, rowBudget: rowBudget,
         threads: threads)
       let excess = plan.memory.bytes - (config.workspaceBound ?? .max)
       if excess <= 0 {
@@ -64,9 +63,8 @@ struct RegisteredPlan {
   }
 
   private init(
-    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig,
-    _ kernels: KernelTable, for backend: BackendObject, rowBudget: Int,
-    threads: Int
+    _ batch: LayerBatch, quantizes: Bool, _ config: LayerConfig, for backend: BackendObject,
+    on place: some LayerPlace, rowBudget: Int, threads: Int
   ) throws(MLAError) {
     self.batch = batch
     requests = try FixedArray(
@@ -85,12 +83,11 @@ struct RegisteredPlan {
     try Self.prepare(backend, queryStartLoc, announced)
     let writesFloat8 = try backend.supportsQuantOutput(ElementType.float8E4M3.rawValue)
     isOneRun = table.count == 0 && !batch.contextOnly && (!quantizes || writesFloat8)
+    let scratch = place.scratch(rows: mostRows, threads: threads)
     memory = RegisteredMemory(
       config, rows: mostRows, tokens: queryStartLoc.rowCount, merges: !isOneRun,
-      workspaceBytes: try Self.workspaceBytes(backend), workers: min(threads, max(1, mostRows)),
-      scratchBytes: LatentScratch(
-        config, kernels.attention(for: config.type), kernels.projection(for: config.type)
-      ).bytes)
+      workspaceBytes: try Self.workspaceBytes(backend), workers: scratch.workers,
+      scratchBytes: scratch.bytes)
   }
 
   /// Sizes of what this batch needs at least must not overflow.
@@ -183,6 +180,3 @@ extension RegisteredPlan.Chunk {
 /// Contexts are split at multiples of that many tokens, and no chunk need be
 /// smaller.
 private let splitRows: Int32 = 64
-
-/// Keys and values of a chunk, enough for its run to outweigh merging.
-private let fastestBytes = 64 << 20

@@ -1,5 +1,4 @@
 import CMLAPrefill
-import MLAKernelABI
 
 /// Attention by a registered backend's own run calls, as vLLM's
 /// MLACommonImpl.forward_mha makes them: of the new tokens to themselves, then to
@@ -7,45 +6,33 @@ import MLAKernelABI
 /// Nothing of the caller's is written before all runs have succeeded, but by the
 /// backend itself where its one run does all. Results are rounded to the layer's
 /// dtype, as a run gives them, and after merging to the caller's.
-struct RegisteredRun {
+struct RegisteredRun<Work: RegisteredWork> {
   let plan: RegisteredPlan
   let arguments: LayerArguments
-  let keys: LatentKeys
+  let work: Work
   let backend: BackendObject
-  let maxISA: Int32
   let start: UnsafeMutableRawPointer
 
   func execute() throws(MLAError) {
-    try writeRows(plan.newTokens, tokens)
     let (out, lse) = (
       arguments.out.narrowed(0, to: 0..<tokens), arguments.lse?.narrowed(1, to: 0..<tokens)
     )
+    try work.writeRows(plan.newTokens, rows: tokens)
     if plan.isOneRun { return try runNewTokens(out, lse, arguments.outputScale) }
     let merged = plan.memory.merged(start)
     if arguments.batch.contextOnly {
-      KeylessResult.write(to: merged.out, lse: merged.lse)
+      try work.writeKeyless(merged)
     } else {
       let part = plan.memory.part(start, tokens)
       try runNewTokens(part.out, merged.lse, nil)
-      convert(part.out, merged.out)
+      try work.convert(part.out, to: merged.out, times: 1)
     }
     for index in 0..<plan.chunkCount { try run(plan.chunk(index), into: merged) }
-    convert(merged.out, out, times: arguments.outMultiplier)
-    if let lse { copy(merged.lse, to: lse) }
+    try work.convert(merged.out, to: out, times: arguments.outMultiplier)
+    if let lse { try work.copy(merged.lse, to: lse) }
   }
 
   private var tokens: Int { plan.queryStartLoc.rowCount }
-
-  private func writeRows(_ spans: some Collection<RowSpan>, _ rows: Int) throws(MLAError) {
-    let tasks = try RowTasks(
-      spans, keysPerTask: Int(keys.attention.key_block),
-      numHeads: keys.config.attention.numHeads)
-    let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    let scratch = plan.memory.scratch
-    ParallelLoop.runTasks(tasks.count, workers: scratch.workers, keys.attention) { task, worker in
-      keys.write(tasks[task], to: k, v, scratch: scratch.of(worker, start))
-    }
-  }
 
   private func runNewTokens(_ out: TensorView, _ lse: TensorView?, _ scale: OutputScale?)
     throws(MLAError)
@@ -57,16 +44,14 @@ struct RegisteredRun {
           struct_size: mla_new_tokens_args.size, reserved: 0, q: tensors,
           k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: lse == nil ? nil : tensors + 4,
           output_scale: scale == nil ? nil : value, workspace: plan.memory.workspace(start),
-          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil)
+          workspace_size: Int64(plan.memory.workspaceBytes), stream: arguments.stream)
         try backend.runPrefillNewTokens(&args)
       }
     }
   }
 
-  private func run(
-    _ chunk: RegisteredPlan.Chunk, into merged: (out: TensorView, lse: TensorView)
-  ) throws(MLAError) {
-    try writeRows(plan.keys(of: chunk), chunk.rows)
+  private func run(_ chunk: RegisteredPlan.Chunk, into merged: Work.State) throws(MLAError) {
+    try work.writeRows(plan.keys(of: chunk), rows: chunk.rows)
     let part = plan.memory.part(start, chunk.tokens.count)
     let q = arguments.q.narrowed(0, to: chunk.tokens)
     try withRunTensors(q, rows: chunk.rows, part.out, part.lse) { tensors throws(MLAError) in
@@ -75,19 +60,18 @@ struct RegisteredRun {
           struct_size: mla_context_chunk_args.size, reserved: 0, chunk: raw,
           q: tensors, k: tensors + 1, v: tensors + 2, out: tensors + 3, lse: tensors + 4,
           workspace: plan.memory.workspace(start),
-          workspace_size: Int64(plan.memory.workspaceBytes), stream: nil,
+          workspace_size: Int64(plan.memory.workspaceBytes), stream: arguments.stream,
           device_query_start_loc: nil, device_cu_seq_lens: nil)
         try backend.runPrefillContextChunk(&args)
       }
     }
     let result = plan.memory.result(start, chunk.tokens.count)
-    convert(part.out, result)
-    MergeAttnStates.run(
-      MergeArguments(
-        (result, part.lse),
-        into: (
-          merged.out.narrowed(0, to: chunk.tokens), merged.lse.narrowed(1, to: chunk.tokens)
-        )), maxISA: maxISA)
+    try work.convert(part.out, to: result, times: 1)
+    try work.merge(
+      (result, part.lse),
+      into: (
+        merged.out.narrowed(0, to: chunk.tokens), merged.lse.narrowed(1, to: chunk.tokens)
+      ))
   }
 
   /// Calls `body` with q, k, v, out and lse as C reads them.
@@ -96,32 +80,21 @@ struct RegisteredRun {
     _ body: (UnsafePointer<mla_tensor>) throws(MLAError) -> Void
   ) throws(MLAError) {
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
-    let tensors = [q, k, v, out, lse ?? out].map(mla_tensor.init(onCPU:))
+    let device = backend.config.device
+    let tensors = [q, k, v, out, lse ?? out].map { mla_tensor($0, on: device) }
     try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
       guard let first = tensors.baseAddress else { return }
       try body(first)
     }
   }
-
-  private func convert(
-    _ source: TensorView, _ target: TensorView, times multiplier: Float = 1
-  ) {
-    ConvertTensor.run(source, to: target, times: multiplier, maxISA: maxISA)
-  }
-
-  private func copy(_ source: TensorView, to target: TensorView) {
-    for head in 0..<source.shape[0] {
-      target.lse(0, head: head).update(from: source.lse(0, head: head), count: source.shape[1])
-    }
-  }
 }
 
 extension mla_tensor {
-  fileprivate init(onCPU view: TensorView) {
+  fileprivate init(_ view: TensorView, on device: Device) {
     self.init(
       struct_size: mla_tensor.size, dtype: view.type.rawValue,
       data: UnsafeMutableRawPointer(bitPattern: view.address),
-      device_type: Device.cpu.type, device_id: Device.cpu.id, ndim: Int32(view.shape.count),
+      device_type: device.type, device_id: device.id, ndim: Int32(view.shape.count),
       reserved: 0, shape: view.shape.padded, strides: view.strides.padded)
   }
 }

@@ -14,12 +14,16 @@ extension Registry {
 
   public func makeLayer(_ config: UnsafePointer<mla_layer_config>?) throws(MLAError) -> MLALayer {
     let (config, weights) = try LayerConfig.read(config)
-    let name =
-      if let backend = config.backend { backend } else {
-        try selector.select(
-          SelectorConfig(dtype: config.type, dimensions: MLADimensions(config.attention)))
-      }
-    return try MLALayer(config, weights, backend: name, implementation(of: name))
+    var choice = SelectorConfig(dtype: config.type, dimensions: MLADimensions(config.attention))
+    let device = config.attention.device
+    if device.isCUDA {
+      choice.platform = .cuda
+      choice.capability = try CUDA.device(device.id, field: "config.device_id").capability
+    }
+    let name = if let backend = config.backend { backend } else { try selector.select(choice) }
+    let implementation = try implementation(of: name)
+    if case .builtIn(let backend) = implementation { try backend.checkCUDA(config.attention) }
+    return try MLALayer(config, weights, backend: name, implementation)
   }
 }
 

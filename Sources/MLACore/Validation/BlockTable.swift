@@ -67,11 +67,7 @@ struct BlockTable {
     throws(MLAError)
   {
     guard let table else { return blocks.append(Int32(request)) }
-    let index = Int(rows?[request] ?? Int32(request))
-    guard index >= 0, index < rowCount else {
-      throw .invalid(
-        "block_table_rows[\(request)]", index, "must be 0 to \(rowCount - 1), below num_table_rows")
-    }
+    let index = try row(of: request)
     let row = table + (index == 0 ? 0 : index * stride) + places.lowerBound
     let copied = UnsafeBufferPointer(start: blocks.pointer + blocks.count, count: places.count)
     blocks.append(copying: UnsafeBufferPointer(start: row, count: places.count))
@@ -83,6 +79,17 @@ struct BlockTable {
         "block_table[\(index)][\(places.lowerBound + place)]", copied[place],
         "must be 0 to \(blockCount - 1), the blocks of kv_cache")
     }
+  }
+
+  /// A request's row of the table, or block where there is none.
+  func row(of request: Int) throws(MLAError) -> Int {
+    guard table != nil else { return request }
+    let index = Int(rows?[request] ?? Int32(request))
+    guard index >= 0, index < rowCount else {
+      throw .invalid(
+        "block_table_rows[\(request)]", index, "must be 0 to \(rowCount - 1), below num_table_rows")
+    }
+    return index
   }
 
   /// How many tokens a request's blocks hold, for messages.

@@ -1,22 +1,23 @@
 import CMLAPrefill
 
 /// kv_b_proj as the caller has it, for each head the rows that make its keys,
-/// then those that make its values. The weights are not copied.
+/// then those that make its values. On the CPU the weights are not copied.
 struct KVBProj {
   let weights: CallTensor
+  /// Keeps what is a copy.
+  private let memory: HostTensor
   /// nil but for fp8.
   let scales: WeightScales?
 
   /// - Parameter block: what the caller says of the scales' blocks.
-  init(
-    _ weights: UnsafePointer<mla_tensor>?, scales: UnsafePointer<mla_tensor>?,
-    block: (rows: Int32, columns: Int32)
-  ) throws(MLAError) {
-    let tensor = try CallTensor(weights, name: "config.kv_b_proj", on: .cpu, rank: 2)
-    self.weights = tensor
+  init(_ weights: HostTensor, scales: HostTensor, block: (rows: Int32, columns: Int32))
+    throws(MLAError)
+  {
+    let tensor = try CallTensor(weights.pointer, name: "config.kv_b_proj", on: .cpu, rank: 2)
+    (self.weights, memory) = (tensor, weights)
     guard tensor.type == .float8E4M3 else {
       try tensor.requireAttentionType()
-      if let scales {
+      if let scales = scales.pointer {
         throw .invalid(
           "config.weight_scales", "\(scales)",
           "must be NULL for a kv_b_proj of \(tensor.type.name)")
@@ -29,7 +30,7 @@ struct KVBProj {
       self.scales = nil
       return
     }
-    self.scales = try WeightScales(scales, of: tensor, block: block)
+    self.scales = try WeightScales(scales.pointer, of: tensor, block: block)
   }
 }
 

@@ -1,20 +1,24 @@
 import CMLAPrefill
 
-/// What a forward call reads and writes, on the CPU.
-struct LayerArguments: Sendable {
+/// What a forward call reads and writes, on the layer's device.
+struct LayerArguments: @unchecked Sendable {
   let batch: LayerBatch
   let q: TensorView
   /// nil where new tokens are no keys.
   let latents: TensorView?
   /// nil where keys have no rotary part, too.
   let rope: TensorView?
-  /// nil where nobody's context is looked at.
+  /// nil where nobody's context is looked at, and on a device.
   let cache: PagedCache?
+  /// nil where nobody's context is looked at, and on the CPU.
+  let deviceCache: DeviceCache?
   let out: TensorView
   /// nil: out is not quantized.
   let outputScale: OutputScale?
   let lse: TensorView?
   let workspace: Workspace?
+  /// The device's; nil: the default one.
+  let stream: UnsafeMutableRawPointer?
 
   /// 1 but for an fp8 out.
   var outMultiplier: Float { outputScale?.multiplier ?? 1 }
@@ -24,21 +28,30 @@ struct LayerArguments: Sendable {
     batch = try LayerBatch(raw, config.attention)
     var tensors = try LayerTensors(raw, config, contextOnly: batch.contextOnly)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
-    tensors.lse = try CallTensor(raw.lse, name: "lse", on: .cpu, rank: 2, mayBeNull: true)
+    let device = config.attention.device
+    tensors.lse = try CallTensor(raw.lse, name: "lse", on: device, rank: 2, mayBeNull: true)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
-    try Device.cpu.check(stream: raw.stream)
+    try device.check(stream: raw.stream)
+    stream = raw.stream
     if raw.kv_cache != nil || raw.k_pe_cache != nil || batch.readsContext {
       try tensors.readCache(raw, config)
     }
-    cache =
-      if let cache = tensors.cache, batch.readsContext {
-        try PagedCache(
-          CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank),
-          BlockTable(raw, blockCount: cache.cache.shape[0]), batch,
-          starts: raw.context_starts, startsField: "context_starts")
+    if let cache = tensors.cache, batch.readsContext {
+      let slots = CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank)
+      let table = try BlockTable(raw, blockCount: slots.blockCount)
+      if device == .cpu {
+        self.cache = try PagedCache(
+          slots, table, batch, starts: raw.context_starts, startsField: "context_starts")
+        deviceCache = nil
       } else {
-        nil
+        try Device.requireAligned(raw.block_table, "block_table")
+        self.cache = nil
+        deviceCache = try DeviceCache(
+          slots, table, batch, starts: raw.context_starts, startsField: "context_starts")
       }
+    } else {
+      (cache, deviceCache) = (nil, nil)
+    }
     try tensors.check(config, isQuantized: outputScale != nil)
     try tensors.q.requireRows(of: batch.queryStartLoc, "query_start_loc")
     try tensors.checkOverlaps(workspace)
@@ -57,21 +70,23 @@ private struct LayerTensors {
   var cache: CacheTensors?
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig, contextOnly: Bool) throws(MLAError) {
-    q = try CallTensor(raw.q, name: "q", on: .cpu, rank: 3)
+    let device = config.attention.device
+    q = try CallTensor(raw.q, name: "q", on: device, rank: 3)
     try q.requireType(config.type, "the layer's dtype")
     if contextOnly {
       (latents, rope) = (nil, nil)
     } else {
-      latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: .cpu, rank: 2)
+      latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: device, rank: 2)
       rope = try CallTensor(
-        raw.k_pe, name: "k_pe", on: .cpu, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
+        raw.k_pe, name: "k_pe", on: device, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
     }
-    out = try CallTensor(raw.out, name: "out", on: .cpu, rank: 3)
+    out = try CallTensor(raw.out, name: "out", on: device, rank: 3)
   }
 
   mutating func readCache(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     let tensors = try CacheTensors(
-      raw.kv_cache, rope: raw.k_pe_cache, isPlain: config.cacheFormat.isPlain)
+      raw.kv_cache, rope: raw.k_pe_cache, isPlain: config.cacheFormat.isPlain,
+      on: config.attention.device)
     switch config.cacheFormat {
     case .plain(let type, _):
       try tensors.cache.requireType(type, "the layer's cache_dtype")

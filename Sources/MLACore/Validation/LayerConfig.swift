@@ -17,8 +17,11 @@ struct LayerConfig: Sendable {
     -> (config: LayerConfig, weights: KVBProj)
   {
     let raw = try readStruct(pointer, name: "config")
+    let device = try Device(type: raw.device_type, id: raw.device_id, structName: "config")
+    if !device.isCUDA { try device.requireCPU("layers") }
     let weights = try KVBProj(
-      raw.kv_b_proj, scales: raw.weight_scales,
+      HostTensor(raw.kv_b_proj, name: "config.kv_b_proj", on: device),
+      scales: HostTensor(raw.weight_scales, name: "config.weight_scales", on: device),
       block: (raw.weight_block_rows, raw.weight_block_columns))
     return (try LayerConfig(raw, weights.weights), weights)
   }
@@ -50,6 +53,27 @@ struct LayerConfig: Sendable {
       throw .invalid("config.algorithm", raw.algorithm, "must be one of MLA_LAYER_ALGORITHM_*")
     }
     self.algorithm = algorithm
+    if attention.device.isCUDA { try requireCUDA() }
+  }
+
+  /// What kernels there take.
+  private func requireCUDA() throws(MLAError) {
+    guard type.bytes == 2 else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "config.dtype = \(type.name): must be MLA_DTYPE_BFLOAT16 or MLA_DTYPE_FLOAT16 on a CUDA "
+          + "device")
+    }
+    let rules = [
+      (attention.kvLoraRank, "kv_lora_rank", 64), (attention.qkNopeHeadDim, "qk_nope_head_dim", 8),
+      (attention.qkRopeHeadDim, "qk_rope_head_dim", 8), (attention.vHeadDim, "v_head_dim", 8),
+    ]
+    for (value, field, unit) in rules where !value.isMultiple(of: unit) {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "config.\(field) = \(value): must be a multiple of \(unit) on a CUDA device")
+    }
+    try CUDADevice.require(heads: attention.numHeads, "config.num_heads")
   }
 
   /// The fields that a backend object has as well, by the same rules.
@@ -59,9 +83,7 @@ struct LayerConfig: Sendable {
       scale: raw.scale, kv_lora_rank: raw.kv_lora_rank, qk_nope_head_dim: raw.qk_nope_head_dim,
       qk_rope_head_dim: raw.qk_rope_head_dim, v_head_dim: raw.v_head_dim, max_isa: raw.max_isa,
       ignore_override: 0, device_type: raw.device_type, device_id: raw.device_id)
-    let attention = try BackendConfig(&config)
-    try attention.device.requireCPU("layers")
-    return attention
+    return try BackendConfig(&config)
   }
 
   private static func cacheFormat(

@@ -62,7 +62,7 @@ struct PagedCache: Sendable {
   /// All of a request's tokens must be within its blocks.
   ///
   /// - Parameter start: the position of its first.
-  private static func check(
+  static func check(
     _ start: Int, of request: Int, _ batch: some CachedTokens, _ table: BlockTable,
     _ slots: CacheSlots, startsField: StaticString
   ) throws(MLAError) {

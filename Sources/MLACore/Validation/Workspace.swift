@@ -21,6 +21,13 @@ public struct Workspace: @unchecked Sendable {
     self.size = Int(size)
   }
 
+  /// - Parameter query: the function that would have said how much is needed.
+  func require(_ bytes: Int, query: String) throws(MLAError) {
+    guard size >= bytes else {
+      throw .invalid("workspace_size", size, "this run needs \(bytes) bytes, see \(query)")
+    }
+  }
+
   func requireNoOverlap(with tensors: CallTensor?...) throws(MLAError) {
     for case let tensor? in tensors {
       guard !tensor.bytes.isEmpty, tensor.bytes.overlaps(bytes),

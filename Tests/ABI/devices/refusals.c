@@ -137,9 +137,9 @@ static void layers(void) {
                                       MLA_ERROR_UNSUPPORTED_HARDWARE, "config.kv_b_proj.device_type"));
   weights.device_type = MLA_DEVICE_CPU;
   weights.device_id = 0;
-  config.device_type = MLA_DEVICE_CUDA;
+  config.device_type = MLA_DEVICE_ROCM;
   report("a layer", refused(mla_layer_create(&config, &layer), MLA_ERROR_UNSUPPORTED_HARDWARE,
-                            "config.device_type = 2: layers do not run on"));
+                            "config.device_type = 10: layers do not run on ROCm"));
 }
 
 void refusals(mla_backend *backend) {

@@ -1,6 +1,7 @@
 // The driver's functions of memory: to have it, to copy, to ask whose it is.
 //
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstring>
 
 #include "machine.hpp"
@@ -160,6 +161,40 @@ CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t bytes) {
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
   return gpu::call(__func__, [&](Machine& machine) {
     submit_fill(machine, machine.stream(stream), to, value, bytes);
+  });
+}
+
+CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream stream) {
+  return gpu::call(__func__, [&](Machine& machine) {
+    require(to % sizeof value == 0, CUDA_ERROR_INVALID_VALUE);
+    Stream& found = machine.stream(stream);
+    auto* const words = static_cast<unsigned*>(reach(*found.context, to, count * sizeof value));
+    const Memory& memory = found.context->device().memory;
+    machine.submit(found, [&memory, words, value, count] {
+      const Memory::Opened opened(memory);
+      std::fill_n(words, count, value);
+    });
+  });
+}
+
+/** Graphs have no memory of their own here. */
+CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
+  return gpu::call(__func__, [&](Machine& machine) {
+    require(address != nullptr, CUDA_ERROR_INVALID_VALUE);
+    const Stream& found = machine.stream(stream);
+    require(found.capture == nullptr, CUDA_ERROR_NOT_SUPPORTED);
+    *address = found.context->device().memory.allocate(bytes, found.context);
+  });
+}
+
+/** What comes behind it on the stream finds nothing there. */
+CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
+  return gpu::call(__func__, [&](Machine& machine) {
+    Stream& found = machine.stream(stream);
+    require(found.capture == nullptr, CUDA_ERROR_NOT_SUPPORTED);
+    Memory& memory = found.context->device().memory;
+    require(memory.holds(address, 1), CUDA_ERROR_INVALID_VALUE);
+    machine.submit(found, [&memory, address] { memory.free(address); });
   });
 }
 

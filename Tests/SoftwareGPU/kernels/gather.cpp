@@ -43,18 +43,23 @@ struct Batch {
     int request = 0;
     while (request < requests && row >= offsets[request + 1]) ++request;
     if (request == requests) return -1;
-    const long long position = row - offsets[request] + (has_starts ? starts[request] : 0ll);
+    return slot(request, row - offsets[request] + (has_starts ? starts[request] : 0ll));
+  }
+  long long slot(int request, long long position) const {
     if (position < 0 || position >= (has_table ? width : 1) * Cache::block_size) return -1;
     const int block = has_table ? table[request * stride + position / Cache::block_size] : request;
     return block < 0 || block >= Cache::blocks ? -1 : block * Cache::block_size + position % Cache::block_size;
   }
 
-  void describe(mla_cuda_gather_cache& a) const {
+  void describe(mla_cuda_paged_cache& a) const {
     a.block_table = has_table ? table.numbers.data() : nullptr;
     a.block_table_stride = stride, a.table_width = has_table ? width : 1;
+    a.block_count = Cache::blocks, a.block_size = Cache::block_size;
+  }
+  void describe(mla_cuda_gather_cache& a) const {
+    describe(a.cache);
     a.cu_seq_lens = offsets.numbers.data(), a.seq_starts = has_starts ? starts.numbers.data() : nullptr;
     a.request_count = requests;
-    a.block_count = Cache::blocks, a.block_size = Cache::block_size;
   }
 
   static std::vector<int> some(int count, const std::vector<int>& choices, Random& random) {
@@ -147,14 +152,14 @@ void plain(Format format, int seeds) {
       Output output(format, batch.rows() + random.between(1, 5), latents, rope, random);
       mla_cuda_gather_cache a = {};
       batch.describe(a), output.describe(a);
-      a.cached_latents = cache.rows(0, latents, source);
-      a.cached_rope = cache.rows(latents * bytes_of(source), rope, source);
-      a.multiplier = source == Format::fp8 ? 0.3f : 1, a.scales_offset = -1;
+      a.cache.latents = cache.rows(0, latents, source);
+      a.cache.rope = cache.rows(latents * bytes_of(source), rope, source);
+      a.cache.multiplier = source == Format::fp8 ? 0.3f : 1, a.cache.scales_offset = -1;
       launch_for(format, a, random);
       report.expect(is_gathered(batch, output,
                                 [&](long long slot, int d, std::uint32_t got) {
                                   return is_read_as(got, format, load(cache.at(slot, d * bytes_of(source)), source),
-                                                    source, a.multiplier);
+                                                    source, a.cache.multiplier);
                                 }),
                     "seed " + std::to_string(seed) + ", " + name_of(source));
     }
@@ -176,8 +181,8 @@ void scaled(Format format, int seeds) {
     Output output(format, batch.rows() + 1, 512, random.chance(0.5) ? 64 : 0, random);
     mla_cuda_gather_cache a = {};
     batch.describe(a), output.describe(a);
-    a.cached_latents = cache.rows(0, 512, Format::fp8), a.cached_rope = cache.rows(528, 64, Format::bf16);
-    a.multiplier = 1, a.scales_offset = 512;
+    a.cache.latents = cache.rows(0, 512, Format::fp8), a.cache.rope = cache.rows(528, 64, Format::bf16);
+    a.cache.multiplier = 1, a.cache.scales_offset = 512;
     launch_for(format, a, random);
     report.expect(is_gathered(batch, output,
                               [&](long long slot, int d, std::uint32_t got) {
@@ -210,10 +215,70 @@ void wrong_offsets(int seeds) {
     Output output(Format::bf16, random.between(1, 40), 64, 8, random);
     mla_cuda_gather_cache a = {};
     batch.describe(a), output.describe(a);
-    a.cached_latents = cache.rows(0, 64, Format::bf16), a.cached_rope = cache.rows(128, 8, Format::bf16);
-    a.multiplier = 1, a.scales_offset = -1;
+    a.cache.latents = cache.rows(0, 64, Format::bf16), a.cache.rope = cache.rows(128, 8, Format::bf16);
+    a.cache.multiplier = 1, a.cache.scales_offset = -1;
     launch_for(Format::bf16, a, random);
     report.expect(output.is_intact(), "seed " + std::to_string(seed));
+  }
+}
+
+/// Tokens of the cache and new ones, in any order, each with rows of its own.
+void layer_tokens(Format format, int seeds) {
+  Report report(std::string("mla_gather_layer_tokens_") + name_of(format));
+  for (int seed = 0; seed < seeds; ++seed) {
+    Random random(174 + seed);
+    const Format source = random.pick({Format::fp8, Format::bf16, Format::fp32});
+    const int latents = random.pick({512, 64}), rope = random.pick({64, 0, 8});
+    Cache cache(bytes_of(source) * (latents + rope));
+    fill(cache, random);
+    const Batch batch(random);
+    Tensor new_latents(format, 30, 1, latents, random.pick(layouts)), new_rope(format, 30, 1, rope, random.pick(layouts));
+    new_latents.fill(random), new_rope.fill(random);
+    mla_cuda_layer_tokens a = {};
+    batch.describe(a.cache);
+    a.cache.latents = cache.rows(0, latents, source);
+    a.cache.rope = cache.rows(latents * bytes_of(source), rope, source);
+    a.cache.multiplier = source == Format::fp8 ? 0.3f : 1, a.cache.scales_offset = -1;
+    const int spans = random.pick({1, 2, 9, +MLA_CUDA_LAUNCH_SPANS});
+    std::vector<int> span_of_row;
+    for (int i = 0; i < spans; ++i) {
+      const bool is_new = random.chance(0.5);
+      const int tokens = random.pick({1, 2, 5, 9});
+      const int position = random.between(0, 30 - tokens), row = static_cast<int>(span_of_row.size());
+      a.spans[a.span_count++] = {a.token_count, row, is_new ? -1 : random.between(0, batch.requests - 1), 0, position};
+      a.token_count += tokens;
+      span_of_row.insert(span_of_row.end(), static_cast<std::size_t>(tokens), i);
+      // Rows of nobody's.
+      if (random.chance(0.3)) span_of_row.push_back(-1);
+    }
+    const int rows = static_cast<int>(span_of_row.size());
+    Output output(format, rows, latents, rope, random);
+    mla_cuda_gather_cache of_output = {};
+    output.describe(of_output);
+    a.latents = of_output.latents, a.rope = of_output.rope;
+    a.new_latents = new_latents.view();
+    if (rope > 0) a.new_rope = new_rope.view();
+    const int blocks = (a.token_count + MLA_CUDA_GATHER_TOKENS - 1) / MLA_CUDA_GATHER_TOKENS;
+    launch(std::string("mla_gather_layer_tokens_") + name_of(format), blocks, 1, MLA_CUDA_CACHE_THREADS, 0, &a, sizeof a,
+           random.next(), 0);
+    const auto is_right = [&](int row, int d, std::uint32_t got) {
+      const int number = span_of_row[static_cast<std::size_t>(row)];
+      if (number < 0) return got == poison_of(format);
+      const mla_cuda_layer_span& span = a.spans[number];
+      const long long position = span.position + row - span.row;
+      if (span.table_row < 0) {
+        const int token = static_cast<int>(position);
+        return got == (d < latents ? new_latents.bits(token, 0, d) : new_rope.bits(token, 0, d - latents));
+      }
+      const long long slot = batch.slot(span.table_row, position);
+      return slot < 0 ? got == poison_of(format)
+                      : is_read_as(got, format, load(cache.at(slot, d * bytes_of(source)), source), source,
+                                   a.cache.multiplier);
+    };
+    bool all = output.is_intact();
+    for (int row = 0; row < rows; ++row)
+      for (int d = 0; d < latents + rope; ++d) all = all && is_right(row, d, output.bits(row, d));
+    report.expect(all, "seed " + std::to_string(seed) + ", " + name_of(source));
   }
 }
 
@@ -225,5 +290,6 @@ int main(int count, char** arguments) {
     for (Format format : formats) plain(format, seeds);
     for (Format format : formats) scaled(format, seeds);
     wrong_offsets(seeds);
+    for (Format format : {Format::bf16, Format::fp16}) layer_tokens(format, seeds);
   });
 }

@@ -9,7 +9,7 @@ final class CUDADevice: @unchecked Sendable {
   let id: Int32
   let capability: DeviceCapability
   let multiprocessors: Int32
-  private let driver: CUDADriver
+  let driver: CUDADriver
   private let number: Int32
   private let context: Handle?
   /// Whether kernels may read memory that only the host knows of.
@@ -113,10 +113,10 @@ extension CUDADevice {
     }
   }
 
-  /// One of those that there are for each type, without shared memory of a launch's size.
-  func kernel(_ family: StaticString, _ type: ElementType, threads: Int32) throws(MLAError)
-    -> Kernel
-  {
+  /// One of those that there are for each type.
+  func kernel(
+    _ family: StaticString, _ type: ElementType, threads: Int32, sharedBytes: Int32 = 0
+  ) throws(MLAError) -> Kernel {
     let suffix: StaticString =
       switch type {
       case .bfloat16: "bf16"
@@ -125,7 +125,7 @@ extension CUDADevice {
       case .float32, .float8E4M3, .float8E8M0: "fp32"
       }
     var name = Array("\(family)_\(suffix)".utf8CString)
-    return try kernel(&name, threads: threads, sharedBytes: 0)
+    return try kernel(&name, threads: threads, sharedBytes: sharedBytes)
   }
 
   /// A launch has heads in its second dimension.
@@ -149,7 +149,7 @@ extension CUDADevice {
   }
 
   struct Launcher {
-    fileprivate let device: CUDADevice
+    let device: CUDADevice
     let stream: UnsafeMutableRawPointer?
 
     /// Whether what is put on the stream is captured into a graph.
@@ -182,7 +182,7 @@ extension CUDADevice {
     }
   }
 
-  private func inContext<Result>(_ body: () throws(MLAError) -> Result) throws(MLAError) -> Result {
+  func inContext<Result>(_ body: () throws(MLAError) -> Result) throws(MLAError) -> Result {
     try driver.inContext(context, body)
   }
 }

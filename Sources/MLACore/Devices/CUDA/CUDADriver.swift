@@ -27,6 +27,13 @@ struct CUDADriver: Sendable {
       Handle?, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Handle?,
       UnsafeMutablePointer<UnsafeMutableRawPointer?>, UnsafeMutablePointer<UnsafeMutableRawPointer?>?
     ) -> Result
+  let allocate: @convention(c) (UnsafeMutablePointer<UInt64>, Int) -> Result
+  let free: @convention(c) (UInt64) -> Result
+  let copyToDevice: @convention(c) (UInt64, UnsafeRawPointer, Int) -> Result
+  let copyToHost: @convention(c) (UnsafeMutableRawPointer, UInt64, Int) -> Result
+  let allocateOnStream: @convention(c) (UnsafeMutablePointer<UInt64>, Int, Handle?) -> Result
+  let freeOnStream: @convention(c) (UInt64, Handle?) -> Result
+  let fillWords: @convention(c) (UInt64, UInt32, Int, Handle?) -> Result
   let streamIsCapturing: @convention(c) (Handle?, UnsafeMutablePointer<Int32>) -> Result
   private let exchangeCaptureMode: @convention(c) (UnsafeMutablePointer<Int32>) -> Result
   let pointerAttribute: @convention(c) (UnsafeMutableRawPointer, Int32, UInt64) -> Result
@@ -61,6 +68,13 @@ struct CUDADriver: Sendable {
     kernel = try function("cuLibraryGetKernel")
     setKernelAttribute = try function("cuKernelSetAttribute")
     launch = try function("cuLaunchKernel")
+    allocate = try function("cuMemAlloc_v2")
+    free = try function("cuMemFree_v2")
+    copyToDevice = try function("cuMemcpyHtoD_v2")
+    copyToHost = try function("cuMemcpyDtoH_v2")
+    allocateOnStream = try function("cuMemAllocAsync")
+    freeOnStream = try function("cuMemFreeAsync")
+    fillWords = try function("cuMemsetD32Async")
     streamIsCapturing = try function("cuStreamIsCapturing")
     exchangeCaptureMode = try function("cuThreadExchangeStreamCaptureMode")
     pointerAttribute = try function("cuPointerGetAttribute")
