@@ -40,7 +40,7 @@ for program in $programs; do
     # With a driver that cannot be loaded, and with one from before CUDA 12.
     no_driver) for kind in none old; do LD_LIBRARY_PATH=$out/$kind "$out/$program" $kind || status=1; done ;;
     # By the library's own kernels alone, and by cuDNN where it serves.
-    attention | golden | graphs | names | refusals | streams)
+    attention | golden | graphs | layer_refusals | layers | names | refusals | streams)
       "$out/$program" || status=1
       echo "with cuDNN:"
       MLA_CUDNN_LIBRARY=libcudnn.so.9 "$out/$program" || status=1 ;;
