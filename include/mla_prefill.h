@@ -1061,7 +1061,7 @@ typedef struct mla_layer mla_layer;
 /** Owned by the caller until mla_layer_destroy(). */
 mla_status mla_layer_create(const mla_layer_config *config, mla_layer **layer);
 
-/** `layer` may be NULL. */
+/** `layer` may be NULL. On a CUDA device what was put on streams has been waited for. */
 void mla_layer_destroy(mla_layer *layer);
 
 /** A batch: request i has context_lens[i] tokens in the cache and the new

@@ -55,6 +55,7 @@ void configurations() {
   Creation unknown({2, 8, 8, 8, 64});
   unknown.config.backend = "FLASH_ATTN";
   expect(unknown, configuration, "is not valid on CUDA device 0");
+  expect(Creation({65536, 8, 0, 8, 64}), configuration, "config.num_heads = 65536: must be at most 65535");
   expect(Creation(model, MLA_DTYPE_FLOAT32), configuration, "config.dtype = ");
   Creation create;
   create.config.backend = "CPU";
@@ -95,7 +96,7 @@ void any_call_of_a_creation() {
   CHECK(create() == MLA_OK);
   std::size_t before = 0, after = 0, all = 0;
   DRIVER(cuMemGetInfo_v2(&before, &all));
-  for (const char* function : {"cuMemcpyDtoH_v2", "cuMemAlloc_v2", "cuMemcpyHtoD_v2", "cuLibraryGetKernel",
+  for (const char* function : {"cuMemcpyDtoH_v2", "cuMemAlloc_v2", "cuMemcpyHtoD_v2", "cuStreamSynchronize", "cuLibraryGetKernel",
                                "cuKernelSetAttribute", "cuThreadExchangeStreamCaptureMode", "cuCtxPushCurrent_v2"}) {
     gpu_machine_fail(function, CUDA_ERROR_OUT_OF_MEMORY, 1);
     expect_status(create(), MLA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY");

@@ -1,4 +1,5 @@
 import CMLAPrefill
+import MLACUDAKernels
 
 /// What a layer is made for, checked.
 struct LayerConfig: Sendable {
@@ -73,7 +74,14 @@ struct LayerConfig: Sendable {
         MLA_ERROR_UNSUPPORTED_CONFIGURATION,
         "config.\(field) = \(value): must be a multiple of \(unit) on a CUDA device")
     }
-    try CUDADevice.require(heads: attention.numHeads, "config.num_heads")
+    let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
+    let most = min(65535, 65535 * Int(MLA_CUDA_PROJECTION_TILE) / max(1, rowsPerHead))
+    guard attention.numHeads <= most else {
+      throw MLAError(
+        MLA_ERROR_UNSUPPORTED_CONFIGURATION,
+        "config.num_heads = \(attention.numHeads): must be at most \(most) of these dimensions on "
+          + "a CUDA device")
+    }
   }
 
   /// The fields that a backend object has as well, by the same rules.

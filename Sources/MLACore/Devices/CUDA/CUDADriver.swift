@@ -34,6 +34,7 @@ struct CUDADriver: Sendable {
   let allocateOnStream: @convention(c) (UnsafeMutablePointer<UInt64>, Int, Handle?) -> Result
   let freeOnStream: @convention(c) (UInt64, Handle?) -> Result
   let fillWords: @convention(c) (UInt64, UInt32, Int, Handle?) -> Result
+  let synchronizeStream: @convention(c) (Handle?) -> Result
   let streamIsCapturing: @convention(c) (Handle?, UnsafeMutablePointer<Int32>) -> Result
   private let exchangeCaptureMode: @convention(c) (UnsafeMutablePointer<Int32>) -> Result
   let pointerAttribute: @convention(c) (UnsafeMutableRawPointer, Int32, UInt64) -> Result
@@ -75,6 +76,7 @@ struct CUDADriver: Sendable {
     allocateOnStream = try function("cuMemAllocAsync")
     freeOnStream = try function("cuMemFreeAsync")
     fillWords = try function("cuMemsetD32Async")
+    synchronizeStream = try function("cuStreamSynchronize")
     streamIsCapturing = try function("cuStreamIsCapturing")
     exchangeCaptureMode = try function("cuThreadExchangeStreamCaptureMode")
     pointerAttribute = try function("cuPointerGetAttribute")

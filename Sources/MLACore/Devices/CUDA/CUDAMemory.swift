@@ -11,22 +11,27 @@ final class CUDAMemory: @unchecked Sendable {
   /// - Parameter purpose: names the memory in the message of a failure.
   init(_ device: CUDADevice, copying bytes: UnsafeRawBufferPointer) throws(MLAError) {
     self.device = device
-    let driver = device.driver
     address = try device.inContext { () throws(MLAError) in
-      try driver.besideCaptures { () throws(MLAError) in
-        var address: UInt64 = 0
-        try driver.check("cuMemAlloc") { driver.allocate(&address, max(1, bytes.count)) }
-        if let start = bytes.baseAddress, !bytes.isEmpty {
-          do throws(MLAError) {
-            try driver.check("cuMemcpyHtoD") { driver.copyToDevice(address, start, bytes.count) }
-          } catch {
-            _ = driver.free(address)
-            throw error
-          }
-        }
-        return UInt(address)
-      }
+      try device.driver.besideCaptures { () throws(MLAError) in try Self.copy(bytes, device.driver) }
     }
+  }
+
+  private static func copy(_ bytes: UnsafeRawBufferPointer, _ driver: CUDADriver) throws(MLAError)
+    -> UInt
+  {
+    var address: UInt64 = 0
+    try driver.check("cuMemAlloc") { driver.allocate(&address, max(1, bytes.count)) }
+    guard let start = bytes.baseAddress, !bytes.isEmpty else { return UInt(address) }
+    do throws(MLAError) {
+      try driver.check("cuMemcpyHtoD") { driver.copyToDevice(address, start, bytes.count) }
+      // Which returns when the host's bytes are read: streams that do not wait for the default
+      // one could come before they are there.
+      try driver.check("cuStreamSynchronize") { driver.synchronizeStream(nil) }
+    } catch {
+      _ = Arithmetic.callers { driver.free(address) }
+      throw error
+    }
+    return UInt(address)
   }
 
   deinit {
