@@ -74,8 +74,8 @@ struct LayerConfig: Sendable {
         MLA_ERROR_UNSUPPORTED_CONFIGURATION,
         "config.\(field) = \(value): must be a multiple of \(unit) on a CUDA device")
     }
-    let rowsPerHead = attention.qkNopeHeadDim + attention.vHeadDim
-    let most = min(65535, 65535 * Int(MLA_CUDA_PROJECTION_TILE) / max(1, rowsPerHead))
+    let columns = attention.qkNopeHeadDim + attention.vHeadDim
+    let most = min(65535, 65535 * Int(MLA_CUDA_PROJECTION_TILE) / max(1, columns))
     guard attention.numHeads <= most else {
       throw MLAError(
         MLA_ERROR_UNSUPPORTED_CONFIGURATION,
