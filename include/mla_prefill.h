@@ -1008,8 +1008,8 @@ typedef struct mla_layer_config {
       the rows that make its keys, then those that make its values. Copied into
       the kernels' own layout, rounded to `dtype`: 4 bytes a number where a kernel
       multiplies fp32, 2 for each bf16 that it multiplies, of which AMX makes two of
-      an fp16 and three of an fp32. But for MLA_LAYER_ALGORITHM_UP_PROJECTED the
-      keys' rows are there a second time. */
+      an fp16 and three of an fp32. But for MLA_LAYER_ALGORITHM_UP_PROJECTED and
+      registered backends the keys' rows are there a second time. */
   const mla_tensor *kv_b_proj;
   /** MLA_DTYPE_* of kv_cache: bf16, fp16, fp32 or fp8_e4m3. MLA_DTYPE_NONE: dtype, or
       fp8_e4m3 where cache_format leaves no choice. */

@@ -1,11 +1,12 @@
-"""Compiles and runs the samples of the README files.
+"""Compiles and runs the samples of the README files, and looks for the tests that they name.
 
     readme.py PREFIX         against an installed library
     readme.py --extension    those in Python that need the extension, with this Python
 
-A sample is a fenced block of C, C++ or Python.
+A sample is a fenced block of C, C++ or Python; a test `test_x`, a function, or `test_x.py`.
 """
 
+import glob
 import os
 import re
 import subprocess
@@ -59,6 +60,19 @@ def run(name, language, text, prefix):
     return True
 
 
+def lost_tests():
+    """(path, name) of each that is named and not there."""
+    there = set()
+    for path in glob.glob(os.path.join(ROOT, "Tests", "*", "test_*.py")):
+        there.add(os.path.basename(path))
+        with open(path, encoding="utf-8") as file:
+            there.update(re.findall(r"^def (test_\w+)\(", file.read(), re.M))
+    for path in ("README.md", "python/README.md", *glob.glob("python/docs/*.md", root_dir=ROOT)):
+        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+            named = set(re.findall(r"`(test_\w+(?:\.py)?)`", file.read()))
+        yield from ((path, name) for name in sorted(named - there))
+
+
 def main():
     wants_extension = "--extension" in sys.argv
     prefix = "" if wants_extension else os.path.abspath(sys.argv[1])
@@ -69,7 +83,10 @@ def main():
     ]
     if not results:
         print("not ok README.md: has no samples")
-    return 0 if results and all(results) else 1
+    lost = list(lost_tests())
+    for path, name in lost:
+        print(f"not ok {path}: names {name}, which is no test")
+    return 0 if results and all(results) and not lost else 1
 
 
 if __name__ == "__main__":

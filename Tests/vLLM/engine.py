@@ -68,6 +68,8 @@ class Engine:
             text=True,
             env=os.environ | variables,
         )
+        #: The API's, which may not be the workers'.
+        self.process = self._process.pid
 
     def __enter__(self) -> "Engine":
         self._answer()

@@ -43,6 +43,7 @@ def test_of_workers_where_vllm_shows_its_own(monkeypatch, model, prompts, tmp_pa
     with Engine(model, environment=environment) as engine:
         engine.generate(prompts[1:], TOKENS)
         (facts,) = engine.facts()
+        assert facts["process"] != engine.process
         assert any(f"{facts['process']}.db" in path.name for path in tmp_path.iterdir())
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
         registry = get_prometheus_registry()

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that is spread over several workers of vLLM's, layer by layer."""
 
+from types import SimpleNamespace
+
 import pytest
 from comparison import assert_same
 from conftest import CORES, TOKENS
 from engine import Engine
 from model import LAYERS
+from vllm.config import ParallelConfig
+from vllm.v1.executor import ray_utils
 
 #: vLLM 0.32 makes a stage's inputs when it warms up, which it does not without compilation:
 #: "assert self.intermediate_tensors is not None" with enforce_eager, on any CPU.
@@ -37,3 +41,11 @@ def test_pipeline_parallel(model, prompts, spread):
     theirs, counted = run(model, prompts, "vllm", pipeline_parallel_size=2, **TRACED)
     assert counted == [0, 0]
     assert_same(ours, theirs, spread)
+
+
+def test_vllm_refuses_ray(monkeypatch):
+    """Whatever the cluster is: before it looks for nodes. So does its engine, with Ray 2.60."""
+    monkeypatch.setattr(ray_utils, "ray", SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(ray_utils, "assert_ray_available", lambda: None)
+    with pytest.raises(ValueError, match="^current platform cpu does not support ray"):
+        ray_utils.initialize_ray_cluster(ParallelConfig())

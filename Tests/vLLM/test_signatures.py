@@ -7,6 +7,7 @@ import pytest
 import torch
 from mla_prefill.vllm_plugin import Usage, reset_usage, usage
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend, VllmZenCPUPrefillBackend
+from vllm.model_executor.layers.quantization.utils import quant_utils
 from vllm.v1.attention.backends.mla.prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 
 HEADS, NOPE, ROPE, VALUE = 4, 128, 64, 128
@@ -143,3 +144,14 @@ def test_context_chunk_by_number(backends):
     )
     by_number, _ = ours.run_prefill_context_chunk(chunk_idx=0, q=q, k=k, v=v)
     assert torch.equal(by_number, by_chunk)
+
+
+def test_quantized_output():
+    """vLLM asks before it has a backend write fp8: only one static scale is a number."""
+    backend = create(VllmCPUPrefillBackend)
+    assert backend.supports_quant_output(quant_utils.kFp8StaticTensorSym)
+    for name in ("kFp8DynamicTensorSym", "kFp8DynamicTokenSym", "kFp8Dynamic128Sym"):
+        assert not backend.supports_quant_output(getattr(quant_utils, name))
+    assert not create(CPUSDPAMLAPrefillBackend).supports_quant_output(
+        quant_utils.kFp8StaticTensorSym
+    )
