@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -47,11 +48,16 @@ _CONFIG = {
 }
 
 
-def write_model(folder: Path, seed: int = 0) -> Path:
+def write_model(folder: Path, seed: int = 0, scheme: Any = None) -> Path:
     """Weights that keep activations near 1, so that scores differ as a model's do:
-    with vLLM's own dummies of 1e-3 attention is an average and any would do."""
+    with vLLM's own dummies of 1e-3 attention is an average and any would do.
+
+    Args:
+        scheme: of quantized.py, by which kv_b_proj is quantized.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    quantized = {"quantization_config": scheme.quantization} if scheme else {}
+    (folder / "config.json").write_text(json.dumps(_CONFIG | quantized))
     generator = torch.Generator().manual_seed(seed)
 
     def matrix(rows: int, columns: int, gain: float = 1.0) -> torch.Tensor:
@@ -60,6 +66,11 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
     def ones(size: int) -> torch.Tensor:
         return torch.ones(size, dtype=torch.bfloat16)
+
+    def up_projection(prefix: str) -> dict[str, torch.Tensor]:
+        weight = matrix(HEADS * (_NOPE + _VALUE), _KV_LORA_RANK)
+        named = scheme.tensors(weight.float())[0] if scheme else {"weight": weight}
+        return {prefix + name: tensor for name, tensor in named.items()}
 
     tensors = {
         "model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN, gain=HIDDEN**0.5),
@@ -76,7 +87,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
             attention + "q_proj.weight": matrix(HEADS * (_NOPE + _ROPE), HIDDEN, gain=2.0),
             attention + "kv_a_proj_with_mqa.weight": matrix(_KV_LORA_RANK + _ROPE, HIDDEN),
             attention + "kv_a_layernorm.weight": ones(_KV_LORA_RANK),
-            attention + "kv_b_proj.weight": matrix(HEADS * (_NOPE + _VALUE), _KV_LORA_RANK),
+            **up_projection(attention + "kv_b_proj."),
             attention + "o_proj.weight": matrix(HIDDEN, HEADS * _VALUE, gain=2.0),
             layer + "mlp.gate_proj.weight": matrix(_INTERMEDIATE, HIDDEN),
             layer + "mlp.up_proj.weight": matrix(_INTERMEDIATE, HIDDEN),

@@ -7,10 +7,7 @@ from typing import Any
 
 import torch
 from vllm.model_executor.layers.linear import ColumnParallelLinear
-from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import (
-    CompressedTensorsConfig,
-)
-from vllm.model_executor.layers.quantization.fp8 import Fp8Config
+from vllm.model_executor.layers.quantization import get_quantization_config
 from vllm.utils.torch_utils import set_default_torch_dtype
 from without_engine import RANK, ROWS
 
@@ -20,15 +17,21 @@ class Scheme:
     """How a checkpoint is quantized."""
 
     name: str
-    config: Callable[[], Any]
-    #: A checkpoint's tensors, and what they stand for.
+    #: As the configuration of a model has it.
+    quantization: dict[str, Any]
+    #: Of weights: a checkpoint's tensors, and what they stand for.
     tensors: Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
+    #: As vLLM sets it, of models that say so.
+    is_scale_e8m0: bool = False
 
     def __str__(self) -> str:
         return self.name
 
     def load(self) -> tuple[ColumnParallelLinear, torch.Tensor]:
         """In vLLM's configuration: the layer, and what it stands for."""
+        method = get_quantization_config(self.quantization["quant_method"])
+        config = method.from_config(self.quantization)
+        config.is_scale_e8m0 = self.is_scale_e8m0
         values = torch.randn(ROWS, RANK, generator=torch.Generator().manual_seed(0))
         # Scales that differ, wherever they do.
         values *= torch.linspace(0.5, 2, ROWS)[:, None] * torch.linspace(0.5, 2, RANK) / RANK**0.5
@@ -39,7 +42,7 @@ class Scheme:
                 ROWS,
                 bias=False,
                 params_dtype=torch.bfloat16,
-                quant_config=self.config(),
+                quant_config=config,
                 prefix="model.layers.0.self_attn.kv_b_proj",
             )
             # As vLLM's MLA attention marks it.
@@ -51,13 +54,8 @@ class Scheme:
 
 
 def fp8_blocks(rows: int, columns: int, e8m0: bool = False) -> Scheme:
-    def config() -> Fp8Config:
-        made = Fp8Config(weight_block_size=[rows, columns])
-        made.is_scale_e8m0 = e8m0
-        return made
-
     def tensors(values):
-        blocks = values.view(ROWS // rows, rows, RANK // columns, columns)
+        blocks = values.unflatten(0, (-1, rows)).unflatten(2, (-1, columns))
         scales = blocks.abs().amax((1, 3)) / 448
         if e8m0:
             scales = scales.log2().ceil().exp2().to(torch.float8_e8m0fnu)
@@ -65,47 +63,40 @@ def fp8_blocks(rows: int, columns: int, e8m0: bool = False) -> Scheme:
         weight = (values / each).to(torch.float8_e4m3fn)
         return {"weight": weight, "weight_scale_inv": scales}, weight.float() * each
 
-    return Scheme(f"fp8 {rows}x{columns}{' e8m0' if e8m0 else ''}", config, tensors)
+    quantization = _fp8(weight_block_size=[rows, columns])
+    return Scheme(f"fp8 {rows}x{columns}", quantization, tensors, e8m0)
 
 
 def fp8_tensor() -> Scheme:
-    return Scheme("fp8 tensor", Fp8Config, lambda values: _by_row(values, 448, whole=True))
+    return Scheme("fp8 tensor", _fp8(), lambda values: _by_row(values, 448, whole=True))
 
 
 def fp8_channel() -> Scheme:
-    def config() -> CompressedTensorsConfig:
-        return _compressed("float-quantized", {"strategy": "channel"}, {"strategy": "token"})
-
-    return Scheme("fp8 channel", config, lambda values: _by_row(values, 448))
+    quantization = _compressed("float-quantized", {"strategy": "channel"}, {"strategy": "token"})
+    return Scheme("fp8 channel", quantization, lambda values: _by_row(values, 448))
 
 
 def int8_channel() -> Scheme:
-    def config() -> CompressedTensorsConfig:
-        weights, activations = ({"type": "int", "strategy": by} for by in ("channel", "token"))
-        return _compressed("int-quantized", weights, activations)
-
-    return Scheme("int8 channel", config, lambda values: _by_row(values, 127))
+    weights, activations = ({"type": "int", "strategy": by} for by in ("channel", "token"))
+    quantization = _compressed("int-quantized", weights, activations)
+    return Scheme("int8 channel", quantization, lambda values: _by_row(values, 127))
 
 
 def int4_groups(size: int) -> Scheme:
-    def config() -> CompressedTensorsConfig:
-        weights = {"type": "int", "num_bits": 4, "strategy": "group", "group_size": size}
-        return _compressed("pack-quantized", weights, None)
-
     def tensors(values):
-        groups = values.view(ROWS, RANK // size, size)
+        groups = values.unflatten(1, (-1, size))
         scales = (groups.abs().amax(-1) / 7).bfloat16()
         numbers = (groups / scales.float()[..., None]).round().clamp(-8, 7)
-        nibbles = numbers.view(ROWS, RANK // 8, 8).to(torch.int64) + 8
-        packed = (nibbles << torch.arange(0, 32, 4)).sum(-1).to(torch.int32)
-        names = {
-            "weight_packed": packed,
+        nibbles = numbers.flatten(1).unflatten(1, (-1, 8)).to(torch.int64) + 8
+        named = {
+            "weight_packed": (nibbles << torch.arange(0, 32, 4)).sum(-1).to(torch.int32),
             "weight_scale": scales,
-            "weight_shape": torch.tensor([ROWS, RANK]),
+            "weight_shape": torch.tensor(values.shape),
         }
-        return names, (numbers * scales.float()[..., None]).view(ROWS, RANK)
+        return named, (numbers * scales.float()[..., None]).flatten(1)
 
-    return Scheme(f"int4 groups of {size}", config, tensors)
+    weights = {"type": "int", "num_bits": 4, "strategy": "group", "group_size": size}
+    return Scheme(f"int4 groups of {size}", _compressed("pack-quantized", weights, None), tensors)
 
 
 def _by_row(values, most, whole=False):
@@ -117,21 +108,22 @@ def _by_row(values, most, whole=False):
     return {"weight": weight, "weight_scale": scales}, weight.float() * scales
 
 
-def _compressed(layout: str, weights: dict, activations: dict | None) -> CompressedTensorsConfig:
+def _fp8(**more: Any) -> dict[str, Any]:
+    return {"quant_method": "fp8", "activation_scheme": "dynamic", **more}
+
+
+def _compressed(layout: str, weights: dict, activations: dict | None) -> dict[str, Any]:
     common = {"num_bits": 8, "type": "float", "symmetric": True}
     group = {
-        "targets": ["Linear"],
+        "targets": ["re:.*kv_b_proj.*"],
         "weights": common | {"dynamic": False} | weights,
         "input_activations": activations and common | {"dynamic": True} | activations,
     }
-    return CompressedTensorsConfig.from_config(
-        {
-            "quant_method": "compressed-tensors",
-            "format": layout,
-            "ignore": [],
-            "config_groups": {"group_0": group},
-        }
-    )
+    return {
+        "quant_method": "compressed-tensors",
+        "format": layout,
+        "config_groups": {"group_0": group},
+    }
 
 
 class Fp8:

@@ -2,7 +2,8 @@
 # The vLLM plug-in in a real vLLM CPU engine.
 #
 #   Tests/vLLM/run.sh [PYTEST-ARGUMENT...]     default: all tests
-#   Tests/vLLM/run.sh speed                    the speed tables instead
+#   Tests/vLLM/run.sh speed                    the speed tables instead, that of cached context
+#                                              also as on a host without AVX-512
 #
 # MLA_MAX_ISA=avx2 Tests/vLLM/run.sh: as on a host without AVX-512.
 set -euo pipefail
@@ -16,6 +17,10 @@ python=$(Tests/vLLM/environment.sh)/bin/python
 
 if [ "${1:-}" = speed ]; then
   "$python" Tests/vLLM/speed.py
+  "$python" Tests/vLLM/context_speed.py
+  [ -z "${MLA_MAX_ISA:-}" ] || exit 0
+  export MLA_MAX_ISA=avx2
+  . Tests/vLLM/capped.sh
   exec "$python" Tests/vLLM/context_speed.py
 fi
 exec "$python" -m pytest -v --durations=5 -p no:cacheprovider --rootdir=Tests/vLLM \

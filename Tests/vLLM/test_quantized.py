@@ -8,10 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from amx_operators import missing
+from comparison import assert_same
+from conftest import TOKENS
+from engine import Engine
 from mla_prefill.vllm_plugin import packed_layer, reset_usage, usage
 from mla_prefill.vllm_plugin.cpu_mla import PrefillCPUMLAImpl
 from mla_prefill.vllm_plugin.prefill import VllmCPUPrefillBackend
 from mla_prefill.vllm_plugin.threads import announce_refusal
+from model import write_model
 from quantized import (
     Fp8,
     fp8_blocks,
@@ -46,7 +50,7 @@ from without_engine import (
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
+def configuration(tmp_path_factory):
     """What vLLM's layers ask for when they are made."""
     config = VllmConfig()
     # As with enforce_eager: what torch 2.13 compiles for latents in fp8 overruns its memory.
@@ -126,15 +130,33 @@ def check_served(scheme, read, as_stored):
     assert distance(got, theirs(kv_b_proj)) < 0.05
 
 
-def test_fp8_channels(engine, no_amx, read):
+def test_fp8_channels(configuration, no_amx, read):
     check_served(fp8_channel(), read, as_stored=True)
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_int4(engine, no_amx, read, size):
+def test_int4(configuration, no_amx, read, size):
     if lacking := missing(("cpu_gemm_wna16",)):
         pytest.skip(f"vLLM's build for this CPU has no {lacking}")
     check_served(int4_groups(size), read, as_stored=False)
+
+
+def test_an_engine_with_int4(prompts, tmp_path):
+    """As Kimi-K2.5 has it: groups of 32."""
+    if lacking := missing(("cpu_gemm_wna16",)):
+        pytest.skip(f"vLLM's build for this CPU has no {lacking}")
+    model, few = write_model(tmp_path / "int4", scheme=int4_groups(32)), prompts[1:]
+
+    def run(prefill):
+        with Engine(model, prefill) as engine:
+            engine.usage()
+            generated = engine.generate(few, TOKENS)
+            (counted,) = engine.usage()
+            assert (counted["layer_calls"] > 0) == (prefill == "plugin")
+        return generated
+
+    theirs = run("vllm")
+    assert_same(run("plugin"), theirs, lambda: (run("peer"), theirs))
 
 
 @pytest.mark.parametrize(
@@ -147,11 +169,11 @@ def test_int4(engine, no_amx, read, size):
     ],
     ids=str,
 )
-def test_served_on_amx_hosts(engine, amx, read, scheme, as_stored):
+def test_served_on_amx_hosts(configuration, amx, read, scheme, as_stored):
     check_served(scheme, read, as_stored)
 
 
-def test_blocks_with_e8m0_scales(engine, amx, read):
+def test_blocks_with_e8m0_scales(configuration, amx, read):
     """AMX_MLA, which has these, dequantizes weights and never calls the layer."""
     kv_b_proj, meant = fp8_blocks(128, 128, e8m0=True).load()
     with pytest.raises(RuntimeError, match="expect scales2 to be float32"):
@@ -160,22 +182,22 @@ def test_blocks_with_e8m0_scales(engine, amx, read):
     assert read == [torch.float8_e4m3fn]
 
 
-def test_vllm_refuses_one_fp8_scale_for_all(engine):
+def test_vllm_refuses_one_fp8_scale_for_all(configuration):
     with pytest.raises(RuntimeError, match="static_scaled_fp8_quant"):
         fp8_tensor().load()
 
 
-def test_vllm_refuses_blocks_of_32(engine, amx):
+def test_vllm_refuses_blocks_of_32(configuration, amx):
     with pytest.raises(ValueError, match="K-dimension block size of 128, got 32"):
         fp8_blocks(32, 32).load()
 
 
-def test_vllm_refuses_blocks_without_amx(engine, no_amx):
+def test_vllm_refuses_blocks_without_amx(configuration, no_amx):
     with pytest.raises(ValueError, match="requires AMX tile support"):
         fp8_blocks(128, 128).load()
 
 
-def test_vllm_refuses_int8_without_amx(engine, no_amx, caplog, monkeypatch):
+def test_vllm_refuses_int8_without_amx(configuration, no_amx, caplog, monkeypatch):
     """Its MLA cannot read the weights of such a layer, which runs; nor can we."""
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     announce_refusal.cache_clear()

@@ -67,3 +67,11 @@ def test_lora(model, few, tmp_path):
 
     with_adapter, without = assert_same_each(run)
     assert with_adapter[0] != without[0]
+
+
+def test_vllm_refuses_to_sleep(model):
+    with (
+        pytest.raises(RuntimeError, match="Sleep mode is not supported on current platform"),
+        Engine(model, enable_sleep_mode=True),
+    ):
+        pass

@@ -2,7 +2,9 @@ import MLAKernelABI
 import MLAShims
 
 // Operands are fp32 numbers: whatever the inputs' format, they are widened once,
-// when they are packed.
+// when they are packed. Weights of bf16 left as they are would take half the memory, and a
+// shift for every three multiplications: the inner loop then takes 1.34 of the time on AVX2,
+// 1.07 on AVX-512 (Zen 5).
 
 /// Elements of a dot product that one operand carries.
 @inline(__always) var elementsPerOperand: Int { 1 }
