@@ -77,7 +77,7 @@ void lengths_that_are_refused() {
   };
   using Args = mla_gather_cache_args;
   refused([](GatherProblem& p, Args&) { p.cu_seq_lens[1] = 40; }, "cu_seq_lens[2] = 39: must not be below");
-  refused([](GatherProblem& p, Args&) { p.cu_seq_lens[2] = 43; }, "cu_seq_lens[2] = 43: must not be beyond the 42 rows of dst");
+  refused([](GatherProblem& p, Args&) { p.cu_seq_lens[2] = 41; }, "cu_seq_lens[2] = 41: must not be beyond the 40 rows of dst");
   refused([](GatherProblem& p, Args&) { p.seq_starts[0] = -1; }, "seq_starts[0] = -1: must be 0 to");
   refused([](GatherProblem& p, Args& a) { p.seq_starts[1] = a.max_blocks * 4 - 29; },
           "cu_seq_lens[2] - cu_seq_lens[1] = 30: must not be beyond the 29 tokens that max_blocks");

@@ -39,7 +39,8 @@ struct GatherProblem {
       // Nobody reads where a request without rows begins.
       seq_starts.push_back(length == 0 ? -5 : below(shape.is_dense ? 64 - length + 1 : 50));
     }
-    const std::int64_t rows = cu_seq_lens.back() + 3;
+    // One that is no request's.
+    const std::int64_t rows = cu_seq_lens.back() + 1;
     dst = Array(shape.dtype, {rows, shape.rank + (shape.two_outputs ? 0 : shape.rope)}, shape.padding);
     k_pe = Array(shape.dtype, {rows, shape.rope}, shape.padding);
     if (!shape.is_dense) choose_blocks();
