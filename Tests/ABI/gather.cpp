@@ -81,6 +81,7 @@ void lengths_that_are_refused() {
   refused([](GatherProblem& p, Args&) { p.seq_starts[0] = -1; }, "seq_starts[0] = -1: must be 0 to");
   refused([](GatherProblem& p, Args& a) { p.seq_starts[1] = a.max_blocks * 4 - 29; },
           "cu_seq_lens[2] - cu_seq_lens[1] = 30: must not be beyond the 29 tokens that max_blocks");
+  refused([](GatherProblem& p, Args&) { p.cache.view().shape[1] = 0; }, "kv_cache.shape[1] = 0: must be at least 1");
   refused([](GatherProblem&, Args& a) { a.cu_seq_lens = nullptr; }, "cu_seq_lens = NULL");
   refused([](GatherProblem&, Args& a) { a.block_table = nullptr; }, "block_table = NULL");
 }

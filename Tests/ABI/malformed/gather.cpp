@@ -83,6 +83,7 @@ std::vector<Rule<Call>> rules_of_all() {
                      [](Call& c) -> auto& { return c.args.value.dst; }, Rows::first_by_offsets);
   }
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
+  add("dst", [](Call& c, Random&) { c.dst.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN; });
   add("kv_cache", [](Call& c, Random&) { c.args.value.kv_cache = nullptr; });
   add("kv_cache", [](Call& c, Random& random) {
     // Not by what other wrong widths would go with.
