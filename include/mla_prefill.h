@@ -93,27 +93,30 @@
  *             host memory: structs, offsets and scales.
  * CUDA.       A call on a CUDA device puts its work on the caller's stream and returns; it
  *             may be captured into a graph, which keeps the batch it was captured with. It
- *             takes no memory of the device, but a layer's without a workspace, in the
- *             stream's order, and at most 65535 heads. It runs in the
- *             device's primary context, as all that uses CUDA's runtime does; the calling
- *             thread's own is in place afterwards. The driver (of CUDA 12.0 or later) is loaded by the first call
- *             that names a CUDA device; what is missing, it, a device of capability 8.0 or
- *             later or kernels for it, gives MLA_ERROR_UNSUPPORTED_HARDWARE and says what to
- *             install. What else the driver refuses gives MLA_ERROR_OUT_OF_MEMORY or
- *             MLA_ERROR_INTERNAL with its name for it. A fault that shows only when
- *             the work is done is for the stream's owner to find.
+ *             takes no memory of the device, but a layer's without a workspace and one that
+ *             cuDNN serves (below), in the stream's order, and at most 65535 heads. It runs in
+ *             the device's primary context, as all that uses CUDA's runtime does; the calling
+ *             thread's own is in place afterwards. The driver (of CUDA 12.0 or later)
+ *             is loaded by the first call that names a CUDA device; what is missing, it, a
+ *             device of capability 8.0 or later or kernels for it, gives
+ *             MLA_ERROR_UNSUPPORTED_HARDWARE and says what to install. What else the driver
+ *             refuses gives MLA_ERROR_OUT_OF_MEMORY or MLA_ERROR_INTERNAL with its name for
+ *             it. A fault that shows only when the work is done is for the stream's owner to
+ *             find.
  * cuDNN.      Where the environment's MLA_CUDNN_LIBRARY names its file ("libcudnn.so.9": what
  *             torch has loaded, or the loader finds), cuDNN 9.24 to 9.28 carries out attention
- *             on CUDA devices, with the same results but for rounding, where a run has
- *             mla_workspace_size() bytes of workspace, an output of q's dtype, a scale above 0,
- *             addresses (lse's, too) and strides of tokens and heads that are multiples of 16
- *             bytes, some request with two queries or more and some with two keys, and at most
- *             4096 requests of at most 131072 of either. All else, and whatever cuDNN refuses
- *             or fails at, is carried out by the library's own kernels; the log says when it
- *             is cuDNN that will not serve. A plan of cuDNN's, for all batches of a class of
- *             lengths, is compiled by the first run that needs it, in a second or so, and kept
- *             where compiled kernels are; a run that is captured into a graph makes none.
- *             TOKENSPEED_MLA's are made with the object, for bf16 laid out as vLLM does.
+ *             on CUDA devices, with the same results but for rounding, where a run has an
+ *             output of q's dtype, a scale above 0, addresses (lse's, too) and strides of
+ *             tokens and heads that are multiples of 16 bytes, some request with two queries
+ *             or more and some with two keys, and at most 4096 requests of at most 131072 of
+ *             either. A run without mla_workspace_size() bytes of workspace takes memory in
+ *             the stream's order (cuMemAllocAsync); one that is captured does not, and leaves
+ *             cuDNN out. All else, and whatever cuDNN refuses or fails at, is carried out by
+ *             the library's own kernels; the log says when it is cuDNN that will not serve. A
+ *             plan of cuDNN's, for all batches of a class of lengths, is compiled by the first
+ *             run that needs it, in a second or so, and kept where compiled kernels are; a
+ *             run that is captured makes none. TOKENSPEED_MLA's are made with the object, for
+ *             bf16 laid out as vLLM does.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H
@@ -675,10 +678,10 @@ typedef struct mla_backend mla_backend;
     The library's own backends on a CUDA device obey vLLM's rules for capability and
     dimensions (mla_validate_configuration()); what breaks them gives
     MLA_ERROR_UNSUPPORTED_CONFIGURATION. Their dtypes are bf16 and fp16, with fp8 outputs
-    where output_scale is given; their workspace is 0 bytes, but for that of cuDNN, which does
-    not serve without. Making the first object for a device takes a second, or where the
-    build has no code for it and compiles it, many: it is kept in MLA_CACHE_DIR, else in
-    mla_prefill in the user's cache directory. */
+    where output_scale is given; their workspace is 0 bytes, but for that of cuDNN. Making the
+    first object for a device takes a second, or where the build has no code for it and
+    compiles it, many: it is kept in MLA_CACHE_DIR, else in mla_prefill in the user's cache
+    directory. */
 mla_status mla_backend_create(const char *name, const mla_backend_config *config,
                               mla_backend **backend);
 

@@ -74,19 +74,22 @@ void thousands_of_requests() {
   }
 }
 
-/// What no instruction of 16 bytes reads.
+/// What no instruction of 16 bytes reads: cuDNN is not even asked.
 void layouts() {
+  const test::Logged logged;
   const Primary primary;
   CHECK(CuDNNRun(new_tokens({9, 30})).is_served("dense"));
   CHECK(CuDNNRun(new_tokens({9, 30}), 16).is_served("16 bytes on"));
   for (const std::size_t bytes : {2, 8}) CHECK(!CuDNNRun(new_tokens({9, 30}), bytes).is_served("some bytes on"));
   CHECK(!CuDNNRun(new_tokens({9, 30}, 1)).is_served("rows of odd strides"));
   CHECK(!CuDNNRun(new_tokens({9, 30}, 4)).is_served("rows of strides of 8 bytes"));
+  CHECK(!CuDNNRun(Attention::new_tokens({1, 64, 64, 128, 512}, bf16, {9, 30}, 3, 4)).is_served("tokens of odd strides"));
   // One row for all keys.
   CuDNNRun one(context({9}, {30}));
   one.host.k.each([&](std::int64_t i, std::int64_t j, std::int64_t d) { one.host.k.set(i, j, d, one.host.k.at(0, j, d)); });
   one.on_device.k.view().strides[0] = 0;
   CHECK(!one.is_served("one row for all keys"));
+  CHECK(logged.count("does not serve") == 0);
 }
 
 /// v as a view of wider rows, as vLLM's kv_nope is; without lse; rows beyond the batch.
@@ -181,20 +184,35 @@ void workspaces() {
   CuDNNRun run(new_tokens({40, 21}));
   const std::int64_t whole = run.on_device.scratch.size;
   CHECK(whole > 17408 && run.backend.workspace_size() == whole && run.is_served("what is asked for"));
+  // Of the stream's memory then, which has it back.
   CuDNNRun none(new_tokens({40, 21}));
-  none.on_device.scratch = {};
-  CHECK(!none.is_served("no workspace"));
-  none.on_device.scratch = {run.on_device.scratch.data, 4096};
-  CHECK(!none.is_served("a small workspace"));
-  // At any address, to the byte: all of it is used and nothing behind it.
-  std::int64_t least = whole;
-  for (std::int64_t bytes = whole; bytes > 0; bytes -= 8) {
-    const test::DeviceBytes memory(static_cast<std::size_t>(bytes) + 7);
-    none.on_device.scratch = {memory.pointer<char>() + 7, bytes};
-    if (!none.is_served("an odd address")) break;
+  const Stream stream;
+  for (const mla::workspace& small : {mla::workspace{}, mla::workspace{run.on_device.scratch.data, 4096}}) {
+    none.on_device.scratch = small;
+    std::size_t before = 0, after = 0, all = 0;
+    DRIVER(cuMemGetInfo_v2(&before, &all));
+    CHECK(none.is_served("no workspace"));
+    DRIVER(cuCtxSynchronize());
+    DRIVER(cuMemGetInfo_v2(&after, &all));
+    CHECK(before == after);
+    gpu_machine_fail("cuMemAllocAsync", CUDA_ERROR_OUT_OF_MEMORY, 1);
+    CHECK(!none.is_served("no memory either"));
+    const long executed = test::executions();
+    const CapturedGraph graph(stream, [&] { none.on_device.launch(none.backend, stream); });
+    CHECK(test::executions() == executed);
+  }
+  // At any address, to the byte: 64 offsets fill their place, and nothing behind it is touched.
+  CuDNNRun chunk(context(Lengths(63, 2), Lengths(63, 3)));
+  std::int64_t least = chunk.on_device.scratch.size;
+  for (std::int64_t bytes = least; bytes > 0; --bytes) {
+    const test::DeviceBytes memory(static_cast<std::size_t>(bytes) + 1);
+    chunk.on_device.scratch = {memory.pointer<char>() + 1, bytes};
+    const long taken = gpu_machine_calls("cuMemAllocAsync");
+    CHECK(chunk.is_served("an odd address"));
+    if (gpu_machine_calls("cuMemAllocAsync") > taken) break;
     least = bytes;
   }
-  EXPECT(least < whole && least > 17408, "%d bytes do", static_cast<int>(least));
+  EXPECT(least == 255 + 17408 + 2 * 256, "%d bytes do", static_cast<int>(least));
   test::Array host(MLA_DTYPE_FLOAT32, {1, 100000});
   none.on_device.scratch = {host.view().data, 400000};
   try {

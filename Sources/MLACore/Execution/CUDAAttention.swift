@@ -69,7 +69,7 @@ struct CUDAAttention: Sendable {
     try submit(&launch, heads: arguments.q.shape[1], kernel, launcher)
   }
 
-  /// Bytes of workspace with which cuDNN serves such a batch where nothing else is in its way.
+  /// Bytes of workspace with which cuDNN takes no memory of the stream's, and serves captures.
   func workspaceSize(_ spans: RequestSpans) -> Int {
     CuDNNDevice.of(device) == nil
       ? 0 : CuDNNRun.Memory.bytes(CuDNNAttention.Sizes(spans, lseHeadStride: 0))

@@ -14,8 +14,6 @@ enum CUDAEngine {
     /// In every request one query or key at most; more requests or rows than plans are for; a
     /// mask between other rows than a request's own.
     case lengths
-    /// None of the caller's, or too little.
-    case noWorkspace
     /// Not asked for, not there, or of a version that is not known.
     case noCuDNN
     /// A plan that is yet to be made while the run is captured into a graph.
@@ -23,6 +21,8 @@ enum CUDAEngine {
     /// A plan that cuDNN would not make, for the head dimensions say, or did not run; one more
     /// than are made.
     case refused
+    /// Too little of the caller's while the run is captured.
+    case noWorkspace
   }
 
   /// - Parameter scale: of the scores.
@@ -35,7 +35,6 @@ enum CUDAEngine {
     guard let attention = CuDNNAttention(arguments, spans.causal) else { return .own(.layout) }
     let sizes = CuDNNAttention.Sizes(spans, lseHeadStride: arguments.lse?.strides[0] ?? 0)
     guard let bounds = sizes.ofPlan, spans.causal == .none || spans.queries == spans.keys else { return .own(.lengths) }
-    guard let workspace = arguments.workspace else { return .own(.noWorkspace) }
     guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
     let plan: CuDNNPlan
     switch cuDNN.known(attention, atMost: bounds) {
@@ -48,10 +47,10 @@ enum CUDAEngine {
       }
       plan = made
     }
-    guard let memory = CuDNNRun.Memory(spans, plan, in: workspace) else {
-      return .own(.noWorkspace)
-    }
+    let bytes = CuDNNRun.Memory.bytes(requests: sizes.requests, plan: plan.workspaceBytes)
+    let workspace = arguments.workspace.flatMap { $0.size >= bytes ? $0 : nil }
+    if workspace == nil, try launcher.isCapturing() { return .own(.noWorkspace) }
     return .cuDNN(
-      CuDNNRun(cuDNN: cuDNN, plan: plan, sizes: sizes, memory: memory, scale: scale))
+      CuDNNRun(cuDNN: cuDNN, plan: plan, sizes: sizes, workspace: workspace, scale: scale))
   }
 }

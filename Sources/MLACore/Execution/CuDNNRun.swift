@@ -6,7 +6,8 @@ struct CuDNNRun {
   let plan: CuDNNPlan
   /// Of the batch.
   let sizes: CuDNNAttention.Sizes
-  let memory: Memory
+  /// The caller's; nil: memory of the stream's.
+  let workspace: Workspace?
   let scale: Float
 
   /// Puts it on the launcher's stream. What requests without keys get is undefined.
@@ -16,7 +17,28 @@ struct CuDNNRun {
     _ spans: RequestSpans, _ arguments: RunArguments, upload: CUDAUpload,
     _ launcher: CUDADevice.Launcher
   ) throws(MLAError) -> Bool {
-    try launcher.requireOwnMemory(memory.address, "workspace")
+    func start(at address: UInt) throws(MLAError) -> Bool {
+      try self.start(
+        spans, arguments, Memory(spans, plan, at: address), upload: upload, launcher)
+    }
+    if let workspace {
+      let address = UInt(bitPattern: workspace.start)
+      try launcher.requireOwnMemory(address, "workspace")
+      return try start(at: address)
+    }
+    let bytes = Memory.bytes(requests: sizes.requests, plan: plan.workspaceBytes)
+    var isThere = false
+    // Without memory the library's own kernels serve; whatever else is wrong is wrong for them.
+    _ = try? launcher.withMemory(of: bytes) { memory throws(MLAError) in
+      isThere = try start(at: UInt(bitPattern: memory))
+    }
+    return isThere
+  }
+
+  private func start(
+    _ spans: RequestSpans, _ arguments: RunArguments, _ memory: Memory, upload: CUDAUpload,
+    _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) -> Bool {
     try upload.put(spans.queries, at: memory.queryOffsets, launcher)
     if memory.keyOffsets != memory.queryOffsets {
       try upload.put(spans.keys, at: memory.keyOffsets, launcher)
@@ -24,7 +46,7 @@ struct CuDNNRun {
     // It may load code when it runs a plan for the first time.
     return try launcher.besideCaptures { () throws(MLAError) in
       do throws(CuDNN.Failure) {
-        try execute(arguments, launcher)
+        try execute(arguments, memory, launcher)
         return true
       } catch {
         cuDNN.drop(plan, because: error)
@@ -33,9 +55,9 @@ struct CuDNNRun {
     }
   }
 
-  private func execute(_ arguments: RunArguments, _ launcher: CUDADevice.Launcher)
-    throws(CuDNN.Failure)
-  {
+  private func execute(
+    _ arguments: RunArguments, _ memory: Memory, _ launcher: CUDADevice.Launcher
+  ) throws(CuDNN.Failure) {
     var numbers: (scale: Float, shift: Float) = (scale, 0)
     try withUnsafeMutableBytes(of: &numbers) { numbers throws(CuDNN.Failure) in
       let pack = try CuDNNPack.make(
@@ -44,14 +66,17 @@ struct CuDNNRun {
         switch tensor {
         case .scale: numbers.baseAddress
         case .shift: numbers.baseAddress.map { $0 + MemoryLayout<Float>.size }
-        default: UnsafeMutableRawPointer(bitPattern: address(of: tensor, arguments))
+        default:
+          UnsafeMutableRawPointer(bitPattern: address(of: tensor, arguments, memory))
         }
       }
       try cuDNN.run(plan, pack, launcher)
     }
   }
 
-  private func address(of tensor: CuDNNAttention.Tensor, _ arguments: RunArguments) -> UInt {
+  private func address(
+    of tensor: CuDNNAttention.Tensor, _ arguments: RunArguments, _ memory: Memory
+  ) -> UInt {
     switch tensor {
     case .q: arguments.q.address
     case .k: arguments.k.address
@@ -66,19 +91,14 @@ struct CuDNNRun {
 }
 
 extension CuDNNRun {
-  /// What is where in the caller's workspace: offsets of the queries and the keys, and the
-  /// plan's own.
+  /// What is where in the workspace: the plan's own, and offsets of the queries and the keys.
   struct Memory {
-    let address: UInt
     let queryOffsets: UInt
     let keyOffsets: UInt
     let plans: UInt
 
-    /// nil where it does not fit.
-    init?(_ spans: RequestSpans, _ plan: CuDNNPlan, in workspace: Workspace) {
-      let bytes = Self.bytes(requests: spans.count, plan: plan.workspaceBytes)
-      guard workspace.size >= bytes else { return nil }
-      address = UInt(bitPattern: workspace.start)
+    /// - Parameter address: of as many bytes as `bytes` says.
+    init(_ spans: RequestSpans, _ plan: CuDNNPlan, at address: UInt) {
       plans = Self.aligned(address)
       queryOffsets = plans + Self.aligned(UInt(plan.workspaceBytes))
       // A request's own rows are one list.
@@ -92,7 +112,7 @@ extension CuDNNRun {
       return bytes(requests: sizes.requests, plan: 4096 + 272 * bounds.requests)
     }
 
-    private static func bytes(requests: Int, plan: Int) -> Int {
+    static func bytes(requests: Int, plan: Int) -> Int {
       Int(alignment - 1 + aligned(UInt(plan)) + 2 * offsetBytes(requests))
     }
 
