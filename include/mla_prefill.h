@@ -115,8 +115,7 @@
  *             the library's own kernels; the log says when it is cuDNN that will not serve. A
  *             plan of cuDNN's, for all batches of a class of lengths, is compiled by the first
  *             run that needs it, in a second or so, and kept where compiled kernels are; a
- *             run that is captured makes none. TOKENSPEED_MLA's are made with the object, for
- *             bf16 laid out as vLLM does.
+ *             run that is captured makes none. mla_warm_up() makes some ahead.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H
@@ -693,6 +692,14 @@ void mla_backend_destroy(mla_backend *backend);
 
 /** The registry name it was created by; "" for NULL. Valid while it lives. */
 const char *mla_backend_name(const mla_backend *backend);
+
+/** Does ahead what a first run would wait for, with no batch or a batch prepared, which stays.
+    On the CPU one small run of each dtype, which is thrown away: threads are started, memory
+    is had. On a CUDA device, where cuDNN serves, its plans for bf16 tensors as vLLM has them:
+    q, k and out dense, v the last v_head_dim of each qk_nope_head_dim + v_head_dim; a first
+    run that is captured then has them, too. Nothing for a registered backend.
+    TOKENSPEED_MLA's objects have it done when they are made. */
+mla_status mla_warm_up(const mla_backend *backend);
 
 /** Hands in the batch; needed before any run. Once for all layers: what the first
     run of the new tokens, or of an announced chunk, finds out about the batch serves

@@ -419,6 +419,9 @@ class backend : public detail::handle<mla_backend, mla_backend_destroy> {
     run_prefill_context_chunk(args);
   }
 
+  /// What a first run would wait for, done ahead.
+  void warm_up() const { check(mla_warm_up(raw_)); }
+
   bool supports_out() const {
     std::int32_t supports = 0;
     check(mla_supports_out(raw_, &supports));

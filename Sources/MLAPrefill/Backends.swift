@@ -35,6 +35,11 @@ public func mla_backend_name(_ backend: OpaquePointer?) -> UnsafePointer<CChar>?
   (try? object(backend))?.cName ?? cString("")
 }
 
+@_cdecl("mla_warm_up") @implementation
+public func mla_warm_up(_ backend: OpaquePointer?) -> mla_status {
+  entry { () throws(MLAError) in try object(backend).warmUp() }
+}
+
 @_cdecl("mla_prepare_metadata") @implementation
 public func mla_prepare_metadata(
   _ backend: OpaquePointer?, _ metadata: UnsafePointer<mla_prefill_metadata>?

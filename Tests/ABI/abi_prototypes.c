@@ -51,6 +51,7 @@ mla_status mla_backend_create(const char *name, const mla_backend_config *config
 mla_status mla_backend_clone(const mla_backend *backend, mla_backend **clone);
 void mla_backend_destroy(mla_backend *backend);
 const char *mla_backend_name(const mla_backend *backend);
+mla_status mla_warm_up(const mla_backend *backend);
 mla_status mla_prepare_metadata(mla_backend *backend, const mla_prefill_metadata *metadata);
 mla_status mla_run_prefill_new_tokens(const mla_backend *backend, const mla_new_tokens_args
         *args);

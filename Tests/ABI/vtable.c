@@ -176,6 +176,7 @@ static void life_of_a_member(void) {
   report("no run before prepare_metadata",
          run_once(backend) == MLA_ERROR_INVALID_ARGUMENT && mine.new_tokens == 0);
   report("prepare", mla_prepare_metadata(backend, &metadata) == MLA_OK && mine.prepared == 1);
+  report("a warm-up is none of its calls", mla_warm_up(backend) == MLA_OK && mine.new_tokens == 0);
   v_data[7] = 42.0F;
   report("run new tokens", run_once(backend) == MLA_OK && mine.new_tokens == 1 &&
                                memcmp(out_data, v_data, sizeof(v_data)) == 0);

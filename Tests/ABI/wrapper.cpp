@@ -60,6 +60,17 @@ void handles() {
   CHECK(copy.supports_out() && !copy.supports_quant_output(MLA_DTYPE_FLOAT16));
 }
 
+/// With a batch or without; the batch stays.
+void warm_up() {
+  auto problem = test::Attention::new_tokens({}, MLA_DTYPE_FLOAT32, {5}, 1);
+  mla::backend backend("CPU", problem.model.config());
+  backend.warm_up();
+  backend.prepare_metadata(problem.q_loc);
+  backend.warm_up();
+  problem.run_prepared(backend);
+  test::expect_close(problem, test::reference_of(problem), "after a warm-up");
+}
+
 void errors() {
   expect_throws(MLA_ERROR_NOT_REGISTERED, "NO_SUCH",
                 [] { mla::backend("NO_SUCH", test::Model{}.config()); });
@@ -262,6 +273,7 @@ int main(int argc, char** argv) {
                    {{"wrapper spans", spans},
                     {"wrapper tensors", tensors},
                     {"wrapper handles", handles},
+                    {"wrapper warm-up", warm_up},
                     {"wrapper errors", errors},
                     {"wrapper listing", listing},
                     {"wrapper planning", planning},

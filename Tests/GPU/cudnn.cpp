@@ -80,7 +80,16 @@ void layouts() {
   const Primary primary;
   CHECK(CuDNNRun(new_tokens({9, 30})).is_served("dense"));
   CHECK(CuDNNRun(new_tokens({9, 30}), 16).is_served("16 bytes on"));
-  for (const std::size_t bytes : {2, 8}) CHECK(!CuDNNRun(new_tokens({9, 30}), bytes).is_served("some bytes on"));
+  CHECK(!CuDNNRun(new_tokens({9, 30}), 2).is_served("2 bytes on"));
+  for (const int moved : {0, 1, 2, 3, 4}) {
+    CuDNNRun run(new_tokens({9, 30}));
+    const test::Array* const hosts[] = {&run.host.q, &run.host.k, &run.host.v, &run.host.out, &run.host.lse};
+    test::DeviceArray* const tensors[] = {&run.on_device.q, &run.on_device.k, &run.on_device.v, &run.on_device.out,
+                                          &run.on_device.lse};
+    const test::DeviceArray elsewhere(*hosts[moved], 0, 8);
+    tensors[moved]->view().data = elsewhere.view().data;
+    EXPECT(!run.is_served("8 bytes on"), "tensor %d", moved);
+  }
   CHECK(!CuDNNRun(new_tokens({9, 30}, 1)).is_served("rows of odd strides"));
   CHECK(!CuDNNRun(new_tokens({9, 30}, 4)).is_served("rows of strides of 8 bytes"));
   CHECK(!CuDNNRun(Attention::new_tokens({1, 64, 64, 128, 512}, bf16, {9, 30}, 3, 4)).is_served("tokens of odd strides"));
@@ -197,9 +206,9 @@ void workspaces() {
     CHECK(before == after);
     gpu_machine_fail("cuMemAllocAsync", CUDA_ERROR_OUT_OF_MEMORY, 1);
     CHECK(!none.is_served("no memory either"));
-    const long executed = test::executions();
+    const long executed = test::executions(), taken = gpu_machine_calls("cuMemAllocAsync");
     const CapturedGraph graph(stream, [&] { none.on_device.launch(none.backend, stream); });
-    CHECK(test::executions() == executed);
+    CHECK(test::executions() == executed && gpu_machine_calls("cuMemAllocAsync") == taken);
   }
   // At any address, to the byte: 64 offsets fill their place, and nothing behind it is touched.
   CuDNNRun chunk(context(Lengths(63, 2), Lengths(63, 3)));

@@ -94,8 +94,11 @@ final class RunPlanTests: XCTestCase {
     let config = smallConfig
     for builtIn in BuiltInBackend.allCases {
       ScratchArena.releaseIdle()
-      _ = try NativeBackend(contract: builtIn.makeContract(config), config: config)
+      let backend = try NativeBackend(contract: builtIn.makeContract(config), config: config)
       XCTAssertEqual(ScratchArena.idleBytes > 0, builtIn == .tokenspeedMLA, builtIn.name)
+      ScratchArena.releaseIdle()
+      try backend.warmUp()
+      XCTAssertGreaterThan(ScratchArena.idleBytes, 0, builtIn.name)
     }
   }
 

@@ -164,6 +164,14 @@ def test_quantized_output(name):
             backend.run_prefill_new_tokens(**tensors, return_softmax_lse=False, output_scale=scale)
 
 
+def test_a_warm_up_leaves_the_batch_alone():
+    problem = Problem([3, 5])
+    backend = backend_for(problem)
+    backend.warm_up()
+    out, lse = backend.run_prefill_new_tokens(problem.q, problem.k, problem.v, True)
+    assert out.shape == (8, 2, 16) and np.isfinite(lse).all()
+
+
 def test_keys_of_quantized_output():
     backend = backend_for(Problem([3]))
 

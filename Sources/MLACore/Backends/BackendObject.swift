@@ -103,6 +103,8 @@ public final class BackendObject: @unchecked Sendable {
     }
   }
 
+  public func warmUp() throws(MLAError) { try backend.warmUp() }
+
   public func supportsOut() -> Bool { backend.supportsOut() }
 
   public func supportsQuantOutput(_ dtype: Int32) throws(MLAError) -> Bool {

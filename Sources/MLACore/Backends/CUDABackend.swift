@@ -5,22 +5,29 @@ import CMLAPrefill
 /// nothing prepared on the device.
 final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
   private let contract: any NativeContract
+  private let config: BackendConfig
+  private let device: CUDADevice
   private let attention: CUDAAttention
 
-  private init(_ contract: any NativeContract, _ attention: CUDAAttention) {
-    self.contract = contract
-    self.attention = attention
-  }
-
   /// - Throws: where the backend is not one for CUDA, or the device cannot be had.
-  convenience init(_ backend: BuiltInBackend, _ config: BackendConfig) throws(MLAError) {
+  init(_ backend: BuiltInBackend, _ config: BackendConfig) throws(MLAError) {
     try backend.requireCUDA(config)
-    let device = try CUDA.device(config.device.id, field: "config.device_id")
-    self.init(backend.makeContract(config), try CUDAAttention(device, config))
-    if contract.warmsUp { try CuDNNWarmUp.run(config, device) }
+    contract = backend.makeContract(config)
+    self.config = config
+    device = try CUDA.device(config.device.id, field: "config.device_id")
+    attention = try CUDAAttention(device, config)
+    if contract.warmsUp { try warmUp() }
   }
 
-  func clone() throws(MLAError) -> any MLAPrefillBackend { CUDABackend(contract, attention) }
+  /// What has been made stays the device's, so that a clone is as warm as this.
+  private init(_ other: CUDABackend) {
+    (contract, config) = (other.contract, other.config)
+    (device, attention) = (other.device, other.attention)
+  }
+
+  func clone() throws(MLAError) -> any MLAPrefillBackend { CUDABackend(self) }
+
+  func warmUp() throws(MLAError) { try CuDNNWarmUp.run(config, device) }
 
   func supportsOut() -> Bool { true }
 

@@ -33,6 +33,9 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     try ForeignBackend(registered, name: name, config: config)
   }
 
+  /// Its own affair.
+  func warmUp() throws(MLAError) {}
+
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch
   {

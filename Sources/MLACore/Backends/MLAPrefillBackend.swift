@@ -6,6 +6,9 @@ protocol MLAPrefillBackend: AnyObject, Sendable {
   /// An object of the same configuration, without metadata.
   func clone() throws(MLAError) -> any MLAPrefillBackend
 
+  /// Does ahead what a first run would have to.
+  func warmUp() throws(MLAError)
+
   /// Takes in a batch; what it returns is kept, and handed back in every run of it.
   ///
   /// - Throws: also where memory was short: the batch before stays in place.

@@ -15,7 +15,10 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
     self.contract = contract
     self.config = config
     table = KernelTables.table(cappedAt: config.maxISA)
-    guard contract.warmsUp else { return }
+    if contract.warmsUp { try warmUp() }
+  }
+
+  func warmUp() throws(MLAError) {
     try NativeWarmUp.run(config) { rows, arguments throws(MLAError) in
       try run(
         plan(

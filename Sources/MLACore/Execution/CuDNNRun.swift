@@ -149,7 +149,7 @@ extension CuDNNAttention {
 extension CuDNNAttention.Rows {
   fileprivate init?(_ view: TensorView) {
     // A dimension of one has no stride of its own.
-    let headStride = view.shape[1] == 1 ? view.shape[2] : view.strides[1]
+    let headStride = view.shape[1] == 1 ? view.strides[0] : view.strides[1]
     let unit = CuDNNAttention.alignment / view.type.bytes
     guard view.address % UInt(CuDNNAttention.alignment) == 0, view.shape[2] % unit == 0,
       view.strides[0] > 0, view.strides[0] % unit == 0, headStride > 0, headStride % unit == 0

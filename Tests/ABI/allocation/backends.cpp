@@ -82,6 +82,7 @@ void add_runs(std::vector<Call>& calls, Batch& batch, const std::string& name) {
       batch.outputs_of(batch.context));
   add("mla_workspace_size", [&] { return mla_workspace_size(batch.backend.get(), &batch.bytes); },
       {value_of(batch.bytes)});
+  add("mla_warm_up", [&] { return mla_warm_up(batch.backend.get()); }, {});
   add("mla_supports_out", [&] { return mla_supports_out(batch.backend.get(), &batch.supports); },
       {value_of(batch.supports)});
 }

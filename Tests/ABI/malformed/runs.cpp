@@ -219,6 +219,10 @@ struct WorkspaceSize : Question {
   mla_status invoke() { return mla_workspace_size(backend, bytes_place); }
 };
 
+struct WarmUp : Question {
+  mla_status invoke() { return mla_warm_up(backend); }
+};
+
 template <class Call>
 std::vector<Rule<Call>> question_rules(const char* place) {
   return {{"backend", invalid, [](Call& c, Random&) { c.backend = nullptr; }},
@@ -242,7 +246,9 @@ std::vector<Function> run_functions() {
           function<ContextChunk>("mla_run_prefill_context_chunk", chunk_rules()),
           function<SupportsOut>("mla_supports_out", question_rules<SupportsOut>("supports")),
           function<SupportsQuantOutput>("mla_supports_quant_output", quant),
-          function<WorkspaceSize>("mla_workspace_size", workspace)};
+          function<WorkspaceSize>("mla_workspace_size", workspace),
+          function<WarmUp>("mla_warm_up",
+                           {{"backend", invalid, [](WarmUp& c, Random&) { c.backend = nullptr; }}})};
 }
 
 }  // namespace malformed

@@ -137,6 +137,10 @@ class Backend {
     call_library([&] { return mla_run_prefill_context_chunk(backend_, &args); });
   }
 
+  void warm_up() const {
+    call_library([&] { return mla_warm_up(backend_); });
+  }
+
   bool supports_out() const {
     std::int32_t supports = 0;
     call_library([&] { return mla_supports_out(backend_, &supports); });
@@ -183,6 +187,7 @@ void bind_backend(nb::module_ &module) {
               any, any, stream);
   backend.def("run_prefill_context_chunk", &Backend::run_prefill_context_chunk, any, any, any, any,
               any, any, any, any, any, stream);
+  define(backend, "warm_up", &Backend::warm_up);
   define(backend, "supports_out", &Backend::supports_out);
   define(backend, "supports_quant_output", &Backend::supports_quant_output);
   define(backend, "workspace_size", &Backend::workspace_size);

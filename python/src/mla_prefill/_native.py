@@ -135,6 +135,14 @@ class NativePrefillBackend(MLAPrefillBackend):
         return dtype != 0 and _core.Backend.supports_quant_output(self._backend, dtype)
 
     @untraced
+    def warm_up(self) -> None:
+        """Does ahead what a first run would wait for: on CPUs starts the threads; on CUDA
+        devices has cuDNN's plans made for bf16 tensors as vLLM has them, where cuDNN serves
+        (``MLA_CUDNN_LIBRARY``). Nothing for what C or C++ code has registered.
+        """
+        _core.Backend.warm_up(self._backend)
+
+    @untraced
     def prepare_metadata(self, prefill_metadata: Any) -> None:
         """Hands in the batch, before any run.
 
