@@ -63,15 +63,18 @@ DEVICE void read_slot(const mla_cuda_paged_cache &cache, long long row, long lon
   const int block = cache.block_table ? load_global<int>(cache.block_table + row * cache.block_table_stride + column)
                                       : static_cast<int>(row);
   if (block < 0 || block >= cache.block_count) return;
-  const auto read = [&](const mla_cuda_cache_rows &rows, const mla_cuda_rows &target, int scales_offset) {
-    if (!target.data) return;
+  // Not unrolled: the code for every dtype once.
+#pragma unroll 1
+  for (int part = 0; part < 2; ++part) {
+    const mla_cuda_cache_rows &rows = part == 0 ? cache.latents : cache.rope;
+    const mla_cuda_rows &target = part == 0 ? latents : rope;
+    if (!target.data) continue;
     const unsigned char *from =
         static_cast<const unsigned char *>(rows.data) + block * rows.block_stride + place * rows.slot_stride;
-    RowReader<Element>::read(rows.dtype, rows.width, from, row_of(target, sizeof(typename Element::Bits), to, 0),
-                             scales_offset < 0 ? nullptr : from + scales_offset, cache.multiplier);
-  };
-  read(cache.latents, latents, cache.scales_offset);
-  read(cache.rope, rope, -1);
+    const unsigned char *scales = part == 0 && cache.scales_offset >= 0 ? from + cache.scales_offset : nullptr;
+    RowReader<Element>::read(rows.dtype, rows.width, from, row_of(target, sizeof(typename Element::Bits), to, 0), scales,
+                             cache.multiplier);
+  }
 }
 
 /** A warp's token of a launch, which has up to 3 more than an int counts. */
@@ -125,8 +128,11 @@ template <class Element> struct LayerToken {
     const int index = static_cast<int>(token) - span.first, to = span.row + index;
     if (span.table_row >= 0)
       return read_slot<Element>(a.cache, span.table_row, span.position + index, a.latents, a.rope, to);
-    copy(a.new_latents, a.cache.latents.width, static_cast<int>(span.position) + index, a.latents, to);
-    copy(a.new_rope, a.cache.rope.width, static_cast<int>(span.position) + index, a.rope, to);
+    const int row = static_cast<int>(span.position) + index;
+#pragma unroll 1
+    for (int part = 0; part < 2; ++part)
+      copy(part == 0 ? a.new_latents : a.new_rope, part == 0 ? a.cache.latents.width : a.cache.rope.width, row,
+           part == 0 ? a.latents : a.rope, to);
   }
 
 private:

@@ -30,7 +30,7 @@ OPTIONS = ["--std=c++17"]
 EXPECTED = {"mla_attend": ["HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS", "STG.E.128"],
             "mla_attend_tiles": ["HGMMA.64x128x16.F32", "UTMALDG.3D", "USETMAXREG.TRY_ALLOC", "STG.E.128"],
             "mla_merge": ["LDG.E.128", "STG.E.128"],
-            "mla_convert": ["LDG.E.128", "STG.E.128"],
+            "mla_convert": ["STG.E.64"],
             "mla_gather": ["LDG.E.128", "STG.E.128"],
             "mla_concat_keys": ["LDG.E.128", "STG.E.128"],
             "mla_project": ["HMMA.16816.F32", "LDSM.16.M88.4", "LDGSTS.E.BYPASS", "STG.E.128"]}  # fmt: skip
