@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "bindings.h"
+#include "device_integers.h"
 #include "integers.h"
 #include "tensor_argument.h"
 
@@ -89,38 +90,30 @@ class DeviceTokens {
  public:
   DeviceTokens(nb::handle block_table, nb::handle cu_seq_lens, nb::handle seq_starts,
                const Place &place, mla_gather_cache_args &args)
-      : offsets_(cu_seq_lens, "cu_seq_lens", place, 32, 1) {
+      : offsets_(cu_seq_lens, "cu_seq_lens", place, 32, 1),
+        table_(block_table, "block_table", place, requests()) {
+    args.num_requests = narrowed<std::int32_t>(requests(), "cu_seq_lens.shape[0] - 1");
+    args.cu_seq_lens = offsets_.data<std::int32_t>();
+    table_.fill_blocks(args);
+    if (seq_starts.is_none()) return;
+    starts_.emplace(seq_starts, "seq_starts", place, 32, 1);
+    const std::int64_t rows = starts_->size(0);
+    if (rows != requests()) refuse_rows(rows, requests(), "seq_starts");
+    args.seq_starts = starts_->data<std::int32_t>();
+  }
+
+ private:
+  std::int64_t requests() const {
     if (offsets_.size(0) == 0) {
       raise(PyExc_ValueError, "cu_seq_lens: is empty, must have one entry for each request and one "
                               "for the end");
     }
-    const std::int64_t requests = offsets_.size(0) - 1;
-    args.num_requests = narrowed<std::int32_t>(requests, "cu_seq_lens.shape[0] - 1");
-    args.cu_seq_lens = offsets_.data<std::int32_t>();
-    if (!seq_starts.is_none()) {
-      starts_.emplace(seq_starts, "seq_starts", place, 32, 1);
-      require_requests(starts_->size(0) == requests, "seq_starts", starts_->size(0), requests);
-      args.seq_starts = starts_->data<std::int32_t>();
-    }
-    if (block_table.is_none()) return;
-    table_.emplace(block_table, "block_table", place, 32, 2);
-    require_requests(table_->size(0) >= requests, "block_table", table_->size(0), requests);
-    args.block_table = table_->data<std::int32_t>();
-    args.block_table_stride = table_->row_stride();
-    args.max_blocks = narrowed<std::int32_t>(table_->size(1), "block_table.shape[1]");
-  }
-
- private:
-  static void require_requests(bool are_there, const char *name, std::int64_t rows,
-                               std::int64_t requests) {
-    if (are_there) return;
-    raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
-                                " rows, must have one for each of the " +
-                                std::to_string(requests) + " requests");
+    return offsets_.size(0) - 1;
   }
 
   DeviceIntegers offsets_;
-  std::optional<DeviceIntegers> starts_, table_;
+  DeviceTable table_;
+  std::optional<DeviceIntegers> starts_;
 };
 
 void gather_and_maybe_dequant_cache(nb::handle kv_cache, nb::handle dst, nb::handle block_table,

@@ -145,20 +145,10 @@ std::int64_t blocks_reached(std::int64_t start, std::int64_t tokens, std::int64_
   return end / block_size + (end % block_size != 0);
 }
 
-DeviceIntegers::DeviceIntegers(nb::handle value, const char *name, const Place &place, int bits,
-                               int dimensions) {
-  if (!tensor_.exchange(value, name, place)) tensor_.ask(value, name, place);
-  if (!(tensor_.type() == DLDataType{kDLInt, static_cast<std::uint8_t>(bits), 1})) {
-    raise(PyExc_TypeError,
-          std::string(name) + ": must be of int" + std::to_string(bits) + " on a device");
-  }
-  const int last = dimensions - 1;
-  if (tensor_.ndim() != dimensions || (size(last) > 1 && tensor_.stride(last) != 1)) {
-    raise(PyExc_ValueError, std::string(name) + ": must have " +
-                                (dimensions == 1 ? "one dimension, dense," :
-                                                   "two dimensions, the last dense,") +
-                                " on a device");
-  }
+void refuse_rows(std::int64_t rows, std::int64_t requests, const char *name) {
+  raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
+                              " rows, must have one for each of the " +
+                              std::to_string(requests) + " requests");
 }
 
 namespace {
@@ -212,11 +202,8 @@ std::size_t TableArgument::row_of(std::size_t request) const {
 
 void TableArgument::require_rows(std::int64_t rows, const char *name, std::size_t requests) {
   row_count_ = rows;
-  if (rows_.empty() && rows < static_cast<std::int64_t>(requests)) {
-    raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
-                                " rows, must have one for each of the " +
-                                std::to_string(requests) + " requests");
-  }
+  const auto needed = static_cast<std::int64_t>(requests);
+  if (rows_.empty() && rows < needed) refuse_rows(rows, needed, name);
   for (std::size_t request = 0; request < rows_.size(); ++request) {
     if (rows_[request] >= 0 && rows_[request] < rows) continue;
     raise(PyExc_ValueError, element_name("block_table_rows", request) + " = " +

@@ -84,24 +84,8 @@ const T *pointer_or_null(const std::vector<T> &values) {
   return values.empty() ? nullptr : values.data();
 }
 
-/// Integers that only a device can read: a tensor there, whose last dimension is dense.
-class DeviceIntegers {
- public:
-  /// TypeError for other elements than signed ones of so many bits, ValueError for other
-  /// dimensions than so many, at most two.
-  DeviceIntegers(nb::handle value, const char *name, const Place &place, int bits, int dimensions);
-
-  std::int64_t size(int dimension) const { return tensor_.size(dimension); }
-  /// From a row to the next.
-  std::int64_t row_stride() const { return size(0) > 1 ? tensor_.stride(0) : size(1); }
-  template <class Integer>
-  const Integer *data() const {
-    return static_cast<const Integer *>(tensor_.data());
-  }
-
- private:
-  BorrowedTensor tensor_;
-};
+/// ValueError for a table or the like that has not a row for each request.
+[[noreturn]] void refuse_rows(std::int64_t rows, std::int64_t requests, const char *name);
 
 /// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
 /// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
