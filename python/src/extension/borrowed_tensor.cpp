@@ -45,9 +45,9 @@ void require_place(const Place &place, std::int64_t type, std::int64_t id, nb::h
   if (nb::hasattr(value, "device")) device = text_of(nb::getattr(value, "device"));
   raise(PyExc_ValueError,
         std::string(name) + ".device = " + device + ": must be " +
-            (place.is_cpu() ? "the CPU, the device of this call"
-                            : "the backend's, DLPack type " + std::to_string(place.device_type) +
-                                  ", id " + std::to_string(place.device_id)));
+            (place.is_cpu() ? "the CPU"
+                            : "DLPack type " + std::to_string(place.device_type) + ", id " +
+                                  std::to_string(place.device_id) + ", the device of this call"));
 }
 
 /// What an object answers; its refusal names the argument.
