@@ -1,9 +1,11 @@
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.h"
 #include "bindings.h"
+#include "device_integers.h"
 #include "integers.h"
 #include "tensor_argument.h"
 
@@ -28,6 +30,9 @@ class BatchArgument {
   }
 
   std::int64_t num_tokens() const { return query_start_loc_.back(); }
+  std::int64_t num_requests() const {
+    return static_cast<std::int64_t>(query_start_loc_.size()) - 1;
+  }
 
   /// How many of its blocks each request's context reaches into, beginning where `starts`
   /// says, if they are there; 0 without a block size.
@@ -46,31 +51,35 @@ class BatchArgument {
   std::vector<std::int32_t> context_lens_;
 };
 
-/// Where a forward call's contexts are.
+/// Where a forward call's contexts are. On a device only it can read the table.
 class CacheArgument {
  public:
   CacheArgument(nb::handle kv_cache, nb::handle k_pe_cache, nb::handle block_table,
-                nb::handle context_starts, nb::handle block_table_rows,
+                nb::handle context_starts, nb::handle block_table_rows, const Place &place,
                 const BatchArgument &batch, mla_layer_forward_args &args)
-      : cache_(kv_cache, "kv_cache", args.kv_cache, role::cache),
-        rope_(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::cache),
+      : cache_(kv_cache, "kv_cache", args.kv_cache, role::cache, place),
+        rope_(k_pe_cache, "k_pe_cache", args.k_pe_cache, role::cache, place),
         starts_(batch.numbers(context_starts, "context_starts")),
-        rows_(batch.numbers(block_table_rows, "block_table_rows")),
-        table_(block_table, "block_table", batch.blocks(block_size(args), starts_), rows_) {
+        rows_(batch.numbers(block_table_rows, "block_table_rows")) {
+    cache_.drop_heads();
+    rope_.drop_heads();
     args.context_starts = pointer_or_null(starts_);
-    table_.fill(args);
+    constexpr const char *name = "block_table";
+    if (place.is_cpu()) {
+      const auto counts = batch.blocks(block_size_of(args.kv_cache), starts_);
+      table_.emplace(block_table, name, counts, rows_);
+      table_->fill(args);
+    } else {
+      device_table_.emplace(block_table, name, place, rows_.empty() ? batch.num_requests() : 0);
+      device_table_->fill(args, rows_);
+    }
   }
 
  private:
-  std::int64_t block_size(const mla_layer_forward_args &args) {
-    cache_.drop_heads();
-    rope_.drop_heads();
-    return block_size_of(args.kv_cache);
-  }
-
   TensorArgument cache_, rope_;
   std::vector<std::int32_t> starts_, rows_;
-  TableArgument table_;
+  std::optional<TableArgument> table_;
+  std::optional<DeviceTable> device_table_;
 };
 
 /// A layer of the library's; the Python object owns it.
@@ -79,9 +88,13 @@ class Layer {
   explicit Layer(nb::kwargs keywords) : Layer() {
     const NamedArguments given(std::move(keywords));
     mla_layer_config config = MLA_LAYER_CONFIG_INIT;
-    const TensorArgument weights(given["kv_b_proj"], "kv_b_proj", config.kv_b_proj, role::weights);
+    config.device_type = given.int32("device_type");
+    config.device_id = given.int32("device_id");
+    place_ = {config.device_type, config.device_id, nullptr};
+    const TensorArgument weights(given["kv_b_proj"], "kv_b_proj", config.kv_b_proj, role::weights,
+                                 place_);
     const TensorArgument scales(given["weight_scales"], "weight_scales", config.weight_scales,
-                                role::weight_scales);
+                                role::weight_scales, place_);
     const Text backend = given.optional_text("backend");
     config.backend = pointer_or_null(backend);
     read_model(given, config);
@@ -106,18 +119,20 @@ class Layer {
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
                nb::handle out, nb::handle lse, nb::handle output_scale, nb::handle k_pe_cache,
                nb::handle context_starts, nb::handle block_table_rows, nb::handle context_only,
-               bool is_new_out) const {
+               bool is_new_out, nb::handle stream) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
+    const Place place = place_argument(place_.device_type, place_.device_id, stream);
+    args.stream = place.stream;
     args.flags = flags(context_only);
     const BatchArgument batch(query_start_loc, context_lens, args);
-    const TensorArgument queries(q, "q", args.q);
-    const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed);
-    const TensorArgument rope(k_pe, "k_pe", args.k_pe);
+    const TensorArgument queries(q, "q", args.q, role::input, place);
+    const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed, role::input, place);
+    const TensorArgument rope(k_pe, "k_pe", args.k_pe, role::input, place);
     const CacheArgument cache(kv_cache, k_pe_cache, block_table, context_starts, block_table_rows,
-                              batch, args);
-    TensorArgument output(out, "out", args.out, role::output);
+                              place, batch, args);
+    TensorArgument output(out, "out", args.out, role::output, place);
     if (is_new_out) output.clear_rows_from(batch.num_tokens());
-    const TensorArgument sums(lse, "lse", args.lse, role::float32_output);
+    const TensorArgument sums(lse, "lse", args.lse, role::float32_output, place);
     const FloatArgument scale(output_scale, "output_scale", args.output_scale);
     call_library([&] { return mla_layer_forward(layer_, &args); });
   }
@@ -141,6 +156,7 @@ class Layer {
   }
 
   mla_layer *layer_ = nullptr;
+  Place place_;
 };
 
 }  // namespace

@@ -12,6 +12,8 @@ CPU = "cpu"
 #: By DLPack's numbers.
 KINDS = {1: CPU, 2: "cuda", 10: "rocm"}
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
+#: As DLPack numbers it.
+CPU_TYPE = _NUMBERS[CPU]
 _NOTHING_TO_DO = nullcontext()
 
 
@@ -73,11 +75,11 @@ def place_of(tensor: Any) -> tuple[int, int, int | None]:
     torch = sys.modules.get("torch")
     # First: a trace, which may begin here, cannot follow what torch says by DLPack.
     if torch is not None and isinstance(tensor, torch.Tensor) and tensor.device.type != "cuda":
-        return _NUMBERS[CPU], 0, None
+        return CPU_TYPE, 0, None
     try:
         kind, index = map(int, tensor.__dlpack_device__())
     except Exception:  # What is wrong with it is told where its memory is asked for.
-        return _NUMBERS[CPU], 0, None
+        return CPU_TYPE, 0, None
     return kind, index, current_stream(tensor)
 
 
@@ -93,6 +95,14 @@ def current_stream(tensor: Any) -> int | None:
     return None
 
 
+def await_contents(tensor: Any) -> None:
+    """For calls without a stream, which what is on the default one has been waited for: until
+    what torch's current one does is done. Others' libraries have the default one wait."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(tensor, torch.Tensor) and tensor.device.type == "cuda":
+        torch.cuda.current_stream(tensor.device).synchronize()
+
+
 def is_bare(tensor: "_core.HostTensor", library: str | None) -> bool:
     """Whether a backend that wants that library's gets a tensor of a device's as it is."""
     return tensor.stream is not None and (library == "numpy" or "torch" not in sys.modules)
@@ -104,6 +114,11 @@ def on_stream(tensor: "_core.HostTensor", library: str | None) -> AbstractContex
         return _NOTHING_TO_DO
     cuda, index = sys.modules["torch"].cuda, tensor.__dlpack_device__()[1]
     return cuda.stream(cuda.ExternalStream(tensor.stream, device=index))
+
+
+def rows_of(tensor: Any) -> int:
+    """Of what the library will judge; 0 without dimensions."""
+    return next(iter(getattr(tensor, "shape", ())), 0)
 
 
 def filled(like: Any, shape: tuple[int, ...], dtype: str | None, value: float) -> Any:
@@ -125,5 +140,7 @@ def filled(like: Any, shape: tuple[int, ...], dtype: str | None, value: float) -
             f"q: {type(like).__name__} has no __array_namespace__ to make outputs on its device"
         )
     arrays = namespace()
-    kind = getattr(arrays, dtype) if dtype else like.dtype
+    kind = getattr(arrays, dtype, None) if dtype else like.dtype
+    if kind is None:
+        raise ValueError(f"out: must be given, {type(like).__name__}'s library has no {dtype}")
     return arrays.full(shape, value, dtype=kind, device=like.device)

@@ -261,7 +261,7 @@ class NativePrefillBackend(MLAPrefillBackend):
         self, q: Any, out: Any, with_lse: bool, dtype: str | None
     ) -> tuple[Any, Any]:
         """As tokens without keys have them: nobody knows which rows a run writes."""
-        rows = next(iter(getattr(q, "shape", ())), 0)
+        rows = _devices.rows_of(q)
         if out is None:
             out = _devices.filled(q, (rows, self.num_heads, self.v_head_dim), dtype, 0)
         lse = None

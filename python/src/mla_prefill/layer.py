@@ -4,7 +4,7 @@
 from enum import Enum
 from typing import Any
 
-from mla_prefill import _core, _tensors
+from mla_prefill import _core, _devices, _tensors
 from mla_prefill._choices import code_of
 from mla_prefill._dtypes import dtype_code, dtype_text
 from mla_prefill._untraced import tell_torch, untraced
@@ -23,8 +23,10 @@ class MLAPrefillLayer:
     never changes: any number of threads may run one at once, and the GIL is released.
 
     Tensors are torch's, numpy's (bf16 and fp8 from ``ml_dtypes``) or any with
-    ``__dlpack__``, on the CPU, read in place whatever their strides, as long as none is
-    negative and the last one is 1.
+    ``__dlpack__``, read in place whatever their strides, as long as none is negative and the
+    last one is 1. They are where ``kv_b_proj`` is: on the CPU or a CUDA device. There, calls
+    are put on torch's or CuPy's current stream, or else the default one, ``kv_lora_rank`` must
+    be a multiple of 64 and the heads' dimensions of 8, and ``algorithm`` does not matter.
 
     Args:
         scale: multiplies the scores.
@@ -32,21 +34,24 @@ class MLAPrefillLayer:
             bf16, fp16, fp32 or, with ``weight_scales``, fp8_e4m3, as checkpoints hold it.
             Packed, in ``dtype``: 4 bytes a number where a kernel multiplies fp32, 2 for each
             bf16 that it multiplies, of which AMX makes two of an fp16 and three of an fp32.
+            On a CUDA device copied there.
         backend: a member of the registry or its name, whose way to split keys is used;
             None: the one that is chosen for ``dtype`` and the dimensions. Where a
             registered class or vtable stands behind it, keys and values are made for
             its own runs.
         dtype: of ``q``, ``kv_c_normed`` and ``k_pe``: bf16, fp16 or fp32, as torch,
-            numpy or a text names it. None: that of ``kv_b_proj``, unless it is fp8.
+            numpy or a text names it; on a CUDA device not fp32. None: that of ``kv_b_proj``,
+            unless it is fp8.
         cache_dtype: of ``kv_cache``: bf16, fp16, fp32 or fp8_e4m3. None: ``dtype``.
         cache_scale: what a plain fp8 cache's elements are multiplied by. None: 1.
         workspace_bound: most bytes that a forward call uses beside its tensors;
-            None: as much as is fastest. Bits do not depend on it, but where a
-            registered backend computes.
+            None: as much as is fastest, on a CUDA device at most a gibibyte, where it is taken
+            in the stream's order. Bits do not depend on it, but where a registered backend
+            computes.
         weight_scales: float32 or float8_e8m0fnu, what an fp8 ``kv_b_proj`` is multiplied
             by: a number or ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its
             rows, or ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of
-            128 x 128, or of ``weight_block``.
+            128 x 128, or of ``weight_block``. On a CUDA device a tensor there.
         weight_block: rows and columns of ``kv_b_proj`` that have a scale. None: what the
             shape of ``weight_scales`` says.
         cache_format: "plain", or "fp8_ds_mla": vLLM's 656 bytes a token, four scales for
@@ -83,9 +88,13 @@ class MLAPrefillLayer:
 
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it.
+            MemoryError, RuntimeError: the device has no memory left, or CUDA fails.
         """
         tell_torch()
         block_rows, block_columns = _rows_and_columns(weight_block)
+        device_type, device_id, _ = _devices.place_of(kv_b_proj)
+        self._is_on_cpu = device_type == _devices.CPU_TYPE
+        _devices.await_contents(kv_b_proj)
         self.num_heads = num_heads
         self.v_head_dim = v_head_dim
         self._layer = _core.Layer(
@@ -108,6 +117,8 @@ class MLAPrefillLayer:
             weight_scales=weight_scales,
             weight_block_rows=block_rows,
             weight_block_columns=block_columns,
+            device_type=device_type,
+            device_id=device_id,
         )
 
     @untraced
@@ -145,7 +156,9 @@ class MLAPrefillLayer:
                 read in place, or of int64, or a list of lists that need not be equally long;
                 more rows than requests and entries around a context are ignored. None:
                 request i has block i alone, there being one for each request, as in a dense
-                cache ``[requests, tokens, width]``; or nobody has context.
+                cache ``[requests, tokens, width]``; or nobody has context. For a layer on a CUDA
+                device an int32 tensor there, whose entries must be blocks; what follows of
+                integers are numbers of the host's.
             query_start_loc: ``[requests + 1]`` row offsets of the new tokens, from 0, a
                 tensor or sequence of integers. None: all rows are one request's.
             context_lens: ``[requests]`` tokens in the cache, likewise; None: nobody has
@@ -178,24 +191,31 @@ class MLAPrefillLayer:
         Raises:
             TypeError, ValueError: an argument breaks a rule; the text names it, and
                 nothing has been written.
+            MemoryError, RuntimeError: the device has no memory left, or CUDA fails.
         """
-        rows, result = _tensors.rows_of(q), out
-        if out is None:
-            dtype = None if output_scale is None else _tensors.QUANTIZED
-            result = _tensors.empty(q, (rows, self.num_heads, self.v_head_dim), dtype)
+        rows = (_tensors if self._is_on_cpu else _devices).rows_of(q)
+        result = self._new_out(q, rows, output_scale is not None) if out is None else out
         offsets = [0, rows] if query_start_loc is None else query_start_loc
         _core.Layer.forward(
             self._layer, q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
             result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, context_only,
-            out is None,
+            out is None, None if self._is_on_cpu else _devices.current_stream(q),
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
+
+    def _new_out(self, q: Any, rows: int, is_quantized: bool) -> Any:
+        shape = rows, self.num_heads, self.v_head_dim
+        dtype = _tensors.QUANTIZED if is_quantized else None
+        if self._is_on_cpu:
+            return _tensors.empty(q, shape, dtype)
+        # The device's rows beyond the batch nobody clears.
+        return _devices.filled(q, shape, dtype, 0)
 
     @untraced
     def workspace_size(
         self, query_start_loc: Any, context_lens: Any = None, context_only: bool = False
     ) -> int:
-        """Bytes that ``forward`` uses for this batch at the present number of threads.
+        """Bytes that ``forward`` uses for this batch, on the CPU at the present number of threads.
 
         Raises:
             TypeError, ValueError: an argument breaks a rule, or the batch does not fit
