@@ -7,6 +7,8 @@ import ml_dtypes
 import numpy as np
 from reference import LSE_TOLERANCE, TYPES, attention, offsets
 
+from mla_prefill import concat_and_cache_mla
+
 FP8 = ml_dtypes.float8_e4m3fn
 CACHE_TYPES = {**TYPES, "float8_e4m3fn": FP8}
 #: Relative L2 over a whole result: roundings of projected keys and values, and of the
@@ -135,6 +137,20 @@ def relative(out, expected):
     """L2 of the difference, relative to the expected."""
     difference = np.linalg.norm(np.asarray(out, np.float64) - expected)
     return difference / max(np.linalg.norm(expected), 1e-30)
+
+
+def stored_as_fp8_ds_mla(problem):
+    """The cache of a problem of rank 512 and rope 64 in that format; the problem's own has what
+    is in it."""
+    cache = np.zeros((len(problem.kv_cache), problem.block_size, 656), np.uint8)
+    for rows, slots in zip(problem.cached, problem.slots, strict=True):
+        concat_and_cache_mla(rows[:, :512], rows[:, 512:], cache, slots, cache_format="fp8_ds_mla")
+    tokens = cache.reshape(-1, 656)
+    latents = tokens[:, :512].copy().view(FP8).astype(np.float32)
+    scales = tokens[:, 512:528].copy().view(np.float32).repeat(128, 1)
+    k_pe = tokens[:, 528:].copy().view(ml_dtypes.bfloat16).astype(np.float32)
+    problem.kv_cache = np.concatenate([latents * scales, k_pe], 1)
+    return cache
 
 
 def outputs(problem, dtype=np.float32):

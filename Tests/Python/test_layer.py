@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recorded import recorded
 from reference import TYPES, check_from_many_threads
-from reference_layer import CACHE_TYPES, FP8, LayerProblem, relative
+from reference_layer import CACHE_TYPES, FP8, LayerProblem, relative, stored_as_fp8_ds_mla
 from test_dlpack import Exporter
 
 from mla_prefill import MLAPrefillLayer, concat_and_cache_mla
@@ -151,16 +151,8 @@ def test_algorithms_by_name():
 @pytest.mark.parametrize("dtype", TYPES)
 def test_fp8_ds_mla(dtype):
     problem = LayerProblem([5, 20], [40, 13], rank=512, rope=64, nope=32, dtype=dtype)
-    blocks = len(problem.kv_cache)
-    cache = np.zeros((blocks, problem.block_size, 656), np.uint8)
-    for rows, slots in zip(problem.cached, problem.slots, strict=True):
-        concat_and_cache_mla(rows[:, :512], rows[:, 512:], cache, slots, cache_format="fp8_ds_mla")
-    tokens = cache.reshape(-1, 656)
-    latents = tokens[:, :512].copy().view(FP8).astype(np.float32)
-    scales = tokens[:, 512:528].copy().view(np.float32).repeat(128, 1)
-    k_pe = tokens[:, 528:].copy().view(ml_dtypes.bfloat16).astype(np.float32)
-    # The reference reads what is stored, which is what was given but for roundings.
-    problem.kv_cache = np.concatenate([latents * scales, k_pe], 1)
+    cache = stored_as_fp8_ds_mla(problem)
+    # What is stored is what was given but for roundings.
     for rows, slots in zip(problem.cached, problem.slots, strict=True):
         assert relative(problem.kv_cache[slots, :512], rows[:, :512].astype(np.float64)) < 0.04
         assert relative(problem.kv_cache[slots, 512:], rows[:, 512:].astype(np.float64)) < 4e-3

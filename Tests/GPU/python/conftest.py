@@ -5,6 +5,7 @@ when a test ends."""
 import gc
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,3 +22,24 @@ def nothing_is_kept():
     yield
     gc.collect()
     assert cuda_array.exported() == before
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """A library of that name: its arrays, the current stream of device 1, which devices were
+    asked for theirs."""
+    import cuda_array
+    import cuda_driver
+
+    with cuda_driver.device(1):
+        stream = cuda_driver.stream()
+    asked = []
+
+    def current(device):
+        asked.append(device)
+        return SimpleNamespace(ptr=stream)
+
+    library = SimpleNamespace(ndarray=cuda_array.CuPyArray, stream=stream, asked=asked)
+    library.cuda = SimpleNamespace(get_current_stream=current)
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    return library

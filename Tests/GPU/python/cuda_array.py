@@ -16,6 +16,7 @@ _TYPES = {
     "float16": (2, 16, np.float16),
     "bfloat16": (4, 16, ml_dtypes.bfloat16),
     "float8_e4m3fn": (10, 8, ml_dtypes.float8_e4m3fn),
+    "uint8": (1, 8, np.uint8),
     "int32": (0, 32, np.int32),
     "int64": (0, 64, np.int64),
 }
@@ -117,10 +118,10 @@ class CudaArray:
         return self._place
 
     def __dlpack__(self, *, stream=None, max_version=None):
-        assert max_version and max_version[0] >= 1 and stream != 0
+        assert max_version and max_version[0] >= 1 and (stream != 0 or self._place[0] != _CUDA)
         self.streams.append(stream)
-        with driver.device(self._place[1]):
-            if self.waits and stream != -1:
+        if self.waits and stream != -1:
+            with driver.device(self._place[1]):
                 driver.wait(stream or driver.LEGACY, self.stream)
         code, bits, _ = _TYPES[self.dtype]
         ndim = len(self.shape)
@@ -141,9 +142,24 @@ class CudaArray:
     def __array_namespace__(self):
         return SimpleNamespace(full=self._full, **{name: name for name in _TYPES})
 
-
     def _full(self, shape, value, *, dtype, device):
         return type(self)(np.full(shape, value, _TYPES[dtype][2]), self._place[1])
+
+
+class CuPyArray(CudaArray):
+    """One whose library has a current stream, which the package knows to ask for."""
+
+    @property
+    def device(self):
+        return SimpleNamespace(id=super().device[1])
+
+
+def strided(tensor, padding):
+    """The same numbers with NaN between the rows."""
+    wide = np.full((*tensor.shape[:-1], tensor.shape[-1] + padding), np.nan, tensor.dtype)
+    view = wide[..., : tensor.shape[-1]]
+    view[...] = tensor
+    return view
 
 
 def exported():

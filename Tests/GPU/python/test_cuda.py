@@ -2,14 +2,12 @@
 """The package's calls on CUDA tensors of a library that keeps DLPack's rules."""
 
 import os
-import sys
-from types import SimpleNamespace
 
 import cuda_driver as driver
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_array import CudaArray
+from cuda_array import CudaArray, strided
 from reference import Problem
 
 from mla_prefill import (
@@ -60,14 +58,6 @@ def test_context_chunk():
     problem.check(out.numpy(), lse.numpy())
 
 
-def strided(tensor, padding):
-    """The same numbers with NaN between the rows."""
-    wide = np.full((*tensor.shape[:-1], tensor.shape[-1] + padding), np.nan, tensor.dtype)
-    view = wide[..., : tensor.shape[-1]]
-    view[...] = tensor
-    return view
-
-
 @pytest.mark.parametrize("padding", [1, 8])
 def test_strided_tensors(padding):
     problem = problem_of([33, 2])
@@ -105,37 +95,19 @@ def test_streams_wait_for_each_other():
     assert (early.numpy(after=None).astype(float) == 0).all()
 
 
-class CuPyArray(CudaArray):
-    """One whose library has a current stream, which the package knows to ask for."""
-
-    @property
-    def device(self):
-        return SimpleNamespace(id=super().device[1])
-
-
-def test_current_stream(monkeypatch):
-    with driver.device(1):
-        stream = driver.stream()
-    asked = []
-
-    def current(device):
-        asked.append(device)
-        return SimpleNamespace(ptr=stream)
-
-    cupy = SimpleNamespace(ndarray=CuPyArray, cuda=SimpleNamespace(get_current_stream=current))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
+def test_current_stream(cupy):
     problem = problem_of([20], context=[9])
     backend = backend_for(problem, "cuda:1")
-    tensors = [CuPyArray(tensor, 1) for tensor in (problem.q, problem.k, problem.v)]
+    tensors = [cupy.ndarray(tensor, 1) for tensor in (problem.q, problem.k, problem.v)]
     out, lse = backend.run_prefill_context_chunk(chunk_of(problem), *tensors)
-    assert set(asked) == {1} and {*tensors[0].streams, *out.streams} == {stream}
+    assert set(cupy.asked) == {1} and {*tensors[0].streams, *out.streams} == {cupy.stream}
     # The default stream does not wait for it.
     assert (out.numpy().astype(float) == 0).all()
-    problem.check(out.numpy(after=stream), lse.numpy(after=stream))
-    merged = CuPyArray(np.zeros(out.shape, problem.q.dtype), 1)
+    problem.check(out.numpy(after=cupy.stream), lse.numpy(after=cupy.stream))
+    merged = cupy.ndarray(np.zeros(out.shape, problem.q.dtype), 1)
     merge_attn_states(merged, out, lse, out, lse)
     assert (merged.numpy().astype(float) == 0).all()
-    problem.check(merged.numpy(after=stream))
+    problem.check(merged.numpy(after=cupy.stream))
 
 
 def test_quantized_output():
