@@ -72,6 +72,12 @@ def test_rows_of_a_table():
     problem.check(layer_for(problem).forward(**on_device(problem) | where).numpy())
 
 
+def test_fewer_rows_than_requests():
+    problem = problem_of([5, 3], [0, 30])
+    where = {"block_table": CudaArray(table_of(problem)[1:]), "block_table_rows": [0, 0]}
+    problem.check(layer_for(problem).forward(**on_device(problem) | where).numpy())
+
+
 def test_context_only():
     """And what merges it with the new tokens: the whole."""
     problem = problem_of([6, 4, 3], [50, 0, 9])
