@@ -50,6 +50,31 @@ def test_results_are_the_layers(options):
         PROBLEM.check(out.double().numpy())
 
 
+class OnCUDA(torch.Tensor):
+    """What torch takes for one there, without one."""
+
+    @staticmethod
+    def __new__(cls, *shape):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bfloat16, device="cuda:0")
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        with torch._C._DisableTorchDispatch():
+            return function(*args, **kwargs or {})
+
+
+def test_on_cuda(monkeypatch):
+    """Its tensors come to the layer as they are, the CPU's numbers beside them."""
+    layer, given = layer_for(PROBLEM), []
+    monkeypatch.setattr(layer, "forward", lambda *tensors, **named: given.append((tensors, named)) or tensors[0])
+    q, latents, table = OnCUDA(20, 2, 32), OnCUDA(20, 40), OnCUDA(3, 3)
+    lens = torch.tensor([20, 0, 9])
+    out = OPERATOR(q, latents, None, handle_of(layer), PROBLEM.value, block_table=table, context_lens=lens)
+    tensors, named = given.pop()
+    assert out is tensors[0] is q and tensors[1] is latents
+    assert named["block_table"] is table and named["context_lens"] is lens and named["lse"] is None
+
+
 def test_other_caches():
     """All that forward takes goes by its own name."""
     layer, arguments = layer_for(PROBLEM), arguments_of(PROBLEM)

@@ -20,7 +20,9 @@ lse)``, which `merge_attn_states` asks for. Neither has a gradient.
 A handle is a number in a tensor, since that is what all of these can stand: a graph that was
 compiled for one layer serves the others, where a number by itself would be a constant of it,
 and an exported program can be saved, and runs in another process once a layer of that number is
-there. Modules hold it as a buffer.
+there. Modules hold it as a buffer; one that has moved to a device is waited for in each call.
+
+``attention`` runs on the CPU, a layer where its weights were, on a CUDA device too.
 """
 
 import re
@@ -199,16 +201,18 @@ def _register() -> torch.library.Library:
     no_gradient = "has no gradient; call it under torch.no_grad()"
     of_layer = _refusing(f"layer: {no_gradient}")
     of_layer_with_lse = _refusing(f"layer_with_lse: {no_gradient}")
+    cpu, cpu_and_cuda = ("CPU",), ("CPU", "CUDA")
     kernels: list[tuple[Any, ...]] = [
-        (_attention, _imagined_attention, _keep, _backward),
-        (attention_gradient, _imagined_backward, _keep_nothing, no_second),
-        (_layer, _imagined_layer, _keep_nothing, of_layer),
-        (_layer_with_lse, _imagined_layer_with_lse, _keep_nothing, of_layer_with_lse),
+        (cpu, _attention, _imagined_attention, _keep, _backward),
+        (cpu, attention_gradient, _imagined_backward, _keep_nothing, no_second),
+        (cpu_and_cuda, _layer, _imagined_layer, _keep_nothing, of_layer),
+        (cpu_and_cuda, _layer_with_lse, _imagined_layer_with_lse, _keep_nothing, of_layer_with_lse),
     ]
-    for schema, (run, imagine, keep, backward) in zip(_SCHEMAS, kernels, strict=True):
+    for schema, (keys, run, imagine, keep, backward) in zip(_SCHEMAS, kernels, strict=True):
         name = schema.partition("(")[0]
         library.define(schema)
-        library.impl(name, run, "CPU")
+        for key in keys:
+            library.impl(name, run, key)
         library.impl(name, _autograd_kernel(name, keep, backward), "Autograd")
         torch.library.register_fake(f"mla_prefill::{name}", imagine, lib=library)
     return library
