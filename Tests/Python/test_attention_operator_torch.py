@@ -135,7 +135,7 @@ def test_opcheck(name):
 def test_signatures_are_documented(operator):
     schema = operator.default._schema
     arguments = (
-        argument.name + ("=None" if argument.has_default_value() else "")
+        argument.name + (f"={argument.default_value}" if argument.has_default_value() else "")
         for argument in schema.arguments
     )
     name = schema.name.partition("::")[2]
