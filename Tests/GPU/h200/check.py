@@ -12,6 +12,7 @@ import time
 import numpy as np
 from caches import FORMATS, difference
 from device import Backend, Tensor, capability, captured, driver, merge, prefill
+from layers import LayerProblem
 from problems import Problem, numbers
 from tiles import IMAGE, TileBackend, are_there
 
@@ -153,6 +154,26 @@ def caching(mode):
     return failures
 
 
+#: By mode: heads, new tokens of each request, their contexts.
+LAYERS = {
+    "real": (16, [512, 1, 0, 130], [4096, 700, 9, 0]),
+    "short": (2, [20, 1, 0, 70], [70, 9, 9, 0]),
+    "one": (1, [9], [70]),
+}
+
+
+def layers(mode):
+    heads, queries, contexts = LAYERS[mode]
+    stream, failures = driver.stream(), 0
+    for dtype in ("bf16", "fp16"):
+        for format in FORMATS:
+            began = time.monotonic()
+            problem = LayerProblem(heads, queries, contexts, format, dtype, stream)
+            problem.run()
+            failures += say(f"a layer, {dtype} on a cache of {format}", problem.check(), began, problem)
+    return failures
+
+
 def fp8_value(bits):
     """e4m3fn."""
     exponent, fraction = bits >> 3 & 15, bits & 7
@@ -180,7 +201,7 @@ def main():
     mode = sys.argv[1]
     driver.call("cuInit", 0)
     with driver.device(0):
-        checks = (shapes, tiles, same_bits, replay, two_streams, merging, caching, quantized)
+        checks = (shapes, tiles, same_bits, replay, two_streams, merging, caching, layers, quantized)
         failures = sum(check(mode) for check in checks)
     sys.exit(1 if failures else 0)
 

@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 from caches import speeds
 from device import Backend, Tensor, capability, description, driver, milliseconds, prefill
+from layers import layer_times
 from problems import numbers, offsets
 from tiles import TileBackend, are_there
 
@@ -124,6 +125,20 @@ def measured(mode):
             }
 
 
+#: By mode: heads, new tokens, context.
+LAYERS = {"real": [(16, 512, 4096), (128, 512, 4096), (128, 2048, 16384)], "short": [(2, 20, 70)]}
+
+
+def layers_measured(mode):
+    """Lines that tell what a layer takes, and what the attention to all of its keys alone does."""
+    repeats = SIZES[mode][2]
+    for heads, new, context in LAYERS[mode]:
+        alone = ours(Backend(heads, *DIMS), [new], [context + new], repeats, "bf16")
+        times = layer_times(heads, [new], [context], ("bf16", "fp8_ds_mla"), driver.stream(), repeats)
+        cells = ", ".join(f"{format} {time:.3f} ms" for format, time in times)
+        yield f"layer of {heads} heads, {new} on {context}: {cells}; its attention alone, unmasked: {alone:.3f} ms"
+
+
 def cell(number, width):
     return f"{'-' if number is None else f'{number:.3f}' if width > 8 else f'{number:.1f}':>{width}}"
 
@@ -139,7 +154,7 @@ def main():
             rows.append(row)
             sides = (f"{cell(row[f'{side}ms'], 9)} {cell(row[f'{side}TFLOP/s'], 8)}" for side in ("", "sm_90a ", "torch "))
             print(f"{row['case']:>24} {'   '.join(sides)}  {row['torch']}", flush=True)
-        for line in speeds(max(SIZES[mode][1]), driver.stream(), SIZES[mode][2]):
+        for line in (*layers_measured(mode), *speeds(max(SIZES[mode][1]), driver.stream(), SIZES[mode][2])):
             print(line, flush=True)
     if file:
         with open(file[0], "w", encoding="utf-8") as out:
