@@ -121,6 +121,25 @@ def test_what_is_no_tensor():
         layer.forward(**tensors | {"q": None})
 
 
+def test_a_captured_call(cupy):
+    """Has no memory of the library's; nothing of it is in the graph."""
+    problem = problem_of([5], [9])
+    layer = layer_for(problem, 1)
+    host = problem.tensors | {"block_table": table_of(problem), "out": np.zeros((5, 2, 128), problem.q.dtype)}
+    arrays = {
+        name: cupy.ndarray(value, 1, waits=False) if isinstance(value, np.ndarray) else value
+        for name, value in host.items()
+    } | {"query_start_loc": problem.queries}
+    with driver.device(1):
+        driver.call("cuCtxSynchronize")
+        driver.call("cuStreamBeginCapture_v2", cupy.stream, 0)
+        with pytest.raises(ValueError, match="^workspace = NULL: must be given while the stream is captured"):
+            layer.forward(**arrays)
+        driver.call("cuStreamEndCapture", cupy.stream, driver.Handle())
+    layer.forward(**arrays)
+    problem.check(arrays["out"].numpy(after=cupy.stream))
+
+
 def test_a_library_without_fp8():
     problem = problem_of([5], [9])
     tensors = on_device(problem)
