@@ -7,6 +7,7 @@
     transformers:FILE[::TEST]  of Tests/Transformers
     ggml:nodes             of Tests/GGML
     gpu:PROGRAM            of Tests/GPU; gpu: all of them
+    gpu:python[/FILE]      of Tests/GPU/python
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
 
@@ -37,7 +38,7 @@ PROGRAMS = (
 GPU_MACHINE_PROGRAMS = "machine_cudnn machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
 GPU_PROGRAMS = (
     "absent cudnn_plans cudnn names merge caching gathering layer_refusals layers refusals graphs streams no_driver "
-    "golden attention"
+    "golden attention python"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
 #: What programs, Swift tests and pytest say of a failure.
@@ -56,7 +57,7 @@ def everything_for(path):
     if path.startswith("python/src/mla_prefill/transformers/"):
         return ["transformers"]
     if path.startswith("python/"):
-        return ["python"]
+        return ["python", "gpu:python"]
     if path.startswith("Sources/GGMLBackend/"):
         return ["ggml:nodes"]
     if path.startswith("Tests/GPU/"):
@@ -200,6 +201,11 @@ class Suites:
         return self._run(self.workplace.ggml(), {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"})
 
     def _gpu(self, program, _):
+        program, _, file = program.partition("/")
+        if program == "python":
+            chosen = ["-k", file.removesuffix(".py")] if file else []
+            variables = {"PYTHONPATH": self.workplace.package(self.modules), "PYTHON": self.python}
+            return self._run(["Tests/GPU/run.sh", "python", "-x", *chosen], variables)
         # The machine's own know nothing of the library.
         if program not in GPU_MACHINE_PROGRAMS:
             self.workplace.library()

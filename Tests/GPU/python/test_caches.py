@@ -62,6 +62,8 @@ def test_gathering(dtype):
         ("cu_seq_lens", CudaArray(offsets.astype(np.int64)), "cu_seq_lens: must be of int32"),
         ("cu_seq_lens", CudaArray(offsets[:, None]), "cu_seq_lens: must have one dimension"),
         ("cu_seq_lens", CudaArray(offsets[:0]), "cu_seq_lens: is empty"),
+        ("block_table", CudaArray(table[:, :0]), "block_table = 0x"),
+        ("seq_starts", CudaArray(int32([2, 0, 0])), "seq_starts: has 3 rows, must have one for each of the 2"),
         ("seq_starts", CudaArray(starts[:1]), "seq_starts: has 1 rows, must have one for each of the 2"),
         ("dst", np.zeros((14, 80), ml_dtypes.bfloat16), "dst.device"),
     ):
