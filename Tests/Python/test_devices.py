@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from device_array import CUDA, DeviceArray, Target, device_pages, exported
+from reference_layer import LayerProblem
+from test_dlpack import Exporter
 
 from mla_prefill import (
     ContextChunk,
     MLAPrefillBackend,
     MLAPrefillBackendEnum,
+    MLAPrefillLayer,
     PrefillMetadata,
     register_mla_prefill_backend,
 )
@@ -190,3 +193,17 @@ def test_python_backends_of_the_cpu(cpp):
     assert cpp.run_on_device(b"SILENT", ctypes.c_size_t(device_pages(8))) == 3
     assert b"backend SILENT does not run on that device" in cpp.last_message()
     assert OnDevice.seen == []
+
+
+def test_a_layer_where_no_driver_is():
+    """Nor memory that a driver knew."""
+    for device, text in ((CUDA, "CUDA"), ((10, 0), r"device_type = 10: layers do not run on ROCm")):
+        with pytest.raises(ValueError, match=text):
+            MLAPrefillLayer(2, 1.0, 64, 128, 64, 128, DeviceArray((512, 64), "bfloat16", device))
+
+
+def test_a_layer_on_the_cpu_of_another_number():
+    problem = LayerProblem([5], [9])
+    layer = MLAPrefillLayer(**problem.dimensions, kv_b_proj=Exporter(problem.kv_b_proj, (1, 3)))
+    assert layer.device == "cpu"
+    problem.check(layer.forward(**problem.tensors))

@@ -19,6 +19,7 @@ def test_requests(dtype, device):
     problem = problem_of([7, 1, 0, 40], [50, 0, 9, 16], dtype)
     layer, lse = layer_for(problem, device), lse_for(problem, device)
     out = layer.forward(**on_device(problem, device), lse=lse)
+    assert layer.device == f"cuda:{device}"
     assert (out.dtype, out.device, out.shape) == (dtype, (2, device), (48, 2, 128))
     problem.check(out.numpy(), lse.numpy())
 
@@ -214,6 +215,7 @@ def test_weights_of_a_stream_of_torchs(monkeypatch):
         return SimpleNamespace(cuda_stream=0, synchronize=lambda: waited.append(device))
 
     torch = SimpleNamespace(Tensor=Tensor, cuda=SimpleNamespace(current_stream=current_stream))
+    torch.version = SimpleNamespace(hip=None)
     monkeypatch.setattr(_devices, "sys", SimpleNamespace(modules={"torch": torch}))
     weights = Tensor(problem.kv_b_proj)
     layer = MLAPrefillLayer(**problem.dimensions, kv_b_proj=weights)

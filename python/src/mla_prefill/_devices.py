@@ -12,8 +12,6 @@ CPU = "cpu"
 #: By DLPack's numbers.
 KINDS = {1: CPU, 2: "cuda", 10: "rocm"}
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
-#: As DLPack numbers it.
-CPU_TYPE = _NUMBERS[CPU]
 _NOTHING_TO_DO = nullcontext()
 
 
@@ -72,15 +70,16 @@ def _vllm_device(vllm_config: Any) -> str:
 
 def place_of(tensor: Any) -> tuple[int, int, int | None]:
     """DLPack's type and id of where a tensor is, and its current stream; the CPU if unknown."""
-    torch = sys.modules.get("torch")
+    torch, on_cpu = sys.modules.get("torch"), (_NUMBERS[CPU], 0, None)
     # First: a trace, which may begin here, cannot follow what torch says by DLPack.
     if torch is not None and isinstance(tensor, torch.Tensor) and tensor.device.type != "cuda":
-        return CPU_TYPE, 0, None
+        return on_cpu
     try:
         kind, index = map(int, tensor.__dlpack_device__())
     except Exception:  # What is wrong with it is told where its memory is asked for.
-        return CPU_TYPE, 0, None
-    return kind, index, current_stream(tensor)
+        return on_cpu
+    # To some libraries the CPU is several.
+    return on_cpu if kind == _NUMBERS[CPU] else (kind, index, current_stream(tensor))
 
 
 def current_stream(tensor: Any) -> int | None:

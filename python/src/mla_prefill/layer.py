@@ -87,13 +87,13 @@ class MLAPrefillLayer:
         """Packs the weights; they are not kept.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule; the text names it.
+            TypeError, ValueError: an argument breaks a rule, which the text names, or CUDA
+                cannot be used.
             MemoryError, RuntimeError: the device has no memory left, or CUDA fails.
         """
         tell_torch()
         block_rows, block_columns = _rows_and_columns(weight_block)
         device_type, device_id, _ = _devices.place_of(kv_b_proj)
-        self._is_on_cpu = device_type == _devices.CPU_TYPE
         _devices.await_contents(kv_b_proj)
         self.num_heads = num_heads
         self.v_head_dim = v_head_dim
@@ -120,6 +120,8 @@ class MLAPrefillLayer:
             device_type=device_type,
             device_id=device_id,
         )
+        #: "cpu" or "cuda:1", where its tensors must be.
+        self.device = _devices.device_name((device_type, device_id))
 
     @untraced
     def forward(
@@ -193,20 +195,21 @@ class MLAPrefillLayer:
                 nothing has been written.
             MemoryError, RuntimeError: the device has no memory left, or CUDA fails.
         """
-        rows = (_tensors if self._is_on_cpu else _devices).rows_of(q)
+        is_on_cpu = self.device == _devices.CPU
+        rows = (_tensors if is_on_cpu else _devices).rows_of(q)
         result = self._new_out(q, rows, output_scale is not None) if out is None else out
         offsets = [0, rows] if query_start_loc is None else query_start_loc
         _core.Layer.forward(
             self._layer, q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
             result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, context_only,
-            out is None, None if self._is_on_cpu else _devices.current_stream(q),
+            out is None, None if is_on_cpu else _devices.current_stream(q),
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
 
     def _new_out(self, q: Any, rows: int, is_quantized: bool) -> Any:
         shape = rows, self.num_heads, self.v_head_dim
         dtype = _tensors.QUANTIZED if is_quantized else None
-        if self._is_on_cpu:
+        if self.device == _devices.CPU:
             return _tensors.empty(q, shape, dtype)
         # The device's rows beyond the batch nobody clears.
         return _devices.filled(q, shape, dtype, 0)
