@@ -48,7 +48,9 @@ class PackedLayer:
             try:
                 weights = read(kv_b_proj, self._dtype)
                 layer = MLAPrefillLayer(**self._arguments, **weights, dtype=self._dtype)
-                if self._projects_as(layer, kv_b_proj):
+                with torch.no_grad():
+                    is_right = self._projects_as(layer, kv_b_proj)
+                if is_right:
                     self._layer = layer
                     return
                 self._layer = "kv_b_proj does other than its weights say"
@@ -56,7 +58,6 @@ class PackedLayer:
                 # vLLM goes on, and so does the request in the middle of which this is.
                 self._layer = f"kv_b_proj cannot be packed: {type(error).__name__}: {error}"
 
-    @torch.no_grad()
     def _projects_as(self, layer: MLAPrefillLayer, kv_b_proj: Any) -> bool:
         """Whether both make the same keys and values of some latents, each a request's only
         token: then the output is its value, and the lse its score."""
