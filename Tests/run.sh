@@ -208,8 +208,8 @@ declare_steps() {
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
     Tests/Gates/sanitize.sh thread
-  long_step gpu-kernels-mutants 600 "Sources/MLACUDAKernels Tests/SoftwareGPU/kernels" "" gpu_mutants kernels
-  long_step gpu-model-mutants 420 "Tests/SoftwareGPU/include Tests/SoftwareGPU/machine Tests/SoftwareGPU/tests" "" \
+  long_step gpu-kernels-mutants 900 "Sources/MLACUDAKernels Tests/SoftwareGPU/kernels" "" gpu_mutants kernels
+  long_step gpu-model-mutants 180 "Tests/SoftwareGPU/include Tests/SoftwareGPU/machine Tests/SoftwareGPU/tests" "" \
     gpu_mutants model
   long_step ggml-address 240 "Sources/GGMLBackend" "address" Tests/GGML/sanitize.sh address
   long_step ggml-thread 420 "Sources/GGMLBackend" "thread" Tests/GGML/sanitize.sh thread
