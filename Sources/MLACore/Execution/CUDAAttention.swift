@@ -42,19 +42,40 @@ struct CUDAAttention: Sendable {
 
   /// Puts the attention of all requests on the stream.
   func run(_ spans: RequestSpans, _ arguments: RunArguments) throws(MLAError) {
-    let kernel = try kernel(for: arguments.q.type)
-    try requireRows(spans)
+    let kernel = try kernel(of: spans, arguments)
     try device.onStream(arguments.stream) { launcher throws(MLAError) in
       try check(arguments, launcher)
-      var isServed = false
-      if case .cuDNN(let run) = try CUDAEngine.choice(
-        spans, arguments, scale: scale, device, launcher)
-      {
-        isServed = try run.start(spans, arguments, upload: upload, launcher)
-      }
-      // Of requests without keys cuDNN does not say what it writes: it is written over.
-      try launch(kernel, spans, arguments, onlyKeyless: isServed, launcher)
+      try run(kernel, spans, arguments, launcher)
     }
+  }
+
+  /// Likewise, of tensors whose memory is known to be the device's.
+  func run(_ spans: RequestSpans, _ arguments: RunArguments, _ launcher: CUDADevice.Launcher)
+    throws(MLAError)
+  {
+    try run(kernel(of: spans, arguments), spans, arguments, launcher)
+  }
+
+  private func run(
+    _ kernel: CUDADevice.Kernel, _ spans: RequestSpans, _ arguments: RunArguments,
+    _ launcher: CUDADevice.Launcher
+  ) throws(MLAError) {
+    var isServed = false
+    if case .cuDNN(let run) = try CUDAEngine.choice(
+      spans, arguments, scale: scale, device, launcher)
+    {
+      isServed = try run.start(spans, arguments, upload: upload, launcher)
+    }
+    // Of requests without keys cuDNN does not say what it writes: it is written over.
+    try launch(kernel, spans, arguments, onlyKeyless: isServed, launcher)
+  }
+
+  private func kernel(of spans: RequestSpans, _ arguments: RunArguments) throws(MLAError)
+    -> CUDADevice.Kernel
+  {
+    let kernel = try kernel(for: arguments.q.type)
+    try requireRows(spans)
+    return kernel
   }
 
   private func launch(
@@ -103,12 +124,10 @@ struct CUDAAttention: Sendable {
 
   private func check(_ arguments: RunArguments, _ launcher: CUDADevice.Launcher) throws(MLAError) {
     let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
-    for (tensor, name) in [(q, "q"), (k, "k"), (v, "v"), (out, "out")] where !tensor.isEmpty {
-      try launcher.requireOwnMemory(tensor.address, "\(name).data")
+    for (tensor, name) in [(q, "q"), (k, "k"), (v, "v"), (out, "out")] {
+      try launcher.requireOwnMemory(tensor, name)
     }
-    if let lse = arguments.lse, !lse.isEmpty {
-      try launcher.requireOwnMemory(lse.address, "lse.data")
-    }
+    if let lse = arguments.lse { try launcher.requireOwnMemory(lse, "lse") }
   }
 
   private func kernel(for type: ElementType) throws(MLAError) -> CUDADevice.Kernel {

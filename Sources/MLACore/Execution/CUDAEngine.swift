@@ -34,7 +34,9 @@ enum CUDAEngine {
     guard scale > 0 else { return .own(.scaleNotPositive) }
     guard let attention = CuDNNAttention(arguments, spans.causal) else { return .own(.layout) }
     let sizes = CuDNNAttention.Sizes(spans, lseHeadStride: arguments.lse?.strides[0] ?? 0)
-    guard let bounds = sizes.ofPlan, spans.causal == .none || spans.queries == spans.keys else { return .own(.lengths) }
+    guard let bounds = sizes.ofPlan, spans.causal == .none || spans.queries == spans.keys else {
+      return .own(.lengths)
+    }
     guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
     let plan: CuDNNPlan
     switch cuDNN.known(attention, atMost: bounds) {

@@ -36,8 +36,6 @@ enum CUDAMerge {
       (a.output.out, "output"), (a.output.lse, "output_lse"), (a.prefix.out, "prefix_output"),
       (a.prefix.lse, "prefix_lse"), (a.suffix.out, "suffix_output"), (a.suffix.lse, "suffix_lse"),
     ]
-    for case let (tensor?, name) in tensors where !tensor.isEmpty {
-      try launcher.requireOwnMemory(tensor.address, "\(name).data")
-    }
+    for case let (tensor?, name) in tensors { try launcher.requireOwnMemory(tensor, name) }
   }
 }

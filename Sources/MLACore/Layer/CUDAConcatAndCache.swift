@@ -34,10 +34,6 @@ enum CUDAConcatAndCache {
 }
 
 extension CUDADevice.Launcher {
-  func requireOwnMemory(_ view: TensorView, _ name: String) throws(MLAError) {
-    if !view.isEmpty { try requireOwnMemory(view.address, "\(name).data") }
-  }
-
   func requireOwnMemory(_ slots: CacheSlots) throws(MLAError) {
     for (rows, name) in [(slots.latents, "kv_cache"), (slots.rope, "k_pe_cache")]
     where rows.width > 0 && slots.blockCount * slots.blockSize > 0 {

@@ -57,7 +57,7 @@ struct CUDALayer: Sendable {
           out: arguments.out.narrowed(0, to: rows).narrowed(1, to: heads),
           outputScale: arguments.outputScale,
           lse: arguments.lse?.narrowed(0, to: heads).narrowed(1, to: rows),
-          workspace: try memory.workspace(start), stream: arguments.stream))
+          workspace: try memory.workspace(start), stream: arguments.stream), launches.launcher)
       head = heads.upperBound
     }
   }

@@ -5,10 +5,7 @@ final class CUDAMemory: @unchecked Sendable {
   let address: UInt
   private let device: CUDADevice
 
-  /// Takes it, and waits for what other streams free at that moment: for whoever makes an
-  /// object, not for a run.
-  ///
-  /// - Parameter purpose: names the memory in the message of a failure.
+  /// Takes it, and waits until the bytes are there: for whoever makes an object, not for a run.
   init(_ device: CUDADevice, copying bytes: UnsafeRawBufferPointer) throws(MLAError) {
     self.device = device
     address = try device.inContext { () throws(MLAError) in
