@@ -22,13 +22,10 @@ struct DeviceCache: @unchecked Sendable {
     var places = try FixedArray<Place>(
       capacity: batch.requests.count, for: "contexts of a batch")
     for i in batch.requests {
-      guard batch.cachedTokens(i) > 0 else {
-        places.append(Place(row: 0, position: 0))
-        continue
-      }
-      let position = Int(starts?[i] ?? 0)
-      try PagedCache.check(position, of: i, batch, table, slots, startsField: startsField)
-      places.append(Place(row: try table.row(of: i), position: position))
+      let position = try PagedCache.position(
+        of: i, batch, table, slots, starts: starts, startsField: startsField)
+      places.append(
+        Place(row: batch.cachedTokens(i) > 0 ? try table.row(of: i) : 0, position: position))
     }
     self.places = places
   }

@@ -41,11 +41,8 @@ struct PagedCache: Sendable {
     var count = 0
     for i in batch.requests {
       let tokens = batch.cachedTokens(i)
-      var position = 0
-      if tokens > 0 {
-        position = Int(starts?[i] ?? 0)
-        try Self.check(position, of: i, batch, table, slots, startsField: startsField)
-      }
+      let position = try Self.position(
+        of: i, batch, table, slots, starts: starts, startsField: startsField)
       let columns = Self.columns(position, tokens, slots)
       places.append(
         Place(position: position, firstBlock: count - columns.lowerBound, tokens: tokens))
@@ -59,10 +56,21 @@ struct PagedCache: Sendable {
     (self.blocks, self.places) = (blocks, places)
   }
 
+  /// Where a request's first token is, from its first block on; 0 without tokens.
+  static func position(
+    of request: Int, _ batch: some CachedTokens, _ table: BlockTable, _ slots: CacheSlots,
+    starts: UnsafePointer<Int32>?, startsField: StaticString
+  ) throws(MLAError) -> Int {
+    guard batch.cachedTokens(request) > 0 else { return 0 }
+    let position = Int(starts?[request] ?? 0)
+    try check(position, of: request, batch, table, slots, startsField: startsField)
+    return position
+  }
+
   /// All of a request's tokens must be within its blocks.
   ///
   /// - Parameter start: the position of its first.
-  static func check(
+  private static func check(
     _ start: Int, of request: Int, _ batch: some CachedTokens, _ table: BlockTable,
     _ slots: CacheSlots, startsField: StaticString
   ) throws(MLAError) {
