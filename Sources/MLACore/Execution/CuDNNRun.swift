@@ -58,14 +58,14 @@ struct CuDNNRun {
   private func execute(
     _ arguments: RunArguments, _ memory: Memory, _ launcher: CUDADevice.Launcher
   ) throws(CuDNN.Failure) {
-    var numbers: (scale: Float, shift: Float) = (scale, 0)
+    var numbers: (scale: Float, maskValue: Float) = (scale, -.infinity)
     try withUnsafeMutableBytes(of: &numbers) { numbers throws(CuDNN.Failure) in
       let pack = try CuDNNPack.make(
         cuDNN.cuDNN, plan, sizes, workspace: UnsafeMutableRawPointer(bitPattern: memory.plans)
       ) { tensor in
         switch tensor {
         case .scale: numbers.baseAddress
-        case .shift: numbers.baseAddress.map { $0 + MemoryLayout<Float>.size }
+        case .maskValue: numbers.baseAddress.map { $0 + MemoryLayout<Float>.size }
         default:
           UnsafeMutableRawPointer(bitPattern: address(of: tensor, arguments, memory))
         }
@@ -85,7 +85,7 @@ struct CuDNNRun {
     case .lse: arguments.lse?.address ?? 0
     case .queryOffsets: memory.queryOffsets
     case .keyOffsets: memory.keyOffsets
-    case .scale, .shift, .scores, .unmasked, .masked, .weights: 0
+    case .scale, .maskValue, .scores, .unmasked, .masked, .weights: 0
     }
   }
 }

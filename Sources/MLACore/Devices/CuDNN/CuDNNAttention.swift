@@ -42,7 +42,7 @@ extension CuDNNAttention {
     case q = 1
     case k, v, out, lse, queryOffsets, keyOffsets
     /// Numbers of the host's.
-    case scale, shift
+    case scale, maskValue
     /// What is between operations.
     case scores, unmasked, masked, weights
   }
@@ -67,7 +67,7 @@ extension CuDNNAttention {
       layout(Rows(rowStride: 1, headStride: sizes.lseHeadStride), sizes, sizes.queries, 1)
     case .queryOffsets, .keyOffsets:
       Layout(dimensions: [Int64(sizes.requests) + 1, 1, 1, 1], strides: [1, 1, 1, 1])
-    case .scale, .shift:
+    case .scale, .maskValue:
       Layout(dimensions: [1, 1, 1, 1], strides: [1, 1, 1, 1])
     case .scores, .unmasked, .masked, .weights:
       layout(

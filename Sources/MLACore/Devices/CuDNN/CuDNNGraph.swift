@@ -51,7 +51,7 @@ struct CuDNNGraph {
   private func mask() throws(CuDNN.Failure) -> CuDNNDescriptor {
     let operation = try CuDNNDescriptor(cuDNN, .diagonalBandMask)
     try operation.set(Attribute.Mask.scores, tensor(.unmasked))
-    try operation.set(Attribute.Mask.shift, tensor(.shift))
+    try operation.set(Attribute.Mask.value, tensor(.maskValue))
     try operation.set(Attribute.Mask.masked, tensor(.masked))
     try operation.set(Attribute.Mask.comparison, CuDNN.greaterOrEqual)
     try operation.finalize()
@@ -87,7 +87,7 @@ struct CuDNNGraph {
     try descriptor.set(Attribute.Tensor.strides, layout.strides)
     try descriptor.set(Attribute.Tensor.alignment, Int64(CuDNNAttention.alignment))
     switch tensor {
-    case .scale, .shift: try descriptor.set(Attribute.Tensor.isByValue, true)
+    case .scale, .maskValue: try descriptor.set(Attribute.Tensor.isByValue, true)
     case .scores, .unmasked, .masked, .weights:
       try descriptor.set(Attribute.Tensor.isVirtual, true)
     default: break

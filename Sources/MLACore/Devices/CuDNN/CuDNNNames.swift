@@ -109,7 +109,8 @@ extension CuDNN {
 
     enum Mask {
       static let scores = Attribute(3000, .descriptor)
-      static let shift = Attribute(3005, .descriptor)
+      /// BDESC: what a score becomes that is masked.
+      static let value = Attribute(3005, .descriptor)
       static let masked = Attribute(3006, .descriptor)
       static let comparison = Attribute(3007, .pointwiseMode)
     }

@@ -63,12 +63,16 @@ struct Launch {
   std::size_t workspace_bytes;
   double scale;
   bool is_causal;
+  /// Of scores that a query does not see.
+  double mask_value;
 
   bool run(const gpu::Reach& reach) const;
 
  private:
   struct Row {
     std::int64_t sequence_key, query, head, keys;
+    /// The first ones.
+    std::int64_t seen;
   };
   bool run_row(const gpu::Reach& reach, const Row& row) const;
 };
@@ -88,8 +92,9 @@ bool Launch::run_row(const gpu::Reach& reach, const Row& row) const {
     if (!reach(key, static_cast<std::size_t>(2 * width))) return false;
     double score = 0;
     for (std::int64_t d = 0; d < width; ++d) score += load(q, query + 2 * d) * load(k, key + 2 * d);
-    scores[static_cast<std::size_t>(j)] = score * scale;
-    largest = std::max(largest, score * scale);
+    score = j < row.seen ? score * scale : mask_value;
+    scores[static_cast<std::size_t>(j)] = score;
+    largest = std::max(largest, score);
   }
   for (std::int64_t j = 0; j < row.keys; ++j) {
     const char* const value = v.at(row.sequence_key + j, row.head);
@@ -122,7 +127,7 @@ bool Launch::run(const gpu::Reach& reach) const {
     if (queries < 0 || keys < 0 || queries > q.tensor.dimensions[2] || keys > k.tensor.dimensions[2]) return false;
     for (std::int64_t head = 0; head < q.tensor.dimensions[1]; ++head) {
       for (std::int64_t i = 0; i < queries; ++i) {
-        const Row row{key_offsets[b], query_offsets[b] + i, head, is_causal ? std::min(keys, i + 1) : keys};
+        const Row row{key_offsets[b], query_offsets[b] + i, head, keys, is_causal ? std::min(keys, i + 1) : keys};
         if (!run_row(reach, row)) return false;
       }
     }
@@ -220,9 +225,7 @@ void execute(const Plan& plan, const Descriptor& pack, CUstream stream) {
   launch.workspace_bytes = plan.workspace_bytes();
   launch.scale = static_cast<double>(value_at(pointers.pointer(plan.scale)));
   launch.is_causal = plan.is_causal;
-  if (plan.is_causal) {
-    require(value_at(pointers.pointer(plan.bias)) == 0, CUDNN_STATUS_NOT_SUPPORTED, "a mask that is shifted");
-  }
+  if (plan.is_causal) launch.mask_value = static_cast<double>(value_at(pointers.pointer(plan.mask_value)));
   check_shapes(launch, query_offsets, key_offsets);
   const CUresult result = gpu_machine_submit(stream, [launch](const gpu::Reach& reach) { return launch.run(reach); });
   require(result == CUDA_SUCCESS, CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER,

@@ -75,7 +75,7 @@ void check_mask(const Descriptor& sdpa, const Plan& plan, const Extents& scores)
   require(x.uid == sdpa.get<std::int64_t>(CUDNN_ATTR_OPERATION_SDPA_FWD_SUBGRAPH_INPUT_UID) &&
               y.uid == sdpa.get<std::int64_t>(CUDNN_ATTR_OPERATION_SDPA_FWD_SUBGRAPH_OUTPUT_UID),
           CUDNN_STATUS_BAD_PARAM, "the mask is not between the subgraph's ends");
-  require(x.is_virtual && y.is_virtual && x.dimensions == scores && y.dimensions == scores && is_scalar(plan.bias),
+  require(x.is_virtual && y.is_virtual && x.dimensions == scores && y.dimensions == scores && is_scalar(plan.mask_value),
           CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "the mask is not of the scores");
 }
 
@@ -121,7 +121,7 @@ Plan plan_of(const Descriptor& graph) {
   if (plan.is_causal) {
     const Descriptor& subgraph =
         sdpa.referred(CUDNN_ATTR_OPERATION_SDPA_FWD_SUBGRAPH, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    plan.bias = tensor_of(subgraph.referred(CUDNN_ATTR_OPERATIONGRAPH_OPS,
+    plan.mask_value = tensor_of(subgraph.referred(CUDNN_ATTR_OPERATIONGRAPH_OPS,
                                             CUDNN_BACKEND_OPERATION_DIAGONAL_BAND_MASK_DESCRIPTOR),
                           CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_BDESC);
     check_mask(sdpa, plan, scores);

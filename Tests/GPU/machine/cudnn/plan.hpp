@@ -19,7 +19,7 @@ struct Tensor {
 };
 
 struct Plan {
-  Tensor q, k, v, out, stats, scale, bias, query_offsets, key_offsets;
+  Tensor q, k, v, out, stats, scale, mask_value, query_offsets, key_offsets;
   bool is_causal, takes_overrides;
   std::size_t version;
   /// Of the GPU, times 10.
