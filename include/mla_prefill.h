@@ -103,19 +103,21 @@
  *             refuses gives MLA_ERROR_OUT_OF_MEMORY or MLA_ERROR_INTERNAL with its name for
  *             it. A fault that shows only when the work is done is for the stream's owner to
  *             find.
- * cuDNN.      Where the environment's MLA_CUDNN_LIBRARY names its file ("libcudnn.so.9": what
- *             torch has loaded, or the loader finds), cuDNN 9.24 to 9.28 carries out attention
- *             on CUDA devices, with the same results but for rounding, where a run has an
- *             output of q's dtype, a scale above 0, addresses (lse's, too) and strides of
- *             tokens and heads that are multiples of 16 bytes, some request with two queries
- *             or more and some with two keys, and at most 4096 requests of at most 131072 of
- *             either. A run without mla_workspace_size() bytes of workspace takes memory in
- *             the stream's order (cuMemAllocAsync); one that is captured does not, and leaves
- *             cuDNN out. All else, and whatever cuDNN refuses or fails at, is carried out by
- *             the library's own kernels; the log says when it is cuDNN that will not serve. A
- *             plan of cuDNN's, for all batches of a class of lengths, is compiled by the first
- *             run that needs it, in a second or so, and kept where compiled kernels are; a
- *             run that is captured makes none. mla_warm_up() makes some ahead.
+ * cuDNN.      cuDNN 9.24 to 9.28, where there is one, carries out attention on CUDA devices,
+ *             with the same results but for rounding, where a run has an output of q's dtype,
+ *             a scale above 0, addresses (lse's, too) and strides of tokens and heads that are
+ *             multiples of 16 bytes, some request with two queries or more and some with two
+ *             keys, and at most 4096 requests of at most 131072 of either. The first run on a
+ *             CUDA device, mla_workspace_size() or mla_warm_up() looks for it: for what
+ *             dlopen() finds as libcudnn.so.9, which in a process of torch's is torch's. The
+ *             environment's MLA_CUDNN_LIBRARY names another file or, "off", turns it off. All
+ *             else, and whatever cuDNN refuses or fails at, is carried out by the library's
+ *             own kernels; the log says when a cuDNN that was found or named will not serve.
+ *             A run without mla_workspace_size() bytes of workspace takes memory in the
+ *             stream's order (cuMemAllocAsync); one that is captured does not, and leaves
+ *             cuDNN out. A plan of cuDNN's, for all batches of a class of lengths, is compiled
+ *             by the first run that needs it, in a second or so, and kept where compiled
+ *             kernels are; a run that is captured makes none. mla_warm_up() makes some ahead.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H

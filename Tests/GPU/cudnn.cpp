@@ -245,7 +245,11 @@ void expect_unserved(const std::string& reason) {
          reason.c_str());
 }
 
-void not_asked_for() { expect_unserved(""); }
+void turned_off() { expect_unserved(""); }
+void found() {
+  const Primary primary;
+  CHECK(CuDNNRun(new_tokens({40, 21})).is_served("where it is not named"));
+}
 void no_library() { expect_unserved("cuDNN does not serve attention, the library's own kernels do: /nowhere/libcudnn"); }
 void too_old() { expect_unserved("cuDNN 9.19.0: must be of 9.24.0 or later and before 9.29.0"); }
 void too_new() { expect_unserved("cuDNN 9.29.0: must be of 9.24.0 or later"); }
@@ -325,9 +329,11 @@ int main(int argc, char** argv) {
        isolated("cudnn: scales", scales), isolated("cudnn: outputs of other types", outputs_of_other_types),
        isolated("cudnn: fp8 outputs", quantized),
        isolated("cudnn: workspaces", workspaces),
-       isolated("cudnn: not asked for", not_asked_for, {{"MLA_CUDNN_LIBRARY", ""}}),
+       isolated("cudnn: turned off", turned_off, {{"MLA_CUDNN_LIBRARY", "off"}}),
+       isolated("cudnn: found by itself", found, {{"MLA_CUDNN_LIBRARY", ""}}),
        isolated("cudnn: no library", no_library, {{"MLA_CUDNN_LIBRARY", "/nowhere/libcudnn.so.9"}}),
        isolated("cudnn: too old", too_old, {of_version("9.19.0")}),
+       isolated("cudnn: too old, found by itself", too_old, {{"MLA_CUDNN_LIBRARY", ""}, of_version("9.19.0")}),
        isolated("cudnn: too new", too_new, {of_version("9.29.0")}),
        isolated("cudnn: without cuBLASLt", no_cublaslt, {of_version("9.24.1")}),
        isolated("cudnn: with cuBLASLt", with_cublaslt, {of_version("9.24.1")}),

@@ -10,7 +10,7 @@
 # its own where .build/nvrtc/sm_90a.cubin is, of `make cubins`, or MLA_TILES_IMAGE names another.
 #
 # By the library's own kernels first, then, where there is one, by the cuDNN that
-# MLA_CUDNN_LIBRARY names, or torch has, or the linker finds. NVIDIA's own figures for it on an
+# MLA_CUDNN_LIBRARY names, or torch has, or the linker finds; by none where that is off. NVIDIA's own figures for it on an
 # H200 are 520 to 640 TFLOP/s (causal, 192/128, bf16).
 #
 # Needs a Python with numpy (PYTHON=, default python3) and the driver; torch and
@@ -38,7 +38,7 @@ ctypes.CDLL(found)
 print(found)
 END
 )}
-unset MLA_CUDNN_LIBRARY
+export MLA_CUDNN_LIBRARY=off
 
 # within SECONDS COMMAND...: ends what takes longer, and tells how it ended where it failed.
 within() {
@@ -73,7 +73,7 @@ echo "--- speed, after $((SECONDS - began)) s"
 within 150 "$python" Tests/GPU/h200/speed.py $mode "$out/speed.json"
 
 echo "--- with cuDNN, after $((SECONDS - began)) s"
-if [ -n "$cudnn" ]; then
+if [ "${cudnn:-off}" != off ]; then
   echo "$cudnn"
   export MLA_CUDNN_LIBRARY=$cudnn
   within 60 "$python" Tests/GPU/h200/check.py $mode

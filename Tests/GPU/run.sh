@@ -21,8 +21,10 @@ esac
 make -s -j"$(nproc)" -C Tests/GPU STAGE="$stage" OUT="$out" $targets || exit 1
 
 # Nothing of a GPU that the host may have, and none of its user's settings.
-unset CUDA_VISIBLE_DEVICES MLA_CUDNN_LIBRARY MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GPU@}"
+unset CUDA_VISIBLE_DEVICES MLA_NVRTC_LIBRARY MLA_PREFILL_BACKEND "${!MLA_TEST_GPU@}"
 export LD_LIBRARY_PATH=$out/machine MLA_CACHE_DIR=$out/cache
+# What does not say so tests the library's own kernels.
+export MLA_CUDNN_LIBRARY=off
 rm -rf "$out/cache"
 
 if [ "${1:-}" = python ]; then
@@ -39,6 +41,8 @@ for program in $programs; do
   case $program in
     # With a driver that cannot be loaded, and with one from before CUDA 12.
     no_driver) for kind in none old; do LD_LIBRARY_PATH=$out/$kind "$out/$program" $kind || status=1; done ;;
+    # With a cuDNN that cannot be loaded.
+    no_cudnn) LD_LIBRARY_PATH=$out/cudnnless:$out/machine "$out/$program" || status=1 ;;
     # By the library's own kernels alone, and by cuDNN where it serves.
     attention | golden | graphs | layer_refusals | layers | names | refusals | streams)
       "$out/$program" || status=1

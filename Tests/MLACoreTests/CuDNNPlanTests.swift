@@ -8,8 +8,8 @@ final class CuDNNPlanTests: XCTestCase {
   private func cuDNN() throws -> CuDNN {
     guard let file = getenv("MLA_TEST_CUDNN") else { throw XCTSkip("make test-cudnn has it") }
     do {
-      return try CuDNN(file: String(cString: file))
-    } catch {
+      return try CuDNN(DynamicLibrary(String(cString: file)))
+    } catch let error as CuDNN.Failure {
       XCTFail(error.text)
       throw error
     }
@@ -134,10 +134,10 @@ final class CuDNNPlanTests: XCTestCase {
     try XCTSkipIf(getenv("MLA_TEST_CUDNN_WITHOUT") == nil, "where it is there")
     let file = try XCTUnwrap(getenv("MLA_TEST_CUDNN").map { String(cString: $0) })
     do {
-      let cuDNN = try CuDNN(file: file)
+      let cuDNN = try CuDNN(DynamicLibrary(file))
       XCTAssertGreaterThanOrEqual(cuDNN.version, 92500)
       print("cuDNN \(cuDNN.versionText) needs no cuBLASLt")
-    } catch {
+    } catch let error as CuDNN.Failure {
       XCTAssert(error.text.contains("needs libcublasLt.so.12"), error.text)
       print(error.text)
     }

@@ -14,7 +14,7 @@ enum CUDAEngine {
     /// In every request one query or key at most; more requests or rows than plans are for; a
     /// mask between other rows than a request's own.
     case lengths
-    /// Not asked for, not there, or of a version that is not known.
+    /// Turned off, not there, or of a version that is not known.
     case noCuDNN
     /// A plan that is yet to be made while the run is captured into a graph.
     case capturing

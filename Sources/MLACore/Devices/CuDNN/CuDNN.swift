@@ -35,10 +35,8 @@ struct CuDNN: Sendable {
   /// It takes cuBLASLt for granted, and ends the process where it is not.
   private static let needsNoCuBLASLt = 92500...
 
-  /// - Parameter file: as dlopen() searches for it.
-  init(file: String) throws(Failure) {
+  init(_ library: DynamicLibrary) throws(Failure) {
     do throws(DynamicLibraryError) {
-      let library = try DynamicLibrary(file)
       func function<Function>(_ symbol: String) throws(DynamicLibraryError) -> Function {
         try library.function(symbol, as: Function.self)
       }

@@ -129,7 +129,7 @@ final class CuDNNDevice: Sendable {
 }
 
 extension CuDNNDevice {
-  /// nil where cuDNN is not asked for or not to be had.
+  /// nil where cuDNN is turned off or not to be had.
   static func of(_ device: CUDADevice) -> CuDNNDevice? {
     guard let cuDNN = library else { return nil }
     return known.withLock { known in
@@ -142,14 +142,12 @@ extension CuDNNDevice {
 
   private static let known = PerProcess<[CuDNNDevice]>([])
 
-  /// Loaded when it is first wanted; where it cannot be, that is said once.
+  /// Loaded when it is first wanted; where it does not serve, that is said once.
   private static var library: CuDNN? {
     if let found = loaded.withLock({ $0 }) { return found }
     var refusal: CuDNN.Failure?
     var library: CuDNN?
-    if let file {
-      do throws(CuDNN.Failure) { library = try CuDNN(file: file) } catch { refusal = error }
-    }
+    do throws(CuDNN.Failure) { library = try load() } catch { refusal = error }
     // Of two threads that load it, one says so.
     let isFirst = loaded.withLock { loaded in
       defer { loaded = .some(library) }
@@ -161,10 +159,21 @@ extension CuDNNDevice {
 
   private static let loaded = Guarded<CuDNN??>(nil)
 
-  /// MLA_CUDNN_LIBRARY: "libcudnn.so.9" is that which an installed torch has loaded or the
-  /// linker finds. It is not asked for by itself: its results have been seen on no device yet.
-  private static var file: String? {
-    getenv("MLA_CUDNN_LIBRARY").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+  /// That which MLA_CUDNN_LIBRARY names; else, if any can be loaded, that which the process has
+  /// loaded already, as torch does, or the linker finds.
+  ///
+  /// - Returns: nil where there is none, which is no fault.
+  private static func load() throws(CuDNN.Failure) -> CuDNN? {
+    let named = getenv("MLA_CUDNN_LIBRARY").map { String(cString: $0) } ?? ""
+    if named == "off" { return nil }
+    let library: DynamicLibrary
+    do throws(DynamicLibraryError) {
+      library = try DynamicLibrary(named.isEmpty ? "libcudnn.so.9" : named)
+    } catch {
+      guard named.isEmpty else { throw CuDNN.Failure(text: error.text) }
+      return nil
+    }
+    return try CuDNN(library)
   }
 
   private static func warn(_ what: StaticString, _ failure: CuDNN.Failure) {
