@@ -107,12 +107,14 @@
  *             with the same results but for rounding, where a run has an output of q's dtype,
  *             a scale above 0, addresses (lse's, too) and strides of tokens and heads that are
  *             multiples of 16 bytes, some request with two queries or more and some with two
- *             keys, and at most 4096 requests of at most 131072 of either. The first run on a
+ *             keys, and at most 4096 requests of at most 131072 of either; in a layer, whose
+ *             requests see context and new tokens at once, likewise. The first run on a
  *             CUDA device, mla_workspace_size() or mla_warm_up() looks for it: for what
  *             dlopen() finds as libcudnn.so.9, which in a process of torch's is torch's. The
  *             environment's MLA_CUDNN_LIBRARY names another file or, "off", turns it off. All
  *             else, and whatever cuDNN refuses or fails at, is carried out by the library's
  *             own kernels; the log says when a cuDNN that was found or named will not serve.
+ *             Which engine serves, and so a request's bits, may depend on others of its batch.
  *             A run without mla_workspace_size() bytes of workspace takes memory in the
  *             stream's order (cuMemAllocAsync); one that is captured does not, and leaves
  *             cuDNN out. A plan of cuDNN's, for all batches of a class of lengths, is compiled
@@ -1034,7 +1036,7 @@ typedef struct mla_layer_config {
       latents and the partial results of a few tokens, which take less than twice
       the request's latents: a call that needs more is refused,
       its message says how much. Bits do not depend on it, but where a registered
-      backend computes. */
+      backend computes, or cuDNN. */
   int64_t workspace_bound;
   /** MLA_LAYER_ALGORITHM_*; a registered backend gets up-projected keys, whatever
       this says. All but UP_PROJECTED keep the keys' part of kv_b_proj in a

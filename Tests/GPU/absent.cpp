@@ -85,9 +85,9 @@ int main(int argc, char** argv) {
        isolated("device: too old", old_device, {{"MLA_TEST_GPUS", "75"}}),
        isolated("device: no such", no_such_device, {{"MLA_TEST_GPUS", "90,80"}}),
        isolated("device: no compiler", no_compiler,
-                {uncompiled, {"MLA_NVRTC_LIBRARY", "/nowhere/libnvrtc.so"}, {"MLA_CACHE_DIR", "/nowhere"}}),
+                {uncompiled, {"MLA_NVRTC_LIBRARY", "/nowhere/libnvrtc.so"}, {"MLA_CACHE_DIR", "/proc/none"}}),
        isolated("device: a compiler that fails", a_compiler_that_fails,
-                {uncompiled, {"MLA_TEST_GPU_NVRTC_FAIL", "1"}, {"MLA_CACHE_DIR", "/nowhere"}}),
+                {uncompiled, {"MLA_TEST_GPU_NVRTC_FAIL", "1"}, {"MLA_CACHE_DIR", "/proc/none"}}),
        isolated("device: compiles", compiles, {uncompiled}),
        isolated("device: compiles no more", compiles_no_more, {uncompiled})});
 }

@@ -337,6 +337,6 @@ int main(int argc, char** argv) {
        isolated("cudnn: too new", too_new, {of_version("9.29.0")}),
        isolated("cudnn: without cuBLASLt", no_cublaslt, {of_version("9.24.1")}),
        isolated("cudnn: with cuBLASLt", with_cublaslt, {of_version("9.24.1")}),
-       isolated("cudnn: any call fails", failures, {{"MLA_CACHE_DIR", "/nowhere"}}),
-       isolated("cudnn: captures", captures, {{"MLA_CACHE_DIR", "/nowhere"}})});
+       isolated("cudnn: any call fails", failures, {{"MLA_CACHE_DIR", "/proc/none"}}),
+       isolated("cudnn: captures", captures, {{"MLA_CACHE_DIR", "/proc/none"}})});
 }

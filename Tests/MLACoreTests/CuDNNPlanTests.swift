@@ -29,7 +29,8 @@ final class CuDNNPlanTests: XCTestCase {
 
   /// As vLLM has the tensors: v and keys of nope and v side by side.
   private func attention(
-    _ type: CuDNN.DataType, heads: Int, _ qk: Int, _ v: Int, isCausal: Bool, givesLSE: Bool
+    _ type: CuDNN.DataType, heads: Int, _ qk: Int, _ v: Int, mask: CuDNNAttention.Mask,
+    givesLSE: Bool
   ) -> CuDNNAttention {
     func rows(_ width: Int) -> CuDNNAttention.Rows {
       CuDNNAttention.Rows(rowStride: heads * width, headStride: width)
@@ -37,8 +38,10 @@ final class CuDNNPlanTests: XCTestCase {
     return CuDNNAttention(
       type: type, heads: heads, qkHeadDim: qk, vHeadDim: v, q: rows(qk), k: rows(qk),
       v: CuDNNAttention.Rows(rowStride: heads * (v + 128), headStride: v + 128), out: rows(v),
-      isCausal: isCausal, givesLSE: givesLSE)
+      mask: mask, givesLSE: givesLSE)
   }
+
+  private static let masks: [CuDNNAttention.Mask] = [.topLeft, .bottomRight, .none]
 
   private static let dimensions = [(192, 128), (192, 256), (256, 256), (128, 128), (128, 64)]
 
@@ -83,18 +86,19 @@ final class CuDNNPlanTests: XCTestCase {
 
   func testPlansOfEveryDevice() throws {
     let cuDNN = try cuDNN()
-    print("| cuDNN \(cuDNN.versionText) | heads of | new tokens | context |\n|---|---|---|---|")
+    print("| cuDNN \(cuDNN.versionText) | heads of | new tokens | after context | context |")
+    print("|---|---|---|---|---|")
     for device in ["h200", "b200", "a100", "rtx"] {
       let properties = try properties(device, cuDNN)
       for (qk, v) in Self.dimensions {
-        let cells = try [true, false].map { isCausal in
+        let cells = try Self.masks.map { mask in
           let ofTypes = try [CuDNN.DataType.bfloat16, .float16].map { type in
-            let attention = attention(type, heads: 16, qk, v, isCausal: isCausal, givesLSE: true)
+            let attention = attention(type, heads: 16, qk, v, mask: mask, givesLSE: true)
             return try made(cuDNN, attention, sizes(8, 4096, 4096), properties)
           }
           return ofTypes[0] == ofTypes[1] ? ofTypes[0] : ofTypes.joined(separator: "; fp16: ")
         }
-        print("| \(device) | \(qk)/\(v) | \(cells[0]) | \(cells[1]) |")
+        print("| \(device) | \(qk)/\(v) | \(cells.joined(separator: " | ")) |")
         if (qk, v) == (192, 128) { XCTAssertFalse(cells.joined().contains("refused"), device) }
       }
     }
@@ -116,15 +120,15 @@ final class CuDNNPlanTests: XCTestCase {
     let cuDNN = try cuDNN()
     for device in ["h200", "b200"] {
       let properties = try properties(device, cuDNN)
-      for isCausal in [true, false] {
+      for mask in Self.masks {
         for (requests, queries, keys) in [
           (1, 100, 100), (64, 9000, 9000), (300, 200, 200), (4096, 5, 5), (4096, 100_000, 100_000),
           (20, 100, 70_000), (20, 3000, 100),
-        ] {
+        ] where mask != .bottomRight || queries <= keys {
           let attention = attention(
-            .bfloat16, heads: 128, 192, 128, isCausal: isCausal, givesLSE: isCausal)
+            .bfloat16, heads: 128, 192, 128, mask: mask, givesLSE: mask != .none)
           let made = try make(cuDNN, attention, sizes(requests, queries, keys), properties)
-          print("\(device) \(requests) x \(queries) on \(keys), causal \(isCausal): \(made)")
+          print("\(device) \(requests) x \(queries) on \(keys), \(mask): \(made)")
         }
       }
     }

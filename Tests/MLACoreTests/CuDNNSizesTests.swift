@@ -38,6 +38,21 @@ final class CuDNNSizesTests: XCTestCase {
     }
   }
 
+  /// None where a query sees no key.
+  func testMasks() throws {
+    func mask(_ queries: [Int], _ keys: [Int], _ causal: CausalMask) throws -> CuDNNAttention.Mask? {
+      try CuDNNAttention.Mask(
+        RequestSpans(
+          queries: RowOffsets(lengths: queries), keys: RowOffsets(lengths: keys), causal: causal))
+    }
+    XCTAssertEqual(try mask([3, 0, 2], [3, 0, 2], .end), .topLeft)
+    XCTAssertEqual(try mask([3, 0, 2], [3, 0, 2], .start), .topLeft)
+    XCTAssertEqual(try mask([3, 0, 2], [3, 4, 9], .end), .bottomRight)
+    XCTAssertNil(try mask([3, 0, 2], [5, 0, 1], .end))
+    XCTAssertNil(try mask([3, 0, 2], [3, 4, 9], .start))
+    XCTAssertEqual(try mask([3, 0, 2], [5, 7, 1], .none), CuDNNAttention.Mask.none)
+  }
+
   /// Two attentions have one file only where they are one.
   func testFilesTellAttentionsApart() {
     func rows(_ stride: Int) -> CuDNNAttention.Rows {
@@ -45,18 +60,18 @@ final class CuDNNSizesTests: XCTestCase {
     }
     func attention(
       type: CuDNN.DataType = .bfloat16, heads: Int = 2, qk: Int = 192, v: Int = 128,
-      strides: [Int] = [384, 384, 512, 256], isCausal: Bool = true, givesLSE: Bool = true
+      strides: [Int] = [384, 384, 512, 256], mask: CuDNNAttention.Mask = .topLeft, givesLSE: Bool = true
     ) -> CuDNNAttention {
       CuDNNAttention(
         type: type, heads: heads, qkHeadDim: qk, vHeadDim: v, q: rows(strides[0]),
-        k: rows(strides[1]), v: rows(strides[2]), out: rows(strides[3]), isCausal: isCausal,
+        k: rows(strides[1]), v: rows(strides[2]), out: rows(strides[3]), mask: mask,
         givesLSE: givesLSE)
     }
     let all = [
       attention(), attention(type: .float16), attention(heads: 3), attention(qk: 128),
       attention(v: 192), attention(strides: [392, 384, 512, 256]),
       attention(strides: [384, 392, 512, 256]), attention(strides: [384, 384, 520, 256]),
-      attention(strides: [384, 384, 512, 264]), attention(isCausal: false),
+      attention(strides: [384, 384, 512, 264]), attention(mask: .none), attention(mask: .bottomRight),
       attention(givesLSE: false),
     ]
     var names = all.map { $0.text(sizes(64, 128, 128)) }

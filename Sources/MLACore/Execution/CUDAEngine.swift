@@ -9,11 +9,11 @@ enum CUDAEngine {
     case outputOfAnotherType
     /// The largest score is looked for before scores are scaled.
     case scaleNotPositive
+    /// In every request one query or key at most; more requests or rows than plans are for; a
+    /// mask that leaves a query without keys.
+    case lengths
     /// Addresses or strides that are no multiples of 16 bytes; rows or heads that repeat.
     case layout
-    /// In every request one query or key at most; more requests or rows than plans are for; a
-    /// mask between other rows than a request's own.
-    case lengths
     /// Turned off, not there, or of a version that is not known.
     case noCuDNN
     /// A plan that is yet to be made while the run is captured into a graph.
@@ -32,11 +32,11 @@ enum CUDAEngine {
   ) throws(MLAError) -> CUDAEngine {
     guard arguments.out.type == arguments.q.type else { return .own(.outputOfAnotherType) }
     guard scale > 0 else { return .own(.scaleNotPositive) }
-    guard let attention = CuDNNAttention(arguments, spans.causal) else { return .own(.layout) }
     let sizes = CuDNNAttention.Sizes(spans, lseHeadStride: arguments.lse?.strides[0] ?? 0)
-    guard let bounds = sizes.ofPlan, spans.causal == .none || spans.queries == spans.keys else {
+    guard let bounds = sizes.ofPlan, let mask = CuDNNAttention.Mask(spans) else {
       return .own(.lengths)
     }
+    guard let attention = CuDNNAttention(arguments, mask) else { return .own(.layout) }
     guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
     let plan: CuDNNPlan
     switch cuDNN.known(attention, atMost: bounds) {

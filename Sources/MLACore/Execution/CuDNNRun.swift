@@ -103,7 +103,8 @@ extension CuDNNRun {
       queryOffsets = plans + Self.aligned(UInt(plan.workspaceBytes))
       // A request's own rows are one list.
       keyOffsets =
-        spans.causal == .none ? queryOffsets + Self.offsetBytes(spans.count) : queryOffsets
+        plan.attention.mask == .topLeft
+        ? queryOffsets : queryOffsets + Self.offsetBytes(spans.count)
     }
 
     /// Enough for any plan for as many requests.
@@ -129,7 +130,7 @@ extension CuDNNRun {
 
 extension CuDNNAttention {
   /// nil where cuDNN does not take them as they lie.
-  init?(_ arguments: RunArguments, _ causal: CausalMask) {
+  init?(_ arguments: RunArguments, _ mask: Mask) {
     let (q, k, v, out) = (arguments.q, arguments.k, arguments.v, arguments.out)
     let type: CuDNN.DataType
     switch q.type {
@@ -142,7 +143,23 @@ extension CuDNNAttention {
     else { return nil }
     self.init(
       type: type, heads: q.shape[1], qkHeadDim: q.shape[2], vHeadDim: v.shape[2], q: qRows,
-      k: kRows, v: vRows, out: outRows, isCausal: causal != .none, givesLSE: arguments.lse != nil)
+      k: kRows, v: vRows, out: outRows, mask: mask, givesLSE: arguments.lse != nil)
+  }
+}
+
+extension CuDNNAttention.Mask {
+  /// nil where cuDNN has none such, or a query may see no key, of which it does not say what it
+  /// gives.
+  init?(_ spans: RequestSpans) {
+    if spans.causal == .none {
+      self = .none
+    } else if spans.queries == spans.keys {
+      self = .topLeft
+    } else if spans.causal == .end, spans.allSatisfy({ $0.queryCount <= $0.keyCount }) {
+      self = .bottomRight
+    } else {
+      return nil
+    }
   }
 }
 

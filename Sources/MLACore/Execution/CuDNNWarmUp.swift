@@ -5,7 +5,7 @@ enum CuDNNWarmUp {
     guard let cuDNN = CuDNNDevice.of(device) else { return }
     try device.onStream(nil) { launcher throws(MLAError) in
       for run in runs {
-        let attention = CuDNNAttention(config, isCausal: run.isCausal, givesLSE: run.givesLSE)
+        let attention = CuDNNAttention(config, mask: run.mask, givesLSE: run.givesLSE)
         let sizes = CuDNNAttention.Sizes(
           requests: 1, queries: run.queries, keys: run.keys, lseHeadStride: 0)
         guard let bounds = sizes.ofPlan, case .unknown = cuDNN.known(attention, atMost: bounds)
@@ -16,7 +16,7 @@ enum CuDNNWarmUp {
   }
 
   private struct Run {
-    let isCausal: Bool
+    let mask: CuDNNAttention.Mask
     let givesLSE: Bool
     let queries: Int
     let keys: Int
@@ -24,12 +24,12 @@ enum CuDNNWarmUp {
 
   /// New tokens alone, new tokens after context, their context; each of few and of many rows.
   private static let runs = [
-    Run(isCausal: true, givesLSE: false, queries: few, keys: few),
-    Run(isCausal: true, givesLSE: false, queries: many, keys: many),
-    Run(isCausal: true, givesLSE: true, queries: few, keys: few),
-    Run(isCausal: true, givesLSE: true, queries: many, keys: many),
-    Run(isCausal: false, givesLSE: true, queries: few, keys: many),
-    Run(isCausal: false, givesLSE: true, queries: many, keys: many),
+    Run(mask: .topLeft, givesLSE: false, queries: few, keys: few),
+    Run(mask: .topLeft, givesLSE: false, queries: many, keys: many),
+    Run(mask: .topLeft, givesLSE: true, queries: few, keys: few),
+    Run(mask: .topLeft, givesLSE: true, queries: many, keys: many),
+    Run(mask: .none, givesLSE: true, queries: few, keys: many),
+    Run(mask: .none, givesLSE: true, queries: many, keys: many),
   ]
 
   private static let few = 100
@@ -37,7 +37,7 @@ enum CuDNNWarmUp {
 }
 
 extension CuDNNAttention {
-  fileprivate init(_ config: BackendConfig, isCausal: Bool, givesLSE: Bool) {
+  fileprivate init(_ config: BackendConfig, mask: Mask, givesLSE: Bool) {
     func rows(_ width: Int) -> Rows {
       Rows(rowStride: config.numHeads * width, headStride: width)
     }
@@ -45,6 +45,6 @@ extension CuDNNAttention {
       type: .bfloat16, heads: config.numHeads, qkHeadDim: config.qkHeadDim,
       vHeadDim: config.vHeadDim, q: rows(config.qkHeadDim), k: rows(config.qkHeadDim),
       v: rows(config.qkNopeHeadDim + config.vHeadDim), out: rows(config.vHeadDim),
-      isCausal: isCausal, givesLSE: givesLSE)
+      mask: mask, givesLSE: givesLSE)
   }
 }

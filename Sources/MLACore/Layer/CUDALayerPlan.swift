@@ -3,7 +3,8 @@ import MLACUDAKernels
 
 /// How a batch goes over a CUDA device: some requests after the others, and of these some
 /// heads after the others, whose keys and values fit into the bound of memory. A request's
-/// head is worked on at once, so that bits do not depend on the bound, nor on the batch.
+/// head is worked on at once, so that bits do not depend on the bound, nor on the batch, where
+/// the library's own kernels serve.
 struct CUDALayerPlan {
   /// Requests that follow each other.
   struct Round {

@@ -47,7 +47,7 @@ class MLAPrefillLayer:
         workspace_bound: most bytes that a forward call uses beside its tensors;
             None: as much as is fastest, on a CUDA device at most a gibibyte, where it is taken
             in the stream's order. Bits do not depend on it, but where a registered backend
-            computes.
+            computes, or cuDNN.
         weight_scales: float32 or float8_e8m0fnu, what an fp8 ``kv_b_proj`` is multiplied
             by: a number or ``[1]`` for all of it, ``[rows]`` or ``[rows, 1]`` for each of its
             rows, or ``[rows / 128, kv_lora_rank / 128]``, both rounded up, for blocks of

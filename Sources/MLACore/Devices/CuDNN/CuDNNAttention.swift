@@ -16,6 +16,15 @@ struct CuDNNAttention: Equatable, Sendable {
     var lseHeadStride: Int
   }
 
+  /// Which of its request's keys a query sees. Every query sees one.
+  enum Mask: String, Sendable {
+    case none
+    /// Query i those up to the ith.
+    case topLeft
+    /// The last query those up to the last, the one before up to the one before, and so on.
+    case bottomRight
+  }
+
   let type: CuDNN.DataType
   let heads: Int
   let qkHeadDim: Int
@@ -24,8 +33,7 @@ struct CuDNNAttention: Equatable, Sendable {
   let k: Rows
   let v: Rows
   let out: Rows
-  /// Query i sees the keys up to its request's ith.
-  let isCausal: Bool
+  let mask: Mask
   let givesLSE: Bool
 }
 
@@ -33,7 +41,7 @@ extension CuDNNAttention {
   /// All that tells one from another, for names.
   func text(_ sizes: Sizes) -> String {
     let strides = [q, k, v, out].map { "\($0.rowStride)/\($0.headStride)" }.joined(separator: " ")
-    return "\(type.rawValue) \(heads) x \(qkHeadDim)/\(vHeadDim), \(strides), \(isCausal) \(givesLSE), "
+    return "\(type.rawValue) \(heads) x \(qkHeadDim)/\(vHeadDim), \(strides), \(mask.rawValue) \(givesLSE), "
       + "\(sizes.requests) x \(sizes.queries) on \(sizes.keys) by \(sizes.lseHeadStride)"
   }
 

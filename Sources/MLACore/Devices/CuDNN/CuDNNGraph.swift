@@ -29,7 +29,7 @@ struct CuDNNGraph {
     try operation.set(Attribute.Attention.softmax, softmax())
     try operation.set(Attribute.Attention.queryOffsets, offsets.queries)
     try operation.set(Attribute.Attention.keyOffsets, offsets.keys)
-    if attention.isCausal {
+    if attention.mask != .none {
       try operation.set(Attribute.Attention.subgraph, graph(of: mask()))
       try operation.set(Attribute.Attention.subgraphInput, Tensor.unmasked.rawValue)
       try operation.set(Attribute.Attention.subgraphOutput, Tensor.masked.rawValue)
@@ -47,13 +47,17 @@ struct CuDNNGraph {
     return operation
   }
 
-  /// Keys up to the query's own number.
   private func mask() throws(CuDNN.Failure) -> CuDNNDescriptor {
     let operation = try CuDNNDescriptor(cuDNN, .diagonalBandMask)
     try operation.set(Attribute.Mask.scores, tensor(.unmasked))
     try operation.set(Attribute.Mask.value, tensor(.maskValue))
     try operation.set(Attribute.Mask.masked, tensor(.masked))
     try operation.set(Attribute.Mask.comparison, CuDNN.greaterOrEqual)
+    if attention.mask == .bottomRight {
+      // The diagonal is moved by what a request has more keys than queries.
+      try operation.set(Attribute.Mask.queryOffsets, offsets.queries)
+      try operation.set(Attribute.Mask.keyOffsets, offsets.keys)
+    }
     try operation.finalize()
     return operation
   }

@@ -113,6 +113,8 @@ extension CuDNN {
       static let value = Attribute(3005, .descriptor)
       static let masked = Attribute(3006, .descriptor)
       static let comparison = Attribute(3007, .pointwiseMode)
+      static let keyOffsets = Attribute(3008, .descriptor)
+      static let queryOffsets = Attribute(3009, .descriptor)
     }
 
     enum Softmax {

@@ -26,7 +26,7 @@ struct CuDNNPack {
   ) throws(CuDNN.Failure) -> CuDNNDescriptor {
     let pack = try CuDNNDescriptor(cuDNN, .variantPack)
     let overridden = plan.attention.deviceTensors
-    let tensors = overridden + [.scale] + (plan.attention.isCausal ? [.maskValue] : [])
+    let tensors = overridden + [.scale] + (plan.attention.mask == .none ? [] : [.maskValue])
     let ids = tensors.map(\.rawValue)
     try pack.set(Attribute.Pack.ids, ids, count: ids.count)
     try pack.set(Attribute.Pack.pointers, tensors.map(pointer), count: ids.count)

@@ -62,7 +62,7 @@ struct Launch {
   char* workspace;
   std::size_t workspace_bytes;
   double scale;
-  bool is_causal;
+  bool is_causal, is_bottom_right;
   /// Of scores that a query does not see.
   double mask_value;
 
@@ -125,9 +125,11 @@ bool Launch::run(const gpu::Reach& reach) const {
     const std::int64_t queries = query_offsets[b + 1] - query_offsets[b], keys = key_offsets[b + 1] - key_offsets[b];
     // What lies beyond the shape no block works on: a caller's fault.
     if (queries < 0 || keys < 0 || queries > q.tensor.dimensions[2] || keys > k.tensor.dimensions[2]) return false;
+    const std::int64_t diagonal = is_bottom_right ? keys - queries : 0;
     for (std::int64_t head = 0; head < q.tensor.dimensions[1]; ++head) {
       for (std::int64_t i = 0; i < queries; ++i) {
-        const Row row{key_offsets[b], query_offsets[b] + i, head, keys, is_causal ? std::min(keys, i + 1) : keys};
+        const std::int64_t seen = is_causal ? std::min(keys, i + diagonal + 1) : keys;
+        const Row row{key_offsets[b], query_offsets[b] + i, head, keys, seen};
         if (!run_row(reach, row)) return false;
       }
     }
@@ -225,6 +227,7 @@ void execute(const Plan& plan, const Descriptor& pack, CUstream stream) {
   launch.workspace_bytes = plan.workspace_bytes();
   launch.scale = static_cast<double>(value_at(pointers.pointer(plan.scale)));
   launch.is_causal = plan.is_causal;
+  launch.is_bottom_right = plan.is_bottom_right;
   if (plan.is_causal) launch.mask_value = static_cast<double>(value_at(pointers.pointer(plan.mask_value)));
   check_shapes(launch, query_offsets, key_offsets);
   const CUresult result = gpu_machine_submit(stream, [launch](const gpu::Reach& reach) { return launch.run(reach); });

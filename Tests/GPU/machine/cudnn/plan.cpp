@@ -63,11 +63,12 @@ void check_offsets(const Tensor& t, std::int64_t sequences) {
   require(is_right && !t.is_virtual, CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "offsets are not one more than sequences");
 }
 
-void check_mask(const Descriptor& sdpa, const Plan& plan, const Extents& scores) {
+void describe_mask(const Descriptor& sdpa, Plan& plan, const Extents& scores) {
   const Descriptor& graph =
       sdpa.referred(CUDNN_ATTR_OPERATION_SDPA_FWD_SUBGRAPH, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   const Descriptor& mask =
       graph.referred(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_BACKEND_OPERATION_DIAGONAL_BAND_MASK_DESCRIPTOR);
+  plan.mask_value = tensor_of(mask, CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_BDESC);
   const Tensor x = tensor_of(mask, CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_XDESC);
   const Tensor y = tensor_of(mask, CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_YDESC);
   require(mask.get<int>(CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_COMPARISON_MODE) == CUDNN_POINTWISE_CMP_GE,
@@ -77,6 +78,13 @@ void check_mask(const Descriptor& sdpa, const Plan& plan, const Extents& scores)
           CUDNN_STATUS_BAD_PARAM, "the mask is not between the subgraph's ends");
   require(x.is_virtual && y.is_virtual && x.dimensions == scores && y.dimensions == scores && is_scalar(plan.mask_value),
           CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "the mask is not of the scores");
+  plan.is_bottom_right = mask.has(CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_CU_SEQ_LEN_QDESC);
+  require(plan.is_bottom_right == mask.has(CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_CU_SEQ_LEN_KVDESC),
+          CUDNN_STATUS_NOT_SUPPORTED, "a mask that knows offsets of one side");
+  if (!plan.is_bottom_right) return;
+  require(tensor_of(mask, CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_CU_SEQ_LEN_QDESC).uid == plan.query_offsets.uid &&
+              tensor_of(mask, CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_CU_SEQ_LEN_KVDESC).uid == plan.key_offsets.uid,
+          CUDNN_STATUS_NOT_SUPPORTED, "a mask by other offsets than the attention's");
 }
 
 /// What attention is described by.
@@ -118,14 +126,7 @@ Plan plan_of(const Descriptor& graph) {
                           plan.stats.ragged_uid == plan.query_offsets.uid && plan.stats.multiplier == plan.stats.strides[2];
     require(is_right, CUDNN_STATUS_NOT_SUPPORTED_LAYOUT, "stats are of another layout");
   }
-  if (plan.is_causal) {
-    const Descriptor& subgraph =
-        sdpa.referred(CUDNN_ATTR_OPERATION_SDPA_FWD_SUBGRAPH, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    plan.mask_value = tensor_of(subgraph.referred(CUDNN_ATTR_OPERATIONGRAPH_OPS,
-                                            CUDNN_BACKEND_OPERATION_DIAGONAL_BAND_MASK_DESCRIPTOR),
-                          CUDNN_ATTR_OPERATION_DIAGONAL_BAND_MASK_BDESC);
-    check_mask(sdpa, plan, scores);
-  }
+  if (plan.is_causal) describe_mask(sdpa, plan, scores);
   return plan;
 }
 

@@ -20,7 +20,9 @@ struct Tensor {
 
 struct Plan {
   Tensor q, k, v, out, stats, scale, mask_value, query_offsets, key_offsets;
-  bool is_causal, takes_overrides;
+  /// The mask's diagonal begins at the first query and key; or ends at the last of both.
+  bool is_causal, is_bottom_right;
+  bool takes_overrides;
   std::size_t version;
   /// Of the GPU, times 10.
   int capability;
