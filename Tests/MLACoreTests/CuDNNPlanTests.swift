@@ -56,14 +56,15 @@ final class CuDNNPlanTests: XCTestCase {
     _ cuDNN: CuDNN, _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes,
     _ device: CuDNNDescriptor
   ) throws -> String {
-    let plan = try CuDNNPlan.compile(cuDNN, attention, atMost: sizes, for: device)
+    let operation = CuDNNOperation.attention(attention, atMost: sizes)
+    let plan = try CuDNNPlan.compile(cuDNN, operation, for: device)
     let serialised = try plan.serialised()
-    let loaded = try CuDNNPlan.load(serialised, cuDNN, attention, atMost: sizes, for: device)
+    let loaded = try CuDNNPlan.load(serialised, cuDNN, operation, for: device)
     XCTAssertEqual(loaded.workspaceBytes, plan.workspaceBytes)
     XCTAssertLessThanOrEqual(plan.workspaceBytes, CuDNNRun.Memory.bytes(sizes))
     // A batch may have less than a plan is for.
     let batch = CuDNNAttention.Sizes(requests: 3, queries: 77, keys: 99, lseHeadStride: 191)
-    _ = try CuDNNPack.make(cuDNN, plan, batch, workspace: nil) { _ in
+    _ = try CuDNNPack.make(cuDNN, attention, batch, workspace: nil) { _ in
       UnsafeMutableRawPointer(bitPattern: 1 << 20)
     }
     return "\(kernel(of: serialised)), \(plan.workspaceBytes) bytes"

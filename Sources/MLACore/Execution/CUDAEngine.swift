@@ -39,20 +39,17 @@ enum CUDAEngine {
     guard let attention = CuDNNAttention(arguments, mask) else { return .own(.layout) }
     guard let cuDNN = CuDNNDevice.of(device) else { return .own(.noCuDNN) }
     let plan: CuDNNPlan
-    switch cuDNN.known(attention, atMost: bounds) {
+    switch try cuDNN.plan(.attention(attention, atMost: bounds), launcher) {
     case .plan(let known): plan = known
     case .refused: return .own(.refused)
-    case .unknown:
-      guard try !launcher.isCapturing() else { return .own(.capturing) }
-      guard let made = try cuDNN.makePlan(attention, atMost: bounds, launcher) else {
-        return .own(.refused)
-      }
-      plan = made
+    case .unknown: return .own(.capturing)
     }
     let bytes = CuDNNRun.Memory.bytes(requests: sizes.requests, plan: plan.workspaceBytes)
     let workspace = arguments.workspace.flatMap { $0.size >= bytes ? $0 : nil }
     if workspace == nil, try launcher.isCapturing() { return .own(.noWorkspace) }
     return .cuDNN(
-      CuDNNRun(cuDNN: cuDNN, plan: plan, sizes: sizes, workspace: workspace, scale: scale))
+      CuDNNRun(
+        cuDNN: cuDNN, plan: plan, attention: attention, sizes: sizes, workspace: workspace,
+        scale: scale))
   }
 }

@@ -4,6 +4,7 @@ import MLACUDAKernels
 struct CuDNNRun {
   let cuDNN: CuDNNDevice
   let plan: CuDNNPlan
+  let attention: CuDNNAttention
   /// Of the batch.
   let sizes: CuDNNAttention.Sizes
   /// The caller's; nil: memory of the stream's.
@@ -19,7 +20,9 @@ struct CuDNNRun {
   ) throws(MLAError) -> Bool {
     func start(at address: UInt) throws(MLAError) -> Bool {
       try self.start(
-        spans, arguments, Memory(spans, plan, at: address), upload: upload, launcher)
+        spans, arguments,
+        Memory(spans, attention.mask, plan: plan.workspaceBytes, at: address), upload: upload,
+        launcher)
     }
     if let workspace {
       let address = UInt(bitPattern: workspace.start)
@@ -61,7 +64,7 @@ struct CuDNNRun {
     var numbers: (scale: Float, maskValue: Float) = (scale, -.infinity)
     try withUnsafeMutableBytes(of: &numbers) { numbers throws(CuDNN.Failure) in
       let pack = try CuDNNPack.make(
-        cuDNN.cuDNN, plan, sizes, workspace: UnsafeMutableRawPointer(bitPattern: memory.plans)
+        cuDNN.cuDNN, attention, sizes, workspace: UnsafeMutableRawPointer(bitPattern: memory.plans)
       ) { tensor in
         switch tensor {
         case .scale: numbers.baseAddress
@@ -98,13 +101,12 @@ extension CuDNNRun {
     let plans: UInt
 
     /// - Parameter address: of as many bytes as `bytes` says.
-    init(_ spans: RequestSpans, _ plan: CuDNNPlan, at address: UInt) {
+    init(_ spans: RequestSpans, _ mask: CuDNNAttention.Mask, plan: Int, at address: UInt) {
       plans = Self.aligned(address)
-      queryOffsets = plans + Self.aligned(UInt(plan.workspaceBytes))
+      queryOffsets = plans + Self.aligned(UInt(plan))
       // A request's own rows are one list.
       keyOffsets =
-        plan.attention.mask == .topLeft
-        ? queryOffsets : queryOffsets + Self.offsetBytes(spans.count)
+        mask == .topLeft ? queryOffsets : queryOffsets + Self.offsetBytes(spans.count)
     }
 
     /// Enough for any plan for as many requests.

@@ -8,9 +8,10 @@ enum CuDNNWarmUp {
         let attention = CuDNNAttention(config, mask: run.mask, givesLSE: run.givesLSE)
         let sizes = CuDNNAttention.Sizes(
           requests: 1, queries: run.queries, keys: run.keys, lseHeadStride: 0)
-        guard let bounds = sizes.ofPlan, case .unknown = cuDNN.known(attention, atMost: bounds)
-        else { continue }
-        _ = try cuDNN.makePlan(attention, atMost: bounds, launcher)
+        guard let bounds = sizes.ofPlan else { continue }
+        let operation = CuDNNOperation.attention(attention, atMost: bounds)
+        guard case .unknown = cuDNN.known(operation) else { continue }
+        _ = try cuDNN.makePlan(operation, launcher)
       }
     }
   }

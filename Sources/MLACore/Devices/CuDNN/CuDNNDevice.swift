@@ -13,8 +13,7 @@ final class CuDNNDevice: Sendable {
   }
 
   private struct Made {
-    let attention: CuDNNAttention
-    let sizes: CuDNNAttention.Sizes
+    let operation: CuDNNOperation
     /// nil: cuDNN will not have it.
     let plan: CuDNNPlan?
   }
@@ -28,6 +27,7 @@ final class CuDNNDevice: Sendable {
   enum Known {
     case plan(CuDNNPlan)
     case refused
+    /// Yet to be made, which a capture has no room for.
     case unknown
   }
 
@@ -35,14 +35,20 @@ final class CuDNNDevice: Sendable {
   /// for cuDNN in each.
   private static let mostPlans = 64
 
-  func known(_ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes) -> Known {
-    plans.withLock { Self.find(attention, sizes, in: $0) }
+  func known(_ operation: CuDNNOperation) -> Known {
+    plans.withLock { Self.find(operation, in: $0) }
   }
 
-  private static func find(
-    _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes, in plans: [Made]
-  ) -> Known {
-    let made = plans.first { $0.attention == attention && $0.sizes == sizes }
+  /// One that is made now where it is not known, unless the stream is captured.
+  func plan(_ operation: CuDNNOperation, _ launcher: CUDADevice.Launcher) throws(MLAError) -> Known
+  {
+    let known = known(operation)
+    guard case .unknown = known, try !launcher.isCapturing() else { return known }
+    return try makePlan(operation, launcher).map(Known.plan) ?? .refused
+  }
+
+  private static func find(_ operation: CuDNNOperation, in plans: [Made]) -> Known {
+    let made = plans.first { $0.operation == operation }
     guard let made else { return plans.count < mostPlans ? .unknown : .refused }
     return made.plan.map(Known.plan) ?? .refused
   }
@@ -52,47 +58,47 @@ final class CuDNNDevice: Sendable {
   ///
   /// - Returns: nil where it is refused.
   func makePlan(
-    _ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes, _ launcher: CUDADevice.Launcher
+    _ operation: CuDNNOperation, _ launcher: CUDADevice.Launcher
   ) throws(MLAError) -> CuDNNPlan? {
     // Foreign code, and long: not under a lock. Of two calls that make the same, one keeps it.
     let plan = try launcher.besideCaptures { () throws(MLAError) -> CuDNNPlan? in
       do throws(CuDNN.Failure) {
         return try withHandle { handle throws(CuDNN.Failure) in
-          try make(attention, sizes, handle)
+          try make(operation, handle)
         }
       } catch {
-        Self.warn("an attention", error)
+        Self.warn(operation.name, error)
         return nil
       }
     }
     if Shortage.isPresent { return plan }
     return plans.withLock { plans in
-      if case .plan(let other) = Self.find(attention, sizes, in: plans) { return other }
-      plans.append(Made(attention: attention, sizes: sizes, plan: plan))
+      if case .plan(let other) = Self.find(operation, in: plans) { return other }
+      plans.append(Made(operation: operation, plan: plan))
       return plan
     }
   }
 
   /// Does without it from now on.
   func drop(_ plan: CuDNNPlan, because failure: CuDNN.Failure) {
-    Self.warn("an attention", failure)
+    Self.warn(plan.operation.name, failure)
     let dropped = plans.withLock { plans in
       let index = plans.firstIndex { $0.plan === plan }
       guard let index else { return nil as Made? }
       let dropped = plans[index]
-      plans[index] = Made(attention: dropped.attention, sizes: dropped.sizes, plan: nil)
+      plans[index] = Made(operation: dropped.operation, plan: nil)
       return dropped
     }
     _ = consume dropped
   }
 
   private func make(
-    _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes, _ handle: CuDNN.Handle
+    _ operation: CuDNNOperation, _ handle: CuDNN.Handle
   ) throws(CuDNN.Failure) -> CuDNNPlan {
     let properties = try CuDNNDescriptor(cuDNN, .deviceProperties)
     try properties.set(CuDNN.Attribute.Device.handle, handle)
     try properties.finalize()
-    return try CuDNNPlanFiles(cuDNN, device).plan(attention, atMost: sizes, for: properties)
+    return try CuDNNPlanFiles(cuDNN, device).plan(operation, for: properties)
   }
 
   // MARK: Runs

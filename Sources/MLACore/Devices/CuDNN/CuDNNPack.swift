@@ -1,4 +1,4 @@
-/// What one run hands to a plan: pointers, and the batch's own sizes.
+/// What one run hands to a plan: pointers; of an attention, the batch's own sizes.
 struct CuDNNPack {
   typealias Tensor = CuDNNAttention.Tensor
   private typealias Attribute = CuDNN.Attribute
@@ -19,20 +19,20 @@ struct CuDNNPack {
 
   /// - Parameters:
   ///   - pointer: of a tensor; of a number, where it is.
-  ///   - workspace: of `plan.workspaceBytes`.
+  ///   - workspace: of the plan's `workspaceBytes`.
   static func make(
-    _ cuDNN: CuDNN, _ plan: CuDNNPlan, _ sizes: CuDNNAttention.Sizes,
+    _ cuDNN: CuDNN, _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes,
     workspace: UnsafeMutableRawPointer?, pointer: (Tensor) -> UnsafeMutableRawPointer?
   ) throws(CuDNN.Failure) -> CuDNNDescriptor {
     let pack = try CuDNNDescriptor(cuDNN, .variantPack)
-    let overridden = plan.attention.deviceTensors
-    let tensors = overridden + [.scale] + (plan.attention.mask == .none ? [] : [.maskValue])
+    let overridden = attention.deviceTensors
+    let tensors = overridden + [.scale] + (attention.mask == .none ? [] : [.maskValue])
     let ids = tensors.map(\.rawValue)
     try pack.set(Attribute.Pack.ids, ids, count: ids.count)
     try pack.set(Attribute.Pack.pointers, tensors.map(pointer), count: ids.count)
     try pack.set(Attribute.Pack.workspace, workspace)
     try pack.set(Attribute.Pack.overriddenIDs, ids, count: overridden.count)
-    let layouts = overridden.map { plan.attention.layout(of: $0, sizes) }
+    let layouts = overridden.map { attention.layout(of: $0, sizes) }
     try set(layouts.map(\.dimensions), as: Attribute.Pack.shapes, of: pack)
     try set(layouts.map(\.strides), as: Attribute.Pack.strides, of: pack)
     try pack.finalize()

@@ -1,8 +1,6 @@
-/// Attention that cuDNN has compiled, for one kind of device and all batches up to a size.
+/// What cuDNN has compiled for one kind of device.
 final class CuDNNPlan: Sendable {
-  let attention: CuDNNAttention
-  /// The most that it can be run with.
-  let sizes: CuDNNAttention.Sizes
+  let operation: CuDNNOperation
   let workspaceBytes: Int
   let descriptor: CuDNNDescriptor
 
@@ -10,12 +8,10 @@ final class CuDNNPlan: Sendable {
 
   /// - Parameter device: properties of the device.
   static func compile(
-    _ cuDNN: CuDNN, _ attention: CuDNNAttention, atMost sizes: CuDNNAttention.Sizes,
-    for device: CuDNNDescriptor
+    _ cuDNN: CuDNN, _ operation: CuDNNOperation, for device: CuDNNDescriptor
   ) throws(CuDNN.Failure) -> CuDNNPlan {
     let heuristics = try CuDNNDescriptor(cuDNN, .engineHeuristics)
-    try heuristics.set(
-      Attribute.Heuristics.graph, CuDNNGraph(cuDNN, attention, atMost: sizes).make())
+    try heuristics.set(Attribute.Heuristics.graph, operation.graph(cuDNN))
     try heuristics.set(Attribute.Heuristics.mode, CuDNN.heuristicsModeA)
     try heuristics.set(Attribute.Heuristics.device, device)
     try heuristics.finalize()
@@ -23,28 +19,28 @@ final class CuDNNPlan: Sendable {
     choice.keep(heuristics)
     var handle = choice.handle
     guard try heuristics.get(Attribute.Heuristics.results, &handle, room: 1) > 0 else {
-      throw CuDNN.Failure(text: "no engine for the attention")
+      throw CuDNN.Failure(text: "no engine for \(operation.name)")
     }
-    return try CuDNNPlan(cuDNN, attention, sizes, device) { plan throws(CuDNN.Failure) in
+    return try CuDNNPlan(cuDNN, operation, device) { plan throws(CuDNN.Failure) in
       try plan.set(Attribute.Plan.engineConfig, choice)
     }
   }
 
-  /// - Parameter serialised: what `serialised()` gave, of the same attention and sizes.
+  /// - Parameter serialised: what `serialised()` gave, of the same operation.
   static func load(
-    _ serialised: FixedArray<UInt8>, _ cuDNN: CuDNN, _ attention: CuDNNAttention,
-    atMost sizes: CuDNNAttention.Sizes, for device: CuDNNDescriptor
+    _ serialised: FixedArray<UInt8>, _ cuDNN: CuDNN, _ operation: CuDNNOperation,
+    for device: CuDNNDescriptor
   ) throws(CuDNN.Failure) -> CuDNNPlan {
-    try CuDNNPlan(cuDNN, attention, sizes, device) { plan throws(CuDNN.Failure) in
+    try CuDNNPlan(cuDNN, operation, device) { plan throws(CuDNN.Failure) in
       try plan.set(Attribute.Plan.json, serialised.pointer, count: serialised.count)
     }
   }
 
   private init(
-    _ cuDNN: CuDNN, _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes,
-    _ device: CuDNNDescriptor, describe: (CuDNNDescriptor) throws(CuDNN.Failure) -> Void
+    _ cuDNN: CuDNN, _ operation: CuDNNOperation, _ device: CuDNNDescriptor,
+    describe: (CuDNNDescriptor) throws(CuDNN.Failure) -> Void
   ) throws(CuDNN.Failure) {
-    (self.attention, self.sizes) = (attention, sizes)
+    self.operation = operation
     descriptor = try CuDNNDescriptor(cuDNN, .executionPlan)
     try describe(descriptor)
     try descriptor.set(Attribute.Plan.device, device)
