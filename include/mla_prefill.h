@@ -120,6 +120,9 @@
  *             cuDNN out. A plan of cuDNN's, for all batches of a class of lengths, is compiled
  *             by the first run that needs it, in a second or so, and kept where compiled
  *             kernels are; a run that is captured makes none. mla_warm_up() makes some ahead.
+ *             In a layer cuDNN multiplies latents by kv_b_proj, too, by plans for three numbers
+ *             of rows, the smallest of 128 rows or more and 2^21 outputs or more; rows that
+ *             are less than that, or are left, are the library's own kernels'.
  */
 #ifndef MLA_PREFILL_H
 #define MLA_PREFILL_H

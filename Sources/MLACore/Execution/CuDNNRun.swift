@@ -46,15 +46,8 @@ struct CuDNNRun {
     if memory.keyOffsets != memory.queryOffsets {
       try upload.put(spans.keys, at: memory.keyOffsets, launcher)
     }
-    // It may load code when it runs a plan for the first time.
-    return try launcher.besideCaptures { () throws(MLAError) in
-      do throws(CuDNN.Failure) {
-        try execute(arguments, memory, launcher)
-        return true
-      } catch {
-        cuDNN.drop(plan, because: error)
-        return false
-      }
+    return try cuDNN.start(plan, launcher) { () throws(CuDNN.Failure) in
+      try execute(arguments, memory, launcher)
     }
   }
 
@@ -141,7 +134,7 @@ extension CuDNNAttention {
     case .float32, .float8E4M3, .float8E8M0: return nil
     }
     guard let qRows = Rows(q), let kRows = Rows(k), let vRows = Rows(v), let outRows = Rows(out),
-      (arguments.lse?.address ?? 0) % UInt(Self.alignment) == 0
+      (arguments.lse?.address ?? 0) % UInt(CuDNN.alignment) == 0
     else { return nil }
     self.init(
       type: type, heads: q.shape[1], qkHeadDim: q.shape[2], vHeadDim: v.shape[2], q: qRows,
@@ -169,8 +162,8 @@ extension CuDNNAttention.Rows {
   fileprivate init?(_ view: TensorView) {
     // A dimension of one has no stride of its own.
     let headStride = view.shape[1] == 1 ? view.strides[0] : view.strides[1]
-    let unit = CuDNNAttention.alignment / view.type.bytes
-    guard view.address % UInt(CuDNNAttention.alignment) == 0, view.shape[2] % unit == 0,
+    let unit = CuDNN.alignment / view.type.bytes
+    guard view.address % UInt(CuDNN.alignment) == 0, view.shape[2] % unit == 0,
       view.strides[0] > 0, view.strides[0] % unit == 0, headStride > 0, headStride % unit == 0
     else { return nil }
     self.init(rowStride: view.strides[0], headStride: headStride)

@@ -1,18 +1,30 @@
 /// cuDNN's plans for a backend made before its first run, for tensors as vLLM has them: bf16,
-/// dense but for v, which lies beside the keys' part in kv_nope.
+/// dense but for v, which lies beside the keys' part in kv_nope; and for a layer of all its heads.
 enum CuDNNWarmUp {
   static func run(_ config: BackendConfig, _ device: CUDADevice) throws(MLAError) {
     guard let cuDNN = CuDNNDevice.of(device) else { return }
     try device.onStream(nil) { launcher throws(MLAError) in
-      for run in runs {
-        let attention = CuDNNAttention(config, mask: run.mask, givesLSE: run.givesLSE)
-        let sizes = CuDNNAttention.Sizes(
-          requests: 1, queries: run.queries, keys: run.keys, lseHeadStride: 0)
-        guard let bounds = sizes.ofPlan else { continue }
-        let operation = CuDNNOperation.attention(attention, atMost: bounds)
+      for operation in runs.compactMap({ attention($0, config) }) + projections(config) {
         guard case .unknown = cuDNN.known(operation) else { continue }
         _ = try cuDNN.makePlan(operation, launcher)
       }
+    }
+  }
+
+  private static func attention(_ run: Run, _ config: BackendConfig) -> CuDNNOperation? {
+    let attention = CuDNNAttention(config, mask: run.mask, givesLSE: run.givesLSE)
+    let sizes = CuDNNAttention.Sizes(
+      requests: 1, queries: run.queries, keys: run.keys, lseHeadStride: 0)
+    return sizes.ofPlan.map { .attention(attention, atMost: $0) }
+  }
+
+  private static func projections(_ config: BackendConfig) -> [CuDNNOperation] {
+    let columns = config.numHeads * (config.qkNopeHeadDim + config.vHeadDim)
+    let depth = config.kvLoraRank
+    // Others no layer has on a device.
+    guard columns % 8 == 0, depth > 0, depth % 64 == 0 else { return [] }
+    return CuDNNProjection.rowsOfPlans(columns: columns).map {
+      .projection(CuDNNProjection(type: .bfloat16, rows: $0, columns: columns, depth: depth))
     }
   }
 

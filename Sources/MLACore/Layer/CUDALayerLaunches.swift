@@ -51,17 +51,14 @@ struct CUDALayerLaunches {
     let columns = projected.strides[0]
     let rank = config.attention.kvLoraRank
     let firstWeight = heads.lowerBound * projected.shape[2] * rank * config.type.bytes
-    var parameter = mla_cuda_projection(
+    let product = mla_cuda_projection(
       in: tokens.latents,
       weights: mla_cuda_rows(
         data: UnsafeMutableRawPointer(bitPattern: place.weights.address + UInt(firstWeight)),
         token_stride: Int64(rank), head_stride: 0),
       out: mla_cuda_rows(projected), row_count: Int32(tokens.rows), column_count: Int32(columns),
       depth: Int32(rank), reserved: 0)
-    let tile = Int(MLA_CUDA_PROJECTION_TILE)
-    try launcher.launch(
-      place.kernels.project, grid: ((tokens.rows - 1) / tile + 1, (columns - 1) / tile + 1),
-      &parameter)
+    try place.projection.run(product, launcher)
   }
 
   /// Each head's own part beside the rotary one.

@@ -9,10 +9,10 @@ struct CUDALayerPlace: LayerPlace {
   let device: CUDADevice
   let weights: CUDAMemory
   let kernels: Kernels
+  let projection: CUDAProjection
 
   struct Kernels: Sendable {
     let gather: CUDADevice.Kernel
-    let project: CUDADevice.Kernel
     let concat: CUDADevice.Kernel
     let merge: CUDADevice.Kernel
     /// From the layer's dtype, and from fp32.
@@ -25,6 +25,7 @@ struct CUDALayerPlace: LayerPlace {
     self.config = config
     self.device = device
     kernels = try Kernels(device, config.type)
+    projection = try CUDAProjection(device, config.type)
     let rows = weights.weights.shape[0]
     let bytes = rows * config.attention.kvLoraRank * config.type.bytes
     let dense = try ScratchArena.take(bytes: max(1, bytes), for: "a dense kv_b_proj")
@@ -79,9 +80,6 @@ extension CUDALayerPlace.Kernels {
   fileprivate init(_ device: CUDADevice, _ type: ElementType) throws(MLAError) {
     gather = try device.kernel(
       "mla_gather_layer_tokens", type, threads: Int32(MLA_CUDA_CACHE_THREADS))
-    project = try device.kernel(
-      "mla_project", type, threads: Int32(MLA_CUDA_PROJECTION_THREADS),
-      sharedBytes: Int32(MLA_CUDA_PROJECTION_SHARED))
     concat = try device.kernel(
       "mla_concat_keys", threads: Int32(MLA_CUDA_KEYS_THREADS), sharedBytes: 0)
     merge = try device.kernel("mla_merge", .float32, threads: Int32(MLA_CUDA_MERGE_THREADS))

@@ -26,7 +26,6 @@ struct CUDALayerPlan {
     self.batch = batch
     self.config = config
     rounds = try FixedArray(capacity: batch.requests.count, for: "rounds of a batch")
-    let numHeads = config.attention.numHeads
     let bound = config.workspaceBound ?? usualBytes
     var next = 0
     while next < batch.requests.count {
@@ -37,11 +36,8 @@ struct CUDALayerPlan {
       // What attention can do without.
       if most == 0 { (workspaceBytes, most) = (0, mostHeads(rows, within: bound)) }
       guard most > 0 else { throw tooLarge(rows, bound) }
-      // As even as possible.
-      let groups = (numHeads - 1) / min(most, numHeads) + 1
       let round = Round(
-        requests: requests, rows: rows, heads: (numHeads - 1) / groups + 1,
-        workspaceBytes: workspaceBytes)
+        requests: requests, rows: rows, heads: heads(atMost: most), workspaceBytes: workspaceBytes)
       rounds.append(round)
       bytes = max(bytes, CUDALayerMemory(round, config).bytes)
       next = requests.upperBound
@@ -83,6 +79,14 @@ struct CUDALayerPlan {
           + "keys on a CUDA device")
     }
     return first..<end
+  }
+
+  /// Of a group. All of them halved, and halved again: few numbers for all batches that there
+  /// are, since cuDNN has plans for each.
+  private func heads(atMost most: Int) -> Int {
+    var heads = config.attention.numHeads
+    while heads > most { heads = (heads + 1) / 2 }
+    return heads
   }
 
   private func mostHeads(_ rows: Int, within bound: Int) -> Int {

@@ -112,7 +112,4 @@ extension CuDNNAttention {
     default: .float32
     }
   }
-
-  /// What addresses of the device are multiples of, in bytes.
-  static let alignment = 16
 }

@@ -31,7 +31,7 @@ final class CuDNNDescriptor: @unchecked Sendable {
   }
 
   /// Sizes or strides.
-  func set(_ attribute: CuDNN.Attribute, _ extents: SIMD4<Int64>) throws(CuDNN.Failure) {
+  func set(_ attribute: CuDNN.Attribute, extents: some SIMD<Int64> & BitwiseCopyable) throws(CuDNN.Failure) {
     var extents = extents
     try set(attribute, &extents, count: extents.scalarCount)
   }

@@ -80,7 +80,7 @@ final class CuDNNDevice: Sendable {
   }
 
   /// Does without it from now on.
-  func drop(_ plan: CuDNNPlan, because failure: CuDNN.Failure) {
+  private func drop(_ plan: CuDNNPlan, because failure: CuDNN.Failure) {
     Self.warn(plan.operation.name, failure)
     let dropped = plans.withLock { plans in
       let index = plans.firstIndex { $0.plan === plan }
@@ -102,6 +102,26 @@ final class CuDNNDevice: Sendable {
   }
 
   // MARK: Runs
+
+  /// Runs `body`, which puts a plan's work on the launcher's stream. One that fails is done
+  /// without from now on.
+  ///
+  /// - Returns: whether it is there.
+  func start(
+    _ plan: CuDNNPlan, _ launcher: CUDADevice.Launcher,
+    _ body: () throws(CuDNN.Failure) -> Void
+  ) throws(MLAError) -> Bool {
+    // It may load code when it runs a plan for the first time.
+    try launcher.besideCaptures { () throws(MLAError) in
+      do throws(CuDNN.Failure) {
+        try body()
+        return true
+      } catch {
+        drop(plan, because: error)
+        return false
+      }
+    }
+  }
 
   /// Puts a plan's work on the launcher's stream.
   func run(_ plan: CuDNNPlan, _ pack: CuDNNDescriptor, _ launcher: CUDADevice.Launcher)

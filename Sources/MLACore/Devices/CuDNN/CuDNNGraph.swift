@@ -87,9 +87,9 @@ struct CuDNNGraph {
     let layout = attention.layout(of: tensor, sizes)
     try descriptor.set(Attribute.Tensor.id, tensor.rawValue)
     try descriptor.set(Attribute.Tensor.dataType, attention.dataType(of: tensor).rawValue)
-    try descriptor.set(Attribute.Tensor.dimensions, layout.dimensions)
-    try descriptor.set(Attribute.Tensor.strides, layout.strides)
-    try descriptor.set(Attribute.Tensor.alignment, Int64(CuDNNAttention.alignment))
+    try descriptor.set(Attribute.Tensor.dimensions, extents: layout.dimensions)
+    try descriptor.set(Attribute.Tensor.strides, extents: layout.strides)
+    try descriptor.set(Attribute.Tensor.alignment, Int64(CuDNN.alignment))
     switch tensor {
     case .scale, .maskValue: try descriptor.set(Attribute.Tensor.isByValue, true)
     case .scores, .unmasked, .masked, .weights:

@@ -8,6 +8,9 @@ extension CuDNN {
     case operationGraph = 15
     case variantPack = 16
     case tensor = 17
+    /// MATMUL, and its operation.
+    case product = 18
+    case productOperation = 19
     case deviceProperties = 38
     case attention = 41
     case diagonalBandMask = 44
@@ -39,6 +42,9 @@ extension CuDNN {
   static let heuristicsModeA: Int32 = 3
   /// CUDNN_POINTWISE_CMP_GE
   static let greaterOrEqual: Int32 = 303
+
+  /// What addresses of the device are multiples of, in bytes.
+  static let alignment = 16
 
   /// CUDNN_ATTR_*, each of one type.
   struct Attribute {
@@ -85,6 +91,15 @@ extension CuDNN {
       static let overriddenIDs = Attribute(1010, .int64)
       static let shapes = Attribute(1011, .pointer)
       static let strides = Attribute(1012, .pointer)
+    }
+
+    /// CUDNN_ATTR_MATMUL_* and CUDNN_ATTR_OPERATION_MATMUL_*
+    enum Product {
+      static let sumType = Attribute(1500, .dataType)
+      static let a = Attribute(1520, .descriptor)
+      static let b = Attribute(1521, .descriptor)
+      static let c = Attribute(1522, .descriptor)
+      static let product = Attribute(1523, .descriptor)
     }
 
     enum Device {

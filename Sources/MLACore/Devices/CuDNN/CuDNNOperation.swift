@@ -2,6 +2,7 @@
 enum CuDNNOperation: Equatable, Sendable {
   /// Of all batches up to these sizes.
   case attention(CuDNNAttention, atMost: CuDNNAttention.Sizes)
+  case projection(CuDNNProjection)
 }
 
 extension CuDNNOperation {
@@ -9,6 +10,7 @@ extension CuDNNOperation {
   var name: StaticString {
     switch self {
     case .attention: "an attention"
+    case .projection: "a projection"
     }
   }
 
@@ -16,6 +18,7 @@ extension CuDNNOperation {
   var text: String {
     switch self {
     case .attention(let attention, let sizes): attention.text(sizes)
+    case .projection(let projection): projection.text
     }
   }
 
@@ -23,6 +26,7 @@ extension CuDNNOperation {
     switch self {
     case .attention(let attention, let sizes):
       try CuDNNGraph(cuDNN, attention, atMost: sizes).make()
+    case .projection(let projection): try projection.graph(cuDNN)
     }
   }
 }

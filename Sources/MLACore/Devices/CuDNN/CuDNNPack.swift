@@ -24,18 +24,37 @@ struct CuDNNPack {
     _ cuDNN: CuDNN, _ attention: CuDNNAttention, _ sizes: CuDNNAttention.Sizes,
     workspace: UnsafeMutableRawPointer?, pointer: (Tensor) -> UnsafeMutableRawPointer?
   ) throws(CuDNN.Failure) -> CuDNNDescriptor {
-    let pack = try CuDNNDescriptor(cuDNN, .variantPack)
     let overridden = attention.deviceTensors
     let tensors = overridden + [.scale] + (attention.mask == .none ? [] : [.maskValue])
     let ids = tensors.map(\.rawValue)
-    try pack.set(Attribute.Pack.ids, ids, count: ids.count)
-    try pack.set(Attribute.Pack.pointers, tensors.map(pointer), count: ids.count)
-    try pack.set(Attribute.Pack.workspace, workspace)
+    let pack = try make(cuDNN, ids, tensors.map(pointer), workspace)
     try pack.set(Attribute.Pack.overriddenIDs, ids, count: overridden.count)
     let layouts = overridden.map { attention.layout(of: $0, sizes) }
     try set(layouts.map(\.dimensions), as: Attribute.Pack.shapes, of: pack)
     try set(layouts.map(\.strides), as: Attribute.Pack.strides, of: pack)
     try pack.finalize()
+    return pack
+  }
+
+  /// For a plan without a workspace.
+  static func make(
+    _ cuDNN: CuDNN, pointer: (CuDNNProjection.Tensor) -> UnsafeMutableRawPointer?
+  ) throws(CuDNN.Failure) -> CuDNNDescriptor {
+    let tensors = CuDNNProjection.Tensor.allCases
+    let pack = try make(cuDNN, tensors.map(\.rawValue), tensors.map(pointer), nil)
+    try pack.finalize()
+    return pack
+  }
+
+  /// Not final yet.
+  private static func make(
+    _ cuDNN: CuDNN, _ ids: [Int64], _ pointers: [UnsafeMutableRawPointer?],
+    _ workspace: UnsafeMutableRawPointer?
+  ) throws(CuDNN.Failure) -> CuDNNDescriptor {
+    let pack = try CuDNNDescriptor(cuDNN, .variantPack)
+    try pack.set(Attribute.Pack.ids, ids, count: ids.count)
+    try pack.set(Attribute.Pack.pointers, pointers, count: ids.count)
+    try pack.set(Attribute.Pack.workspace, workspace)
     return pack
   }
 

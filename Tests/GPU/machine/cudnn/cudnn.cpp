@@ -1,4 +1,4 @@
-// libcudnn.so.9: keeps what is described of attention, checks it, and computes it in double
+// libcudnn.so.9: keeps what is described of attention or a product, checks it, and computes it in double
 // in the memory of the machine's devices, on the stream that it is given.
 //
 // SPDX-License-Identifier: Apache-2.0
@@ -14,6 +14,7 @@
 #include "../failure.hpp"
 #include "attention.hpp"
 #include "handle.hpp"
+#include "product.hpp"
 
 using cudnn::Descriptor;
 using cudnn::Handle;
@@ -177,7 +178,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     require(described.plan != nullptr && described.type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && pack.is_final,
             CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "plan or pack are not final");
     require(described.plan->capability == used.capability, CUDNN_STATUS_NOT_SUPPORTED, "a plan of another device");
-    cudnn::execute(*described.plan, pack, used.stream);
+    const auto execute = described.plan->is_product ? cudnn::execute_product : cudnn::execute;
+    execute(*described.plan, pack, used.stream);
   });
 }
 

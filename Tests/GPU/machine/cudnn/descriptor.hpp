@@ -70,8 +70,8 @@ struct Descriptor {
   }
   Extents extents(int name) const {
     const std::vector<std::int64_t> values = list<std::int64_t>(name);
-    require(values.size() == 4, CUDNN_STATUS_BAD_PARAM, "a tensor is of four dimensions");
-    return {values[0], values[1], values[2], values[3]};
+    require(values.size() == 3 || values.size() == 4, CUDNN_STATUS_BAD_PARAM, "a tensor is of three or four dimensions");
+    return {values[0], values[1], values[2], values.size() == 4 ? values[3] : 1};
   }
   /// What an attribute refers to, of this type.
   const Descriptor& referred(int name, int wanted_type) const {

@@ -8,15 +8,17 @@
 
 #include "../library_work.hpp"
 #include "handle.hpp"
+#include "product.hpp"
 
 namespace cudnn {
 
 long compilations = 0, loads = 0;
 
-namespace {
-
-Tensor tensor_of(const Descriptor& owner, int name) {
+Tensor tensor_of(const Descriptor& owner, int name, std::size_t rank) {
   const Descriptor& d = owner.referred(name, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+  for (const int extents : {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_ATTR_TENSOR_STRIDES}) {
+    require(d.list<std::int64_t>(extents).size() == rank, CUDNN_STATUS_BAD_PARAM, "a tensor of another rank");
+  }
   Tensor made{};
   made.uid = d.get<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID);
   made.dimensions = d.extents(CUDNN_ATTR_TENSOR_DIMENSIONS);
@@ -32,6 +34,8 @@ Tensor tensor_of(const Descriptor& owner, int name) {
   }
   return made;
 }
+
+namespace {
 
 void check_tensor(const Descriptor& d) {
   require(d.get<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID) != 0, CUDNN_STATUS_BAD_PARAM, "a tensor without an id");
@@ -87,8 +91,15 @@ void describe_mask(const Descriptor& sdpa, Plan& plan, const Extents& scores) {
           CUDNN_STATUS_NOT_SUPPORTED, "a mask by other offsets than the attention's");
 }
 
-/// What attention is described by.
+/// What a graph of one operation describes.
 Plan plan_of(const Descriptor& graph) {
+  const auto* const operation = graph.get<const Descriptor*>(CUDNN_ATTR_OPERATIONGRAPH_OPS);
+  if (is_alive(operation) && operation->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR) {
+    Plan plan{};
+    plan.is_product = true;
+    plan.product = product_of(*operation);
+    return plan;
+  }
   const Descriptor& sdpa =
       graph.referred(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
   const Descriptor& softmax =
