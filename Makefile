@@ -1,6 +1,8 @@
 # libmlaprefill: build, try, test, install.
 #
 #   make build                    the library, .build/release/libmlaprefill.so
+#   make build ARCH=aarch64       that for 64-bit Arm, .build-aarch64/release/libmlaprefill.so, on another
+#                                 machine (fetches 390 MB once; see Sources/Packaging/arm64-sdk.sh)
 #   make demo                     what it does on recorded input, with errors and speed
 #   make test                     what a change can break, in less than ten minutes of two cores
 #   make test-long                the rest: emulated CPUs, sanitizers, long searches
@@ -30,6 +32,7 @@
 SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
+ARCH ?= $(shell uname -m)
 CALLS ?= 2000000
 SEED ?= 1
 FAIL ?= 0
@@ -49,7 +52,13 @@ to := $(DESTDIR)$(PREFIX)
 .PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 build:
+ifeq ($(ARCH),$(shell uname -m))
 	swift build -c release --product mlaprefill
+else ifeq ($(ARCH),aarch64)
+	Sources/Packaging/arm64-build.sh -c release --product mlaprefill
+else
+	$(error ARCH = $(ARCH): is aarch64, or this machine's own)
+endif
 
 demo:
 	Sources/Packaging/debian-packages.sh demo
@@ -150,4 +159,4 @@ instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/'
 	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
 
 clean:
-	rm -rf .build .build-tests .build-tables .build-asan .build-tsan .build-python .build-amx
+	rm -rf .build .build-aarch64 .build-tests .build-tables .build-asan .build-tsan .build-python .build-amx

@@ -7,24 +7,38 @@ struct Family {
   var flags: [String] = []
 }
 
+// What is built for. A manifest is compiled for the machine that builds: MLA_ARCH says where
+// it builds for another.
 #if arch(x86_64)
-  let avx2 = ["-mavx2", "-mfma", "-mf16c"]
-  // 512-bit registers: clang's default for these CPUs is 256.
-  let fullWidth = ["-mprefer-vector-width=512"]
-  /// With this variable set, a build for tests of every table on any CPU with AVX2: what
-  /// AVX2 lacks is spelled in C.
-  let isModelled = Context.environment["MLA_MODELLED_INSTRUCTIONS"] != nil
-  let families =
-    isModelled
-    ? [
-      Family(name: "Portable"),
+  let ownArchitecture = "x86_64"
+#elseif arch(arm64)
+  let ownArchitecture = "aarch64"
+#else
+  let ownArchitecture = ""
+#endif
+let architecture = Context.environment["MLA_ARCH"] ?? ownArchitecture
+
+/// With this variable set, a build for tests of every table on any CPU with AVX2: what
+/// AVX2 lacks is spelled in C.
+let isModelled =
+  architecture == "x86_64" && Context.environment["MLA_MODELLED_INSTRUCTIONS"] != nil
+
+let avx2 = ["-mavx2", "-mfma", "-mf16c"]
+// 512-bit registers: clang's default for these CPUs is 256.
+let fullWidth = ["-mprefer-vector-width=512"]
+
+/// What this architecture has beside portable code, weakest first.
+let families: [Family] =
+  switch architecture {
+  case _ where isModelled:
+    [
       Family(name: "AVX2", flags: avx2),
       modelled("AVX512", ["AVX512F", "AVX512BW", "AVX512DQ"]),
       modelled("AVX512BF16", ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512BF16"]),
       modelled("AMX", ["AVX512F", "AVX512BW", "AVX512DQ", "AVX512BF16", "AMX_TILE", "AMX_BF16"]),
     ]
-    : [
-      Family(name: "Portable"),
+  case "x86_64":
+    [
       Family(name: "AVX2", flags: avx2),
       Family(name: "AVX512", flags: ["-march=skylake-avx512"] + fullWidth),
       Family(name: "AVX512BF16", flags: ["-march=cooperlake"] + fullWidth),
@@ -32,10 +46,12 @@ struct Family {
       // checked under a model of the tiles on any CPU with AVX-512.
       Family(name: "AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
     ]
-#else
-  let isModelled = false
-  let families = [Family(name: "Portable")]
-#endif
+  case "aarch64":
+    []
+  default:
+    []
+  }
+let kernelFamilies = [Family(name: "Portable")] + families
 
 /// With this variable set, a build for tests that see what is internal to the core. All else
 /// is compiled as in the product.
@@ -88,7 +104,7 @@ let package = Package(
     .target(
       name: "MLACore",
       dependencies: ["CMLAPrefill", "MLACUDAKernels", "MLAKernelABI", "MLAShims"]
-        + families.map { .init(stringLiteral: "MLAKernels\($0.name)") },
+        + kernelFamilies.map { .init(stringLiteral: "MLAKernels\($0.name)") },
       swiftSettings: isTestable ? [.unsafeFlags(["-enable-testing"])] : []
     ),
     .target(
@@ -107,7 +123,7 @@ let package = Package(
         ] + (replaced + wrappedAllocation).flatMap { ["-Xlinker", "--wrap=\($0)"] })
       ]
     ),
-  ] + families.map(kernels) + testTargets() + (isModelled ? modelTargets() : x86TestTargets())
+  ] + kernelFamilies.map(kernels) + testTargets() + x86TestTargets()
 }
 
 /// Hidden: the dynamic library exports what its own header declares only.
@@ -161,33 +177,31 @@ let package = Package(
 /// Instructions by name: the model of the tiles, the rates that speed is measured
 /// against.
 @MainActor func x86TestTargets() -> [Target] {
-  #if arch(x86_64)
-    [
-      .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
-      .testTarget(
-        name: "AMXKernelTests",
-        dependencies: [
-          "MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLATestSupport", "SoftwareAMX",
-        ]),
-      .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
-      .target(
-        name: "MLABenchSupport",
-        dependencies: [
-          "CMLAPrefill", "BenchInstructions", "MLACore", "MLAKernelABI", "MLATestSupport",
-        ],
-        path: "Tests/BenchSupport"),
-      .executableTarget(
-        name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench",
-        exclude: [
-          "chart.py", "distributed.py", "forms_chart.py", "layer.py", "peers.py", "results",
-          "run.sh", "sides.py",
-        ]),
-      .executableTarget(
-        name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
-    ]
-  #else
-    []
-  #endif
+  guard architecture == "x86_64" else { return [] }
+  if isModelled { return modelTargets() }
+  return [
+    .target(name: "SoftwareAMX", path: "Tests/SoftwareAMX"),
+    .testTarget(
+      name: "AMXKernelTests",
+      dependencies: [
+        "MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLATestSupport", "SoftwareAMX",
+      ]),
+    .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
+    .target(
+      name: "MLABenchSupport",
+      dependencies: [
+        "CMLAPrefill", "BenchInstructions", "MLACore", "MLAKernelABI", "MLATestSupport",
+      ],
+      path: "Tests/BenchSupport"),
+    .executableTarget(
+      name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench",
+      exclude: [
+        "chart.py", "distributed.py", "forms_chart.py", "layer.py", "peers.py", "results",
+        "run.sh", "sides.py",
+      ]),
+    .executableTarget(
+      name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
+  ]
 }
 
 /// One module per instruction set: what is compiled for a stronger CPU must

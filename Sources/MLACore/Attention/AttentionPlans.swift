@@ -2,9 +2,17 @@
 public enum AttentionPlans {
   /// Owns what it holds, in place: keeping a plan takes no memory.
   private struct Kept: @unchecked Sendable {
-    var plans = InlineArray<16, Unmanaged<AttentionPlan>?>(repeating: nil)
+    /// Addresses, 0 where there is none: the array in place that every standard library has.
+    private var plans = SIMD16<UInt>()
     /// The oldest, whose place the next one takes.
     var oldest = 0
+
+    var indices: Range<Int> { 0..<plans.scalarCount }
+
+    subscript(index: Int) -> Unmanaged<AttentionPlan>? {
+      get { UnsafeRawPointer(bitPattern: plans[index]).map(Unmanaged.fromOpaque) }
+      set { plans[index] = newValue.map { UInt(bitPattern: $0.toOpaque()) } ?? 0 }
+    }
   }
 
   private static let kept = Guarded(Kept())
@@ -23,8 +31,8 @@ public enum AttentionPlans {
   /// Only what resembles is looked for under the lock, and then compared.
   static func known(_ key: AttentionKey) -> AttentionPlan? {
     let alike = kept.withLock { kept -> AttentionPlan? in
-      for index in kept.plans.indices {
-        let plan = kept.plans[index]?.takeUnretainedValue()
+      for index in kept.indices {
+        let plan = kept[index]?.takeUnretainedValue()
         if let plan, plan.key.resembles(key) { return plan }
       }
       return nil
@@ -34,9 +42,9 @@ public enum AttentionPlans {
 
   private static func keep(_ plan: AttentionPlan) {
     let displaced = kept.withLock { kept in
-      let displaced = kept.plans[kept.oldest]
-      kept.plans[kept.oldest] = Unmanaged.passRetained(plan)
-      kept.oldest = (kept.oldest + 1) % kept.plans.count
+      let displaced = kept[kept.oldest]
+      kept[kept.oldest] = Unmanaged.passRetained(plan)
+      kept.oldest = (kept.oldest + 1) % kept.indices.count
       return displaced
     }
     displaced?.release()
@@ -48,6 +56,6 @@ public enum AttentionPlans {
       defer { kept = Kept() }
       return kept
     }
-    for index in dropped.plans.indices { dropped.plans[index]?.release() }
+    for index in dropped.indices { dropped[index]?.release() }
   }
 }

@@ -81,11 +81,11 @@ struct RegisteredRun<Work: RegisteredWork> {
   ) throws(MLAError) {
     let (k, v) = (plan.memory.keys(start, rows), plan.memory.values(start, rows))
     let device = backend.config.device
-    let tensors = [q, k, v, out, lse ?? out].map { mla_tensor($0, on: device) }
-    try tensors.withUnsafeBufferPointer { tensors throws(MLAError) in
-      guard let first = tensors.baseAddress else { return }
-      try body(first)
-    }
+    let views = [q, k, v, out, lse ?? out]
+    let tensors = try FixedArray(
+      views.map { mla_tensor($0, on: device) }, for: "tensors of a run")
+    defer { withExtendedLifetime(tensors) {} }
+    try body(tensors.pointer)
   }
 }
 
