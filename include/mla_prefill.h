@@ -206,7 +206,12 @@ enum {
   /** The above and AVX512_BF16. */
   MLA_ISA_AVX512_BF16 = 4,
   /** The above and AMX-TILE, AMX-BF16, with the kernel's permission. */
-  MLA_ISA_AMX = 5
+  MLA_ISA_AMX = 5,
+  /** 64-bit Arm's: fused multiply-add and fp16 conversion in vectors of 4 fp32. As a
+      limit, a table of another architecture leaves the portable one. */
+  MLA_ISA_NEON = 6,
+  /** The above and FEAT_BF16. */
+  MLA_ISA_NEON_BF16 = 7
 };
 
 /** What the host offers and what the library makes of it. */
@@ -219,9 +224,9 @@ typedef struct mla_cpu_info {
   /** MLA_ISA_* of the best kernel table that this host can run. */
   int32_t best_isa;
   /** MLA_ISA_* of the table in use: best_isa, unless the environment variable
-      MLA_MAX_ISA (portable, avx2, avx512, avx512_bf16, amx) caps it. It is read
-      once, at the library's first use; what is none of these names is ignored,
-      which mla_cpu_summary() and the log say. */
+      MLA_MAX_ISA (portable, avx2, avx512, avx512_bf16, amx, neon, neon_bf16) caps
+      it. It is read once, at the library's first use; what is none of these names is
+      ignored, which mla_cpu_summary() and the log say. */
   int32_t isa;
   /** MLA_ISA_* of the kernel that serves bf16, fp16 and fp32 inputs. */
   int32_t bf16_isa;
@@ -229,7 +234,9 @@ typedef struct mla_cpu_info {
   int32_t fp32_isa;
   /** Processors this process may run on, counted at each call. */
   int32_t num_processors;
-  /** CPU vendor ("GenuineIntel", "AuthenticAMD", ...) and model, NUL-terminated. */
+  /** CPU vendor ("GenuineIntel", "AuthenticAMD", ...) and model, NUL-terminated. On Arm
+      the core's designer ("ARM", "Ampere", "Apple", ...) and the core ("Neoverse-V1 r1p1"),
+      or their numbers. */
   char vendor[16];
   char model[64];
 } mla_cpu_info;
@@ -246,7 +253,11 @@ enum {
   MLA_CPU_AVX512VL = 1 << 6,
   MLA_CPU_AVX512_BF16 = 1 << 7,
   MLA_CPU_AMX_TILE = 1 << 8,
-  MLA_CPU_AMX_BF16 = 1 << 9
+  MLA_CPU_AMX_BF16 = 1 << 9,
+  /** 64-bit Arm's, by Linux's names. */
+  MLA_CPU_ASIMD = 1 << 10,
+  MLA_CPU_ASIMDHP = 1 << 11,
+  MLA_CPU_BF16 = 1 << 12
 };
 
 /** Fills `info`, whose struct_size the caller has set. */

@@ -32,7 +32,16 @@ uint64_t mla_shim_xgetbv0(void) {
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return ((uint64_t)high << 32) | low;
 }
-#else
-int mla_shim_request_xstate(unsigned component) { return (void)component, 0; }
-int mla_shim_supports_xstate(unsigned component) { return (void)component, 0; }
+
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+// <asm/hwcap.h>'s: the kernel reads identification registers on behalf of the process.
+enum { HAS_CPUID = 1 << 11 };
+
+mla_arm_cpu mla_shim_arm_cpu(void) {
+  mla_arm_cpu cpu = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2), 0};
+  if (cpu.hwcap & HAS_CPUID) __asm__("mrs %0, midr_el1" : "=r"(cpu.midr));
+  return cpu;
+}
 #endif

@@ -11,10 +11,11 @@
 # or from the archive $DEBIAN_MIRROR.
 set -euo pipefail
 
-release=trixie
+# Swift is in the later release; what is linked against, of the earlier one, makes a library
+# that older systems load.
+releases="bookworm trixie"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-packages="swiftlang:arm64 libc6:arm64 libc6-dev:arm64 libstdc++6:arm64 libgcc-s1:arm64
-  libstdc++-14-dev:arm64 libgcc-14-dev:arm64 linux-libc-dev"
+packages="swiftlang libc6 libc6-dev libstdc++6 libgcc-s1 libstdc++-12-dev libgcc-12-dev linux-libc-dev"
 sdk=${MLA_ARM64_SDK:-${XDG_CACHE_HOME:-$HOME/.cache}/mla-prefill/arm64}
 
 fail() {
@@ -29,13 +30,15 @@ debian_mirror() {
 
 # fetch FOLDER: the packages' files, into FOLDER.
 fetch() {
-  local folder=$1 apt=$1/apt mirror=${DEBIAN_MIRROR:-$(debian_mirror)}
+  local release folder=$1 apt=$1/apt mirror=${DEBIAN_MIRROR:-$(debian_mirror)}
   command -v dpkg-deb > /dev/null && command -v apt-get > /dev/null || fail "needs apt and dpkg"
   [ -e "$keyring" ] || fail "needs $keyring, of the package debian-archive-keyring"
   [ -n "$mirror" ] || fail "knows no Debian archive; say which one: DEBIAN_MIRROR=http://.../debian"
   mkdir -p "$apt"/{lists/partial,cache/archives/partial,none.d}
   touch "$apt/status"
-  echo "deb [signed-by=$keyring arch=arm64] $mirror $release main" > "$apt/sources.list"
+  for release in $releases; do
+    echo "deb [signed-by=$keyring arch=arm64] $mirror $release main"
+  done > "$apt/sources.list"
   cat > "$apt/apt.conf" <<CONFIGURATION
 Dir::State "$apt";
 Dir::State::status "$apt/status";
@@ -44,6 +47,7 @@ Dir::Etc::sourcelist "$apt/sources.list";
 Dir::Etc::sourceparts "-";
 Dir::Etc::preferences "$apt/none";
 Dir::Etc::preferencesparts "$apt/none.d";
+APT::Default-Release "${releases%% *}";
 APT::Architecture "arm64";
 APT::Architectures {"arm64";};
 APT::Get::AllowUnauthenticated "false";
@@ -54,7 +58,7 @@ CONFIGURATION
     cd "$folder"
     # shellcheck disable=SC2086
     apt-get update -qq --error-on=any && apt-get download -qq $packages
-  ) >&2 || fail "could not fetch Debian's packages from $mirror: $(tr -s '\n ' ' ' <<< "$packages")"
+  ) >&2 || fail "could not fetch Debian's packages from $mirror: $packages"
 }
 
 # unpack FOLDER: makes the SDK in it out of the packages there.
@@ -92,14 +96,14 @@ use_toolchain() {
 TOOLSET
 }
 
-if [ "$(cat "$sdk/made-of" 2> /dev/null)" != "$release $packages" ]; then
+if [ "$(cat "$sdk/made-of" 2> /dev/null)" != "$releases $packages" ]; then
   mkdir -p "$(dirname "$sdk")"
   made=$(mktemp -d "$sdk.XXXXXX")
   trap 'rm -rf "$made"' EXIT
   fetch "$made"
   unpack "$made"
   rm -rf "$made"/*.deb "$made/apt"
-  echo "$release $packages" > "$made/made-of"
+  echo "$releases $packages" > "$made/made-of"
   chmod 755 "$made"
   rm -rf "$sdk"
   mv "$made" "$sdk"

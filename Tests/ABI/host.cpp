@@ -30,8 +30,8 @@ void versions() {
   CHECK_STATUS(MLA_ERROR_OUT_OF_MEMORY);
   CHECK_STATUS(MLA_ERROR_INTERNAL);
   CHECK(std::strcmp(mla_status_name(-7), "unknown") == 0);
-  const char* const tables[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
-  for (std::int32_t isa = MLA_ISA_PORTABLE; isa <= MLA_ISA_AMX; ++isa) {
+  const char* const tables[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_bf16"};
+  for (std::int32_t isa = MLA_ISA_PORTABLE; isa <= MLA_ISA_NEON_BF16; ++isa) {
     CHECK(std::strcmp(mla_isa_name(isa), tables[isa - MLA_ISA_PORTABLE]) == 0);
   }
   CHECK(std::strcmp(mla_isa_name(99), "unknown") == 0);
@@ -40,7 +40,13 @@ void versions() {
 /// MLA_EXPECT_ISA: the table that whoever runs this expects to be in use.
 void cpu() {
   const mla_cpu_info info = test::cpu_info();
+#if defined(__aarch64__)
+  // Every 64-bit Arm Linux has vectors.
+  CHECK(info.best_isa == MLA_ISA_NEON || info.best_isa == MLA_ISA_NEON_BF16);
+  CHECK((info.best_isa == MLA_ISA_NEON_BF16) == ((info.features & MLA_CPU_BF16) != 0));
+#else
   CHECK(info.best_isa >= MLA_ISA_PORTABLE && info.best_isa <= MLA_ISA_AMX);
+#endif
   CHECK(info.isa >= MLA_ISA_PORTABLE && info.isa <= info.best_isa);
   for (std::int32_t isa : {info.bf16_isa, info.fp16_isa, info.fp32_isa}) {
     CHECK(isa >= MLA_ISA_PORTABLE && isa <= info.isa);

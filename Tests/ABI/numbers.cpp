@@ -11,7 +11,9 @@ using namespace numbers;
 /// One key is all there is: its value, to the bit, and its score.
 void one_key() {
   each_kernel([](std::int32_t isa, std::int32_t dtype, const std::string& kernel) {
-    const bool flushes = dtype == MLA_DTYPE_BFLOAT16 && isa >= MLA_ISA_AVX512_BF16;
+    const bool is_bf16_table =
+        isa == MLA_ISA_AVX512_BF16 || isa == MLA_ISA_AMX || isa == MLA_ISA_NEON_BF16;
+    const bool flushes = dtype == MLA_DTYPE_BFLOAT16 && is_bf16_table;
     for (double value : {1.0, -3.0, 1e-5, 6e-8, 1.3e-38, 1.17549435e-38, 1e-39, 1e-44}) {
       for (double q_value : {0.0, 0.37, -1.25}) {
         Problem problem(dtype, 1, 8, 8);

@@ -10,7 +10,7 @@ final class AttentionTests: XCTestCase {
   /// tokens see more than others, and some nothing.
   func testGroupsAndMasksAgainstFloat64() throws {
     var random = SplitMix64(seed: 111)
-    for isa in 1...Int32(MLA_ISA_AMX) {
+    for isa in KernelCase.isas {
       for format in ElementFormat.inputs {
         for (queries, keys, heads, keyHeads) in [
           (1, 300, 5, 1), (1, 1100, 16, 2), (3, 90, 33, 1), (9, 5, 8, 2), (17, 700, 4, 1),

@@ -43,7 +43,7 @@ final class BackendTests: XCTestCase {
 
   func testEveryKernelTable() throws {
     var random = SplitMix64(seed: 3)
-    for isa in 1...Int32(MLA_ISA_AMX) {
+    for isa in KernelCase.isas {
       for format in ElementFormat.inputs {
         let problem = BatchProblem(
           format, numHeads: 2, dims: (128, 64, 128), queryLengths: [37, 150], deviation: 4, &random)
@@ -56,7 +56,7 @@ final class BackendTests: XCTestCase {
   func testQuantizedOutput() throws {
     var random = SplitMix64(seed: 9)
     for name in backends {
-      for isa in 1...Int32(MLA_ISA_AMX) {
+      for isa in KernelCase.isas {
         let problem = BatchProblem(
           random.pick(ElementFormat.inputs), numHeads: 2, dims: random.pick(allDims),
           queryLengths: name == "TRTLLM_RAGGED" ? [1, 70] : [1, 0, 70], &random)

@@ -53,7 +53,7 @@ final class LayerContextOnlyTests: XCTestCase {
   /// request on at most 1024 keys a row's are those of the query alone, on any table.
   func testARowDoesNotDependOnTheOthers() throws {
     var random = SplitMix64(seed: 84)
-    for (i, isa) in (1...Int32(MLA_ISA_AMX)).enumerated() {
+    for (i, isa) in KernelCase.isas.enumerated() {
       for format in ElementFormat.inputs {
         let model = LayerModel(
           format, numHeads: 2, dims: LayerModel.allDims[random.pick([0, 3, 4])], &random)

@@ -30,7 +30,7 @@ final class LayerTests: XCTestCase {
   func testEveryBackendTableAndLongContext() throws {
     var random = SplitMix64(seed: 32)
     let backends = BuiltInBackend.allCases.map(\.name)
-    for (i, isa) in (1...Int32(MLA_ISA_AMX)).enumerated() {
+    for (i, isa) in KernelCase.isas.enumerated() {
       for format in ElementFormat.inputs {
         let model = LayerModel(format, numHeads: 2, dims: LayerModel.allDims[4], &random)
         // The last request is one that FLASHINFER and CPU split.

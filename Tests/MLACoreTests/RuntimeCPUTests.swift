@@ -46,4 +46,42 @@
           savesZMM: true, savesTiles: savesTiles))
     }
   }
+#elseif arch(arm64)
+  import CMLAPrefill
+  import XCTest
+
+  @testable import MLACore
+
+  final class RuntimeCPUTests: XCTestCase {
+    private static let (asimd, asimdhp, bf16): (UInt64, UInt64, UInt64) = (1 << 1, 1 << 10, 1 << 14)
+
+    func testTablesByCapabilities() {
+      for (first, second, family): (UInt64, UInt64, KernelFamily) in [
+        (0, 0, .portable), (0, Self.bf16, .portable), (Self.asimd, 0, .neon),
+        (Self.asimd | Self.asimdhp, ~Self.bf16, .neon), (Self.asimd, Self.bf16, .neonBF16),
+      ] {
+        XCTAssertEqual(Self.cpu(first, second).bestFamily, family, "\(first) \(second)")
+      }
+      XCTAssertEqual(Self.cpu(Self.asimd, Self.bf16).bits, UInt32(MLA_CPU_ASIMD | MLA_CPU_BF16))
+      XCTAssertEqual(Self.cpu(Self.asimdhp, 0).bits, UInt32(MLA_CPU_ASIMDHP))
+    }
+
+    func testNamesOfCores() {
+      for (midr, vendor, model): (UInt64, String, String) in [
+        (0x413f_d0c1, "ARM", "Neoverse-N1 r3p1"), (0x411f_d401, "ARM", "Neoverse-V1 r1p1"),
+        (0x410f_d4f0, "ARM", "Neoverse-V2 r0p0"), (0x6d0f_d490, "Microsoft", "Neoverse-N2 r0p0"),
+        (0xc00f_ac30, "Ampere", "Ampere-1 r0p0"), (0x611f_0231, "Apple", "M1 Firestorm r1p1"),
+        (0x412f_d99f, "ARM", "part 0xd99 r2p15"), (0x531f_0010, "vendor 0x53", "part 0x1 r1p0"),
+        (0, "", ""),
+      ] {
+        let cpu = Self.cpu(0, 0, midr)
+        XCTAssertEqual(cpu.vendor, vendor)
+        XCTAssertEqual(cpu.model, model)
+      }
+    }
+
+    private static func cpu(_ first: UInt64, _ second: UInt64, _ midr: UInt64 = 0) -> CPUFeatures {
+      CPUFeatures(ArmCPU(.init(hwcap: first, hwcap2: second, midr: midr)))
+    }
+  }
 #endif

@@ -13,9 +13,18 @@ public struct KernelCase: Sendable, CustomStringConvertible {
     self.format = format
   }
 
-  public static let isaNames: [(isa: Int32, name: String)] = [
-    (1, "portable"), (2, "avx2"), (3, "avx512"), (4, "avx512_bf16"), (5, "amx"),
-  ]
+  /// This architecture's.
+  #if arch(arm64)
+    public static let isaNames: [(isa: Int32, name: String)] = [
+      (1, "portable"), (6, "neon"), (7, "neon_bf16"),
+    ]
+  #else
+    public static let isaNames: [(isa: Int32, name: String)] = [
+      (1, "portable"), (2, "avx2"), (3, "avx512"), (4, "avx512_bf16"), (5, "amx"),
+    ]
+  #endif
+
+  public static var isas: [Int32] { isaNames.map(\.isa) }
 
   /// Every kernel that a host can run whose strongest table is `bestISA`.
   public static func all(upTo bestISA: Int32) -> [KernelCase] {

@@ -5,7 +5,7 @@ import MLAShims
 public struct CPUFeatures: Sendable {
   /// Bits of MLA_CPU_*.
   public let bits: UInt32
-  /// "GenuineIntel", "AuthenticAMD", ...; "" where it is not known.
+  /// "GenuineIntel", "AuthenticAMD", "ARM", ...; "" where it is not known.
   public let vendor: String
   public let model: String
   /// The strongest family whose every instruction the host executes.
@@ -17,6 +17,8 @@ public struct CPUFeatures: Sendable {
   static func detect(requestAMX: Bool) -> CPUFeatures {
     #if arch(x86_64)
       return CPUFeatures(X86CPU(requestAMX: requestAMX))
+    #elseif arch(arm64)
+      return CPUFeatures(ArmCPU(mla_shim_arm_cpu()))
     #else
       return CPUFeatures(bits: 0, vendor: "", model: "", bestFamily: .portable)
     #endif
@@ -40,6 +42,20 @@ public struct CPUFeatures: Sendable {
       guard cpu.runsAVX512BF16Modules else { return .avx512 }
       guard cpu.runsAMXModules else { return .avx512BF16 }
       return .amx
+    }
+  }
+#elseif arch(arm64)
+  extension CPUFeatures {
+    init(_ cpu: ArmCPU) {
+      var bits: UInt32 = 0
+      for (bit, isUsable) in cpu.publicFeatures where isUsable { bits |= UInt32(bit) }
+      self.init(
+        bits: bits, vendor: cpu.vendor, model: cpu.model, bestFamily: Self.bestFamily(cpu))
+    }
+
+    private static func bestFamily(_ cpu: ArmCPU) -> KernelFamily {
+      guard cpu.runsNEONModules else { return .portable }
+      return cpu.runsNEONBF16Modules ? .neonBF16 : .neon
     }
   }
 #endif

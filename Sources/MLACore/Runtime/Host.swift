@@ -15,8 +15,8 @@ public struct Host: Sendable {
     let text = text.flatMap { $0.isEmpty ? nil : $0 }
     let cap = text.flatMap { KernelFamily(name: $0) }
     ignoredCap = cap == nil ? text.map(Self.printable) : nil
-    features = .detect(requestAMX: cap.map { $0 >= .amx } ?? true)
-    family = min(features.bestFamily, cap ?? .amx)
+    features = .detect(requestAMX: cap.map { $0 == .amx } ?? true)
+    family = cap.map(features.bestFamily.capped) ?? features.bestFamily
   }
 
   /// One line, not long, whatever the environment holds.

@@ -35,8 +35,8 @@ public struct KernelTables: @unchecked Sendable {
   }
 
   func table(cappedAt cap: Int32) -> KernelTable {
-    let index = cap > 0 ? min(cap, family.rawValue) : family.rawValue
-    return KernelTable(tables + Int(index - KernelFamily.portable.rawValue))
+    let allowed = KernelFamily(rawValue: cap).map(family.capped) ?? family
+    return KernelTable(tables + Int(allowed.rawValue - KernelFamily.portable.rawValue))
   }
 
   private static func kernels(of family: KernelFamily, over weaker: mla_kernel_table)
@@ -49,10 +49,8 @@ public struct KernelTables: @unchecked Sendable {
       case .avx512: avx512Kernels()
       case .avx512BF16: avx512BF16Kernels(over: weaker)
       case .amx: amxKernels(over: weaker)
-    #else
-      // No other architecture's CPU is of these families.
-      case .avx2, .avx512, .avx512BF16, .amx: weaker
     #endif
+    default: weaker
     }
   }
 }

@@ -28,7 +28,7 @@ public struct AttentionArguments: Sendable {
       throw .invalid("causal", raw.causal, "must be one of MLA_CAUSAL_*")
     }
     try checkScale("scale", raw.scale)
-    try checkRange("max_isa", raw.max_isa, 0...Int32(MLA_ISA_AMX))
+    try checkRange("max_isa", raw.max_isa, 0...Int32(MLA_ISA_NEON_BF16))
     let tensors = try AttentionTensors(raw)
     workspace = readsWorkspace ? try Workspace(raw.workspace, size: raw.workspace_size) : nil
     try Device.cpu.check(stream: raw.stream)

@@ -30,7 +30,7 @@ extension BackendConfig {
     guard raw.qk_nope_head_dim + raw.qk_rope_head_dim > 0 else {
       throw .invalid("config.qk_nope_head_dim", 0, "must not be 0 where qk_rope_head_dim is 0")
     }
-    try checkRange("config.max_isa", raw.max_isa, 0...Int32(MLA_ISA_AMX))
+    try checkRange("config.max_isa", raw.max_isa, 0...Int32(MLA_ISA_NEON_BF16))
     self.init(
       numHeads: Int(raw.num_heads), scale: raw.scale, kvLoraRank: Int(raw.kv_lora_rank),
       qkNopeHeadDim: Int(raw.qk_nope_head_dim), qkRopeHeadDim: Int(raw.qk_rope_head_dim),

@@ -39,7 +39,9 @@ enum {
   MLA_FAMILY_AVX2 = 2,
   MLA_FAMILY_AVX512 = 3,
   MLA_FAMILY_AVX512_BF16 = 4,
-  MLA_FAMILY_AMX = 5
+  MLA_FAMILY_AMX = 5,
+  MLA_FAMILY_NEON = 6,
+  MLA_FAMILY_NEON_BF16 = 7
 };
 
 // Head dimensions of one call.

@@ -103,7 +103,7 @@ std::vector<Rule<Call>> common_rules(Rows rows) {
     c.args.value.scale = random.any_of<double>({HUGE_VAL, -HUGE_VAL, std::nan(""), 1e300, 1e-300});
   });
   add("max_isa", [](Call& c, Random& random) {
-    c.args.value.max_isa = random.any_of<std::int32_t>({6, random.negative(), INT32_MAX});
+    c.args.value.max_isa = random.any_of<std::int32_t>({8, random.negative(), INT32_MAX});
   });
   // Two different ones, so that no set of rules agrees on a dtype.
   add("k", [](Call& c, Random&) { c.k.view.value.dtype = MLA_DTYPE_FLOAT16; });

@@ -64,7 +64,7 @@ std::vector<Rule<Create>> create_rules() {
   add("kv_lora_rank",
       [](Create& c, Random& random) { c.config.value.kv_lora_rank = beyond(random); });
   add("max_isa", [](Create& c, Random& random) {
-    c.config.value.max_isa = random.any_of<std::int32_t>({6, -1, INT32_MAX, random.negative()});
+    c.config.value.max_isa = random.any_of<std::int32_t>({8, -1, INT32_MAX, random.negative()});
   });
   add("device_type", [](Create& c, Random& random) {
     c.config.value.device_type = random.any_of<std::int32_t>(

@@ -65,7 +65,7 @@ std::vector<Rule<Create>> create_rules() {
     c.v_head_dim = random.any_of<std::int32_t>({0, random.negative(), INT32_MAX});
   });
   add("max_isa", [](Config& c, Random& random) {
-    c.max_isa = random.any_of<std::int32_t>({6, random.negative(), INT32_MAX});
+    c.max_isa = random.any_of<std::int32_t>({8, random.negative(), INT32_MAX});
   });
   add("device_type", [](Config& c, Random& random) {
     c.device_type = random.any_of<std::int32_t>({MLA_DEVICE_CUDA_HOST, 77, random.negative()});

@@ -18,6 +18,8 @@ nb::tuple feature_names(std::uint32_t features) {
       {MLA_CPU_AVX512BW, "avx512bw"}, {MLA_CPU_AVX512DQ, "avx512dq"},
       {MLA_CPU_AVX512VL, "avx512vl"}, {MLA_CPU_AVX512_BF16, "avx512_bf16"},
       {MLA_CPU_AMX_TILE, "amx_tile"}, {MLA_CPU_AMX_BF16, "amx_bf16"},
+      {MLA_CPU_ASIMD, "asimd"},       {MLA_CPU_ASIMDHP, "asimdhp"},
+      {MLA_CPU_BF16, "bf16"},
   };
   nb::list present;
   for (const auto &[bit, name] : names) {
