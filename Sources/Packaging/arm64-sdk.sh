@@ -1,6 +1,7 @@
 #!/bin/bash
 # What it takes to build for 64-bit Arm Linux on another machine: Debian's arm64 packages
-# of a release that has Swift, made into a sysroot and a Swift SDK. Prints its folder.
+# of a release that has Swift, made into a sysroot and a Swift SDK. Prints its folder, in
+# which toolset.json is for `swift build`, clang.cfg for `clang --config`.
 #
 #   arm64-sdk.sh
 #
@@ -63,10 +64,13 @@ CONFIGURATION
 
 # unpack FOLDER: makes the SDK in it out of the packages there.
 unpack() {
-  local package resources=$1/swift swift=usr/libexec/swift/lib/swift_static
+  local package link resources=$1/swift swift=usr/libexec/swift/lib/swift_static
   mkdir -p "$1/sysroot" "$resources"
   for package in "$1"/lib*.deb "$1"/linux-libc-dev*.deb; do dpkg-deb -x "$package" "$1/sysroot"; done
-  ln -sfn usr/lib "$1/sysroot/lib"
+  # Links from the root of a system lead out of the sysroot.
+  find "$1/sysroot" -lname '/*' | while read -r link; do
+    ln -srfn "$1/sysroot$(readlink "$link")" "$link"
+  done
   dpkg-deb --fsys-tarfile "$1"/swiftlang_*.deb |
     tar -x -C "$resources" --strip-components 6 --wildcards "./$swift/linux*" "./$swift/shims*"
   # Of another compiler's format: this one makes its own of the interface files beside them.
@@ -82,6 +86,7 @@ use_toolchain() {
   command -v swiftc > /dev/null || fail "needs Swift"
   swift=$(dirname "$(dirname "$(readlink -f "$(command -v swiftc)")")")
   ln -sfn "$swift"/lib/clang/* "$sdk/swift/clang"
+  printf '%s\n' --target=aarch64-linux-gnu "--sysroot=$sdk/sysroot" -fuse-ld=lld > "$sdk/clang.cfg"
   cat > "$sdk/toolset.json" <<TOOLSET
 {
   "schemaVersion": "1.0",
