@@ -3,7 +3,8 @@
 # of a release that has Swift, made into a sysroot and a Swift SDK. Prints its folder, in
 # which toolset.json is for `swift build`, clang.cfg for `clang --config`.
 #
-#   arm64-sdk.sh
+#   arm64-sdk.sh          for builds
+#   arm64-sdk.sh test     Python in the sysroot as well, and an emulator, qemu-aarch64
 #
 # The folder is $MLA_ARM64_SDK, by default mla-prefill/arm64 in the user's cache. Made
 # once, it needs no network any more, and no root. apt itself, with a state of its own,
@@ -17,6 +18,10 @@ set -euo pipefail
 releases="bookworm trixie"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 packages="swiftlang libc6 libc6-dev libstdc++6 libgcc-s1 libstdc++-12-dev libgcc-12-dev linux-libc-dev"
+# Earlier emulators end with an assertion where a program with threads forks.
+test_packages="qemu-user:$(dpkg --print-architecture 2> /dev/null)/trixie python3.11-minimal libpython3.11-minimal
+  libpython3.11-stdlib libpython3.11-dev zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libssl3 libsqlite3-0 libuuid1
+  libncursesw6 libtinfo6 libcrypt1 libgomp1"
 sdk=${MLA_ARM64_SDK:-${XDG_CACHE_HOME:-$HOME/.cache}/mla-prefill/arm64}
 
 fail() {
@@ -29,7 +34,7 @@ debian_mirror() {
   apt-get indextargets --format '$(REPO_URI)' 'Label: Debian' 2> /dev/null | sort -u | head -n 1
 }
 
-# fetch FOLDER: the packages' files, into FOLDER.
+# fetch FOLDER PACKAGE...: the packages' files, into FOLDER.
 fetch() {
   local release folder=$1 apt=$1/apt mirror=${DEBIAN_MIRROR:-$(debian_mirror)}
   command -v dpkg-deb > /dev/null && command -v apt-get > /dev/null || fail "needs apt and dpkg"
@@ -38,7 +43,7 @@ fetch() {
   mkdir -p "$apt"/{lists/partial,cache/archives/partial,none.d}
   touch "$apt/status"
   for release in $releases; do
-    echo "deb [signed-by=$keyring arch=arm64] $mirror $release main"
+    echo "deb [signed-by=$keyring arch=arm64,$(dpkg --print-architecture)] $mirror $release main"
   done > "$apt/sources.list"
   cat > "$apt/apt.conf" <<CONFIGURATION
 Dir::State "$apt";
@@ -50,34 +55,59 @@ Dir::Etc::preferences "$apt/none";
 Dir::Etc::preferencesparts "$apt/none.d";
 APT::Default-Release "${releases%% *}";
 APT::Architecture "arm64";
-APT::Architectures {"arm64";};
+APT::Architectures {"arm64"; "$(dpkg --print-architecture)";};
 APT::Get::AllowUnauthenticated "false";
 APT::Sandbox::User "";
 CONFIGURATION
   (
     export APT_CONFIG=$apt/apt.conf
     cd "$folder"
-    # shellcheck disable=SC2086
-    apt-get update -qq --error-on=any && apt-get download -qq $packages
-  ) >&2 || fail "could not fetch Debian's packages from $mirror: $packages"
+    apt-get update -qq --error-on=any && apt-get download -qq "${@:2}"
+  ) >&2 || fail "could not fetch Debian's packages from $mirror: ${*:2}"
 }
 
-# unpack FOLDER: makes the SDK in it out of the packages there.
+# unpack FOLDER: what the packages there are to the SDK, into FOLDER/sdk.
 unpack() {
-  local package link resources=$1/swift swift=usr/libexec/swift/lib/swift_static
-  mkdir -p "$1/sysroot" "$resources"
-  for package in "$1"/lib*.deb "$1"/linux-libc-dev*.deb; do dpkg-deb -x "$package" "$1/sysroot"; done
-  # Links from the root of a system lead out of the sysroot.
-  find "$1/sysroot" -lname '/*' | while read -r link; do
-    ln -srfn "$1/sysroot$(readlink "$link")" "$link"
+  local package link sysroot=$1/sdk/sysroot
+  mkdir -p "$sysroot"
+  for package in "$1"/*.deb; do
+    case $(basename "$package") in
+      swiftlang_*) unpack_swift "$package" "$1/sdk" ;;
+      qemu-user_*) dpkg-deb --fsys-tarfile "$package" | tar -x -C "$1/sdk" --strip-components 3 ./usr/bin/qemu-aarch64 ;;
+      *) dpkg-deb -x "$package" "$sysroot" ;;
+    esac
   done
-  dpkg-deb --fsys-tarfile "$1"/swiftlang_*.deb |
+  # Links from the root of a system lead out of the sysroot.
+  find "$sysroot" -lname '/*' | while read -r link; do
+    ln -srfn "$sysroot$(readlink "$link")" "$link"
+  done
+}
+
+# unpack_swift PACKAGE SDK: its standard library.
+unpack_swift() {
+  local resources=$2/swift swift=usr/libexec/swift/lib/swift_static
+  mkdir -p "$resources" "$2/sysroot/usr/lib"
+  dpkg-deb --fsys-tarfile "$1" |
     tar -x -C "$resources" --strip-components 6 --wildcards "./$swift/linux*" "./$swift/shims*"
   # Of another compiler's format: this one makes its own of the interface files beside them.
   find "$resources/linux" -type f \( -name '*.swiftmodule' -o -name '*.swiftdoc' \) -delete
   # Where the driver looks for them in a sysroot.
-  ln -sfn ../../../swift "$1/sysroot/usr/lib/swift"
-  ln -sfn ../../../swift "$1/sysroot/usr/lib/swift_static"
+  ln -sfn ../../../swift "$2/sysroot/usr/lib/swift"
+  ln -sfn ../../../swift "$2/sysroot/usr/lib/swift_static"
+}
+
+# have PURPOSE PACKAGE...: the SDK has these, from now on.
+have() {
+  local made_of="$releases: ${*:2}" made
+  [ "$(cat "$sdk/$1" 2> /dev/null)" != "$made_of" ] || return 0
+  made=$(mktemp -d "$sdk/making.XXXXXX")
+  # shellcheck disable=SC2064
+  trap "rm -rf '$made'" EXIT
+  fetch "$made" "${@:2}"
+  unpack "$made"
+  cp -a "$made/sdk/." "$sdk"
+  rm -rf "$made"
+  echo "$made_of" > "$sdk/$1"
 }
 
 # use_toolchain: compiler and linker are this machine's, whichever Swift that has now.
@@ -101,17 +131,13 @@ use_toolchain() {
 TOOLSET
 }
 
-if [ "$(cat "$sdk/made-of" 2> /dev/null)" != "$releases $packages" ]; then
-  mkdir -p "$(dirname "$sdk")"
-  made=$(mktemp -d "$sdk.XXXXXX")
-  trap 'rm -rf "$made"' EXIT
-  fetch "$made"
-  unpack "$made"
-  rm -rf "$made"/*.deb "$made/apt"
-  echo "$releases $packages" > "$made/made-of"
-  chmod 755 "$made"
-  rm -rf "$sdk"
-  mv "$made" "$sdk"
-fi
+mkdir -p "$sdk"
+sdk=$(cd "$sdk" && pwd)
+exec 9> "$sdk/lock"
+flock 9
+# shellcheck disable=SC2086
+have made-of $packages
+# shellcheck disable=SC2086
+[ "${1:-}" != test ] || have tests-made-of $test_packages
 use_toolchain
 echo "$sdk"
