@@ -1,4 +1,4 @@
-// The portable kernels on another architecture: each kernel of the table against
+// The kernels of 64-bit Arm: each kernel of each table against
 // double precision, over random shapes, from memory full of NaN. The kernel tests
 // proper need a Swift for that architecture; this needs a C compiler only.
 #include <math.h>
@@ -9,8 +9,15 @@
 #include "mla_kernel_abi.h"
 
 void fill_portable_kernels(mla_kernel_table *table);
+void fill_neon_kernels(mla_kernel_table *table);
+
+static const struct {
+  const char *name;
+  void (*fill)(mla_kernel_table *);
+} tables[] = {{"portable", fill_portable_kernels}, {"neon", fill_neon_kernels}};
 
 static mla_kernel_table table;
+static const char *table_name;
 static int failures;
 
 static uint64_t state = 1;
@@ -22,7 +29,7 @@ static int between(int low, int high) { return low + (int)(next() % (uint32_t)(h
 static double uniform(void) { return (double)next() / 1073741824.0 - 1; }
 
 static void check(const char *name, int ok, double worst) {
-  printf("%s %s (worst %.1e)\n", ok ? "ok" : "not ok", name, worst);
+  printf("%s %s: %s (worst %.1e)\n", ok ? "ok" : "not ok", table_name, name, worst);
   failures += !ok;
 }
 
@@ -243,8 +250,7 @@ static void conversion(void) {
   free(halves), free(back), free(floats);
 }
 
-int main(void) {
-  fill_portable_kernels(&table);
+static void check_table(void) {
   const mla_attention_kernel *attentions[] = {&table.fp32, &table.fp16, &table.bf16};
   const mla_projection_kernel *projections[] = {&table.fp32_projection, &table.fp16_projection,
                                                 &table.bf16_projection};
@@ -253,5 +259,13 @@ int main(void) {
   combining();
   merging();
   conversion();
+}
+
+int main(void) {
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    table_name = tables[i].name;
+    tables[i].fill(&table);
+    check_table();
+  }
   return failures != 0;
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The portable kernels, compiled for 64-bit Arm and run under qemu-aarch64.
+# The kernels, compiled for 64-bit Arm and run under qemu-aarch64.
 #
 # There is no Swift for Arm Linux here, but the toolchain has Swift's embedded
 # standard library for the bare architecture, and kernels need no more.
@@ -13,23 +13,30 @@ cat > "$out/module.modulemap" <<MODULES
 module MLAKernelABI { header "$root/Sources/MLAKernelABI/include/mla_kernel_abi.h" export * }
 module MLAShims { header "$root/Sources/MLAShims/include/mla_shims_vector.h" export * }
 MODULES
-find -L Sources/MLAKernelsPortable Tests/Arm64 -name '*.swift' > "$out/sources"
-
-swiftc -target aarch64-none-none-elf -enable-experimental-feature Embedded -wmo -parse-as-library \
-  -Ounchecked -module-name MLAKernelsPortable -Xcc "-fmodule-map-file=$out/module.modulemap" \
-  -Xcc -isystem -Xcc /usr/aarch64-linux-gnu/include -c "@$out/sources" -o "$out/portable.o"
+# kernels FAMILY FLAGS...: the object of a kernel module. The flags are those of Package.swift.
+kernels() {
+  local family=$1 flag flags=()
+  for flag in "${@:2}"; do flags+=(-Xcc "$flag"); done
+  find -L "Sources/MLAKernels$family" "Tests/Arm64/Entries/$family.swift" -name '*.swift' > "$out/sources"
+  swiftc -target aarch64-none-none-elf -enable-experimental-feature Embedded -wmo -parse-as-library \
+    -Ounchecked -Xllvm -sil-disable-pass=loop-invariant-code-motion -module-name "MLAKernels$family" \
+    -Xcc "-fmodule-map-file=$out/module.modulemap" -Xcc -isystem -Xcc /usr/aarch64-linux-gnu/include \
+    "${flags[@]}" -c "@$out/sources" -o "$out/$family.o"
+}
+kernels Portable
+kernels NEON -DMLA_NEON
 # Swift's own clang and linker; the C library and its headers are the cross compiler's.
 arm_clang() {
   "$(dirname "$(readlink -f "$(command -v swiftc)")")/clang" --target=aarch64-linux-gnu \
     -std=gnu11 -O2 -Werror "$@"
 }
 arm_clang -Wall -Wextra -fuse-ld=lld -static -ISources/MLAKernelABI/include Tests/Arm64/kernels.c \
-  "$out/portable.o" -lm -o "$out/kernels"
+  "$out"/{Portable,NEON}.o -lm -o "$out/kernels"
 for source in Sources/MLAShims/*.c; do
   arm_clang -ISources/MLAShims/include -c "$source" -o "$out/$(basename "$source").o"
 done
 
 # Vectors of four, or the kernels would be slow beyond use.
-vectors=$(aarch64-linux-gnu-objdump -d "$out/portable.o" | grep -cE 'fm(la|ul)[[:space:]]+v[0-9]+\.4s')
+vectors=$(aarch64-linux-gnu-objdump -d "$out/Portable.o" | grep -cE 'fm(la|ul)[[:space:]]+v[0-9]+\.4s')
 if [ "$vectors" -gt 100 ]; then echo "ok NEON vectors: $vectors"; else echo "not ok NEON vectors: $vectors"; fi
 qemu-aarch64 "$out/kernels"

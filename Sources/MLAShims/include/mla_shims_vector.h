@@ -1,6 +1,6 @@
 // Vector instructions at the width of the module's own instruction set: 16 lanes
-// under AVX-512, 8 under AVX2, 4 elsewhere. The same names everywhere, so that
-// kernels of all widths share their source.
+// under AVX-512, 8 under AVX2 and, as two registers, for Arm's own kernels (MLA_NEON), 4
+// elsewhere. The same names everywhere, so that kernels of all widths share their source.
 #ifndef MLA_SHIMS_VECTOR_H
 #define MLA_SHIMS_VECTOR_H
 
@@ -15,7 +15,7 @@
 
 #if defined(__AVX512F__)
 #define MLA_LANES 16
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || defined(MLA_NEON)
 #define MLA_LANES 8
 #else
 #define MLA_LANES 4
@@ -57,10 +57,22 @@ MLA_INLINE mla_f32v mla_from_bits(mla_u32v v) { return (mla_f32v)v; }
 
 // a * b + c, fused where the instruction set fuses.
 MLA_INLINE mla_f32v mla_multiply_add(mla_f32v a, mla_f32v b, mla_f32v c) {
-#if defined(__FMA__) || defined(__AVX512F__)
+#if defined(__FMA__) || defined(__AVX512F__) || defined(MLA_NEON)
   return __builtin_elementwise_fma(a, b, c);
 #else
   return a * b + c;
+#endif
+}
+
+// Number i of the four at `p`, to be multiplied with a vector. What Arm's instruction takes
+// one of is a register that holds all four; x86's broadcast reads memory.
+MLA_INLINE float mla_of_four(const float *p, int i) {
+#if defined(MLA_NEON)
+  float __attribute__((ext_vector_type(4))) four;
+  memcpy(&four, p, sizeof four);
+  return four[i];
+#else
+  return p[i];
 #endif
 }
 
@@ -144,9 +156,11 @@ MLA_INLINE mla_f32v mla_load_fours(const void *p, int64_t stride) {
   v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + stride)), 1);
   v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + 2 * stride)), 2);
   return (mla_f32v)_mm512_insertf32x4(v, _mm_loadu_ps((const float *)(four + 3 * stride)), 3);
-#elif MLA_LANES == 8
+#elif defined(__AVX2__)
   const float *next = (const float *)((const char *)p + stride);
   return (mla_f32v)_mm256_loadu2_m128(next, (const float *)p);
+#elif MLA_LANES == 8
+  return mla_load_halves(p, (const char *)p + stride);
 #else
   (void)stride;
   return mla_load_f32(p);
@@ -188,6 +202,17 @@ MLA_INLINE mla_f32v mla_load_f16(const void *p) {
 }
 MLA_INLINE void mla_store_f16(void *p, mla_f32v v) {
   _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(MLA_NEON)
+typedef __fp16 mla_f16v __attribute__((ext_vector_type(MLA_LANES)));
+MLA_INLINE mla_f32v mla_load_f16(const void *p) {
+  mla_f16v v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, mla_f32v);
+}
+MLA_INLINE void mla_store_f16(void *p, mla_f32v v) {
+  mla_f16v narrow = __builtin_convertvector(v, mla_f16v);
+  memcpy(p, &narrow, sizeof narrow);
 }
 #endif
 

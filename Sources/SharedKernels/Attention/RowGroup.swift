@@ -47,10 +47,10 @@ struct Rows4<Row: QueryRow>: RowGroup {
 
   /// Row by row, see `held`.
   @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
-    r0 = r0.addingDot(q, b[0])
-    r1 = r1.addingDot(q, r0.after(b)[1])
-    r2 = r2.addingDot(q, r1.after(b)[2])
-    r3 = r3.addingDot(q, r2.after(b)[3])
+    r0 = r0.addingDot(q, mla_of_four(b, 0))
+    r1 = r1.addingDot(q, mla_of_four(r0.after(b), 1))
+    r2 = r2.addingDot(q, mla_of_four(r1.after(b), 2))
+    r3 = r3.addingDot(q, mla_of_four(r2.after(b), 3))
   }
 
   @inline(__always)
