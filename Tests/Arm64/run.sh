@@ -25,13 +25,14 @@ kernels() {
 }
 kernels Portable
 kernels NEON -DMLA_NEON
+kernels NEONBF16 -DMLA_NEON -march=armv8-a+bf16
 # Swift's own clang and linker; the C library and its headers are the cross compiler's.
 arm_clang() {
   "$(dirname "$(readlink -f "$(command -v swiftc)")")/clang" --target=aarch64-linux-gnu \
     -std=gnu11 -O2 -Werror "$@"
 }
 arm_clang -Wall -Wextra -fuse-ld=lld -static -ISources/MLAKernelABI/include Tests/Arm64/kernels.c \
-  "$out"/{Portable,NEON}.o -lm -o "$out/kernels"
+  "$out"/{Portable,NEON,NEONBF16}.o -lm -o "$out/kernels"
 for source in Sources/MLAShims/*.c; do
   arm_clang -ISources/MLAShims/include -c "$source" -o "$out/$(basename "$source").o"
 done
@@ -39,4 +40,7 @@ done
 # Vectors of four, or the kernels would be slow beyond use.
 vectors=$(aarch64-linux-gnu-objdump -d "$out/Portable.o" | grep -cE 'fm(la|ul)[[:space:]]+v[0-9]+\.4s')
 if [ "$vectors" -gt 100 ]; then echo "ok NEON vectors: $vectors"; else echo "not ok NEON vectors: $vectors"; fi
-qemu-aarch64 "$out/kernels"
+status=0
+# Without bf16 instructions, and with them.
+for cpu in neoverse-n1 max; do qemu-aarch64 -cpu "$cpu" "$out/kernels" || status=1; done
+exit $status

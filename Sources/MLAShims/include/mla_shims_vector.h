@@ -9,6 +9,9 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(MLA_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define MLA_NEON_BF16
+#include <arm_neon.h>
 #endif
 
 #define MLA_INLINE static inline __attribute__((always_inline))
@@ -247,6 +250,74 @@ MLA_INLINE mla_f32v mla_pair_bf16(mla_f32v low, mla_f32v high) {
   const __m512i lanes = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return (mla_f32v)_mm512_permutexvar_epi16(lanes, halves);
+}
+#endif
+
+#if defined(MLA_NEON_BF16)
+#define MLA_LOW(v) ((float32x4_t)__builtin_shufflevector(v, v, 0, 1, 2, 3))
+#define MLA_HIGH(v) ((float32x4_t)__builtin_shufflevector(v, v, 4, 5, 6, 7))
+MLA_INLINE mla_f32v mla_from_registers(float32x4_t low, float32x4_t high) {
+  return (mla_f32v)__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// A register is two rows of four bf16, a vector two registers. Of two rows a and four
+// columns b, to which acc adds, each register of acc holds two columns:
+//   a0 b0, a0 b1, a1 b0, a1 b1   a0 b2, a0 b3, a1 b2, a1 b3
+MLA_INLINE mla_f32v mla_dot_bf16_blocks(mla_u16v a, mla_f32v b, mla_f32v acc) {
+  const bfloat16x8_t rows = (bfloat16x8_t)a;
+  return mla_from_registers(vbfmmlaq_f32(MLA_LOW(acc), rows, (bfloat16x8_t)MLA_LOW(b)),
+                            vbfmmlaq_f32(MLA_HIGH(acc), rows, (bfloat16x8_t)MLA_HIGH(b)));
+}
+MLA_INLINE mla_u16v mla_load_block(const void *p) {
+  mla_u16v v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+// Of four quarters the inner two in each other's place: products of two rows and four columns
+// become the one row, then the other, and back.
+MLA_INLINE mla_f32v mla_swap_middle(mla_f32v v) {
+  return __builtin_shufflevector(v, v, 0, 1, 4, 5, 2, 3, 6, 7);
+}
+MLA_INLINE mla_f32v mla_low_halves(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+}
+MLA_INLINE mla_f32v mla_high_halves(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+// The upper row of each register from a, the lower one from b.
+MLA_INLINE mla_f32v mla_rows_of(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 1, 10, 11, 4, 5, 14, 15);
+}
+// Two numbers at p, as the rows of each register.
+MLA_INLINE mla_f32v mla_rows_repeating(const float *p) {
+  const float a = p[0], b = p[1];
+  return (mla_f32v){a, a, b, b, a, a, b, b};
+}
+// The first n of each row's four bf16, zeros behind.
+MLA_INLINE mla_f32v mla_first_of_rows(mla_f32v v, int64_t n) {
+  typedef uint64_t four __attribute__((ext_vector_type(4)));
+  const uint64_t mask = n >= 4 ? ~0ull : n <= 0 ? 0 : (1ull << (16 * n)) - 1;
+  return (mla_f32v)((four)v & mask);
+}
+// Rounded to bf16, a register for the lower half of a row of a and one of b, and one for the
+// upper halves.
+MLA_INLINE mla_f32v mla_round_rows(mla_f32v a, mla_f32v b) {
+  const bfloat16x8_t low = vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(MLA_LOW(a)), MLA_LOW(b));
+  const bfloat16x8_t high = vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(MLA_HIGH(a)), MLA_HIGH(b));
+  return mla_from_registers((float32x4_t)low, (float32x4_t)high);
+}
+// The columns of the four rows in registers a and b, each as a row of bf16.
+MLA_INLINE mla_f32v mla_turn_rows(float32x4_t a, float32x4_t b) {
+  const uint16x8_t even = vzip1q_u16((uint16x8_t)a, (uint16x8_t)b);
+  const uint16x8_t odd = vzip2q_u16((uint16x8_t)a, (uint16x8_t)b);
+  return mla_from_registers((float32x4_t)vzip1q_u16(even, odd), (float32x4_t)vzip2q_u16(even, odd));
+}
+// Of rows 0 and 1 in the registers of a, 2 and 3 in those of b.
+MLA_INLINE mla_f32v mla_turn_low(mla_f32v a, mla_f32v b) {
+  return mla_turn_rows(MLA_LOW(a), MLA_LOW(b));
+}
+MLA_INLINE mla_f32v mla_turn_high(mla_f32v a, mla_f32v b) {
+  return mla_turn_rows(MLA_HIGH(a), MLA_HIGH(b));
 }
 #endif
 

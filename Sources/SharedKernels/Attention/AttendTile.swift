@@ -62,25 +62,6 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
   finishTile(state, a, scratch)
 }
 
-/// Asks for the rows that are to be written, while there is still work to do.
-@inline(__always)
-private func fetchOutputs(_ a: mla_attend_args) {
-  let rowBytes = Int(a.dims.v_head_dim) * formatBytes(a.out_format)
-  for query in 0..<Int(a.num_queries) {
-    let row = a.out.unsafelyUnwrapped + query * Int(a.out_stride) * formatBytes(a.out_format)
-    for offset in stride(from: 0, to: rowBytes, by: 64) { mla_prefetch_for_write(row + offset) }
-  }
-}
-
-@inline(__always)
-private func formatBytes(_ format: Int32) -> Int {
-  switch Int(format) {
-  case MLA_FORMAT_FLOAT32, MLA_FORMAT_PARTIAL: 4
-  case MLA_FORMAT_FLOAT8_E4M3FN: 1
-  default: 2
-  }
-}
-
 /// S^T = K Q^T * scale * log2(e): the softmax works in powers of two.
 @inline(__always)
 private func computeScores<Row: QueryRow>(

@@ -1,6 +1,25 @@
 import MLAKernelABI
 import MLAShims
 
+/// Asks for the rows that are to be written, while there is still work to do.
+@inline(__always)
+func fetchOutputs(_ a: mla_attend_args) {
+  let rowBytes = Int(a.dims.v_head_dim) * formatBytes(a.out_format)
+  for query in 0..<Int(a.num_queries) {
+    let row = a.out.unsafelyUnwrapped + query * Int(a.out_stride) * formatBytes(a.out_format)
+    for offset in stride(from: 0, to: rowBytes, by: 64) { mla_prefetch_for_write(row + offset) }
+  }
+}
+
+@inline(__always)
+func formatBytes(_ format: Int32) -> Int {
+  switch Int(format) {
+  case MLA_FORMAT_FLOAT32, MLA_FORMAT_PARTIAL: 4
+  case MLA_FORMAT_FLOAT8_E4M3FN: 1
+  default: 2
+  }
+}
+
 /// Divides by the sums and writes outputs and lse, or partial results as they are.
 /// Whatever the format, it rounds the very fp32 result, times out_multiplier for fp8, once.
 @inline(__always)
@@ -42,14 +61,13 @@ private func writeOutputs<Format: TargetFormat>(
   _: Format.Type, _ a: mla_attend_args, _ scratch: TileScratch,
   times multiplier: FloatVector? = nil
 ) {
-  let vectors = ValuePanels(a.dims).vectors
   let inverses = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
   for query in 0..<Int(a.num_queries) {
     writeRow(
       Format.self, a.out.unsafelyUnwrapped + query * Int(a.out_stride) * Format.bytes,
       dims: Int(a.dims.v_head_dim), inverse: FloatVector(repeating: inverses[query]),
       times: multiplier
-    ) { scratch.outputs[query * vectors + $0] }
+    ) { scratch.output(of: query, vector: $0, a.dims) }
   }
 }
 

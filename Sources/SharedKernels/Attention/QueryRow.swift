@@ -12,10 +12,6 @@ protocol QueryRow {
   /// Lane by lane over the vectors of this row and another.
   func combined(_ other: Self, _ f: (FloatVector, FloatVector) -> FloatVector) -> Self
   func mapped(_ f: (FloatVector) -> FloatVector) -> Self
-  /// self + q * b, one operand step of a dot product.
-  func addingDot(_ q: Self, _ b: Float) -> Self
-  /// `p`, for loads that are not to be moved before this row is known.
-  func after(_ p: UnsafePointer<Float>) -> UnsafePointer<Float>
 }
 
 struct Row1: QueryRow {
@@ -29,10 +25,6 @@ struct Row1: QueryRow {
     -> Row1
   { Row1(a: f(a, o.a)) }
   @inline(__always) func mapped(_ f: (FloatVector) -> FloatVector) -> Row1 { Row1(a: f(a)) }
-  @inline(__always) func addingDot(_ q: Row1, _ b: Float) -> Row1 { Row1(a: addDot(a, q.a, b)) }
-  @inline(__always) func after(_ p: UnsafePointer<Float>) -> UnsafePointer<Float> {
-    held(p, until: a)
-  }
 }
 
 struct Row2: QueryRow {
@@ -53,12 +45,6 @@ struct Row2: QueryRow {
   { Row2(a: f(a, o.a), b: f(b, o.b)) }
   @inline(__always) func mapped(_ f: (FloatVector) -> FloatVector) -> Row2 {
     Row2(a: f(a), b: f(b))
-  }
-  @inline(__always) func addingDot(_ q: Row2, _ k: Float) -> Row2 {
-    Row2(a: addDot(a, q.a, k), b: addDot(b, q.b, k))
-  }
-  @inline(__always) func after(_ p: UnsafePointer<Float>) -> UnsafePointer<Float> {
-    held(held(p, until: a), until: b)
   }
 }
 
@@ -82,11 +68,5 @@ struct Row3: QueryRow {
   { Row3(a: f(a, o.a), b: f(b, o.b), c: f(c, o.c)) }
   @inline(__always) func mapped(_ f: (FloatVector) -> FloatVector) -> Row3 {
     Row3(a: f(a), b: f(b), c: f(c))
-  }
-  @inline(__always) func addingDot(_ q: Row3, _ k: Float) -> Row3 {
-    Row3(a: addDot(a, q.a, k), b: addDot(b, q.b, k), c: addDot(c, q.c, k))
-  }
-  @inline(__always) func after(_ p: UnsafePointer<Float>) -> UnsafePointer<Float> {
-    held(held(held(p, until: a), until: b), until: c)
   }
 }

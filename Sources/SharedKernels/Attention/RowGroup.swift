@@ -1,5 +1,21 @@
 import MLAShims
 
+extension QueryRow {
+  /// self + q * b, one operand step of a dot product.
+  @inline(__always) func addingDot(_ q: Self, _ b: Float) -> Self {
+    combined(q) { addDot($0, $1, b) }
+  }
+  /// `p`, for loads that are not to be moved before this row is known.
+  @inline(__always) func after(_ p: UnsafePointer<Float>) -> UnsafePointer<Float> {
+    var p = p
+    _ = mapped {
+      p = held(p, until: $0)
+      return $0
+    }
+    return p
+  }
+}
+
 /// The register tile: as many rows as the register file holds beside one row of
 /// operands, accumulated together so that a loaded operand serves all of them.
 protocol RowGroup {

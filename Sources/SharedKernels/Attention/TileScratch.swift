@@ -33,6 +33,12 @@ struct TileScratch {
     square = constants + 3 * width
     end = square + lanes
   }
+
+  /// A vector of a query's outputs.
+  @inline(__always)
+  func output(of query: Int, vector: Int, _ dims: mla_kernel_dims) -> FloatVector {
+    outputs[query * ValuePanels(dims).vectors + vector]
+  }
 }
 
 @inline(never)

@@ -1,0 +1,1 @@
+../../SharedKernels/Attention/ElementFormats.swift

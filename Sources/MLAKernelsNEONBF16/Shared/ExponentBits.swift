@@ -1,0 +1,1 @@
+../../SharedKernels/Narrow/ExponentBits.swift

@@ -1,0 +1,1 @@
+../../SharedKernels/HalfInstructions/Float16Format.swift

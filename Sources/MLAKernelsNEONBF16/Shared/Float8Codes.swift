@@ -1,0 +1,1 @@
+../../SharedKernels/Attention/Float8Codes.swift

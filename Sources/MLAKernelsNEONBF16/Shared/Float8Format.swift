@@ -1,0 +1,1 @@
+../../SharedKernels/Attention/Float8Format.swift

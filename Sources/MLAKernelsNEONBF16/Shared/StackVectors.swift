@@ -1,0 +1,1 @@
+../../SharedKernels/Projection/StackVectors.swift

@@ -1,0 +1,45 @@
+import MLAKernelABI
+import MLAShims
+
+/// What a panel of queries keeps beside its registers:
+///
+///     columns    a set                         the queries
+///     scores     [keyBlock][width]             then, in place, probabilities: see `exponentiate`
+///     outputs    [pair of queries][four]       blocks of fp32, not yet divided by the sum
+///     constants  [3][width]                    of the queries, a lane each
+struct TileScratch {
+  let columns: ColumnSet
+  let scores: UnsafeMutablePointer<FloatVector>
+  let outputs: UnsafeMutablePointer<FloatVector>
+  let constants: UnsafeMutablePointer<FloatVector>
+  let end: UnsafeMutablePointer<FloatVector>
+
+  @inline(__always)
+  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims, width: Int) {
+    columns = ColumnSet(
+      start.assumingMemoryBound(to: FloatVector.self), vectors: width,
+      steps: steps(of: Int(dims.qk_head_dim)))
+    scores = columns.start + 2 * width * columns.steps
+    outputs = scores + keyBlock * width
+    constants = outputs + width * lanes * vectors(of: Int(dims.v_head_dim))
+    end = constants + 3 * width
+  }
+
+  /// A vector of a query's outputs.
+  @inline(__always)
+  func output(of query: Int, vector: Int, _ dims: mla_kernel_dims) -> FloatVector {
+    let fours = outputs + (query / 2 * vectors(of: Int(dims.v_head_dim)) + vector) * 2
+    let (a, b) = (mla_swap_middle(fours[0]), mla_swap_middle(fours[1]))
+    return query % 2 == 0 ? mla_low_halves(a, b) : mla_high_halves(a, b)
+  }
+}
+
+@inline(never)
+func scratchBytes(_ dims: mla_kernel_dims) -> Int64 { 2 * Int64(panelScratchBytes(dims)) }
+
+@inline(__always)
+func panelScratchBytes(_ dims: mla_kernel_dims) -> Int {
+  let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
+  let scratch = TileScratch(start, dims, width: vectorsPerPanel)
+  return (UnsafeMutableRawPointer(scratch.end) - start + 63) / 64 * 64
+}
