@@ -47,7 +47,11 @@ let families: [Family] =
       Family(name: "AMX", flags: ["-march=sapphirerapids", "-mno-avx512fp16"] + fullWidth),
     ]
   case "aarch64":
-    []
+    // ARMv8-A itself, and no more than the one extension.
+    [
+      Family(name: "NEON", flags: ["-DMLA_NEON"]),
+      Family(name: "NEONBF16", flags: ["-DMLA_NEON", "-march=armv8-a+bf16"]),
+    ]
   default:
     []
   }

@@ -6,6 +6,9 @@ import MLAKernelsPortable
   import MLAKernelsAVX2
   import MLAKernelsAVX512
   import MLAKernelsAVX512BF16
+#elseif arch(arm64)
+  import MLAKernelsNEON
+  import MLAKernelsNEONBF16
 #endif
 
 /// One table of kernels per family that the host runs, each the table of the
@@ -49,6 +52,9 @@ public struct KernelTables: @unchecked Sendable {
       case .avx512: avx512Kernels()
       case .avx512BF16: avx512BF16Kernels(over: weaker)
       case .amx: amxKernels(over: weaker)
+    #elseif arch(arm64)
+      case .neon: neonKernels()
+      case .neonBF16: neonBF16Kernels(over: weaker)
     #endif
     default: weaker
     }
