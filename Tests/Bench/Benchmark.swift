@@ -1,3 +1,4 @@
+import CMLAPrefill
 import Foundation
 import MLABenchSupport
 import MLATestSupport
@@ -23,6 +24,8 @@ struct Benchmark {
     let d = arguments.dimensions
     print("libmlaprefill \(library.version): \(library.cpuSummary)")
     print("\(d.heads) heads of \(d.nope)/\(d.rope)/\(d.v), \(library.numThreads) threads, causal FLOPs, seed = tokens")
+    let caches = try library.cpuInfo().isa < Int32(MLA_ISA_AVX2) ? nil : Caches()
+    if let caches { print("one thread reads \(caches)") }
     var rows: [[String: Any]] = []
     print(Table.header)
     for shape in arguments.shapes {
@@ -40,7 +43,9 @@ struct Benchmark {
     let projections = measureProjections()
     let scores = measureScores()
     let memory = arguments.measuresMemory ? try measureMemory() : []
-    if let file = arguments.json { try write(rows, chunks, projections, scores, memory, to: file) }
+    if let file = arguments.json {
+      try write(rows, chunks, projections, scores, memory, caches, to: file)
+    }
   }
 
   /// On one thread, by its processor time.
@@ -135,7 +140,7 @@ struct Benchmark {
   private func write(
     _ rows: [[String: Any]], _ chunks: [[String: Any]], _ projections: [[String: Any]],
     _ scores: [[String: Any]],
-    _ memory: [[String: Any]], to file: String
+    _ memory: [[String: Any]], _ caches: Caches?, to file: String
   ) throws {
     let report: [String: Any] = [
       "version": library.version, "cpu": library.cpuSummary, "threads": library.numThreads,
@@ -143,6 +148,11 @@ struct Benchmark {
       "up_projection": projections,
       "awkward_scores": scores,
       "memory": memory,
+      "caches": (caches?.levels ?? []).map { level -> [String: Any] in
+        var row: [String: Any] = ["name": level.name, "read_bytes_per_second": level.bytesPerSecond]
+        row["bytes"] = level.bytes
+        return row
+      },
     ]
     try JSONSerialization.data(withJSONObject: report, options: [.prettyPrinted, .sortedKeys])
       .write(to: URL(fileURLWithPath: file))

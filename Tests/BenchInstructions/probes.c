@@ -102,3 +102,29 @@ double bench_probe(int32_t probe, int32_t clock, double seconds) {
       return 0;
   }
 }
+
+// 32-byte loads, as many chains as hide an operation's latency.
+__attribute__((target("avx2"), noinline)) static void read_once(const __m256i *p, int64_t vectors) {
+  enum { READ_CHAINS = 8 };
+  __m256i sums[READ_CHAINS] = {0};
+  for (int64_t i = 0; i < vectors; i += READ_CHAINS) {
+    _Pragma("clang loop unroll(full)") for (int j = 0; j < READ_CHAINS; j++) {
+      sums[j] = _mm256_or_si256(sums[j], p[i + j]);
+    }
+  }
+  for (int j = 0; j < READ_CHAINS; j++) __asm__ volatile("" ::"x"(sums[j]));
+}
+
+double bench_read_rate(const void *buffer, int64_t bytes, int32_t clock, double seconds) {
+  read_once(buffer, bytes / 32);
+  double begin = bench_now(clock), end;
+  int64_t passes = 0;
+  // Many passes between two looks at the clock, which is slower than a small cache's.
+  const int64_t batch = 1 + (1 << 20) / bytes;
+  do {
+    for (int64_t i = 0; i < batch; i++) read_once(buffer, bytes / 32);
+    passes += batch;
+    end = bench_now(clock);
+  } while (end - begin < seconds);
+  return (double)bytes * (double)passes / (end - begin);
+}

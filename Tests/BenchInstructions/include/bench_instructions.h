@@ -26,6 +26,11 @@ double bench_now(int32_t clock);
 // caller makes sure that the CPU has it.
 double bench_probe(int32_t probe, int32_t clock, double seconds);
 
+// Bytes per second that the calling thread reads of a buffer, from its beginning to its
+// end again and again, for about `seconds` of the clock. `bytes` is a multiple of 256,
+// `buffer` one of 32; the caller makes sure that the CPU has AVX2.
+double bench_read_rate(const void *buffer, int64_t bytes, int32_t clock, double seconds);
+
 // Causal softmax of a block of score rows, in place: row i keeps its first
 // `visible + i` columns, the others become 0.
 void bench_causal_softmax(float *scores, int64_t rows, int64_t columns, int64_t visible, float scale);
