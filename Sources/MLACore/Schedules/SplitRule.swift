@@ -21,9 +21,10 @@ public enum SplitRule: Equatable, Sendable {
   static let nominalTasks = 512
   /// A whole one outweighs merging its result by far.
   public static let longestRange = 8192
-  /// What a range's packed keys and values of one head take, at most: a cache holds them while
-  /// tile after tile attends to them. 8192 keys and values of 192 and 128 bf16 elements are 5 MiB.
-  static let rangeBytes = 6 << 20
+  /// What a range's packed keys and values of one head take, at most: the last cache holds them
+  /// while tile after tile attends to them, each thread its own. Of what servers have of it for
+  /// a core, 2 to 4 MiB, and neighbours take some.
+  static let rangeBytes = 3 << 20
 
   /// Keys of each range, a multiple of `keyBlock`; all of the request's keys or
   /// more if it is not split.
