@@ -11,8 +11,11 @@ public struct RowOffsets: Equatable, Sendable {
     firstNumber(in: 0..<requestCount) { begin($0 + 1) > row }
   }
 
-  /// Rows of the longest request.
-  var longest: Int { (0..<requestCount).reduce(0) { max($0, count($1)) } }
+  /// Rows of the longest request. Asked for in every run: several requests an instruction.
+  var longest: Int {
+    let offsets = UnsafeBufferPointer(start: pointer, count: requestCount + 1)
+    return Int((0..<requestCount).reduce(0) { max($0, offsets[$1 + 1] &- offsets[$1]) })
+  }
 
   init(checked offsets: FixedArray<Int32>) { self.offsets = offsets }
 

@@ -65,6 +65,7 @@ struct CUDAAttention: Sendable {
       spans, arguments, scale: scale, device, launcher)
     {
       isServed = try run.start(spans, arguments, upload: upload, launcher)
+      if isServed, run.attention.mask.showsEveryQueryAKey { return }
     }
     // Of requests without keys cuDNN does not say what it writes: it is written over.
     try launch(kernel, spans, arguments, onlyKeyless: isServed, launcher)
@@ -83,9 +84,11 @@ struct CUDAAttention: Sendable {
     onlyKeyless: Bool, _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
     var launch = CUDAAttentionLaunch(arguments, scaleLog2: scaleLog2, causal: spans.causal)
-    for span in spans where span.queryCount > 0 && (span.keyCount == 0 || !onlyKeyless) {
+    // Thousands of requests are looked at in each run, and few are launched.
+    for request in spans.indices
+    where spans.queries.count(request) > 0 && (spans.keys.count(request) == 0 || !onlyKeyless) {
       if launch.isFull { try submit(&launch, heads: arguments.q.shape[1], kernel, launcher) }
-      launch.append(span)
+      launch.append(spans[request])
     }
     try submit(&launch, heads: arguments.q.shape[1], kernel, launcher)
   }

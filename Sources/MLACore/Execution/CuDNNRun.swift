@@ -150,7 +150,9 @@ extension CuDNNAttention.Mask {
       self = .none
     } else if spans.queries == spans.keys {
       self = .topLeft
-    } else if spans.causal == .end, spans.allSatisfy({ $0.queryCount <= $0.keyCount }) {
+    } else if spans.causal == .end,
+      spans.indices.allSatisfy({ spans.queries.count($0) <= spans.keys.count($0) })
+    {
       self = .bottomRight
     } else {
       return nil
@@ -172,8 +174,10 @@ extension CuDNNAttention.Rows {
 
 extension CuDNNAttention.Sizes {
   init(_ spans: RequestSpans, lseHeadStride: Int) {
+    let queries = spans.queries.longest
     self.init(
-      requests: spans.count, queries: spans.queries.longest, keys: spans.keys.longest,
+      requests: spans.count, queries: queries,
+      keys: spans.keys == spans.queries ? queries : spans.keys.longest,
       lseHeadStride: lseHeadStride)
   }
 

@@ -16,13 +16,16 @@ struct CuDNNAttention: Equatable, Sendable {
     var lseHeadStride: Int
   }
 
-  /// Which of its request's keys a query sees. Every query sees one.
+  /// Which of its request's keys a query sees.
   enum Mask: String, Sendable {
     case none
     /// Query i those up to the ith.
     case topLeft
     /// The last query those up to the last, the one before up to the one before, and so on.
     case bottomRight
+
+    /// Requests that are masked have no more queries than keys.
+    var showsEveryQueryAKey: Bool { self != .none }
   }
 
   let type: CuDNN.DataType
