@@ -713,9 +713,10 @@ const char *mla_backend_name(const mla_backend *backend);
 
 /** Does ahead what a first run would wait for, with no batch or a batch prepared, which stays.
     On the CPU one small run of each dtype, which is thrown away: threads are started, memory
-    is had. On a CUDA device, where cuDNN serves, its plans for bf16 tensors as vLLM has them:
-    q, k and out dense, v the last v_head_dim of each qk_nope_head_dim + v_head_dim; a first
-    run that is captured then has them, too. Nothing for a registered backend.
+    is had. On a CUDA device, where cuDNN serves, its plans for bf16 and for fp16 tensors as
+    vLLM has them: q, k and out dense, v the last v_head_dim of each qk_nope_head_dim +
+    v_head_dim; and for a layer that works on all its heads at once, without lse. A first run
+    that is captured then has them, too. Nothing for a registered backend.
     TOKENSPEED_MLA's objects have it done when they are made. */
 mla_status mla_warm_up(const mla_backend *backend);
 

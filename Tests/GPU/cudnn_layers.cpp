@@ -69,6 +69,28 @@ void plans() {
   CHECK(runs_served(context, "context") == 1 && gpu_cudnn_compilations() == 3);
 }
 
+/// Those of a backend that is warmed up are a layer's, too.
+void plans_made_ahead() {
+  const Primary primary;
+  mla::backend("FLASH_ATTN", test::config_on(model)).warm_up();
+  const long made = gpu_cudnn_compilations();
+  for (const std::int32_t dtype : {MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16}) {
+    for (const Lengths& contexts : {Lengths{0, 0}, Lengths{300, 9}}) {
+      LayerProblem problem(model, dtype, {dtype}, {20, 3}, contexts);
+      const Stream stream;
+      const DeviceLayer on_device(problem);
+      on_device.upload(stream);
+      mla_layer_forward_args args = on_device.args(stream);
+      args.lse = nullptr;
+      const long before = test::executions();
+      on_device.layer().forward(args);
+      stream.synchronize();
+      CHECK(test::executions() > before);
+    }
+  }
+  EXPECT(gpu_cudnn_compilations() == made, "%ld plans, not %ld", gpu_cudnn_compilations(), made);
+}
+
 /// Within a bound of memory some heads after the others, and some requests: those of one query
 /// each are not cuDNN's.
 void within_a_bound() {
@@ -113,6 +135,7 @@ int main(int argc, char** argv) {
                       {isolated("cudnn: layers after context", after_context),
                        isolated("cudnn: random batches of layers", random_batches),
                        isolated("cudnn: plans of layers", plans, unkept),
+                       isolated("cudnn: plans of layers made ahead", plans_made_ahead, unkept),
                        isolated("cudnn: layers within a bound", within_a_bound),
                        isolated("cudnn: captured layers", captured)});
 }

@@ -56,15 +56,15 @@ void shared() {
 }
 
 /// Plans that are there before the first run: it may be captured.
-void expect_plans_of(mla::backend& backend, const Model& shape) {
+void expect_plans_of(mla::backend& backend, const Model& shape, std::int32_t dtype) {
   const test::Stream stream;
   const long made = gpu_cudnn_compilations();
   for (const Lengths& lengths : {Lengths{40, 21}, Lengths{150}}) {
-    Attention problem = Attention::new_tokens(shape, MLA_DTYPE_BFLOAT16, lengths, 5);
+    Attention problem = Attention::new_tokens(shape, dtype, lengths, 5);
     test::DeviceAttention on_device(problem);
     on_device.prepare(backend);
     // As vLLM's kv_nope has it.
-    test::Array wide(MLA_DTYPE_BFLOAT16, {problem.v.size(0), shape.heads, 256});
+    test::Array wide(dtype, {problem.v.size(0), shape.heads, 256});
     problem.v.each([&](std::int64_t i, std::int64_t j, std::int64_t d) { wide.set(i, j, 128 + d, problem.v.at(i, j, d)); });
     const test::DeviceArray device_wide(wide);
     on_device.upload(stream);
@@ -85,14 +85,15 @@ void warmed_up() {
   const Primary primary;
   const Model deepseek{2, 128, 64, 128, 512}, one_head{1, 128, 64, 128, 512};
   mla::backend backend("TOKENSPEED_MLA", test::config_on(deepseek));
-  expect_plans_of(backend, deepseek);
+  const std::vector<std::int32_t> dtypes{MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT16};
+  for (const std::int32_t dtype : dtypes) expect_plans_of(backend, deepseek, dtype);
   mla::backend another("TOKENSPEED_MLA", test::config_on(deepseek)), other("TRTLLM_RAGGED", test::config_on(one_head));
-  // Six of attention, three of projections.
-  CHECK(gpu_cudnn_compilations() == 9);
+  // Of each dtype eight of attention, three of projections.
+  CHECK(gpu_cudnn_compilations() == 22);
   other.warm_up();
-  expect_plans_of(other, one_head);
+  for (const std::int32_t dtype : dtypes) expect_plans_of(other, one_head, dtype);
   other.warm_up();
-  CHECK(gpu_cudnn_compilations() == 18);
+  CHECK(gpu_cudnn_compilations() == 44);
 }
 
 /// Strides that are new in each call: some get plans of their own, the rest none.

@@ -137,8 +137,8 @@ class NativePrefillBackend(MLAPrefillBackend):
     @untraced
     def warm_up(self) -> None:
         """Does ahead what a first run would wait for: on CPUs starts the threads; on CUDA
-        devices has cuDNN's plans made for bf16 tensors as vLLM has them, where there is a cuDNN
-        that serves. Nothing for what C or C++ code has registered.
+        devices has cuDNN's plans made for bf16 and fp16 tensors as vLLM has them, where there is a
+        cuDNN that serves. Nothing for what C or C++ code has registered.
         """
         _core.Backend.warm_up(self._backend)
 
