@@ -98,7 +98,7 @@ private struct QueryPanel<Row: QueryRow> {
 
   /// S^T = K Q^T * scale * log2(e), a group of keys against all panels of queries. Scores that
   /// no query of a panel sees are left as they are, to be masked.
-  @inline(__always)
+  @inline(never)
   private func computeScores<Columns: QueryRow>(
     _: Columns.Type, _ block: PackedBlock, _ visible: VisibleKeys
   ) {
@@ -119,7 +119,7 @@ private struct QueryPanel<Row: QueryRow> {
 
   /// O = O * rescale + P V, a panel of value dimensions after the other, and for each a group
   /// of queries after the other: the values stay in the L1 cache.
-  @inline(__always)
+  @inline(never)
   private func accumulateOutputs(_ block: PackedBlock, _ visible: VisibleKeys) {
     block.forEachValueSet { first, set in
       for panel in 0..<set.panels {
