@@ -29,8 +29,11 @@ rm -rf "$out/cache"
 
 if [ "${1:-}" = python ]; then
   python=${PYTHON:-$PWD/.build-python/numpy/bin/python}
-  MLA_TEST_GPUS=90,80,100 "$python" -m pytest -v -p no:cacheprovider \
-    --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python || exit 1
+  for cudnn in off libcudnn.so.9; do
+    echo "with MLA_CUDNN_LIBRARY=$cudnn:"
+    MLA_CUDNN_LIBRARY=$cudnn MLA_TEST_GPUS=90,80,100 "$python" -m pytest -v -p no:cacheprovider \
+      --rootdir=Tests/GPU/python "${@:2}" Tests/GPU/python || exit 1
+  done
   # What is for a real one, so that it works when there is one.
   printf "software gpu 90" > "$out/sm_90a.image"
   MLA_TILES_IMAGE=$out/sm_90a.image PYTHON=$python exec Tests/GPU/h200.sh --short "$stage/lib/libmlaprefill.so.1"

@@ -168,6 +168,9 @@ def test_memory_elsewhere():
     problem.check(backend.run_prefill_new_tokens(*here, False).numpy())
 
 
+@pytest.mark.skipif(
+    os.environ.get("MLA_CUDNN_LIBRARY") != "off", reason="where cuDNN fails own kernels serve, which these calls spare"
+)
 def test_what_the_driver_refuses():
     problem = problem_of([5])
     backend, tensors = backend_for(problem), on_device(problem)
