@@ -37,8 +37,8 @@ PROGRAMS = (
 ).split()
 GPU_MACHINE_PROGRAMS = "machine_cudnn machine_memory machine_graphs machine_launches machine_devices machine_streams".split()
 GPU_PROGRAMS = (
-    "absent cudnn_plans cudnn_layers cudnn_projections cudnn names merge caching gathering layer_refusals layers refusals "
-    "graphs streams no_driver no_cudnn "
+    "absent cudnn_library cudnn_plans cudnn_layers cudnn_projections cudnn names merge caching gathering layer_refusals "
+    "layers refusals graphs streams no_driver no_cudnn "
     "golden attention python"
 ).split()
 ARGUMENTS = {"malformed_calls": ["30000"], "unload": [".build/stage/lib/libmlaprefill.so.1"]}
