@@ -3,7 +3,7 @@ import CMLAPrefill
 /// One of the library's own backends on CUDA tensors: its contract decides what it takes, the
 /// device's kernels, or cuDNN's, carry out. A launch needs no memory but the caller's and
 /// nothing prepared on the device.
-final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
+final class CUDABackend: OwnBackend, @unchecked Sendable {
   private let contract: any NativeContract
   private let config: BackendConfig
   private let device: CUDADevice
@@ -28,10 +28,6 @@ final class CUDABackend: MLAPrefillBackend, @unchecked Sendable {
   func clone() throws(MLAError) -> any MLAPrefillBackend { CUDABackend(self) }
 
   func warmUp() throws(MLAError) { try CuDNNWarmUp.run(config, device) }
-
-  func supportsOut() -> Bool { true }
-
-  func supportsQuantOutput(_ type: ElementType) -> Bool { type == .float8E4M3 }
 
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch

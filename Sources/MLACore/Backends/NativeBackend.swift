@@ -3,7 +3,7 @@ import MLAKernelABI
 
 /// One of the library's own backends on CPU tensors: its contract decides, the
 /// schedule cuts, `AttentionRun` carries out.
-final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
+final class NativeBackend: OwnBackend, @unchecked Sendable {
   private let contract: any NativeContract
   private let config: BackendConfig
   private let table: KernelTable
@@ -30,10 +30,6 @@ final class NativeBackend: MLAPrefillBackend, @unchecked Sendable {
   func clone() throws(MLAError) -> any MLAPrefillBackend {
     try NativeBackend(contract: contract, config: config)
   }
-
-  func supportsOut() -> Bool { true }
-
-  func supportsQuantOutput(_ type: ElementType) -> Bool { type == .float8E4M3 }
 
   func prepareMetadata(_ metadata: PrefillMetadata, _ raw: UnsafePointer<mla_prefill_metadata>)
     throws(MLAError) -> PreparedBatch
