@@ -63,7 +63,7 @@ final class CUDABackend: OwnBackend, @unchecked Sendable {
         case .newTokens: batch.metadata.queryStartLoc.selfSpans
         case .chunk(let index): batch.metadata.chunks[index].spans
         }
-      return max(most, attention.workspaceSize(spans))
+      return max(most, attention.workspaceSize(CuDNNAttention.Sizes(spans, lseHeadStride: 0)))
     }
   }
 }

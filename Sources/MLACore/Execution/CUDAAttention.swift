@@ -94,9 +94,8 @@ struct CUDAAttention: Sendable {
   }
 
   /// Bytes of workspace with which cuDNN takes no memory of the stream's, and serves captures.
-  func workspaceSize(_ spans: RequestSpans) -> Int {
-    CuDNNDevice.of(device) == nil
-      ? 0 : CuDNNRun.Memory.bytes(CuDNNAttention.Sizes(spans, lseHeadStride: 0))
+  func workspaceSize(_ sizes: CuDNNAttention.Sizes) -> Int {
+    CuDNNDevice.of(device) == nil ? 0 : CuDNNRun.Memory.bytes(sizes)
   }
 
   /// What no keys give, in every row that there is.

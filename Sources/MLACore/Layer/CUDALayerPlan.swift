@@ -31,7 +31,7 @@ struct CUDALayerPlan {
     while next < batch.requests.count {
       let requests = try requests(from: next, within: bound)
       let rows = batch.keyBegins[requests.upperBound] - batch.keyBegins[requests.lowerBound]
-      let wanted = attention.workspaceSize(try spans(requests))
+      let wanted = attention.workspaceSize(sizes(requests))
       var (workspaceBytes, most) = (wanted, mostHeads(rows, within: bound - wanted))
       // What attention can do without.
       if most == 0 { (workspaceBytes, most) = (0, mostHeads(rows, within: bound)) }
@@ -47,9 +47,19 @@ struct CUDALayerPlan {
   /// Of a round, as attention sees them: queries and keys counted from the round's first.
   func spans(_ requests: Range<Int>) throws(MLAError) -> RequestSpans {
     let queries = try RowOffsets(lengths: requests.lazy.map(batch.queryStartLoc.count))
-    let keys = try RowOffsets(
-      lengths: requests.lazy.map { batch.keyBegins[$0 + 1] - batch.keyBegins[$0] })
+    let keys = try RowOffsets(lengths: requests.lazy.map(keyCount))
     return RequestSpans(queries: queries, keys: keys, causal: batch.contextOnly ? .none : .end)
+  }
+
+  /// Likewise, of what its workspace is for.
+  private func sizes(_ requests: Range<Int>) -> CuDNNAttention.Sizes {
+    CuDNNAttention.Sizes(
+      requests: requests.count, queries: requests.lazy.map(batch.queryStartLoc.count).max() ?? 0,
+      keys: requests.lazy.map(keyCount).max() ?? 0, lseHeadStride: 0)
+  }
+
+  private func keyCount(_ request: Int) -> Int {
+    batch.keyBegins[request + 1] - batch.keyBegins[request]
   }
 
   /// Where keys of a round come from.
