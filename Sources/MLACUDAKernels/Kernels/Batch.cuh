@@ -11,7 +11,8 @@ struct QueryTile {
   int count;
 
   DEVICE QueryTile(const mla_cuda_attention &a, int tile, int size)
-      : request(a.requests[request_of(a, tile)]), is_causal(a.is_causal) {
+      : request(a.requests[range_at(tile, a.request_count, [&a](int i) { return a.requests[i].first_tile; })]),
+        is_causal(a.is_causal) {
     const int tiles = (request.query_count + size - 1) / size;
     first = (tiles - 1 - (tile - request.first_tile)) * size;
     count = min(size, request.query_count - first);
@@ -27,18 +28,4 @@ struct QueryTile {
 
   static DEVICE int min(int a, int b) { return a < b ? a : b; }
   static DEVICE int max(int a, int b) { return a > b ? a : b; }
-
-private:
-  /** The last one that begins no later: one without queries begins where the next does. */
-  static DEVICE int request_of(const mla_cuda_attention &a, int tile) {
-    int found = 0, end = a.request_count;
-    while (end - found > 1) {
-      const int middle = (found + end) / 2;
-      if (a.requests[middle].first_tile <= tile)
-        found = middle;
-      else
-        end = middle;
-    }
-    return found;
-  }
 };

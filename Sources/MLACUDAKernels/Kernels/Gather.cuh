@@ -90,7 +90,7 @@ template <class Element> struct GatheredToken {
 
   DEVICE void run() const {
     if (token >= a.token_count) return;
-    const int request = request_of_token(), first = row(request);
+    const int request = range_at(token, a.request_count, [this](int i) { return row(i); }), first = row(request);
     if (token < first || token >= row(request + 1)) return;
     const long long position = token - first + (a.seq_starts ? load_global<int>(a.seq_starts + request) : 0);
     read_slot<Element>(a.cache, request, position, a.latents, a.rope, static_cast<int>(token));
@@ -98,21 +98,6 @@ template <class Element> struct GatheredToken {
 
 private:
   DEVICE int row(int request) const { return load_global<int>(a.cu_seq_lens + request); }
-
-  /** The last request, of those that begin here or before, that there may be: whatever the offsets
-      are, it is one of the launch's. */
-  DEVICE int request_of_token() const {
-    int low = 0, high = a.request_count;
-#pragma unroll 1
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      if (row(middle) <= token)
-        low = middle;
-      else
-        high = middle;
-    }
-    return low;
-  }
 };
 
 /** A layer's: of the cache, or a new one. */
@@ -124,7 +109,7 @@ template <class Element> struct LayerToken {
 
   DEVICE void run() const {
     if (token >= a.token_count) return;
-    const mla_cuda_layer_span &span = a.spans[span_of_token()];
+    const mla_cuda_layer_span &span = a.spans[range_at(token, a.span_count, [this](int i) { return a.spans[i].first; })];
     const int index = static_cast<int>(token) - span.first, to = span.row + index;
     if (span.table_row >= 0)
       return read_slot<Element>(a.cache, span.table_row, span.position + index, a.latents, a.rope, to);
@@ -141,18 +126,5 @@ private:
     if (target.data)
       RowReader<Element>::template read_from<Element>(width, row_of(rows, bytes, row, 0), row_of(target, bytes, to, 0),
                                                       nullptr, 1);
-  }
-
-  DEVICE int span_of_token() const {
-    int low = 0, high = a.span_count;
-#pragma unroll 1
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      if (a.spans[middle].first <= token)
-        low = middle;
-      else
-        high = middle;
-    }
-    return low;
   }
 };
