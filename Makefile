@@ -51,14 +51,20 @@ to := $(DESTDIR)$(PREFIX)
 
 .PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
-build:
 ifeq ($(ARCH),$(shell uname -m))
-	swift build -c release --product mlaprefill
+build_library := swift build -c release --product mlaprefill
+install_library := install -m 755 -s .build/release/libmlaprefill.so
 else ifeq ($(ARCH),aarch64)
-	Sources/Packaging/arm64-build.sh -c release --product mlaprefill
+build_library := Sources/Packaging/arm64-build.sh -c release --product mlaprefill
+# The machine's own strip may know no other architecture's files.
+install_library = install -m 755 -s --strip-program="$(shell Sources/Packaging/arm64-sdk.sh)/llvm-strip" \
+	.build-aarch64/release/libmlaprefill.so
 else
-	$(error ARCH = $(ARCH): is aarch64, or this machine's own)
+$(error ARCH = $(ARCH): is aarch64, or this machine's own)
 endif
+
+build:
+	$(build_library)
 
 demo:
 	Sources/Packaging/debian-packages.sh demo
@@ -139,7 +145,7 @@ fuzz:
 install: build
 	install -d "$(to)/include" "$(to)/lib/pkgconfig" "$(to)/lib/cmake/mla_prefill"
 	install -m 644 include/mla_prefill.h include/mla_prefill.hpp "$(to)/include"
-	install -m 755 -s .build/release/libmlaprefill.so "$(to)/lib/$(library)"
+	$(install_library) "$(to)/lib/$(library)"
 	ln -sf $(library) "$(to)/lib/$(soname)"
 	ln -sf $(soname) "$(to)/lib/libmlaprefill.so"
 	$(call instantiate,mla_prefill.pc,lib/pkgconfig)

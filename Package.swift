@@ -79,8 +79,8 @@ let replaced = [
 // end the process where memory is short; see Sources/MLAAllocation.
 let wrappedAllocation = [
   "malloc", "calloc", "realloc", "posix_memalign", "malloc_usable_size", "free", "_Znwm",
-  "_ZnwmSt11align_val_t", "_ZdlPv", "_ZdlPvm", "_ZdlPvmSt11align_val_t", "swift_beginAccess",
-  "swift_endAccess",
+  "_ZnwmSt11align_val_t", "_ZdlPv", "_ZdlPvm", "_ZdlPvSt11align_val_t", "_ZdlPvmSt11align_val_t",
+  "swift_beginAccess", "swift_endAccess",
 ]
 
 let package = Package(

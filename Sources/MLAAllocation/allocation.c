@@ -73,6 +73,7 @@ void *system_aligned_new(size_t bytes, size_t alignment,
                          nothrow) __asm__("_ZnwmSt11align_val_tRKSt9nothrow_t");
 void __real__ZdlPv(void *memory);
 void __real__ZdlPvm(void *memory, size_t bytes);
+void __real__ZdlPvSt11align_val_t(void *memory, size_t alignment);
 void __real__ZdlPvmSt11align_val_t(void *memory, size_t bytes, size_t alignment);
 
 void *__wrap__Znwm(size_t bytes) {
@@ -93,6 +94,11 @@ void __wrap__ZdlPv(void *memory) {
 void __wrap__ZdlPvm(void *memory, size_t bytes) {
   if (mla_shim_reserve_owns(memory)) return mla_shim_reserve_give_back(memory);
   __real__ZdlPvm(memory, bytes);
+}
+
+void __wrap__ZdlPvSt11align_val_t(void *memory, size_t alignment) {
+  if (mla_shim_reserve_owns(memory)) return mla_shim_reserve_give_back(memory);
+  __real__ZdlPvSt11align_val_t(memory, alignment);
 }
 
 void __wrap__ZdlPvmSt11align_val_t(void *memory, size_t bytes, size_t alignment) {

@@ -116,6 +116,8 @@ use_toolchain() {
   command -v swiftc > /dev/null || fail "needs Swift"
   swift=$(dirname "$(dirname "$(readlink -f "$(command -v swiftc)")")")
   ln -sfn "$swift"/lib/clang/* "$sdk/swift/clang"
+  # By which name it strips.
+  ln -sfn "$swift/bin/llvm-objcopy" "$sdk/llvm-strip"
   printf '%s\n' --target=aarch64-linux-gnu "--sysroot=$sdk/sysroot" -fuse-ld=lld > "$sdk/clang.cfg"
   cat > "$sdk/toolset.json" <<TOOLSET
 {

@@ -2,7 +2,7 @@
 // is, a call leaves it as it was, flags included, and callbacks find it.
 //
 // SPDX-License-Identifier: Apache-2.0
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 #include <atomic>
 #include <cstdlib>
 #include <thread>
@@ -37,17 +37,17 @@ void any_mode() { each_table(""); }
 std::atomic<int> wrong_modes;
 
 void expect_callers_mode() {
-  if (_mm_getcsr() != mode_now) ++wrong_modes;
+  if (mode_of_thread() != mode_now) ++wrong_modes;
 }
 
 /// A loop of the host's: on threads of another mode, and on the calling one.
 void loop(void*, std::int64_t count, mla_parallel_task task, void* context) {
   expect_callers_mode();
   std::thread helper([&] {
-    const unsigned other = usual | 0x8040 | 0x2000;
-    _mm_setcsr(other);
+    const Bits other = usual | flushing | down;
+    set_mode(other);
     for (std::int64_t i = 0; i < count / 2; ++i) task(context, i);
-    if (_mm_getcsr() != other) ++wrong_modes;
+    if (mode_of_thread() != other) ++wrong_modes;
   });
   for (std::int64_t i = count / 2; i < count; ++i) task(context, i);
   expect_callers_mode();
@@ -67,7 +67,7 @@ struct Watching {
   /// Leaves another mode behind, which is nobody's business.
   static void look() {
     expect_callers_mode();
-    _mm_setcsr(usual | 0x6000 | 0x3F);
+    set_mode(usual | toward_zero | noted);
   }
   /// The library's calls from here are calls like any others.
   template <class Call>
@@ -205,6 +205,6 @@ int main(int argc, char** argv) {
 #else
 #include <cstdio>
 
-int main() { std::puts("ok arithmetic: nothing to see without MXCSR"); }
+int main() { std::puts("ok arithmetic: no state known here"); }
 
 #endif

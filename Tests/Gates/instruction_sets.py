@@ -7,9 +7,6 @@ every CPU runs it. So: (1) no object holds instructions above its module's set;
 (2) no function that a stronger module may lose or win to another is weak;
 (3) in the linked library every function with such instructions belongs to a module
 that may have them - the Swift runtime included.
-
-Encodings tell more than mnemonics: in 64-bit code the byte C4 or C5 always begins a
-VEX instruction (AVX and later), 62 always an EVEX one (AVX-512).
 """
 
 import collections
@@ -17,66 +14,11 @@ import re
 import subprocess
 import sys
 
-BASELINE, AVX2, AVX512, AVX512_BF16, AMX = range(5)
-NAMES = ["baseline", "AVX2", "AVX-512", "AVX-512 BF16", "AMX"]
-LEVELS = {
-    "MLAKernelsAVX2": AVX2,
-    "MLAKernelsAVX512": AVX512,
-    "MLAKernelsAVX512BF16": AVX512_BF16,
-    "MLAKernelsAMX": AMX,
-}
-
-LINE = re.compile(r"^\s*[0-9a-f]+:\t((?:[0-9a-f]{2} )+)\s*\t?(\S*)\s*(.*)$")
-FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
-PREFIXES = {"26", "2e", "36", "3e", "64", "65", "66", "67", "f0", "f2", "f3"}
-TILE = re.compile(r"t(dp\w+|ile\w+)|(ld|st)tilecfg")
-BF16 = re.compile(r"v(dpbf16ps|cvtne2?ps2?2bf16|cvtneps2bf16)\w*")
-# What the CPU check of the AVX2 table does not ask for.
-NOT_IN_AVX2_TABLE = re.compile(r"andn|bextr|bls\w+|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx|lzcnt")
-# An older CPU reads lzcnt as bsr, silently; tzcnt as bsf, which compilers emit where
-# the results agree.
-SILENT = re.compile(r"lzcnt\w*")
-
+import arm_instructions
+import x86_instructions
 
 def output(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def level_of(code, mnemonic):
-    """The weakest level whose CPUs have this instruction."""
-    bytes_ = code.split()
-    while bytes_ and bytes_[0] in PREFIXES:
-        bytes_.pop(0)
-    first = bytes_[0] if bytes_ else ""
-    if TILE.fullmatch(mnemonic):
-        return AMX
-    if BF16.fullmatch(mnemonic):
-        return AVX512_BF16
-    if first == "62":
-        return AVX512
-    if first in ("c4", "c5"):
-        # k registers are VEX encoded, and so are the BMI instructions.
-        return AVX512 if mnemonic.startswith("k") or NOT_IN_AVX2_TABLE.fullmatch(mnemonic) else AVX2
-    return AVX512 if SILENT.fullmatch(mnemonic) else BASELINE
-
-
-def strongest(path):
-    """Each function's strongest level, with the instruction that shows it."""
-    found = {}
-    function = "?"
-    process = subprocess.Popen(
-        ["objdump", "-d", "--insn-width=16", path], stdout=subprocess.PIPE, text=True)
-    for row in process.stdout:
-        if match := FUNCTION.match(row):
-            function = match.group(1)
-            found.setdefault(function, (BASELINE, ""))
-        elif match := LINE.match(row):
-            level = level_of(match.group(1), match.group(2))
-            if level > found[function][0]:
-                found[function] = (level, f"{match.group(2)} {match.group(3)}".strip())
-    if process.wait() != 0:
-        sys.exit(f"objdump failed on {path}")
-    return found
 
 
 def symbols(path):
@@ -106,8 +48,13 @@ class Report:
             print(f"   {line}")
 
 
+def instructions_of(library):
+    is_arm = "AArch64" in output("readelf", "-h", library)
+    return arm_instructions if is_arm else x86_instructions
+
+
 def main(object_list, library):
-    report = Report()
+    report, sets = Report(), instructions_of(library)
     with open(object_list) as file:
         objects = [row.strip().strip("'\"") for row in file if row.strip()]
     levels = {}  # function -> levels of the modules that define it
@@ -115,14 +62,14 @@ def main(object_list, library):
     weak = collections.defaultdict(set)  # weak symbol -> modules that define it
     for path in objects:
         module = module_of(path)
-        allowed = LEVELS.get(module, BASELINE)
-        code = strongest(path)
+        allowed = sets.LEVELS.get(module, 0)
+        code = sets.strongest(path)
         report.gate(
-            f"{module}/{path.rsplit('/', 1)[1]} stays within {NAMES[allowed]}",
-            [f"{name}: {what} ({NAMES[level]})" for name, (level, what) in code.items()
+            f"{module}/{path.rsplit('/', 1)[1]} stays within {sets.NAMES[allowed]}",
+            [f"{name}: {what} ({sets.NAMES[level]})" for name, (level, what) in code.items()
              if level > allowed])
         for name in code:
-            levels[name] = max(levels.get(name, BASELINE), allowed)
+            levels[name] = max(levels.get(name, 0), allowed)
         defined, wanted = symbols(path)
         for name, kind in defined.items():
             owners[name].add(module)
@@ -134,12 +81,12 @@ def main(object_list, library):
     report.gate(
         "no weak function of a kernel module is shared with another module",
         [f"{name}: {', '.join(sorted(owners[name]))}" for name, modules in sorted(weak.items())
-         if any(LEVELS.get(module) for module in modules) and len(owners[name]) > 1
+         if any(sets.LEVELS.get(module) for module in modules) and len(owners[name]) > 1
          and name in levels])
     report.gate(
         "every function of the library stays within the module it comes from",
-        [f"{name}: {what} ({NAMES[level]})" for name, (level, what) in strongest(library).items()
-         if level > levels.get(name.split("@")[0], BASELINE)])
+        [f"{name}: {what} ({sets.NAMES[level]})" for name, (level, what) in sets.strongest(library).items()
+         if level > levels.get(name.split("@")[0], 0)])
     return 1 if report.failed else 0
 
 

@@ -1,6 +1,8 @@
 """Gate on the library as it is installed: what it needs, exports and weighs.
 
-    library.py INSTALLED.so HEADER
+    library.py INSTALLED.so HEADER [GLIBC GLIBCXX]
+
+With two versions: that it loads where the C and C++ libraries are no newer.
 """
 
 import os
@@ -8,13 +10,13 @@ import re
 import subprocess
 import sys
 
-ALLOWED = re.compile(r"(libc|libm|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\.\d+")
+ALLOWED = re.compile(r"(libc|libm|libstdc\+\+|libgcc_s|ld-linux-(x86-64|aarch64))\.so\.\d+")
 #: Without and with machine code for GPUs (make cubins).
 MAX_BYTES = 8_000_000, 12_000_000
 # What Sources/MLAAllocation hands on to; another one would end the process where it fails.
 ALLOCATION = {
     "malloc", "calloc", "realloc", "posix_memalign", "free", "malloc_usable_size", "_ZdlPv", "_ZdlPvm",
-    "_ZdlPvmSt11align_val_t", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    "_ZdlPvSt11align_val_t", "_ZdlPvmSt11align_val_t", "_ZnwmRKSt9nothrow_t", "_ZnwmSt11align_val_tRKSt9nothrow_t",
     # Of crash reports alone.
     "strdup",
 }  # fmt: skip
@@ -46,10 +48,21 @@ def imported(library):
     return {row.split()[-1].split("@")[0] for row in rows}
 
 
-def allocates(library):
+def without_version(library):
+    """What no library that it needs has: all of these give their symbols versions."""
     rows = output("nm", "-D", "--undefined-only", library).splitlines()
-    names = {row.split()[-1].split("@")[0] for row in rows}
-    return {name for name in names if ALLOCATES.fullmatch(name)}
+    return [row.split()[-1] for row in rows if " U " in row and "@" not in row]
+
+
+def newer_than(library, most):
+    """Versions of symbols, as GLIBC_2.34, beyond those in `most`."""
+    found = re.findall(r"Name: (GLIBC|GLIBCXX)_([\d.]+)", output("readelf", "-VW", library))
+    number = lambda version: [int(part) for part in version.split(".")]
+    return sorted({f"{name}_{version}" for name, version in found if number(version) > number(most[name])})
+
+
+def allocates(library):
+    return {name for name in imported(library) if ALLOCATES.fullmatch(name)}
 
 
 def has_cubins(library):
@@ -69,7 +82,7 @@ def declared(header):
     return set(re.findall(r"^\w[\w *]*?\b(mla_\w+)\([^;{}]*\);", text, re.M))
 
 
-def main(library, header):
+def main(library, header, *versions):
     failures = 0
 
     def gate(name, broken):
@@ -81,6 +94,10 @@ def main(library, header):
     size = os.path.getsize(library)
     gate("needs only the C and C++ runtimes", [n for n in names_of(library, "NEEDED") if not ALLOWED.fullmatch(n)])
     gate("locks, signals and processes by its own means", sorted(filter(REPLACED.fullmatch, imported(library))))
+    gate("imports what the runtimes have", without_version(library))
+    if versions:
+        most = dict(zip(("GLIBC", "GLIBCXX"), versions))
+        gate(f"loads where glibc is {versions[0]}, GLIBCXX {versions[1]}", newer_than(library, most))
     gate("exports only mla_ names", sorted(n for n in names if not n.startswith("mla_")))
     gate("every export is in the header", sorted(names - prototypes))
     gate("every function of the header is exported", sorted(prototypes - names))
@@ -89,7 +106,9 @@ def main(library, header):
     gate("allocates by functions that may fail", sorted(allocates(library) - ALLOCATION))
     # The dynamic model allocates on a thread's first access and ends the process where it fails.
     relocations = output("readelf", "-rW", library)
-    gate("thread-local storage is static", re.findall(r"R_X86_64_(?:DTPMOD64|DTPOFF64|TLSDESC)", relocations))
+    dynamic_tls = r"R_X86_64_(?:DTPMOD64|DTPOFF64|TLSDESC)|R_AARCH64_(?:TLSDESC|TLS_DTP\w+)"
+    gate("thread-local storage is static", re.findall(dynamic_tls, relocations))
+    gate("code is not relocated", re.findall("TEXTREL", output("readelf", "-dW", library)))
     gate("is stripped", re.findall(r"\.symtab", output("readelf", "-SW", library)))
     soname = f"libmlaprefill.so.{abi_version(header)}"
     gate(f"soname is {soname}", [n for n in names_of(library, "SONAME") if n != soname])

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 #include "results.hpp"
 
 #include "../layer_request.hpp"

@@ -3,40 +3,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <xmmintrin.h>
-
 #include "../support.hpp"
+#include "mode.hpp"
 
 namespace arithmetic {
-
-struct Mode {
-  const char* name;
-  unsigned bits;
-};
-
-constexpr unsigned usual = 0x1F80, unmasked = 0;
-
-inline const std::vector<Mode>& modes() {
-  static const std::vector<Mode> list{
-      {"rounding down", usual | 0x2000},
-      {"rounding up", usual | 0x4000},
-      {"rounding toward zero", usual | 0x6000},
-      {"flushing subnormal numbers", usual | 0x8040},
-      {"all exceptions unmasked", unmasked},
-      {"all exceptions unmasked, rounding up, some noted", unmasked | 0x4000 | 0x21 << 7}};
-  return list;
-}
-
-inline unsigned mode_now = usual;
 
 /// Calls the library, and nothing else, in the mode of the moment.
 template <class Call>
 auto in_mode(Call call) {
-  _mm_setcsr(mode_now);
+  set_mode(mode_now);
   const auto result = call();
-  const unsigned after = _mm_getcsr();
-  _mm_setcsr(usual);
-  EXPECT(after == mode_now, "%#x is %#x after a call", mode_now, after);
+  const Bits after = mode_of_thread();
+  set_mode(usual);
+  EXPECT(after == mode_now, "%#jx is %#jx after a call", std::uintmax_t{mode_now},
+         std::uintmax_t{after});
   return result;
 }
 
