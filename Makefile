@@ -8,6 +8,8 @@
 #   make test-long                the rest: emulated CPUs, sanitizers, long searches
 #   make test-python              the Python package's alone
 #   make test-tables              every kernel table, those that this CPU lacks on a model
+#   make test-arm64               the library for 64-bit Arm, on an emulator (fetches what its build does,
+#                                 and 60 MB)
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make test-transformers        models of transformers (fetches 250 MB once)
 #   make test-ggml                the backend for llama.cpp in llama.cpp (fetches and builds it once)
@@ -49,7 +51,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill
@@ -78,6 +80,10 @@ test-python:
 test-tables:
 	Sources/Packaging/debian-packages.sh test
 	Tests/run.sh tables
+
+test-arm64:
+	Sources/Packaging/debian-packages.sh test
+	Tests/run.sh arm64 arm64-build arm64-bf16 arm64-neon arm64-python
 
 test-vllm:
 	Sources/Packaging/debian-packages.sh test vllm

@@ -121,6 +121,14 @@ amx_bits() {
   fi
 }
 
+# on ARCHITECTURE COMMAND...: what other machines cannot do is left out there.
+on() {
+  if [ "$(uname -m)" = "$1" ]; then "${@:2}"; else
+    echo "is for machines of $1"
+    exit 77
+  fi
+}
+
 # CPUs that lack what the build machine has: $1 of qemu, for table $2.
 emulate() {
   all "env -u MLA_MAX_ISA MLA_EXPECT_ISA=$2 qemu-x86_64 -cpu $1" \
@@ -151,6 +159,18 @@ emulate_swift_tests() {
   MLA_MAX_ISA=$2 qemu-x86_64 -cpu "$1" "$swift_tests" "$tests"
 }
 
+# A 64-bit Arm CPU of the emulator's, whose strongest table is $2: what knows of the
+# architecture, and what computes. Not first_use, whose hundreds of processes each translate
+# the library anew.
+emulate_arm() {
+  local status=0
+  Tests/Arm64/library.sh abi "$@" "host versions" "host cpu info" "host fork" "golden bf16" wrapper vtable \
+    layer_backend devices loads_nothing bad_input "malformed_calls 2000" environment log_callback \
+    arithmetic numbers ds_mla weight_scales layouts gather one_call unload || status=1
+  Tests/Arm64/library.sh examples "$@" || status=1
+  return $status
+}
+
 # Malformed calls of a kind that differs each day.
 fuzz() {
   local seed=$(($(date +%s) / 86400))
@@ -165,7 +185,7 @@ gpu_mutants() { python3 Tests/SoftwareGPU/mutants.py "$1" ".build/gpu-mutants/$1
 declare_steps() {
   local each tests_step=build-tests
   step build "" build
-  step build-model "" Tests/ModelledInstructions/build.sh
+  step build-model "" on x86_64 Tests/ModelledInstructions/build.sh
   if [ $test_build = .build-tables ]; then
     tests_step=build-model
   else
@@ -177,18 +197,18 @@ declare_steps() {
   step memory "build-abi" memory_tests
   step gates "build" gates
   for each in $(tables_above "$table"); do
-    step "model-$each" "build-abi build-model" Tests/ModelledInstructions/run.sh "$each"
+    step "model-$each" "build-abi build-model" on x86_64 Tests/ModelledInstructions/run.sh "$each"
   done
   step swift "$tests_step" swift_tests
-  [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" amx_bits
+  [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" on x86_64 amx_bits
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
   step mpi "build" Tests/Distributed/run.sh "$stage"
   step gpu-model "" Tests/SoftwareGPU/run.sh
   step gpu "build" Tests/GPU/run.sh
   step gpu-python "python gpu" Tests/GPU/run.sh python
-  step arm64 "" Tests/Arm64/run.sh
-  step qemu "build-abi" emulate_both
+  step arm64 "" on x86_64 Tests/Arm64/run.sh
+  step qemu "build-abi" on x86_64 emulate_both
 
   local kernels="Sources/MLAKernel Sources/SharedKernels Sources/MLAShims"
   for each in $all_tables; do
@@ -198,11 +218,17 @@ declare_steps() {
   for each in avx512 avx512_bf16 amx; do
     [ -n "${commands[model-$each]:-}" ] ||
       long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build-abi build-model" \
-        Tests/ModelledInstructions/run.sh "$each"
+        on x86_64 Tests/ModelledInstructions/run.sh "$each"
   done
-  [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" core_model
-  long_step qemu-haswell 120 "$kernels" "$tests_step" emulate_swift_tests Haswell-noTSX avx2
-  long_step qemu-westmere 120 "$kernels" "$tests_step" emulate_swift_tests Westmere portable
+  [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" on x86_64 core_model
+  long_step qemu-haswell 120 "$kernels" "$tests_step" on x86_64 emulate_swift_tests Haswell-noTSX avx2
+  long_step qemu-westmere 120 "$kernels" "$tests_step" on x86_64 emulate_swift_tests Westmere portable
+  # Of the whole library, where step arm64 has the kernels.
+  local arm="$kernels Sources/MLACore/Runtime Sources/Packaging Tests/Arm64 Package.swift"
+  long_step arm64-build 240 "$arm" "" on x86_64 Tests/Arm64/library.sh build
+  long_step arm64-bf16 400 "$arm" "arm64-build" on x86_64 emulate_arm neoverse-v1 neon_bf16
+  long_step arm64-neon 400 "$arm" "arm64-build" on x86_64 emulate_arm cortex-a76 neon
+  long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 Tests/Arm64/library.sh python neoverse-v1
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address

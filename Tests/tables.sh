@@ -1,6 +1,17 @@
 # Sourced: the kernel tables, weakest first, those that this host runs by itself, and what
 # is tested of each.
-all_tables="portable avx2 avx512 avx512_bf16 amx"
+if [ "$(uname -m)" = aarch64 ]; then
+  all_tables="portable neon neon_bf16"
+  # A flag of /proc/cpuinfo's for each.
+  table_flags="neon asimd
+neon_bf16 bf16"
+else
+  all_tables="portable avx2 avx512 avx512_bf16 amx"
+  table_flags="avx2 avx2
+avx512 avx512bw
+avx512_bf16 avx512_bf16
+amx amx_bf16"
+fi
 
 # The strongest table of the host, or MLA_MAX_ISA where that is weaker: with it any host
 # is tested as one that has no more.
@@ -9,10 +20,7 @@ strongest_table() {
   while read -r table flag; do
     grep -qw "$flag" /proc/cpuinfo && strongest=$table
     [ "$table" != "${MLA_MAX_ISA:-}" ] || break
-  done <<< "avx2 avx2
-avx512 avx512bw
-avx512_bf16 avx512_bf16
-amx amx_bf16"
+  done <<< "$table_flags"
   [ "${MLA_MAX_ISA:-}" != portable ] || strongest=portable
   echo "$strongest"
 }

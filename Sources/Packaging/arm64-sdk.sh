@@ -21,7 +21,7 @@ packages="swiftlang libc6 libc6-dev libstdc++6 libgcc-s1 libstdc++-12-dev libgcc
 # Earlier emulators end with an assertion where a program with threads forks.
 test_packages="qemu-user:$(dpkg --print-architecture 2> /dev/null)/trixie python3.11-minimal libpython3.11-minimal
   libpython3.11-stdlib libpython3.11-dev zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libssl3 libsqlite3-0 libuuid1
-  libncursesw6 libtinfo6 libcrypt1 libgomp1"
+  libncursesw6 libtinfo6 libcrypt1"
 sdk=${MLA_ARM64_SDK:-${XDG_CACHE_HOME:-$HOME/.cache}/mla-prefill/arm64}
 
 fail() {
@@ -105,7 +105,7 @@ have() {
   trap "rm -rf '$made'" EXIT
   fetch "$made" "${@:2}"
   unpack "$made"
-  cp -a "$made/sdk/." "$sdk"
+  cp -a --remove-destination "$made/sdk/." "$sdk"
   rm -rf "$made"
   echo "$made_of" > "$sdk/$1"
 }

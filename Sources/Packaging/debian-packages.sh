@@ -24,9 +24,12 @@ for purpose in "$@"; do
       need binutils command -v objdump
       need cmake command -v cmake
       need pkg-config command -v pkg-config
-      need qemu-user command -v qemu-x86_64
-      need libc6-dev-arm64-cross test -e /usr/aarch64-linux-gnu/include/string.h
-      need gcc-aarch64-linux-gnu command -v aarch64-linux-gnu-gcc
+      if [ "$(uname -m)" = x86_64 ]; then
+        # Other processors, emulated.
+        need qemu-user command -v qemu-x86_64
+        need libc6-dev-arm64-cross test -e /usr/aarch64-linux-gnu/include/string.h
+        need gcc-aarch64-linux-gnu command -v aarch64-linux-gnu-gcc
+      fi
       need python3 command -v python3
       need python3-venv python3 -c 'import ensurepip'
       need python3-dev python3 -c \

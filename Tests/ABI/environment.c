@@ -95,7 +95,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < signal_count; ++i) signal(signals[i], SIG_DFL);
     dup2(fileno(said), STDOUT_FILENO);
     dup2(fileno(said), STDERR_FILENO);
-    execl("/proc/self/exe", argv[0], "use", (char *)NULL);
+    execl(argv[0], argv[0], "use", (char *)NULL);
     _exit(5);
   }
   if (child < 0 || waitpid(child, &status, 0) != child || fstat(fileno(said), &size) != 0) return 2;

@@ -14,8 +14,9 @@ out=$root/.build-aarch64
 release=$out/release
 tests=$out/kernel-tests
 
-if ! sdk=$(Sources/Packaging/arm64-sdk.sh test 2> "$out.log"); then
-  tail -n 1 "$out.log"
+mkdir -p "$out"
+if ! sdk=$(Sources/Packaging/arm64-sdk.sh test 2> "$out/sdk.log"); then
+  tail -n 1 "$out/sdk.log"
   exit 77
 fi
 
