@@ -1,68 +1,23 @@
 // The kernels of 64-bit Arm: each kernel of each table against
 // double precision, over random shapes, from memory full of NaN. The kernel tests
-// proper need a Swift for that architecture; this needs a C compiler only.
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+// proper (kernel_tests.sh) need a Swift for that architecture; this needs a C compiler only.
+#include "kernels.h"
+
 #include <sys/auxv.h>
 
-#include "mla_kernel_abi.h"
 #include "tables.h"
 
 static mla_kernel_table table;
 static const char *table_name;
 static int failures;
 
-static uint64_t state = 1;
-static uint32_t next(void) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33);
-}
-static int between(int low, int high) { return low + (int)(next() % (uint32_t)(high - low + 1)); }
-static double uniform(void) { return (double)next() / 1073741824.0 - 1; }
-
-static void check(const char *name, int ok, double worst) {
+void check(const char *name, int ok, double worst) {
   printf("%s %s: %s (worst %.1e)\n", ok ? "ok" : "not ok", table_name, name, worst);
   failures += !ok;
 }
 
-// Elements as the compiler converts them.
-static int size_of(int format) { return format == MLA_FORMAT_FLOAT32 ? 4 : 2; }
-
-static double get(const void *p, int64_t i, int format) {
-  float f;
-  if (format == MLA_FORMAT_FLOAT32) return ((const float *)p)[i];
-  if (format == MLA_FORMAT_FLOAT16) return (double)((const __fp16 *)p)[i];
-  uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
-  memcpy(&f, &bits, sizeof f);
-  return f;
-}
-
-static void *take(int64_t bytes) {
-  int64_t rounded = (bytes + 63) / 64 * 64 + 64;
-  void *p = aligned_alloc(64, (size_t)rounded);
-  memset(p, 0xff, (size_t)rounded);
-  return p;
-}
-
-static void *random_rows(int64_t count, int format) {
-  char *p = take(count * size_of(format));
-  for (int64_t i = 0; i < count; i++) {
-    float f = (float)uniform();
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    if (format == MLA_FORMAT_FLOAT32) ((float *)p)[i] = f;
-    if (format == MLA_FORMAT_FLOAT16) ((__fp16 *)p)[i] = (__fp16)f;
-    if (format == MLA_FORMAT_BFLOAT16) ((uint16_t *)p)[i] = (uint16_t)(bits >> 16);
-  }
-  return p;
-}
-
 static const int formats[] = {MLA_FORMAT_FLOAT32, MLA_FORMAT_FLOAT16, MLA_FORMAT_BFLOAT16};
 static const char *const names[] = {"fp32", "fp16", "bf16"};
-
-static double larger(double a, double b) { return b <= a ? a : b; }
 
 // One query's attention in double precision; its distance from out and lse, of their bounds.
 static double attention_error(const mla_attend_args *a, const void *k, const void *v, int query,
@@ -155,95 +110,66 @@ static void projection(const mla_projection_kernel *kernel, int format, const ch
   check(text, worst < 5e-5, worst);
 }
 
-static void combining(void) {
-  enum { ROWS = 3, MOST = 5 };
-  double worst = 0;
-  for (int round = 0; round < 50; round++) {
-    int dims = between(1, 40), count = between(1, MOST), stride = dims + MLA_PARTIAL_STATISTICS;
-    float *parts = random_rows(count * ROWS * stride, MLA_FORMAT_FLOAT32), *out = take(ROWS * dims * 4);
-    float lse[ROWS];
-    double weights[MOST][ROWS], sums[ROWS] = {0}, expected[ROWS * 40] = {0};
-    for (int p = 0; p < count; p++)
-      for (int r = 0; r < ROWS; r++) {
-        float *row = parts + (p * ROWS + r) * stride, *statistics = row + dims;
-        int has_keys = next() % 4 != 0;
-        for (int d = 0; d < dims && !has_keys; d++) row[d] = 0;
-        statistics[0] = has_keys ? (float)(10 * uniform()) : -INFINITY;
-        statistics[1] = has_keys ? (float)between(1, 9) : 0;
-        statistics[2] = 0;
-        weights[p][r] = has_keys ? exp2(statistics[0]) : 0;
-        sums[r] += weights[p][r] * statistics[1];
-        for (int d = 0; d < dims; d++) expected[r * 40 + d] += weights[p][r] * row[d];
-      }
-    mla_combine_args a = {.num_rows = ROWS, .v_head_dim = dims, .sum = parts, .row_stride = stride,
-                          .added = parts + ROWS * stride, .added_stride = ROWS * stride,
-                          .num_added = count - 1, .out_format = MLA_FORMAT_FLOAT32,
-                          .out_multiplier = 1, .out = out, .out_stride = dims, .lse = lse};
-    table.combine(&a);
-    for (int r = 0; r < ROWS; r++) {
-      worst = larger(worst, sums[r] == 0 ? (lse[r] == -INFINITY ? 0 : INFINITY) : fabs(log(sums[r]) - lse[r]));
-      for (int d = 0; d < dims; d++)
-        worst = larger(worst, fabs((sums[r] == 0 ? 0 : expected[r * 40 + d] / sums[r]) - out[r * dims + d]));
-    }
-    free(parts), free(out);
-  }
-  check("combining against double", worst < 1e-5, worst);
-}
-
-static void merging(void) {
-  double worst = 0;
-  for (int round = 0; round < 50; round++) {
-    enum { ROWS = 3 };
-    int dims = between(1, 40);
-    float *parts = random_rows(2 * ROWS * dims, MLA_FORMAT_FLOAT32), *out = take(ROWS * dims * 4);
-    float lses[2][ROWS], lse[ROWS];
-    for (int s = 0; s < 2; s++)
-      for (int r = 0; r < ROWS; r++) lses[s][r] = next() % 4 ? (float)(10 * uniform()) : -INFINITY;
-    mla_merge_rows_args a = {.num_rows = ROWS, .v_head_dim = dims, .prefix = {parts, dims, lses[0]},
-                             .suffix = {parts + ROWS * dims, dims, lses[1]}, .out_multiplier = 1,
-                             .out = out, .out_stride = dims, .lse = lse};
-    a.format = a.out_format = MLA_FORMAT_FLOAT32;
-    table.merge(&a);
-    for (int r = 0; r < ROWS; r++) {
-      double sum = exp(lses[0][r]) + exp(lses[1][r]);
-      worst = larger(worst, sum == 0 ? (lse[r] == -INFINITY ? 0 : INFINITY) : fabs(log(sum) - lse[r]));
-      for (int d = 0; d < dims; d++) {
-        double expected = 0;
-        for (int s = 0; s < 2 && sum > 0; s++)
-          expected += exp(lses[s][r]) / sum * parts[(s * ROWS + r) * dims + d];
-        worst = larger(worst, fabs(expected - out[r * dims + d]));
-      }
-    }
-    free(parts), free(out);
-  }
-  check("merging against double", worst < 1e-5, worst);
-}
-
-// Every fp16 number there is, and random fp32 ones, by the compiler's own rules.
-static void conversion(void) {
-  enum { COUNT = 65536 };
-  uint16_t *halves = take(COUNT * 2), *back = take(COUNT * 2);
-  float *floats = take(COUNT * 4);
+// A key of infinite value is that of the queries that see it: of query 1 on.
+static void infinite_values(const mla_attention_kernel *kernel, int format, const char *name) {
+  enum { QUERIES = 3, KEYS = 40, DIM = 32, KEY = 31 };
+  mla_kernel_dims dims = {DIM, DIM};
+  float infinity = INFINITY, out[QUERIES * DIM];
+  char *q = random_rows(QUERIES * DIM, format), *k = random_rows(KEYS * DIM, format);
+  char *v = random_rows(KEYS * DIM, format), *packed = take(kernel->packed_block_bytes(dims));
+  // The upper half of an fp32 infinity is bf16's.
+  if (format == MLA_FORMAT_FLOAT32) memcpy(v + KEY * DIM * 4, &infinity, 4);
+  else if (format == MLA_FORMAT_BFLOAT16) memcpy(v + KEY * DIM * 2, (char *)&infinity + 2, 2);
+  else ((__fp16 *)(void *)v)[KEY * DIM] = (__fp16)infinity;
+  mla_pack_args pack = {dims, k, v, DIM, DIM, KEYS, format, packed, NULL, NULL};
+  kernel->pack(&pack);
+  mla_attend_args a = {.dims = dims, .q = q, .q_stride = DIM, .num_queries = QUERIES, .packed = packed,
+                       .key_end = KEYS, .causal_offset = KEY - 1, .scale = 0.1f, .format = format,
+                       .out = out, .out_format = MLA_FORMAT_FLOAT32, .out_stride = DIM,
+                       .out_multiplier = 1, .scratch = take(kernel->scratch_bytes(dims))};
+  kernel->attend(&a);
   int wrong = 0;
-  for (int i = 0; i < COUNT; i++) halves[i] = (uint16_t)i;
-  mla_convert_args args = {.num_rows = 1, .row_dim = COUNT, .multiplier = 1};
-  args.rows = halves, args.format = MLA_FORMAT_FLOAT16;
-  args.out = floats, args.out_format = MLA_FORMAT_FLOAT32;
-  table.convert(&args);
-  for (int i = 0; i < COUNT; i++) {
-    float expected = (float)get(halves, i, MLA_FORMAT_FLOAT16);
-    wrong += !(floats[i] == expected || (isnan(floats[i]) && isnan(expected)));
+  for (int i = 0; i < QUERIES * DIM; i++) wrong += isfinite(out[i]) == (i % DIM == 0 && i >= DIM);
+  char text[64];
+  snprintf(text, sizeof text, "infinite values of %s are whose they are", name);
+  check(text, wrong == 0, wrong);
+  free(q), free(k), free(v), free(packed), free(a.scratch);
+}
+
+// A block made of latents: the bits of projecting into rows and packing these.
+static void block_projection(const mla_attention_kernel *attention, const mla_projection_kernel *kernel,
+                             int format, const char *name) {
+  int wrong = 0;
+  for (int round = 0; round < 25; round++) {
+    int keys = between(1, (int)attention->key_block), rank = between(1, 130), nope = between(1, 90);
+    int rope = round % 5 ? between(1, 70) : 0, dv = between(1, 100), size = size_of(format);
+    mla_kernel_dims dims = {nope + rope, dv};
+    int64_t bytes = attention->packed_block_bytes(dims);
+    char *latents = random_rows(keys * rank, format), *ropes = random_rows(keys * (rope + 1), format);
+    char *kw = random_rows(nope * rank, format), *vw = random_rows(dv * rank, format);
+    char *k = take(keys * dims.qk_head_dim * size), *v = take(keys * dv * size);
+    char *fused = take(bytes), *packed = take(bytes);
+    void *tokens = pack_rows(kernel, kernel->pack_tokens, latents, keys, rank, format);
+    void *key_weights = pack_rows(kernel, kernel->pack_weights, kw, nope, rank, format);
+    void *value_weights = pack_rows(kernel, kernel->pack_weights, vw, dv, rank, format);
+    mla_project_block_args block = {dims, tokens, keys, rank, key_weights, nope, value_weights, ropes,
+                                    rope + 1, format, fused};
+    kernel->project_block(&block);
+    mla_project_args key_rows = {tokens, keys, key_weights, nope, rank, format, k, dims.qk_head_dim};
+    kernel->project(&key_rows);
+    for (int i = 0; i < keys; i++)
+      memcpy(k + (i * dims.qk_head_dim + nope) * size, ropes + i * (rope + 1) * size, (size_t)(rope * size));
+    mla_project_args value_rows = {tokens, keys, value_weights, dv, rank, format, v, dv};
+    kernel->project(&value_rows);
+    mla_pack_args pack = {dims, k, v, dims.qk_head_dim, dv, keys, format, packed, NULL, NULL};
+    attention->pack(&pack);
+    wrong += memcmp(fused, packed, (size_t)bytes) != 0;
+    free(latents), free(ropes), free(kw), free(vw), free(k), free(v), free(fused), free(packed);
+    free(tokens), free(key_weights), free(value_weights);
   }
-  for (int i = 0; i < COUNT; i++) floats[i] = (float)ldexp(uniform(), between(-27, 17));
-  args.rows = floats, args.format = MLA_FORMAT_FLOAT32;
-  args.out = back, args.out_format = MLA_FORMAT_FLOAT16;
-  table.convert(&args);
-  for (int i = 0; i < COUNT; i++) {
-    __fp16 expected = (__fp16)floats[i];
-    wrong += memcmp(&expected, back + i, sizeof expected) != 0;
-  }
-  check("conversion from and to fp16 as in hardware", wrong == 0, wrong);
-  free(halves), free(back), free(floats);
+  char text[64];
+  snprintf(text, sizeof text, "blocks of %s as by way of rows", name);
+  check(text, wrong == 0, wrong);
 }
 
 static void check_table(void) {
@@ -251,10 +177,10 @@ static void check_table(void) {
   const mla_projection_kernel *projections[] = {&table.fp32_projection, &table.fp16_projection,
                                                 &table.bf16_projection};
   for (int i = 0; i < 3; i++) attention(attentions[i], formats[i], names[i]);
+  for (int i = 0; i < 3; i++) infinite_values(attentions[i], formats[i], names[i]);
   for (int i = 0; i < 3; i++) projection(projections[i], formats[i], names[i]);
-  combining();
-  merging();
-  conversion();
+  for (int i = 0; i < 3; i++) block_projection(attentions[i], projections[i], formats[i], names[i]);
+  check_rows(&table);
 }
 
 int main(void) {

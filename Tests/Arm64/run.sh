@@ -31,10 +31,13 @@ arm_clang() {
   "$(dirname "$(readlink -f "$(command -v swiftc)")")/clang" --target=aarch64-linux-gnu \
     -std=gnu11 -O2 -Werror "$@"
 }
-for program in kernels work; do
-  arm_clang -Wall -Wextra -fuse-ld=lld -static -ISources/MLAKernelABI/include "Tests/Arm64/$program.c" \
-    "$out"/{Portable,NEON,NEONBF16}.o -lm -o "$out/$program"
-done
+# program NAME SOURCE...
+program() {
+  arm_clang -Wall -Wextra -fuse-ld=lld -static -ISources/MLAKernelABI/include "${@:2}" \
+    "$out"/{Portable,NEON,NEONBF16}.o -lm -o "$out/$1"
+}
+program kernels Tests/Arm64/kernels.c Tests/Arm64/rows.c
+program work Tests/Arm64/work.c
 for source in Sources/MLAShims/*.c; do
   arm_clang -ISources/MLAShims/include -c "$source" -o "$out/$(basename "$source").o"
 done
