@@ -10,6 +10,7 @@
     gpu:python[/FILE]      of Tests/GPU/python
     gate:SCRIPT            of Tests/Gates
     model                  what tests the tables that the host lacks
+    arm64:SCRIPT           of Tests/Arm64, run: which compiles the kernels itself
 
 With @TABLE behind it one of the first two is run with that kernel table alone: where the
 host lacks it, of the build with modelled instructions.
@@ -69,6 +70,8 @@ def everything_for(path):
         return ["gate:headers", "abi"]
     if path.startswith("Sources/MLAKernelsAMX/"):
         return ["model"]
+    if path.startswith("Sources/MLAKernelsNEON"):
+        return ["arm64:run"]
     return ["abi", "swift", "python", *(["model"] if "Kernels" in path else [])]
 
 
@@ -211,6 +214,9 @@ class Suites:
         if program not in GPU_MACHINE_PROGRAMS:
             self.workplace.library()
         return self._run(["Tests/GPU/run.sh", program], {})
+
+    def _arm64(self, script, _):
+        return self._run([f"Tests/Arm64/{script}.sh"], {})
 
     def _gate(self, script, _):
         return self._run([f"Tests/Gates/{script}.sh"], {})

@@ -19,7 +19,8 @@ for target in package.targets where ["MLACore", "MLAPrefill"].contains(target.na
 """
 #: What is of one kind of suites alone.
 FOLDERS = {"abi": "Tests/ABI/", "python": "Tests/Python/", "vllm": "Tests/vLLM/",
-           "transformers": "Tests/Transformers/", "ggml": "Tests/GGML/", "gpu": "Tests/GPU/"}
+           "transformers": "Tests/Transformers/", "ggml": "Tests/GGML/", "gpu": "Tests/GPU/",
+           "arm64": "Tests/Arm64/"}
 BUILD = "swift build -c release -Xswiftc -enable-testing --scratch-path".split()
 MODELLED = {"MLA_MODELLED_INSTRUCTIONS": "1"}
 #: What is handed to SwiftPM, and how the names of the commands that link it end.
