@@ -1,7 +1,9 @@
 import MLAShims
 
 // A multiplication takes two rows of four bf16 and two columns of as many, and adds to the
-// 2 x 2 of fp32 that they have. Its sums are rounded to odd, and subnormal numbers are 0.
+// 2 x 2 of fp32 that they have. Its sums are rounded to odd, and subnormal numbers are 0,
+// whatever the thread's rounding: cores that can do otherwise do so by a bit of FPCR, which is 0
+// in the library's own floating-point state.
 
 /// Two registers of Arm's.
 typealias FloatVector = SIMD8<Float>

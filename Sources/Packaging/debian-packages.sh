@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|vllm|amx|mpi ...
+#   debian-packages.sh demo|test|vllm|amx|mpi|cores ...
 set -euo pipefail
 
 missing=()
@@ -50,6 +50,8 @@ for purpose in "$@"; do
       need openmpi-bin command -v mpirun
       need iproute2 command -v ip
       ;;
+    # Models of Arm's cores by name.
+    cores) need llvm-19 command -v llvm-mca-19 ;;
     vllm) need libnuma1 have_library libnuma.so.1 ;;
     *) echo "unknown purpose: $purpose" >&2; exit 2 ;;
   esac
