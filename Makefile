@@ -55,12 +55,13 @@ to := $(DESTDIR)$(PREFIX)
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill
-install_library := install -m 755 -s .build/release/libmlaprefill.so
+built_library := .build/release/libmlaprefill.so
+strip := strip
 else ifeq ($(ARCH),aarch64)
 build_library := Sources/Packaging/arm64-build.sh -c release --product mlaprefill
-# The machine's own strip may know no other architecture's files.
-install_library = install -m 755 -s --strip-program="$(shell Sources/Packaging/arm64-sdk.sh)/llvm-strip" \
-	.build-aarch64/release/libmlaprefill.so
+built_library := .build-aarch64/release/libmlaprefill.so
+# The machine's own may know no other architecture's files.
+strip = "$(shell Sources/Packaging/arm64-sdk.sh)/llvm-strip"
 else
 $(error ARCH = $(ARCH): is aarch64, or this machine's own)
 endif
@@ -151,7 +152,9 @@ fuzz:
 install: build
 	install -d "$(to)/include" "$(to)/lib/pkgconfig" "$(to)/lib/cmake/mla_prefill"
 	install -m 644 include/mla_prefill.h include/mla_prefill.hpp "$(to)/include"
-	$(install_library) "$(to)/lib/$(library)"
+	install -m 755 $(built_library) "$(to)/lib/$(library)"
+	# Profilers and debuggers name the kernels; all symbols are twice the library's size.
+	$(strip) -w -K '*MLAKernels*' "$(to)/lib/$(library)"
 	ln -sf $(library) "$(to)/lib/$(soname)"
 	ln -sf $(soname) "$(to)/lib/libmlaprefill.so"
 	$(call instantiate,mla_prefill.pc,lib/pkgconfig)

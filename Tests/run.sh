@@ -83,7 +83,7 @@ all() {
 abi_tests() {
   local status=0
   all "" golden bits shapes one_call interleaved host wrapper vtable devices loads_nothing layer_backend \
-    bad_input malformed_calls environment first_use log_callback threads arithmetic numbers ds_mla weight_scales layouts \
+    bad_input malformed_calls environment first_use log_callback calls threads arithmetic numbers ds_mla weight_scales layouts \
     gather || status=1
   "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
   ctypes || status=1

@@ -320,6 +320,59 @@ mla_status mla_set_log_callback(mla_log_callback callback, void *log_context);
 mla_status mla_get_log_callback(mla_log_callback *callback, void **log_context);
 
 /**
+ * Tells of calls, one line each: `level` 0 nothing, 1 a line when a call of what
+ * mla_stats_size() counts returns, 2 also what was decided before and why. Without this
+ * call the level is that of the environment variable MLA_VERBOSE, 0 where it is neither
+ * "1" nor "2". Lines go to `callback`, as messages of MLA_LOG_INFO under the terms of
+ * mla_set_log_callback(), or, where it is NULL, to standard error. Fields stand between
+ * commas, a "-" is what does not apply:
+ *
+ *     mla_verbose,call,ENTRY,BACKEND,DEVICE,DTYPE,SHAPES,KERNEL,FORM,THREADS,MICROSECONDS,STATUS
+ *     mla_verbose,call,mla_run_prefill_new_tokens,FLASH_ATTN,cpu,bf16,requests:2 tokens:512
+ *         keys:512 heads:16 qk:192 v:128,avx512_bf16,-,2,1520.4,ok
+ *     mla_verbose,plan,...
+ *
+ * KERNEL is a name of mla_isa_name()'s, "cuda", "cudnn", "registered" or "none". FORM says
+ * how a layer's ("up_projected", "absorbed") and mla_attention()'s ("by_head", "by_group")
+ * requests were worked on. On a device a call returns when its work is on the stream. Further
+ * fields may be added behind these, and the words of "plan" lines may change.
+ *
+ * Errors: MLA_ERROR_INVALID_ARGUMENT for another level, MLA_ERROR_OUT_OF_MEMORY.
+ */
+mla_status mla_set_verbose(int32_t level, mla_log_callback callback, void *log_context);
+
+/** What calls of one entry that one kind of kernel carried out have done, in the whole
+    process, since it began or since mla_reset_stats(). */
+typedef struct mla_call_stats {
+  /** Set by MLA_CALL_STATS_INIT. */
+  uint32_t struct_size;
+  uint32_t reserved;
+  /** As in mla_set_verbose()'s lines; both live as long as the process. */
+  const char *entry;
+  const char *kernel;
+  /** That have returned, and how many of them not MLA_OK. */
+  int64_t calls;
+  int64_t failures;
+  /** Tokens of the others: rows of q, or those that were merged, cached or gathered. */
+  int64_t tokens;
+  /** From call to return. A call that a registered backend makes is counted twice: by
+      itself and in the one that it is part of. */
+  int64_t nanoseconds;
+} mla_call_stats;
+
+#define MLA_CALL_STATS_INIT {sizeof(mla_call_stats), 0, NULL, NULL, 0, 0, 0, 0}
+
+/** Number of pairs of entry and kernel; many have no calls. The same throughout. */
+int32_t mla_stats_size(void);
+
+/** Fills `stats`, whose struct_size the caller has set, with the counts of pair `index`, 0
+    to mla_stats_size() - 1. Counts of calls that return meanwhile may be in part there. */
+mla_status mla_get_stats(int32_t index, mla_call_stats *stats);
+
+/** Sets all counts to 0. */
+void mla_reset_stats(void);
+
+/**
  * Gives back to the system the memory that runs have left to the next ones, which
  * take it anew. That is at most a gibibyte and a sixteenth of the memory that the
  * machine has and the process's control groups grant. Runs under way keep theirs.

@@ -258,6 +258,17 @@ class handle {
 
 // --- Memory and threads -----------------------------------------------------
 
+/// What calls have done so far, of those pairs of entry and kernel that have any.
+inline std::vector<mla_call_stats> stats() {
+  std::vector<mla_call_stats> found;
+  for (std::int32_t i = 0; i < mla_stats_size(); ++i) {
+    mla_call_stats row = MLA_CALL_STATS_INIT;
+    check(mla_get_stats(i, &row));
+    if (row.calls > 0) found.push_back(row);
+  }
+  return found;
+}
+
 /// Gives memory that runs have left to the next ones back to the system: how many bytes.
 inline std::int64_t trim() {
   std::int64_t bytes = 0;

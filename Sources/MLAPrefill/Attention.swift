@@ -5,7 +5,7 @@ import MLACore
 
 @_cdecl("mla_attention") @implementation
 public func mla_attention(_ args: UnsafePointer<mla_attention_args>?) -> mla_status {
-  entry { () throws(MLAError) in try Attention.run(args) }
+  entry(.attention) { () throws(MLAError) in try Attention.run(args) }
 }
 
 @_cdecl("mla_attention_workspace_size") @implementation

@@ -32,7 +32,7 @@ public func mla_backend_destroy(_ backend: OpaquePointer?) {
 
 @_cdecl("mla_backend_name") @implementation
 public func mla_backend_name(_ backend: OpaquePointer?) -> UnsafePointer<CChar>? {
-  (try? object(backend))?.cName ?? cString("")
+  (try? object(backend))?.cName ?? ("" as StaticString).cString
 }
 
 @_cdecl("mla_warm_up") @implementation
@@ -51,14 +51,18 @@ public func mla_prepare_metadata(
 public func mla_run_prefill_new_tokens(
   _ backend: OpaquePointer?, _ args: UnsafePointer<mla_new_tokens_args>?
 ) -> mla_status {
-  entry { () throws(MLAError) in try object(backend).runPrefillNewTokens(args) }
+  entry(.runPrefillNewTokens) { () throws(MLAError) in
+    try object(backend).runPrefillNewTokens(args)
+  }
 }
 
 @_cdecl("mla_run_prefill_context_chunk") @implementation
 public func mla_run_prefill_context_chunk(
   _ backend: OpaquePointer?, _ args: UnsafePointer<mla_context_chunk_args>?
 ) -> mla_status {
-  entry { () throws(MLAError) in try object(backend).runPrefillContextChunk(args) }
+  entry(.runPrefillContextChunk) { () throws(MLAError) in
+    try object(backend).runPrefillContextChunk(args)
+  }
 }
 
 @_cdecl("mla_supports_out") @implementation

@@ -6,21 +6,37 @@ import MLACore
 /// status.
 @inline(__always)
 func entry(_ work: () throws(MLAError) -> Void) -> mla_status {
-  Arithmetic.own {
-    let call = Shortage.beginCall()
-    defer { Shortage.endCall(call) }
-    do throws(MLAError) {
-      try Shortage.requireReserve()
-      try work()
-      return mla_status(MLA_OK)
-    } catch {
-      LastError.set(error.message)
-      return error.status
-    }
+  inLibrary { status(of: work) }
+}
+
+/// The same of an entry whose calls are counted and told of.
+@inline(__always)
+func entry(_ counted: CallEntry, _ work: () throws(MLAError) -> Void) -> mla_status {
+  inLibrary {
+    let record = CallRecord(counted)
+    let status = status(of: work)
+    record.end(status)
+    return status
   }
 }
 
-/// A literal as C sees it; valid for the life of the process.
-func cString(_ literal: StaticString) -> UnsafePointer<CChar> {
-  UnsafeRawPointer(literal.utf8Start).assumingMemoryBound(to: CChar.self)
+@inline(__always)
+private func inLibrary(_ work: () -> mla_status) -> mla_status {
+  Arithmetic.own {
+    let call = Shortage.beginCall()
+    defer { Shortage.endCall(call) }
+    return work()
+  }
+}
+
+@inline(__always)
+private func status(of work: () throws(MLAError) -> Void) -> mla_status {
+  do throws(MLAError) {
+    try Shortage.requireReserve()
+    try work()
+    return mla_status(MLA_OK)
+  } catch {
+    LastError.set(error.message)
+    return error.status
+  }
 }

@@ -25,7 +25,7 @@ private nonisolated(unsafe) let cpuSummary = Atomic<UnsafePointer<CChar>?>(nil)
 
 @_cdecl("mla_isa_name") @implementation
 public func mla_isa_name(_ isa: Int32) -> UnsafePointer<CChar>! {
-  cString(KernelFamily(rawValue: isa)?.staticName ?? "unknown")
+  (KernelFamily(rawValue: isa)?.staticName ?? "unknown" as StaticString).cString
 }
 
 @_cdecl("mla_set_num_threads") @implementation

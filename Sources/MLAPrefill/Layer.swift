@@ -31,21 +31,23 @@ public func mla_layer_workspace_size(
 public func mla_layer_forward(
   _ layer: OpaquePointer?, _ args: UnsafePointer<mla_layer_forward_args>?
 ) -> mla_status {
-  entry { () throws(MLAError) in try object(layer).forward(args) }
+  entry(.layerForward) { () throws(MLAError) in try object(layer).forward(args) }
 }
 
 @_cdecl("mla_concat_and_cache_mla") @implementation
 public func mla_concat_and_cache_mla(_ args: UnsafePointer<mla_concat_and_cache_args>?)
   -> mla_status
 {
-  entry { () throws(MLAError) in try ConcatAndCache.run(ConcatAndCacheArguments(args)) }
+  entry(.concatAndCache) { () throws(MLAError) in
+    try ConcatAndCache.run(ConcatAndCacheArguments(args))
+  }
 }
 
 @_cdecl("mla_gather_and_maybe_dequant_cache") @implementation
 public func mla_gather_and_maybe_dequant_cache(_ args: UnsafePointer<mla_gather_cache_args>?)
   -> mla_status
 {
-  entry { () throws(MLAError) in try GatherCache.run(GatherCacheArguments(args)) }
+  entry(.gatherCache) { () throws(MLAError) in try GatherCache.run(GatherCacheArguments(args)) }
 }
 
 private func object(_ layer: OpaquePointer?) throws(MLAError) -> MLALayer {

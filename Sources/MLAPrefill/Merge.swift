@@ -5,5 +5,7 @@ import MLACore
 
 @_cdecl("mla_merge_attn_states") @implementation
 public func mla_merge_attn_states(_ args: UnsafePointer<mla_merge_args>?) -> mla_status {
-  entry { () throws(MLAError) in try MergeAttnStates.run(MergeArguments(args)) }
+  entry(.mergeAttnStates) { () throws(MLAError) in
+    try MergeAttnStates.run(MergeArguments(args))
+  }
 }

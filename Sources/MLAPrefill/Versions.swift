@@ -12,7 +12,7 @@ private nonisolated(unsafe) let version = copyCString(
 
 @_cdecl("mla_status_name") @implementation
 public func mla_status_name(_ status: mla_status) -> UnsafePointer<CChar>! {
-  cString(statusName(status))
+  statusName(status).cString
 }
 
 private func statusName(_ status: mla_status) -> StaticString {

@@ -73,6 +73,16 @@ FIELD(mla_cpu_info, num_processors, 28, 4);
 FIELD(mla_cpu_info, vendor, 32, 16);
 FIELD(mla_cpu_info, model, 48, 64);
 
+SIZE(mla_call_stats, 56);
+FIELD(mla_call_stats, struct_size, 0, 4);
+FIELD(mla_call_stats, reserved, 4, 4);
+FIELD(mla_call_stats, entry, 8, 8);
+FIELD(mla_call_stats, kernel, 16, 8);
+FIELD(mla_call_stats, calls, 24, 8);
+FIELD(mla_call_stats, failures, 32, 8);
+FIELD(mla_call_stats, tokens, 40, 8);
+FIELD(mla_call_stats, nanoseconds, 48, 8);
+
 SIZE(mla_tensor, 96);
 FIELD(mla_tensor, struct_size, 0, 4);
 FIELD(mla_tensor, dtype, 4, 4);

@@ -22,6 +22,11 @@ mla_status mla_set_parallel_for(void (*parallel_for)(void *, int64_t, void (*)(v
                                 void *host_context);
 mla_status mla_set_log_callback(void (*callback)(void *, int32_t, const char *),
                                 void *log_context);
+mla_status mla_set_verbose(int32_t level, void (*callback)(void *, int32_t, const char *),
+                           void *log_context);
+int32_t mla_stats_size(void);
+mla_status mla_get_stats(int32_t index, mla_call_stats *stats);
+void mla_reset_stats(void);
 mla_status mla_trim(int64_t *bytes);
 mla_status mla_get_log_callback(void (**callback)(void *, int32_t, const char *),
                                 void **log_context);

@@ -24,6 +24,11 @@ public enum Attention {
     let (plan, dims) = (try plan(a), a.shape.kernelDims)
     let table = KernelTables.table(cappedAt: a.maxISA)
     let kernel = table.attention(for: a.q.type)
+    CallRecord.note {
+      $0.note(a.q, on: .cpu, requests: a.requests.count)
+      ($0.v_head_dim, $0.form) = (dims.v_head_dim, plan.forms)
+    }
+    CallRecord.note(.cpu(kernel), threads: plan.threads)
     let waves = try plan.byGroup.map { groups throws(MLAError) in
       try SharedKeySchedule.Waves(groups.schedule)
     }

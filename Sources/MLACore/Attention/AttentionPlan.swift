@@ -15,6 +15,13 @@ final class AttentionPlan: Sendable {
   let byHead: RunPlan?
   let byGroup: Groups?
 
+  var threads: Int {
+    max(byHead?.memory.scratch.workers ?? 0, byGroup?.memory.scratch.workers ?? 0)
+  }
+
+  /// As a call is told of: 1 by head, 2 by group.
+  var forms: Int32 { (byHead == nil ? 0 : 1) + (byGroup == nil ? 0 : 2) }
+
   var bytes: Int { max(byHead?.memory.bytes ?? 0, byGroup?.memory.bytes ?? 0) }
 
   init(_ key: AttentionKey) throws(MLAError) {

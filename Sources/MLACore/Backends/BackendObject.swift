@@ -72,6 +72,7 @@ public final class BackendObject: @unchecked Sendable {
         "output_scale = \(scale.value): backend \(name) writes no quantized output, "
           + "see mla_supports_quant_output")
     }
+    note(arguments, requests: rows.requestCount)
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
       try backend.runPrefillNewTokens(batch, arguments, raw)
     }
@@ -98,8 +99,18 @@ public final class BackendObject: @unchecked Sendable {
       keys: chunk.cuSeqLens, keysField: "chunk.cu_seq_lens", isContextChunk: true)
     try config.device.check(copy: raw.device_query_start_loc, "device_query_start_loc")
     try config.device.check(copy: raw.device_cu_seq_lens, "device_cu_seq_lens")
+    note(arguments, requests: chunk.queryStartLoc.requestCount)
     try withUnsafePointer(to: raw) { raw throws(MLAError) in
       try backend.runPrefillContextChunk(batch, chunk, arguments, raw)
+    }
+  }
+
+  private func note(_ arguments: RunArguments, requests: Int) {
+    CallRecord.note {
+      $0.note(arguments.q, on: config.device, requests: requests)
+      $0.keys = Int64(arguments.k.shape[0])
+      $0.v_head_dim = Int64(config.vHeadDim)
+      $0.backend = cName
     }
   }
 

@@ -54,6 +54,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
   func runPrefillNewTokens(
     _ batch: PreparedBatch, _ arguments: RunArguments, _ raw: UnsafePointer<mla_new_tokens_args>
   ) throws(MLAError) {
+    CallRecord.note(.registered)
     let run = vtable.run_prefill_new_tokens.unsafelyUnwrapped
     var args = raw.pointee
     args.struct_size = mla_new_tokens_args.size
@@ -64,6 +65,7 @@ final class ForeignBackend: MLAPrefillBackend, @unchecked Sendable {
     _ batch: PreparedBatch, _ chunk: ContextChunk, _ arguments: RunArguments,
     _ raw: UnsafePointer<mla_context_chunk_args>
   ) throws(MLAError) {
+    CallRecord.note(.registered)
     let run = vtable.run_prefill_context_chunk.unsafelyUnwrapped
     var args = raw.pointee
     args.struct_size = mla_context_chunk_args.size

@@ -118,6 +118,7 @@ final class NativeBackend: OwnBackend, @unchecked Sendable {
   }
 
   private func run(_ plan: RunPlan, _ arguments: RunArguments) throws(MLAError) {
+    CallRecord.note(.cpu(plan.kernel), threads: plan.memory.scratch.workers)
     try plan.memory.withStart(in: arguments.workspace) { start throws(MLAError) in
       AttentionRun(
         schedule: plan.schedule, kernel: plan.kernel, table: table, dims: dims,

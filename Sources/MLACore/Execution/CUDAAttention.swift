@@ -61,11 +61,14 @@ struct CUDAAttention: Sendable {
     _ launcher: CUDADevice.Launcher
   ) throws(MLAError) {
     var isServed = false
-    if case .cuDNN(let run) = try CUDAEngine.choice(
-      spans, arguments, scale: scale, device, launcher)
-    {
+    switch try CUDAEngine.choice(spans, arguments, scale: scale, device, launcher) {
+    case .cuDNN(let run):
       isServed = try run.start(spans, arguments, upload: upload, launcher)
+      CallRecord.note(isServed ? .cuDNN : .cuda)
       if isServed, run.attention.mask.showsEveryQueryAKey { return }
+    case .own(let reason):
+      CallRecord.note(.cuda)
+      Verbose.explain { "cuda,own kernels: \(reason)" }
     }
     // Of requests without keys cuDNN does not say what it writes: it is written over.
     try launch(kernel, spans, arguments, onlyKeyless: isServed, launcher)

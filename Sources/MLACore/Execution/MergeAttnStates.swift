@@ -5,7 +5,12 @@ import MLAKernelABI
 public enum MergeAttnStates {
   /// Where the tensors are; on a device, on the caller's stream.
   public static func run(_ a: MergeArguments) throws(MLAError) {
+    CallRecord.note {
+      $0.note(a.prefix.out, on: a.device)
+      ($0.qk_head_dim, $0.v_head_dim) = (0, $0.qk_head_dim)
+    }
     if a.output.out.isEmpty && (a.output.lse?.isEmpty ?? true) { return }
+    CallRecord.note(rowsOn: a.device)
     if a.device.isCUDA { return try CUDAMerge.run(a) }
     run(a, maxISA: 0)
   }

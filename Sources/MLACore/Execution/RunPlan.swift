@@ -30,6 +30,10 @@ final class RunPlan: @unchecked Sendable {
     let schedule = try TileSchedule(
       spans, numHeads: numHeads, headsPerKeyHead: headsPerKeyHead, shape: kernel.shape(dims),
       split: split, threads: threads, waveBytes: TileSchedule.waveBytes(threads: threads))
+    Verbose.explain {
+      "tiles,requests:\(spans.count) heads:\(numHeads) threads:\(threads) of \(limit) "
+        + "units:\(schedule.units.count) waves:\(schedule.waves.count) ranges:\(split)"
+    }
     self.init(
       kernel: kernel, schedule: schedule, memory: AttentionMemory(schedule, kernel, dims),
       mostThreads: limit)

@@ -5,6 +5,8 @@ import MLAKernelABI
 public enum ConcatAndCache {
   /// Where the cache is; on a device, on the caller's stream.
   public static func run(_ a: ConcatAndCacheArguments) throws(MLAError) {
+    CallRecord.note { $0.note(a.latents, on: a.device) }
+    CallRecord.note(rowsOn: a.device)
     switch a.slots {
     case .onCPU(let slots): try run(a, slots)
     case .onDevice(let slots, let count): try CUDAConcatAndCache.run(a, slots, count: count)

@@ -10,6 +10,8 @@ struct FusedLayer: Sendable {
   func forward(_ arguments: LayerArguments) throws(MLAError) {
     let keys = place.keys(arguments)
     let plan = try plan(arguments.batch)
+    CallRecord.note(.cpu(keys.attention), threads: plan.threads)
+    CallRecord.note { $0.form = plan.forms }
     let waves = try plan.absorbed.map { part throws(MLAError) in
       try SharedKeySchedule.Waves(part.schedule)
     }

@@ -3,6 +3,8 @@
 public enum GatherCache {
   /// Where the cache is; on a device, on the caller's stream.
   public static func run(_ a: GatherCacheArguments) throws(MLAError) {
+    CallRecord.note { $0.note(a.latents, on: a.device) }
+    CallRecord.note(rowsOn: a.device)
     switch a.tokens {
     case .none: break
     case .onCPU(let cache, let offsets): run(a, cache, offsets)

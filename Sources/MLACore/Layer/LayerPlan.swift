@@ -19,6 +19,13 @@ struct LayerPlan {
   let upProjected: UpProjected?
   let absorbed: Absorbed?
 
+  var threads: Int {
+    max(upProjected?.memory.scratch.workers ?? 0, absorbed?.memory.scratch.workers ?? 0)
+  }
+
+  /// As a call is told of: 1 up-projected, 2 absorbed.
+  var forms: Int32 { (upProjected == nil ? 0 : 1) + (absorbed == nil ? 0 : 2) }
+
   var bytes: Int { max(upProjected?.memory.bytes ?? 0, absorbed?.memory.bytes ?? 0) }
 
   init(
@@ -28,6 +35,10 @@ struct LayerPlan {
     let kernel = table.attention(for: config.type)
     let projection = table.projection(for: config.type)
     let spans = try FormedSpans(batch, config, kernel)
+    Verbose.explain {
+      "layer,up_projected:\(spans.upProjected.count) absorbed:\(spans.absorbed.count) requests by "
+        + "\(config.algorithm)"
+    }
     if spans.upProjected.isEmpty {
       upProjected = nil
     } else {

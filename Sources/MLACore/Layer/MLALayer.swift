@@ -6,6 +6,8 @@ import MLAKernelABI
 public final class MLALayer: Sendable {
   private let config: LayerConfig
   private let path: Path
+  /// The backend's name, NUL-terminated, for as long as the layer lives.
+  private nonisolated(unsafe) let backend: UnsafePointer<CChar>
 
   /// How keys and values reach the attention.
   private enum Path: Sendable {
@@ -26,10 +28,20 @@ public final class MLALayer: Sendable {
     _ implementation: Implementation
   ) throws(MLAError) {
     self.config = config
-    if config.attention.device.isCUDA {
-      path = try Self.cudaPath(config, weights, backend: name, implementation)
-      return
-    }
+    path =
+      config.attention.device.isCUDA
+      ? try Self.cudaPath(config, weights, backend: name, implementation)
+      : try Self.cpuPath(config, weights, backend: name, implementation)
+    // Last: what throws would leave it behind.
+    backend = copyCString(name)
+  }
+
+  deinit { backend.deallocate() }
+
+  private static func cpuPath(
+    _ config: LayerConfig, _ weights: KVBProj, backend name: String,
+    _ implementation: Implementation
+  ) throws(MLAError) -> Path {
     let table = KernelTables.table(cappedAt: config.attention.maxISA)
     func place(forQueries: Bool) throws(MLAError) -> CPULayerPlace {
       CPULayerPlace(
@@ -38,13 +50,13 @@ public final class MLALayer: Sendable {
     }
     switch implementation {
     case .builtIn(let backend):
-      path = .fused(
+      return .fused(
         FusedLayer(
           place: try place(forQueries: config.algorithm != .upProjected),
           split: backend.makeContract(config.attention).splitRule))
     case .registered(let backend):
       let backend = try RegisteredLayer(backend, name: name, config)
-      path = .registered(backend, try place(forQueries: false))
+      return .registered(backend, try place(forQueries: false))
     }
   }
 
@@ -65,11 +77,24 @@ public final class MLALayer: Sendable {
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
     let arguments = try LayerArguments(raw, config)
+    // Afterwards: a registered backend's runs note what they are of.
+    defer { note(arguments) }
     switch path {
     case .fused(let layer): try layer.forward(arguments)
     case .registered(let backend, let place): try backend.forward(arguments, on: place)
     case .cuda(let layer): try layer.forward(arguments)
     case .registeredOnCUDA(let backend, let place): try backend.forward(arguments, on: place)
+    }
+  }
+
+  private func note(_ arguments: LayerArguments) {
+    CallRecord.note {
+      $0.note(
+        arguments.q, on: config.attention.device,
+        requests: arguments.batch.queryStartLoc.requestCount)
+      $0.keys = 0
+      $0.v_head_dim = Int64(config.attention.vHeadDim)
+      $0.backend = backend
     }
   }
 

@@ -106,6 +106,7 @@ public struct Selector: Sendable {
     for backend in automaticPriorities(config) {
       let reasons = try invalidReasons(registry.member(backend.name), config)
       if reasons.isEmpty { return backend.name }
+      Verbose.explain { "select,not \(backend.name): \(reasons.joined(separator: "; "))" }
       rejected.append("\(backend.name): [\(reasons.joined(separator: ", "))]")
     }
     throw MLAError(

@@ -19,6 +19,7 @@ extension ABIStruct {
 
 // In the header's order.
 extension mla_cpu_info: ABIStruct { public static var firstSize: Int { 112 } }
+extension mla_call_stats: ABIStruct { public static var firstSize: Int { 56 } }
 extension mla_tensor: ABIStruct { public static var firstSize: Int { 96 } }
 extension mla_backend_registration: ABIStruct { public static var firstSize: Int { 24 } }
 extension mla_selector_config: ABIStruct { public static var firstSize: Int { 48 } }

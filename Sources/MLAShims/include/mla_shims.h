@@ -10,6 +10,7 @@
 
 #include "mla_shims_amx.h"
 #include "mla_shims_arithmetic.h"
+#include "mla_shims_calls.h"
 #include "mla_shims_cpu.h"
 #include "mla_shims_lock.h"
 #include "mla_shims_memory.h"

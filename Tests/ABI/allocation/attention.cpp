@@ -76,7 +76,15 @@ std::vector<Call> attention_calls() {
   size.call = [&] { return mla_attention_workspace_size(&one.args, &one.bytes); };
   size.outputs = {value_of(one.bytes)};
   size.before = run.before;
-  return {run, size};
+  // What is told of it takes memory, too.
+  Call told = run;
+  told.name = "mla_attention that is told of";
+  told.before = [] {
+    mla_trim(nullptr);
+    mla_set_verbose(2, [](void*, std::int32_t, const char*) {}, nullptr);
+  };
+  told.undo = [] { mla_set_verbose(0, nullptr, nullptr); };
+  return {run, told, size};
 }
 
 }  // namespace allocation

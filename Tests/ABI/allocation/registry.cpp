@@ -102,6 +102,14 @@ std::vector<Call> host_calls() {
     return mla_set_log_callback([](void*, std::int32_t, const char*) {}, nullptr);
   }));
   calls.back().undo = [] { mla_set_log_callback(nullptr, nullptr); };
+  calls.push_back(named("mla_set_verbose", [] {
+    return mla_set_verbose(2, [](void*, std::int32_t, const char*) {}, nullptr);
+  }));
+  calls.back().undo = [] { mla_set_verbose(0, nullptr, nullptr); };
+  calls.push_back(named("mla_get_stats", [] {
+    mla_call_stats stats = MLA_CALL_STATS_INIT;
+    return mla_get_stats(0, &stats);
+  }));
   calls.push_back(named("mla_trim", [] { return mla_trim(nullptr); }));
   calls.push_back(named("mla_get_log_callback", [] {
     mla_log_callback callback = nullptr;

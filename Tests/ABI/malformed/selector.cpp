@@ -139,6 +139,29 @@ struct CpuInfo {
   mla_cpu_info* pointer = &info.value;
 };
 
+struct Stats {
+  Stats() : stats(MLA_CALL_STATS_INIT), before(stats.value) {}
+
+  mla_status invoke() { return mla_get_stats(index, pointer); }
+  bool untouched() const {
+    mla_call_stats now = stats.value;
+    now.struct_size = before.struct_size;
+    return std::memcmp(&now, &before, sizeof(now)) == 0;
+  }
+
+  std::int32_t index = 3;
+  Padded<mla_call_stats> stats;
+  mla_call_stats before;
+  mla_call_stats* pointer = &stats.value;
+};
+
+struct Verbose {
+  mla_status invoke() { return mla_set_verbose(level, nullptr, nullptr); }
+  bool untouched() const { return true; }
+
+  std::int32_t level = 0;
+};
+
 struct Threads {
   mla_status invoke() { return mla_set_num_threads(count); }
   bool untouched() const { return mla_get_num_threads() == before; }
@@ -188,6 +211,17 @@ std::vector<Function> host_functions() {
                {"struct_size", invalid, [](CpuInfo& c, Random& random) {
                   c.info.value.struct_size = wrong_size(c.info.value, random);
                 }}}),
+          function<Stats>(
+              "mla_get_stats",
+              {{"index", invalid, [](Stats& c, Random& random) { c.index = out_of_range(random); }},
+               {"stats", invalid, [](Stats& c, Random&) { c.pointer = nullptr; }},
+               {"struct_size", invalid, [](Stats& c, Random& random) {
+                  c.stats.value.struct_size = wrong_size(c.stats.value, random);
+                }}}),
+          function<Verbose>("mla_set_verbose",
+                            {{"level", invalid, [](Verbose& c, Random& random) {
+                                c.level = random.any_of<std::int32_t>({3, INT32_MAX, random.negative()});
+                              }}}),
           function<Threads>("mla_set_num_threads",
                             {{"num_threads", invalid, [](Threads& c, Random& random) {
                                 c.count = random.any_of<std::int32_t>(

@@ -5,6 +5,7 @@
 
 #include "arguments.h"
 #include "bindings.h"
+#include "log.h"
 #include "openmp_loop.h"
 
 namespace mla_python {
@@ -59,6 +60,30 @@ void set_num_threads(nb::handle num_threads) {
   call_library([&] { return mla_set_num_threads(count); });
 }
 
+void set_verbose(nb::handle level, nb::handle to_log) {
+  const std::int32_t wanted = int32_argument(level, "level");
+  const bool keeps = flag_argument(to_log, "to_log");
+  call_library([&] { return mla_set_verbose(wanted, keeps ? log_callback() : nullptr, nullptr); });
+}
+
+nb::list stats() {
+  nb::list rows;
+  for (std::int32_t i = 0; i < mla_stats_size(); ++i) {
+    mla_call_stats stats = MLA_CALL_STATS_INIT;
+    call_library([&] { return mla_get_stats(i, &stats); });
+    if (stats.calls == 0) continue;
+    nb::dict row;
+    row["entry"] = stats.entry;
+    row["kernel"] = stats.kernel;
+    row["calls"] = stats.calls;
+    row["failures"] = stats.failures;
+    row["tokens"] = stats.tokens;
+    row["seconds"] = static_cast<double>(stats.nanoseconds) * 1e-9;
+    rows.append(row);
+  }
+  return rows;
+}
+
 std::int64_t trim() {
   std::int64_t bytes = 0;
   call_library([&] { return mla_trim(&bytes); });
@@ -76,6 +101,9 @@ void bind_host(nb::module_ &module) {
   define(module, "set_num_threads", &set_num_threads);
   module.def("get_num_threads", &mla_get_num_threads);
   module.def("trim", &trim);
+  define(module, "set_verbose", &set_verbose);
+  module.def("stats", &stats);
+  module.def("reset_stats", &mla_reset_stats);
   define(module, "use_openmp_threads", +[](nb::handle enabled) {
     return use_openmp_threads(flag_argument(enabled, "enabled"));
   });

@@ -76,6 +76,8 @@ void keep_log() {
   call_library([] { return mla_set_log_callback(&keep, nullptr); });
 }
 
+mla_log_callback log_callback() { return &keep; }
+
 void deliver_log() {
   if (!has_messages.load(std::memory_order_relaxed) || interpreter_has_ended()) return;
   try {

@@ -21,7 +21,10 @@ from mla_prefill.host import (
     cpu_summary,
     get_num_threads,
     library_path,
+    reset_stats,
     set_num_threads,
+    set_verbose,
+    stats,
     trim,
     use_openmp_threads,
 )
@@ -70,7 +73,10 @@ __all__ = [
     "plan_context_chunks",
     "register_mla_prefill_backend",
     "remove_mla_prefill_backend",
+    "reset_stats",
     "set_num_threads",
+    "set_verbose",
+    "stats",
     "trim",
     "use_openmp_threads",
 ]

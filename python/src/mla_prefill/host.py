@@ -59,6 +59,39 @@ def use_openmp_threads(enabled: bool = True) -> bool:
     return _core.use_openmp_threads(enabled)
 
 
+def set_verbose(level: int, to_log: bool = False) -> None:
+    """Has the library tell of calls, one line each (C: ``mla_set_verbose``).
+
+    Args:
+        level: 0 nothing; 1 a line when a run, a layer, a merge or an access to a cache
+            returns; 2 also what was decided before, and why. Until this is called it is
+            what ``MLA_VERBOSE`` in the environment says.
+        to_log: to the logger ``mla_prefill``, at level INFO, instead of standard error.
+
+    Raises:
+        TypeError: ``level`` is no integer, or ``to_log`` neither True nor False.
+        ValueError: ``level`` is another number.
+    """
+    _core.set_verbose(level, to_log)
+
+
+def stats() -> list[dict[str, Any]]:
+    """What calls have done in this process, since it began or since `reset_stats`.
+
+    Returns:
+        For each entry and kind of kernel that has calls: ``entry`` (the C function),
+        ``kernel`` (an instruction set's name, ``cuda``, ``cudnn``, ``registered``, or
+        ``none`` for calls that were refused), ``calls``, ``failures``, ``tokens`` and
+        ``seconds``.
+    """
+    return _core.stats()
+
+
+def reset_stats() -> None:
+    """Sets all that `stats` counts to 0."""
+    _core.reset_stats()
+
+
 def trim() -> int:
     """Gives back to the system the memory that runs have left to the next ones.
 
