@@ -70,8 +70,10 @@ final class CuDNNPlanTests: XCTestCase {
     return "\(kernel(of: serialised)), \(plan.workspaceBytes) bytes"
   }
 
-  /// What is between "sdpa_" and "_knob" of its name.
-  private func kernel(of serialised: FixedArray<UInt8>) -> Substring {
+  /// What is between `begin` and `behind` in its kernel's name.
+  private func kernel(
+    of serialised: FixedArray<UInt8>, from begin: String = "sdpa_", to behind: String = "_knob"
+  ) -> Substring {
     let text = Array(serialised)
     func end(of word: String, from start: Int) -> Int? {
       let word = Array(word.utf8)
@@ -79,10 +81,10 @@ final class CuDNNPlanTests: XCTestCase {
         text[$0..<$0 + word.count].elementsEqual(word)
       }.map { $0 + word.count }
     }
-    guard let name = end(of: "kernelName", from: 0), let begin = end(of: "sdpa_", from: name),
-      let behind = end(of: "_knob", from: begin)
+    guard let name = end(of: "kernelName", from: 0), let first = end(of: begin, from: name),
+      let end = end(of: behind, from: first)
     else { return "?" }
-    return Substring(decoding: text[begin..<behind - 5], as: UTF8.self)
+    return Substring(decoding: text[first..<end - behind.utf8.count], as: UTF8.self)
   }
 
   func testPlansOfEveryDevice() throws {
@@ -133,6 +135,41 @@ final class CuDNNPlanTests: XCTestCase {
         }
       }
     }
+  }
+
+  /// Layers of DeepSeek's, whole and parts of their heads, in all numbers of rows that there are
+  /// plans for.
+  func testProjectionsOfEveryDevice() throws {
+    let cuDNN = try cuDNN()
+    print("| cuDNN \(cuDNN.versionText) | heads | rows: kernel |\n|---|---|---|")
+    for device in ["h200", "b200", "a100", "rtx"] {
+      let properties = try properties(device, cuDNN)
+      for heads in [128, 16, 5] {
+        let cells = try CuDNNProjection.rowsOfPlans(columns: heads * 256).map { rows in
+          let ofTypes = try [CuDNN.DataType.bfloat16, .float16].map { type in
+            let projection = CuDNNProjection(
+              type: type, rows: rows, columns: heads * 256, depth: 512)
+            return try make(cuDNN, projection, properties)
+          }
+          XCTAssertEqual(ofTypes[0], ofTypes[1])
+          return "\(rows): \(ofTypes[0])"
+        }
+        print("| \(device) | \(heads) | \(cells.joined(separator: "; ")) |")
+        XCTAssert(device != "h200" || !cells.joined().contains("sm80"), "slow kernels: \(cells)")
+      }
+    }
+  }
+
+  private func make(
+    _ cuDNN: CuDNN, _ projection: CuDNNProjection, _ device: CuDNNDescriptor
+  ) throws -> Substring {
+    let plan = try CuDNNPlan.compile(cuDNN, .projection(projection), for: device)
+    let serialised = try plan.serialised()
+    let loaded = try CuDNNPlan.load(serialised, cuDNN, .projection(projection), for: device)
+    // A layer has none for it.
+    XCTAssertEqual([plan.workspaceBytes, loaded.workspaceBytes], [0, 0])
+    _ = try CuDNNPack.make(cuDNN) { _ in UnsafeMutableRawPointer(bitPattern: 1 << 20) }
+    return kernel(of: serialised, from: "native_", to: "\"")
   }
 
   func testWithoutCuBLASLt() throws {
