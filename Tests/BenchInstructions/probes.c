@@ -16,6 +16,13 @@ double bench_now(int32_t clock) {
 // the registers hold beside two operands: vdpbf16ps wants more than 12.
 enum { CHAINS = 12, WIDE_CHAINS = 24, STEPS = 2000 };
 
+// Of a constant number of rounds, so that chains are registers.
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 24")
+#endif
+
 // One probe: STEPS rounds of that many instructions on registers. The empty asm
 // keeps the compiler from folding or spilling the chains, and from multiplying
 // once for all of them where that is an instruction of its own.
@@ -24,7 +31,7 @@ enum { CHAINS = 12, WIDE_CHAINS = 24, STEPS = 2000 };
     vector c[chains], x = zero, y = zero;                               \
     for (int j = 0; j < chains; j++) c[j] = zero;                       \
     for (int i = 0; i < STEPS; i++) {                                   \
-      _Pragma("clang loop unroll(full)") for (int j = 0; j < chains; j++) { \
+      UNROLLED for (int j = 0; j < chains; j++) {                       \
         __asm__ volatile("" : "+v"(x), "+v"(y));                        \
         c[j] = step(c[j]);                                              \
       }                                                                 \
@@ -57,15 +64,16 @@ __attribute__((target("amx-tile,amx-bf16"))) static int amx_begin(void) {
   config.palette = 1;
   for (int tile = 0; tile < 8; tile++) config.rows[tile] = 16, config.column_bytes[tile] = 64;
   _tile_loadconfig(&config);
-  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
-  _tile_zero(4), _tile_zero(5), _tile_zero(6), _tile_zero(7);
+  // Statements each: gcc's are asm.
+  _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+  _tile_zero(4); _tile_zero(5); _tile_zero(6); _tile_zero(7);
   return 1;
 }
 
 __attribute__((target("amx-tile,amx-bf16"), noinline)) static void amx_bf16(void) {
   for (int i = 0; i < STEPS; i++) {
-    _tile_dpbf16ps(0, 4, 6), _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6), _tile_dpbf16ps(3, 5, 7);
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
   }
 }
 
@@ -108,7 +116,7 @@ __attribute__((target("avx2"), noinline)) static void read_once(const __m256i *p
   enum { READ_CHAINS = 8 };
   __m256i sums[READ_CHAINS] = {0};
   for (int64_t i = 0; i < vectors; i += READ_CHAINS) {
-    _Pragma("clang loop unroll(full)") for (int j = 0; j < READ_CHAINS; j++) {
+    UNROLLED for (int j = 0; j < READ_CHAINS; j++) {
       sums[j] = _mm256_or_si256(sums[j], p[i + j]);
     }
   }

@@ -11,6 +11,9 @@ void bind_arguments(nb::module_ &module);
 /// The host and the library that is loaded.
 void bind_host(nb::module_ &module);
 
+/// How fast this machine's instructions are.
+void bind_instruction_rate(nb::module_ &module);
+
 /// Tensors of the package's own, and names of types.
 void bind_host_tensor(nb::module_ &module);
 

@@ -26,6 +26,7 @@ NB_MODULE(_core, module) {
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&interpreter_is_ending));
   bind_arguments(module);
   bind_host(module);
+  bind_instruction_rate(module);
   bind_host_tensor(module);
   bind_tensor_argument(module);
   bind_registry(module);
