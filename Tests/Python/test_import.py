@@ -50,21 +50,6 @@ def test_report():
         assert member.name in text
 
 
-@pytest.mark.parametrize(
-    ("argument", "text"),
-    [
-        ("transformer", "usage: python -m mla_prefill [transformers], not transformer"),
-        ("transformers", " is not installed"),
-    ],
-)
-def test_other_reports(argument, text):
-    """These environments have no transformers."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mla_prefill", argument], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and text in done.stderr and "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_report_on_any_stream(encoding):
     value = "é中" + os.fsdecode(b"\xff")

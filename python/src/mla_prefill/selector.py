@@ -40,13 +40,18 @@ def get_mla_prefill_backend(vllm_config: Any) -> "type[MLAPrefillBackend]":
         ValueError: the explicit choice does not fit, or nothing does; vLLM's text.
     """
     config = vllm_config if isinstance(vllm_config, MLAPrefillConfig) else _from_vllm(vllm_config)
+    return _checked_class(chosen_member(config), config)
+
+
+def chosen_member(config: MLAPrefillConfig) -> MLAPrefillBackendEnum:
+    """What the library chooses; `get_mla_prefill_backend` asks a class of Python's own as well."""
     try:
         name = _core.select(config.library_config())
     except ValueError as error:
         error.args = tuple(with_dtype(str(text), config.dtype) for text in error.args)
         raise
-    member = MLAPrefillBackendEnum[name]
-    return _checked_class(member, config)
+    member: MLAPrefillBackendEnum = MLAPrefillBackendEnum[name]
+    return member
 
 
 def _checked_class(
