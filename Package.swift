@@ -1,4 +1,5 @@
 // swift-tools-version:6.0
+import Foundation
 import PackageDescription
 
 /// What is compiled for one kind of CPU.
@@ -56,6 +57,9 @@ let families: [Family] =
     []
   }
 let kernelFamilies = [Family(name: "Portable")] + families
+
+/// Source distributions lack them.
+let hasTests = FileManager.default.fileExists(atPath: Context.packageDirectory + "/Tests/Support")
 
 /// With this variable set, a build for tests that see what is internal to the core. All else
 /// is compiled as in the product.
@@ -127,7 +131,7 @@ let package = Package(
         ] + (replaced + wrappedAllocation).flatMap { ["-Xlinker", "--wrap=\($0)"] })
       ]
     ),
-  ] + kernelFamilies.map(kernels) + testTargets() + x86TestTargets()
+  ] + kernelFamilies.map(kernels) + (hasTests ? testTargets() + x86TestTargets() : [])
 }
 
 /// Hidden: the dynamic library exports what its own header declares only.

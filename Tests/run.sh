@@ -203,6 +203,7 @@ declare_steps() {
   [ $test_build = .build-tables ] || step amx-bits "build-tests build-model" on x86_64 amx_bits
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
+  step sdist "" Tests/Packaging/sdist.sh
   step mpi "build" Tests/Distributed/run.sh "$stage"
   step gpu-model "" Tests/SoftwareGPU/run.sh
   step gpu "build" Tests/GPU/run.sh
@@ -230,6 +231,7 @@ declare_steps() {
   long_step arm64-neon 400 "$arm" "arm64-build" on x86_64 emulate_arm cortex-a76 neon
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 Tests/Arm64/library.sh python neoverse-v1
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
+  long_step sdist-wheel 240 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \

@@ -2,8 +2,10 @@
 """What importing costs, what it drags in, and the doctor's report."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,13 @@ assert not {"torch", "numpy", "ml_dtypes", "transformers", "vllm"} & set(sys.mod
     times = sorted(tuple(map(float, run("-c", program).split())) for _ in range(7))
     (best, cpu), (median, _) = times[0], times[3]
     print(f"import mla_prefill: {best:.1f} ms ({cpu:.1f} ms of CPU), median {median:.1f} ms of 7")
+
+
+def test_version_is_the_headers():
+    header = (Path(__file__).parents[2] / "include" / "mla_prefill.h").read_text()
+    names = ("MAJOR", "MINOR", "PATCH")
+    parts = [re.search(rf"MLA_VERSION_{name} (\d+)", header)[1] for name in names]
+    assert mla_prefill.__version__ == version("mla-prefill") == ".".join(parts)
 
 
 def test_report():
