@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast attention is on this machine: one causal prompt of several lengths.
 
-FLOPs are those below the diagonal, times medians. "of the rate" is the fraction of what the
-machine's cores do at the same moment when they carry out nothing but the instruction that the
-kernel consists of, on registers: measured for ten milliseconds before and after each run, by as
-many threads. Where torch is installed its scaled_dot_product_attention attends to the same tensors,
-values padded to the queries' width beforehand, by as many threads of its own.
+FLOPs are those below the diagonal, times medians. The fraction is of what the machine's cores do
+at the same moment when they carry out nothing but the instruction that the kernel consists of, on
+registers: measured for ten milliseconds before and after each run, by as many threads. Where
+torch is installed its scaled_dot_product_attention attends to the same tensors, values padded to
+the queries' width beforehand, by as many threads of its own.
 """
 
 import time
