@@ -1,4 +1,5 @@
-"""Compiles and runs the samples of the README files, and looks for the tests that they name.
+"""Compiles and runs the samples of the README files, and looks for the tests that they name and
+the files that these and all other documents link to.
 
     readme.py PREFIX         against an installed library
     readme.py --extension    those in Python that need the extension, with this Python
@@ -73,6 +74,18 @@ def lost_tests():
         yield from ((path, name) for name in sorted(named - there))
 
 
+def lost_files():
+    """(path, link) of each link to a file that is not there."""
+    for pattern in ("*.md", "Sources/*.md", "python/*.md", "python/docs/*.md"):
+        for path in sorted(glob.glob(pattern, root_dir=ROOT)):
+            with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+                links = re.findall(r"\]\(([^)#\s]+)", file.read())
+            folder = os.path.dirname(os.path.join(ROOT, path))
+            for link in links:
+                if "://" not in link and not os.path.exists(os.path.join(folder, link)):
+                    yield path, link
+
+
 def main():
     wants_extension = "--extension" in sys.argv
     prefix = "" if wants_extension else os.path.abspath(sys.argv[1])
@@ -86,7 +99,10 @@ def main():
     lost = list(lost_tests())
     for path, name in lost:
         print(f"not ok {path}: names {name}, which is no test")
-    return 0 if results and all(results) and not lost else 1
+    lost_links = list(lost_files())
+    for path, link in lost_links:
+        print(f"not ok {path}: links to {link}, which is not there")
+    return 0 if results and all(results) and not lost and not lost_links else 1
 
 
 if __name__ == "__main__":
