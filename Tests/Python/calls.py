@@ -176,6 +176,7 @@ CALLS = {
         ),
     ),
     "set_num_threads": (mla_prefill.set_num_threads, dict(num_threads=0)),
+    "set_verbose": (mla_prefill.set_verbose, dict(level=0, to_log=False)),
     "use_openmp_threads": (mla_prefill.use_openmp_threads, dict(enabled=False)),
     "register": (register, dict(backend="NEW", class_path="a.B")),
     "enum.register": (register_member, dict(name="NEW", value="a.B")),

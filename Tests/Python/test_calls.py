@@ -89,4 +89,4 @@ def test_types() -> None:
     with pytest.raises(TypeError, match="level"):
         mla_prefill.set_verbose("1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="to_log"):
-        mla_prefill.set_verbose(0, to_log=1)  # type: ignore[arg-type]
+        mla_prefill.set_verbose(0, to_log=2)  # type: ignore[arg-type]
