@@ -160,15 +160,37 @@ emulate_swift_tests() {
 }
 
 # A 64-bit Arm CPU of the emulator's, whose strongest table is $2: what knows of the
-# architecture, and what computes. Not first_use, whose hundreds of processes each translate
-# the library anew.
+# architecture, and what computes. The rest of Tests/ABI takes hours there, or looks at the
+# processors and processes of the machine itself.
 emulate_arm() {
   local status=0
   Tests/Arm64/library.sh abi "$@" "host versions" "host cpu info" "host fork" "golden bf16" wrapper vtable \
     layer_backend devices loads_nothing bad_input "malformed_calls 2000" environment log_callback \
-    arithmetic numbers ds_mla weight_scales layouts gather one_call unload || status=1
+    arithmetic numbers ds_mla weight_scales layouts gather unload || status=1
   Tests/Arm64/library.sh examples "$@" || status=1
   return $status
+}
+
+# The Swift tests there: of kernels, and of what the core does by architecture or in threads.
+emulate_arm_swift() {
+  local status=0 tests
+  Tests/Arm64/swift_tests.sh build || return
+  Tests/Arm64/swift_tests.sh neoverse-v1 neon_bf16 KernelTests || status=1
+  Tests/Arm64/swift_tests.sh cortex-a76 neon KernelTests || status=1
+  for tests in Runtime Selector Registry Schedule Tensor Attention Merge; do
+    Tests/Arm64/swift_tests.sh neoverse-v1 neon_bf16 MLACoreTests "$tests" || status=1
+  done
+  return $status
+}
+
+# The Python package's there. Without torch, and without what starts Python over and over, or
+# the machine's own programs.
+emulate_arm_python() {
+  local tests
+  tests=$(echo Tests/Python/test_*.py | tr ' ' '\n' |
+    grep -vE "torch|vllm|test_(exit|memory|log|import|cpp_backends|openmp_threads)\.py")
+  # shellcheck disable=SC2086
+  Tests/Arm64/library.sh python neoverse-v1 $tests Tests/Python/test_import.py::test_import
 }
 
 # Malformed calls of a kind that differs each day.
@@ -227,9 +249,10 @@ declare_steps() {
   # Of the whole library, where step arm64 has the kernels.
   local arm="$kernels Sources/MLACore/Runtime Sources/Packaging Tests/Arm64 Package.swift"
   long_step arm64-build 240 "$arm" "" on x86_64 Tests/Arm64/library.sh build
-  long_step arm64-bf16 400 "$arm" "arm64-build" on x86_64 emulate_arm neoverse-v1 neon_bf16
-  long_step arm64-neon 400 "$arm" "arm64-build" on x86_64 emulate_arm cortex-a76 neon
-  long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 Tests/Arm64/library.sh python neoverse-v1
+  long_step arm64-bf16 300 "$arm" "arm64-build" on x86_64 emulate_arm neoverse-v1 neon_bf16
+  long_step arm64-neon 300 "$arm" "arm64-build" on x86_64 emulate_arm cortex-a76 neon
+  long_step arm64-swift 600 "$arm" "arm64-build" on x86_64 emulate_arm_swift
+  long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
   long_step sdist-wheel 240 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
