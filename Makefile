@@ -174,4 +174,4 @@ instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/'
 	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
 
 clean:
-	rm -rf .build .build-aarch64 .build-tests .build-tables .build-asan .build-tsan .build-python .build-amx python/.build
+	rm -rf .build .build-aarch64 .build-aarch64-tests .build-tests .build-tables .build-asan .build-tsan .build-python .build-amx python/.build
