@@ -268,10 +268,9 @@ MLA_INLINE mla_f32v mla_dot_bf16_blocks(mla_u16v a, mla_f32v b, mla_f32v acc) {
   return mla_from_registers(vbfmmlaq_f32(MLA_LOW(acc), rows, (bfloat16x8_t)MLA_LOW(b)),
                             vbfmmlaq_f32(MLA_HIGH(acc), rows, (bfloat16x8_t)MLA_HIGH(b)));
 }
-MLA_INLINE mla_u16v mla_load_block(const void *p) {
-  mla_u16v v;
-  memcpy(&v, p, sizeof v);
-  return v;
+// The larger of each lane; NaN where either is.
+MLA_INLINE mla_f32v mla_max_or_nan(mla_f32v a, mla_f32v b) {
+  return mla_from_registers(vmaxq_f32(MLA_LOW(a), MLA_LOW(b)), vmaxq_f32(MLA_HIGH(a), MLA_HIGH(b)));
 }
 // Of four quarters the inner two in each other's place: products of two rows and four columns
 // become the one row, then the other, and back.

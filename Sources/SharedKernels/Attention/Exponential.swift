@@ -14,14 +14,18 @@ func exp2(_ x: FloatVector) -> FloatVector { clearTiny(exp2WithTiny(x), x) }
 @inline(__always)
 func exp2WithTiny(_ x: FloatVector) -> FloatVector {
   let (fraction, power) = splitExponent(x)
+  return scaleByPower(exp2(ofFraction: fraction), power)
+}
+
+@inline(__always)
+func exp2(ofFraction fraction: FloatVector) -> FloatVector {
   let c = exp2Coefficients
   var p = FloatVector(repeating: c.4)
   p = mla_multiply_add(p, fraction, FloatVector(repeating: c.3))
   p = mla_multiply_add(p, fraction, FloatVector(repeating: c.2))
   p = mla_multiply_add(p, fraction, FloatVector(repeating: c.1))
   p = mla_multiply_add(p, fraction, FloatVector(repeating: c.0))
-  p = mla_multiply_add(p, fraction, FloatVector(repeating: 1))
-  return scaleByPower(p, power)
+  return mla_multiply_add(p, fraction, FloatVector(repeating: 1))
 }
 
 /// `v`, or 0 where its exponent `x` is -100 or less.
