@@ -9,20 +9,10 @@ by llvm-mca, LLVM 17 or later, whose models are those of the cores by name; LLVM
 which program that is. Without it the other two are checked alone.
 """
 
-import collections
-import os
 import re
-import shutil
-import subprocess
 import sys
 
-OBJDUMP = "aarch64-linux-gnu-objdump"
-MULTIPLICATIONS = ("fmla", "bfmmla")
-# Of either in a cycle: cores have two or four pipelines for them.
-CORES = {"neoverse-n1": 2, "neoverse-v1": 4, "neoverse-v2": 4, "neoverse-n2": 2}
-# The core of these that has no BF16.
-WITHOUT_BF16 = "neoverse-n1"
-ITERATIONS = 300
+from cores import BRANCH, CORES, MULTIPLICATIONS, WITHOUT_BF16, cycles, functions, modelling
 
 # Functions whose products take most of the time: there the full register tile must be.
 FULL_TILES = {
@@ -34,26 +24,6 @@ FULL = 24
 # Sixteen sums are fewer than four pipelines of latency 5 can have under way.
 LIMITS = {24: (0.4, 0.95), 16: (0.55, 0.75)}
 
-Instruction = collections.namedtuple("Instruction", "address name operands")
-BRANCH = re.compile(r"b|b\..*|cbn?z|tbn?z")
-LINE = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
-FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
-
-
-def functions(path):
-    """Name and instructions of each."""
-    text = subprocess.run(
-        [OBJDUMP, "-d", "--no-show-raw-insn", path], check=True, capture_output=True, text=True
-    ).stdout
-    found = {}
-    for row in text.splitlines():
-        if match := FUNCTION.match(row):
-            found[match.group(1)] = body = []
-        elif match := LINE.match(row):
-            body.append(
-                Instruction(int(match.group(1), 16), match.group(2), match.group(3).split("//")[0].strip()))
-    return found
-
 
 def loops(body):
     """What lies between a branch back and its target, where that is straight."""
@@ -64,7 +34,7 @@ def loops(body):
             continue
         start = places.get(int(target.group(1), 16), end + 1)
         if start <= end and not any(
-            BRANCH.fullmatch(i.name) or i.name in ("bl", "ret") for i in body[start:end]
+            BRANCH.fullmatch(i.name) for i in body[start:end]
         ):
             yield body[start : end + 1]
 
@@ -77,27 +47,6 @@ def product_loops(body):
             yield loop, count
 
 
-def fraction(llvm_mca, core, loop, count):
-    """Of the core's rate of multiplications, by the model."""
-    straight = [f"{i.name} {i.operands}" for i in loop if not BRANCH.fullmatch(i.name)]
-    report = subprocess.run(
-        [llvm_mca, "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+bf16", f"-iterations={ITERATIONS}"],
-        input="\n".join(straight), check=True, capture_output=True, text=True,
-    ).stdout
-    cycles = int(re.search(r"Total Cycles:\s+(\d+)", report).group(1))
-    return count * ITERATIONS / CORES[core] / cycles
-
-
-def modelling():
-    """A llvm-mca that knows the cores."""
-    for program in [os.environ.get("LLVM_MCA")] + [f"llvm-mca-{v}" for v in range(24, 16, -1)] + ["llvm-mca"]:
-        if program and shutil.which(program):
-            version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-            if int(re.search(r"LLVM version (\d+)", version).group(1)) >= 17:
-                return program
-    return None
-
-
 def check(module, name, loop, count, llvm_mca):
     """One line of the table, and whether all is as it must be."""
     spilled = sum("[sp" in i.operands for i in loop)
@@ -108,7 +57,7 @@ def check(module, name, loop, count, llvm_mca):
     for core in CORES if llvm_mca else ():
         if core == WITHOUT_BF16 and any(i.name == "bfmmla" for i in loop):
             continue
-        share = fraction(llvm_mca, core, loop, count)
+        share = count / CORES[core] / cycles(llvm_mca, core, loop)
         is_ok = is_ok and (least is None or share >= least)
         modelled.append(f"{core.removeprefix('neoverse-')} {share:.2f}")
     print(

@@ -1,7 +1,9 @@
-// A kernel's work, a given number of times, for its instructions to be counted:
+// A kernel's work, a given number of times, for its instructions to be counted. Prints how many
+// products a call adds up.
 //
 //   work TABLE attention|projection fp32|bf16 TIMES
-#include <math.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +21,7 @@ static void *take(int64_t bytes) {
 }
 
 // All queries of a call to all keys.
-static void attend(const mla_attention_kernel *kernel, int format, int times) {
+static int64_t attend(const mla_attention_kernel *kernel, int format, int times) {
   int64_t block = kernel->packed_block_bytes(dims);
   mla_attend_args a = {.dims = dims, .num_queries = kernel->query_tile, .key_end = KEYS,
                        .causal_offset = INT64_MAX / 2, .scale = 0.07f, .format = format,
@@ -29,13 +31,15 @@ static void attend(const mla_attention_kernel *kernel, int format, int times) {
   a.out = take(a.num_queries * dims.v_head_dim * 4), a.out_stride = dims.v_head_dim;
   a.scratch = take(kernel->scratch_bytes(dims));
   for (int i = 0; i < times; i++) kernel->attend(&a);
+  return a.num_queries * KEYS * (dims.qk_head_dim + dims.v_head_dim);
 }
 
-static void project(const mla_projection_kernel *kernel, int format, int times) {
+static int64_t project(const mla_projection_kernel *kernel, int format, int times) {
   mla_project_args a = {take(kernel->packed_tokens_bytes(TOKENS, RANK)), TOKENS,
                         take(kernel->packed_weights_bytes(WEIGHTS, RANK)), WEIGHTS, RANK, format,
                         take(TOKENS * WEIGHTS * 4), WEIGHTS};
   for (int i = 0; i < times; i++) kernel->project(&a);
+  return TOKENS * WEIGHTS * RANK;
 }
 
 int main(int argc, char **argv) {
@@ -46,10 +50,10 @@ int main(int argc, char **argv) {
     tables[i].fill(&table);
     if (strcmp(tables[i].name, argv[1]) == 0) break;
   }
-  if (strcmp(argv[2], "attention") == 0)
-    attend(is_bf16 ? &table.bf16 : &table.fp32, is_bf16 ? MLA_FORMAT_BFLOAT16 : MLA_FORMAT_FLOAT32, times);
-  else
-    project(is_bf16 ? &table.bf16_projection : &table.fp32_projection,
-            is_bf16 ? MLA_FORMAT_BFLOAT16 : MLA_FORMAT_FLOAT32, times);
+  int format = is_bf16 ? MLA_FORMAT_BFLOAT16 : MLA_FORMAT_FLOAT32;
+  int64_t products = strcmp(argv[2], "attention") == 0
+                         ? attend(is_bf16 ? &table.bf16 : &table.fp32, format, times)
+                         : project(is_bf16 ? &table.bf16_projection : &table.fp32_projection, format, times);
+  printf("%" PRId64 "\n", products);
   return 0;
 }
