@@ -254,7 +254,7 @@ declare_steps() {
   long_step arm64-swift 600 "$arm" "arm64-build" on x86_64 emulate_arm_swift
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
-  long_step sdist-wheel 240 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
+  long_step sdist-wheel 150 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
