@@ -56,6 +56,35 @@ void what_it_serves() {
   expect_plans(2048 + 3, 1);
 }
 
+/// How many plans make up a batch's rows, the largest first.
+long plans_of(std::int64_t rows, std::int64_t columns) {
+  std::int64_t few = 128;
+  while (few * columns < 1 << 21) few *= 2;
+  return static_cast<long>(rows / (16 * few) + rows % (16 * few) / (4 * few) + rows % (4 * few) / few);
+}
+
+void random_batches() {
+  const Primary primary;
+  std::mt19937 random(9);
+  const auto any = [&](std::uint32_t below) { return static_cast<std::int32_t>(random() % below); };
+  const Model heads_of[] = {{1, 128, 64, 128, 64}, {1, 64, 64, 128, 64}, {1, 192, 64, 256, 64}};
+  for (unsigned round = 0; round < 8; ++round) {
+    Model model = heads_of[any(3)];
+    model.heads = 30 + any(40);
+    LayerProblem::Lengths lengths{1 + any(3)}, contexts{any(500)};
+    for (std::int32_t i = any(4); i > 0; --i) lengths.push_back(any(3)), contexts.push_back(any(2) * any(200));
+    LayerProblem problem(model, any(2) == 0 ? bf16 : fp16, {}, lengths, contexts, round, 8 * any(2));
+    problem.out = test::Array(MLA_DTYPE_FLOAT32, {problem.q.size(0), model.heads, model.v});
+    // What a request has been given before is of no use without new tokens.
+    std::int64_t rows = problem.q.size(0);
+    for (std::size_t i = 0; i < contexts.size(); ++i) rows += lengths[i] > 0 ? contexts[i] : 0;
+    gpu_machine_seed(round);
+    const long wanted = plans_of(rows, model.heads * (model.nope + model.v)), got = executed(problem, "a random batch");
+    EXPECT(got == wanted, "round %u: %ld rows of %ld heads by %ld plans, not %ld", round, static_cast<long>(rows),
+           static_cast<long>(model.heads), got, wanted);
+  }
+}
+
 /// Both by cuDNN, whose attention wants outputs of q's type.
 void with_attention() {
   const Primary primary;
@@ -187,6 +216,7 @@ int main(int argc, char** argv) {
   return test::run_on(
       "90,90", argc, argv,
       {isolated("cudnn: rows of a projection", what_it_serves),
+       isolated("cudnn: random batches of projections", random_batches),
        isolated("cudnn: a projection and its attention", with_attention),
        isolated("cudnn: projections of groups of heads", groups_of_heads, {{"MLA_CACHE_DIR", "/proc/none"}}),
        isolated("cudnn: a projection for a registered backend", registered_backend),
