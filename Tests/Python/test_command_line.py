@@ -298,14 +298,14 @@ def test_numbers_without_numpy(dtype):
 
 
 def test_bench():
-    found = facts("bench", "--lengths", "64", "16", "--seconds", "1", "--no-torch", "--num-heads", "3")
+    found = facts("bench", "--lengths", "64", "16", "--no-torch", "--num-heads", "3")
     assert (found["num_heads"], found["dtype"], found["torch"]) == (3, "bfloat16", None)
     assert found["backend"] == _core.select(MLAPrefillConfig(**DEEPSEEK).library_config())
     assert [row["tokens"] for row in found["lengths"]] == [16, 64]
     for row in found["lengths"]:
         timing, tokens = row["mla_prefill"], row["tokens"]
         flops = 2 * 3 * (192 + 128) * sum(range(1, tokens + 1))
-        assert timing["seconds"] > 0 and timing["runs"] >= 1
+        assert timing["seconds"] > 0 and 1 <= timing["runs"] <= 21
         assert timing["tflops"] == pytest.approx(flops / timing["seconds"] * 1e-12)
         assert (timing["fraction"] is None) == (found["instruction"] is None)
 
@@ -326,7 +326,7 @@ def test_bench_names_the_instruction(table, instruction):
 
 
 def test_lengths_for_which_there_is_no_time_are_left_out():
-    flags = ("--lengths", "64", "16384", "--num-heads", "4", "--seconds", "1", "--no-torch")
+    flags = ("--lengths", "64", "16384", "--num-heads", "4", "--seconds", "4", "--no-torch")
     found = facts("bench", *flags, MLA_MAX_ISA="portable")
     assert found["lengths"][0]["mla_prefill"] and not found["lengths"][1]["mla_prefill"]
 

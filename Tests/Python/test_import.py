@@ -49,7 +49,7 @@ def test_report():
     text = run("-m", "mla_prefill", MLA_MAX_ISA="avx2")
     print(text)
     for expected in (
-        "mla_prefill 0.1.0, ABI 1",
+        f"mla_prefill {mla_prefill.__version__}, ABI 1",
         "libmlaprefill.so.1",
         "MLA_MAX_ISA=avx2",
         "torch ",

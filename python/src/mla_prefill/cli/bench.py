@@ -164,7 +164,7 @@ def _table(found: dict[str, Any]) -> list[str]:
 
 
 def _line(cells: list[str]) -> str:
-    widths = (8, 10, 10, 14, 12, 8)
+    widths = (8, 10, 10, 16, 12, 8)
     return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 

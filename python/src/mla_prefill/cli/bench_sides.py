@@ -23,6 +23,8 @@ _SETTLING = 0.02
 _PROBE = 0.01
 #: A run is repeated until it takes this long: clocks and what wakes threads are no part of it.
 _SHORTEST_SAMPLE = 0.004
+#: More of them leave a median where it is.
+_MOST_SAMPLES = 21
 
 
 class Prompt:
@@ -125,7 +127,7 @@ Side = LibrarySide | TorchSide
 
 
 def measure(side: Side, prompt: Prompt, seconds: float) -> Timing:
-    """Runs a side for about that long, at least once."""
+    """Runs a side for about that long at most, at least once."""
     end = time.monotonic() + seconds
     dtype = _core.dtype_of_name(prompt.model.dtype)
     run = side.runs_of(prompt)
@@ -135,7 +137,7 @@ def measure(side: Side, prompt: Prompt, seconds: float) -> Timing:
     peaks: list[float] = []
     fractions: list[float] = []
     with ThreadPoolExecutor(host.get_num_threads()) as threads:
-        while not times or time.monotonic() < end:
+        while not times or (len(times) < _MOST_SAMPLES and time.monotonic() < end):
             time.sleep(_SETTLING)
             before = _peak(threads, dtype)
             taken = _timed(run, count) / count
