@@ -7,35 +7,17 @@ import pty
 import subprocess
 import sys
 
-import ml_dtypes
 import numpy as np
 import pytest
-import reference
+from command_line import facts, run
 
 import mla_prefill
 from mla_prefill import MLAPrefillBackendEnum, MLAPrefillConfig, _core
-from mla_prefill.cli import float64_reference, main, plain_tensors, selftest_checks
+from mla_prefill.cli.plain_tensors import DTYPES
 
 COMMANDS = ("doctor", "backends", "bench", "selftest", "transformers")
 DEEPSEEK = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
 MODEL = {**DEEPSEEK, "num_attention_heads": 16, "torch_dtype": "bfloat16"}
-
-
-def run(*arguments, status=0, program=("-m", "mla_prefill"), **environment):
-    """stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, *program, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
-
-
-def facts(*arguments, status=0, **environment):
-    return json.loads(run(*arguments, "--json", status=status, **environment)[0])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -174,129 +156,6 @@ def test_model_file_that_is_not_there():
     assert "/none: No such file" in run("backends", "--model", "/none", status=2)[1]
 
 
-WITHOUT_OTHERS = """
-import sys
-for name in ("numpy", "ml_dtypes", "torch", "transformers"):
-    sys.modules[name] = None
-from mla_prefill.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("table", ["", "avx2", "portable"])
-def test_selftest(table):
-    """Right on each table, and with nothing else installed."""
-    text, _ = run("selftest", program=("-c", WITHOUT_OTHERS), MLA_MAX_ISA=table)
-    print(text)
-    names = [name for name, _ in selftest_checks.checks()]
-    assert {name.split()[0] for name in names} == {"attention", "merge", "cache", "layer"}
-    assert [line.split(":")[0] for line in text.splitlines()[1:-1]] == [f"ok {n}" for n in names]
-    assert f"{len(names)} passed, 0 failed" in text
-
-
-def spoiled(function):
-    """As it is, but for a number of what it has written or returns."""
-
-    def call(*arguments, **keywords):
-        result = function(*arguments, **keywords)
-        tensor = arguments[0] if result is None else result
-        np.asarray(tensor).reshape(-1).view(np.uint8)[-1] ^= 0x40
-        return result
-
-    return call
-
-
-def only(monkeypatch, name):
-    chosen = [(each, check) for each, check in selftest_checks.checks() if each == name]
-    monkeypatch.setattr("mla_prefill.cli.selftest.checks", lambda: chosen)
-
-
-@pytest.mark.parametrize(
-    ("check", "function"),
-    [
-        ("merge float32", "merge_attn_states"),
-        ("layer bfloat16", "MLAPrefillLayer.forward"),
-        ("cache float16", "gather_and_maybe_dequant_cache"),
-    ],
-)
-def test_selftest_finds_wrong_results(monkeypatch, capsys, check, function):
-    target = f"mla_prefill.cli.selftest_checks.{function}"
-    owner = selftest_checks
-    for part in function.split("."):
-        original, owner = owner, getattr(owner, part)
-    if function.startswith("gather"):
-        # The rows come second.
-        written = spoiled(lambda rows, cache, *rest, **more: owner(cache, rows, *rest, **more))
-        monkeypatch.setattr(target, lambda cache, rows, *a, **k: written(rows, cache, *a, **k))
-    elif function.startswith("MLA"):
-        forward = spoiled(lambda *a, **k: owner(*a, **k))
-        monkeypatch.setattr(target, lambda *a, **k: forward(*a, **k))
-    else:
-        monkeypatch.setattr(target, spoiled(owner))
-    only(monkeypatch, check)
-    assert main(["selftest"]) == 1
-    assert f"not ok {check}: error of " in capsys.readouterr().out
-
-
-def test_selftest_finds_wrong_attention(monkeypatch, capsys):
-    kind = MLAPrefillBackendEnum["FLASHINFER"].get_class()
-    original = kind.run_prefill_new_tokens
-
-    def wrong(self, q, k, v, **keywords):
-        return original(self, k, q, v, **keywords)
-
-    monkeypatch.setattr(kind, "run_prefill_new_tokens", wrong)
-    only(monkeypatch, "attention float32")
-    assert main(["selftest"]) == 1
-    text = capsys.readouterr().out
-    assert "not ok attention float32: error of FLASHINFER out" in text
-    assert "error of FLASHINFER lse" in text and "error of CPU" not in text
-
-
-def test_selftest_goes_on_after_an_exception(monkeypatch, capsys):
-    def refuse(*_, **__):
-        raise ValueError("q: must be better")
-
-    monkeypatch.setattr("mla_prefill.cli.selftest_checks.MLAPrefillLayer", refuse)
-    assert main(["selftest"]) == 1
-    text = capsys.readouterr().out
-    assert "not ok layer float16: ValueError: q: must be better" in text
-    assert "10 passed, 3 failed" in text
-
-
-def test_selftest_is_not_content_with_nan():
-    assert not selftest_checks.Error("out", float("nan"), 1.0).is_within
-    rows = [[1.0, float("nan")]]
-    for error in (float64_reference.relative_error, float64_reference.largest_error):
-        assert np.isnan(error(rows, [[1.0, 2.0]])) and np.isnan(error([[1.0, 2.0]], rows))
-
-
-def test_reference_of_the_selftest():
-    problem = reference.Problem([7], heads=1, context=None)
-    rows = [tensor[:, 0].tolist() for tensor in (problem.q, problem.k, problem.v)]
-    out, lse = float64_reference.attend(*rows, problem.scale)
-    expected, expected_lse = problem.expected()
-    np.testing.assert_allclose(out, expected[:, 0], rtol=1e-12)
-    np.testing.assert_allclose(lse, expected_lse[0], rtol=1e-12)
-    # With context the last query sees all keys.
-    tail, tail_lse = float64_reference.attend(rows[0][4:], *rows[1:], problem.scale)
-    assert (tail, tail_lse) == (out[4:], lse[4:])
-
-
-@pytest.mark.parametrize("dtype", plain_tensors.DTYPES)
-def test_numbers_without_numpy(dtype):
-    values = np.random.default_rng(0).standard_normal(6000, np.float32) * np.float32(100)
-    # Ties, whose last bit is even below and odd below.
-    values[:3] = np.array([0x3F808000, 0x3F818000, 0xBF818000], np.uint32).view(np.float32)
-    data = plain_tensors._bytes_of(values.tolist(), dtype)
-    expected = values.astype(getattr(ml_dtypes, dtype, dtype))
-    assert data == expected.tobytes()
-    tensor = plain_tensors.empty((3, 2000), dtype)
-    plain_tensors._write(tensor, data)
-    rows = plain_tensors.rows_of(tensor)
-    assert np.array_equal(rows, expected.astype(np.float64).reshape(3, 2000))
-
-
 def test_bench():
     found = facts("bench", "--lengths", "64", "16", "--no-torch", "--num-heads", "3")
     assert (found["num_heads"], found["dtype"], found["torch"]) == (3, "bfloat16", None)
@@ -332,7 +191,7 @@ def test_lengths_for_which_there_is_no_time_are_left_out():
 
 
 def test_instruction_rate():
-    for dtype in plain_tensors.DTYPES:
+    for dtype in DTYPES:
         name, rate = _core.instruction_rate(_core.dtype_of_name(dtype), 0.001)
         assert (rate > 0) == bool(name)
     with pytest.raises(ValueError, match="dtype = 99: must be of bfloat16"):
