@@ -4,8 +4,10 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +71,15 @@ def test_doctor():
     assert found["environment"] == {"MLA_MAX_ISA": "avx2"}
     assert found["packages"]["numpy"] == np.__version__
     assert [row["name"] for row in found["backends"]] == [m.name for m in MLAPrefillBackendEnum]
+
+
+def test_doctor_tells_of_all_variables_that_are_read():
+    sources = Path(__file__).parents[2] / "Sources"
+    texts = (path.read_text() for path in sources.glob("MLA[CPS]*/**/*.[cs]*") if path.is_file())
+    read = set(re.findall(r'getenv\("(MLA_\w+)"', "".join(texts))) | {"MLA_CACHE_DIR"}
+    assert len(read) > 4
+    variables = dict.fromkeys(read, "0")
+    assert facts("doctor", **variables)["environment"] == variables
 
 
 def test_reader_that_stops_early():

@@ -13,7 +13,15 @@ from mla_prefill.configuration import MLAPrefillConfig
 from mla_prefill.registry import BackendInfo, backends
 
 _PACKAGES = ("torch", "numpy", "ml_dtypes", "transformers")
-_VARIABLES = ("MLA_MAX_ISA", "MLA_PREFILL_BACKEND", "MLA_PREFILL_VLLM")
+_VARIABLES = (
+    "MLA_MAX_ISA",
+    "MLA_PREFILL_BACKEND",
+    "MLA_PREFILL_VLLM",
+    "MLA_VERBOSE",
+    "MLA_CACHE_DIR",
+    "MLA_CUDNN_LIBRARY",
+    "MLA_NVRTC_LIBRARY",
+)
 
 
 def facts() -> dict[str, Any]:
