@@ -33,7 +33,7 @@ final class CuDNNDevice: Sendable {
 
   /// More of them than models have: a host whose strides change from call to call would wait
   /// for cuDNN in each.
-  private static let mostPlans = 64
+  private static let mostPlans = 256
 
   func known(_ operation: CuDNNOperation) -> Known {
     plans.withLock { Self.find(operation, in: $0) }
