@@ -1,3 +1,5 @@
+import Glibc
+
 /// [num_requests + 1] row offsets, from 0, never falling.
 public struct RowOffsets: Equatable, Sendable {
   private let offsets: FixedArray<Int32>
@@ -29,12 +31,16 @@ public struct RowOffsets: Equatable, Sendable {
   }
 
   public static func == (a: RowOffsets, b: RowOffsets) -> Bool {
-    a.offsets.isSame(as: b.offsets) || a.offsets.elementsEqual(b.offsets)
+    a.offsets.isSame(as: b.offsets) || a.isEqual(to: b.pointer, requests: b.requestCount)
   }
 
   func isSame(as pointer: UnsafePointer<Int32>?, requests: Int32) -> Bool {
-    guard let pointer, Int(requests) == requestCount else { return false }
-    return offsets.elementsEqual(UnsafeBufferPointer(start: pointer, count: offsets.count))
+    pointer.map { isEqual(to: $0, requests: Int(requests)) } ?? false
+  }
+
+  private func isEqual(to pointer: UnsafePointer<Int32>, requests: Int) -> Bool {
+    guard requests == requestCount else { return false }
+    return memcmp(offsets.pointer, pointer, offsets.count * MemoryLayout<Int32>.stride) == 0
   }
 
   /// As C reads them, while there are any.
