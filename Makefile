@@ -83,7 +83,7 @@ test-tables:
 	Tests/run.sh tables
 
 test-arm64:
-	Sources/Packaging/debian-packages.sh test
+	Sources/Packaging/debian-packages.sh test cores
 	Tests/run.sh arm64 arm64-build arm64-bf16 arm64-neon arm64-swift arm64-python
 
 test-vllm:
