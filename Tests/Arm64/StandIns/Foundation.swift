@@ -115,18 +115,27 @@ public final class DispatchGroup: @unchecked Sendable {
 }
 
 public enum DispatchQueue {
-  public static func concurrentPerform(iterations: Int, execute body: (Int) -> Void) {
+  private final class Iteration: @unchecked Sendable {
+    let run: () -> Void
+    init(_ run: @escaping () -> Void) { self.run = run }
+  }
+
+  public static func concurrentPerform(iterations count: Int, execute body: (Int) -> Void) {
     withoutActuallyEscaping(body) { body in
-      nonisolated(unsafe) let body = body
-      let group = DispatchGroup()
-      for index in 0..<iterations {
-        group.enter()
-        Thread.detachNewThread {
-          body(index)
-          group.leave()
-        }
+      let iterations = (0..<count).map { index in Iteration { body(index) } }
+      // Threads hold none of them, so that none is held when all have ended.
+      let threads = iterations.map { iteration in
+        var thread = pthread_t()
+        pthread_create(
+          &thread, nil,
+          { context in
+            Unmanaged<Iteration>.fromOpaque(context!).takeUnretainedValue().run()
+            return nil
+          }, Unmanaged.passUnretained(iteration).toOpaque())
+        return thread
       }
-      group.wait()
+      for thread in threads { pthread_join(thread, nil) }
+      withExtendedLifetime(iterations) {}
     }
   }
 }
