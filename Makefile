@@ -84,7 +84,7 @@ test-tables:
 
 test-arm64:
 	Sources/Packaging/debian-packages.sh test cores
-	Tests/run.sh arm64 arm64-build arm64-bf16 arm64-neon arm64-swift arm64-python
+	Tests/run.sh arm64 arm64-build arm64-bf16 arm64-neon arm64-arithmetic arm64-swift arm64-python
 
 test-vllm:
 	Sources/Packaging/debian-packages.sh test vllm

@@ -166,7 +166,7 @@ emulate_arm() {
   local status=0
   Tests/Arm64/library.sh abi "$@" "host versions" "host cpu info" "host fork" "golden bf16" wrapper vtable \
     layer_backend devices loads_nothing bad_input "malformed_calls 2000" environment log_callback \
-    arithmetic numbers ds_mla weight_scales layouts gather unload || status=1
+    "arithmetic registered" "arithmetic plans" "arithmetic log" numbers ds_mla weight_scales layouts gather unload || status=1
   Tests/Arm64/library.sh examples "$@" || status=1
   return $status
 }
@@ -251,6 +251,8 @@ declare_steps() {
   long_step arm64-build 240 "$arm" "" on x86_64 Tests/Arm64/library.sh build
   long_step arm64-bf16 300 "$arm" "arm64-build" on x86_64 emulate_arm neoverse-v1 neon_bf16
   long_step arm64-neon 300 "$arm" "arm64-build" on x86_64 emulate_arm cortex-a76 neon
+  # A CPU with all that Arm has given FPCR.
+  long_step arm64-arithmetic 400 "$arm" "arm64-build" on x86_64 Tests/Arm64/library.sh abi max neon_bf16 arithmetic
   long_step arm64-swift 600 "$arm" "arm64-build" on x86_64 emulate_arm_swift
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
