@@ -125,7 +125,7 @@ python() {
   python=$(launcher "$1" "$sdk/sysroot/usr/bin/python3.11")
   # Tests run it in environments of their own.
   sed -i "2i export PYTHONHOME='$sdk/sysroot/usr' PYTHONPATH='$out/python' PYTHONDONTWRITEBYTECODE=1" "$python"
-  "$python" -m pytest -v -p no:cacheprovider --rootdir=Tests/Python "${@:2}"
+  CXX="clang++ --config=$sdk/clang.cfg" "$python" -m pytest -v -p no:cacheprovider --rootdir=Tests/Python "${@:2}"
 }
 
 "$@"

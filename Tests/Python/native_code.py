@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ LIBRARY = mla_prefill.library_path()
 def compiled(output, *arguments):
     subprocess.run(
         [
-            "g++",
+            *shlex.split(os.environ.get("CXX", "g++")),
             "-std=c++17",
             "-O1",
             "-Wall",
