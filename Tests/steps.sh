@@ -54,7 +54,7 @@ want() {
 is_ready() {
   local needed
   for needed in ${needs[$1]}; do
-    case ${state[$needed]} in over | failed) ;; *) return 1 ;; esac
+    case ${state[$needed]} in over | failed | left) ;; *) return 1 ;; esac
   done
 }
 
@@ -62,6 +62,14 @@ is_ready() {
 lacking() {
   local needed
   for needed in ${needs[$1]}; do [ "${state[$needed]}" != failed ] || echo "$needed"; done
+}
+
+# Of step $1: itself, or what it needs.
+has_no_time() {
+  local needed
+  for needed in ${needs[$1]}; do [ "${state[$needed]}" != left ] || return 0; done
+  [ -n "${UNTIL:-}" ] && [ -n "${seconds_of[$1]:-}" ] &&
+    [ $(($(date +%s) + seconds_of[$1])) -gt "$UNTIL" ]
 }
 
 begin() {
@@ -74,10 +82,9 @@ begin() {
     state[$name]=failed
     return
   fi
-  if [ -n "${UNTIL:-}" ] && [ -n "${seconds_of[$name]:-}" ] &&
-    [ $(($(date +%s) + seconds_of[$name])) -gt "$UNTIL" ]; then
+  if has_no_time "$name"; then
     left_out+=("$name")
-    state[$name]=over
+    state[$name]=left
     return
   fi
   state[$name]=running
@@ -129,7 +136,7 @@ run_steps() {
   want "$@"
   while true; do
     begun=
-    for name in "$@" "${steps[@]}"; do
+    for name in "$@" "${steps[@]}" "${long_steps[@]}"; do
       [ "${state[$name]:-}" = wanted ] && [ ${#running[@]} -lt "$lanes" ] && is_ready "$name" || continue
       begin "$name"
       begun=1
