@@ -268,7 +268,7 @@ void threads_are_counted() {
 }
 
 /// What a program with that environment writes to standard error while it makes one call.
-std::string standard_error(const char* verbose) {
+std::string standard_error(const char* verbose, const char* how = "once") {
   int ends[2];
   CHECK(pipe(ends) == 0);
   std::fflush(nullptr);
@@ -277,7 +277,7 @@ std::string standard_error(const char* verbose) {
   if (child == 0) {
     dup2(ends[1], STDERR_FILENO), close(ends[0]), close(ends[1]);
     verbose == nullptr ? unsetenv("MLA_VERBOSE") : setenv("MLA_VERBOSE", verbose, 1);
-    execl("/proc/self/exe", "calls", "once", nullptr);
+    execl("/proc/self/exe", "calls", how, nullptr);
     _exit(99);
   }
   close(ends[1]);
@@ -300,6 +300,8 @@ void environment() {
   for (const char* silent : {static_cast<const char*>(nullptr), "0", "", "yes", "11"}) {
     CHECK(standard_error(silent).empty());
   }
+  // What a callback has had is not said a second time.
+  CHECK(standard_error("1", "heard").empty());
   const std::string one = standard_error("1"), two = standard_error("2");
   CHECK(one.rfind("mla_verbose,call,mla_run_prefill_new_tokens,CPU,", 0) == 0);
   CHECK(one.find('\n') == one.size() - 1);
@@ -326,6 +328,11 @@ int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], "once") == 0) {
     call_once();
     return 0;
+  }
+  if (argc == 2 && std::strcmp(argv[1], "heard") == 0) {
+    const Listener listener(1);
+    call_once();
+    return listener.calls().size() == 1 ? 0 : 1;
   }
   return test::run(argc, argv,
                    {{"calls every entry is counted", every_entry_is_counted},
