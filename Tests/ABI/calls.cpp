@@ -215,6 +215,8 @@ struct Within {
     return mla_prepare_metadata(static_cast<mla_backend*>(instance), metadata);
   }
   static mla_status new_tokens(void*, void* instance, const mla_new_tokens_args* args) {
+    // Of which nothing is known, whatever is of the call around it.
+    CHECK(mla_run_prefill_new_tokens(static_cast<mla_backend*>(instance), nullptr) == MLA_ERROR_INVALID_ARGUMENT);
     return mla_run_prefill_new_tokens(static_cast<mla_backend*>(instance), args);
   }
   static mla_status chunk(void*, void* instance, const mla_context_chunk_args* args) {
@@ -241,10 +243,11 @@ void calls_within_calls() {
     mla::backend backend("WITHIN", tokens.model.config());
     tokens.run(backend);
     const auto calls = listener.calls();
-    CHECK(calls.size() == 2);
-    CHECK(calls[0][3] == "FLASH_ATTN" && calls[0][7] == table_of(MLA_DTYPE_BFLOAT16));
-    CHECK(calls[1].size() == 12 && calls[1][3] == "WITHIN" && calls[1][7] == "registered");
-    CHECK(calls[1][6] == "requests:1 tokens:5 keys:5 heads:2 qk:24 v:16");
+    CHECK(calls.size() == 3);
+    CHECK(calls[0][3] == "-" && calls[0][6] == "-" && calls[0][7] == "none");
+    CHECK(calls[1][3] == "FLASH_ATTN" && calls[1][7] == table_of(MLA_DTYPE_BFLOAT16));
+    CHECK(calls[2].size() == 12 && calls[2][3] == "WITHIN" && calls[2][7] == "registered");
+    CHECK(calls[2][6] == "requests:1 tokens:5 keys:5 heads:2 qk:24 v:16");
   }
   CHECK(counts().at("mla_run_prefill_new_tokens registered").tokens == 5);
   CHECK(counts().at("mla_run_prefill_new_tokens " + table_of(MLA_DTYPE_BFLOAT16)).tokens == 5);

@@ -9,9 +9,7 @@ public struct CallStats {
   public static var count: Int { Int(MLA_CALL_ENTRIES) * Int(MLA_CALL_KERNELS) }
 
   public init(at index: Int32) throws(MLAError) {
-    guard index >= 0, Int(index) < Self.count,
-      let entry = CallEntry(rawValue: index / Int32(MLA_CALL_KERNELS))
-    else {
+    guard index >= 0, let entry = CallEntry(rawValue: index / Int32(MLA_CALL_KERNELS)) else {
       throw .invalid("index", index, "must be 0 to \(Self.count - 1), see mla_stats_size()")
     }
     self.entry = entry
