@@ -11,7 +11,7 @@ enum CUDAProjectionEngine {
   enum Reason {
     /// Less than what the smallest plan is for.
     case fewRows
-    /// Not asked for, not there, or of a version that is not known.
+    /// Turned off, not there, or of a version that is not known.
     case noCuDNN
     /// A plan that is yet to be made while the run is captured into a graph.
     case capturing

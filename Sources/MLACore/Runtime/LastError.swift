@@ -16,7 +16,7 @@ public enum LastError {
   private static var none: UnsafeMutablePointer<CChar> { constant("") }
 
   private static func constant(_ text: StaticString) -> UnsafeMutablePointer<CChar> {
-    UnsafeMutableRawPointer(mutating: text.utf8Start).assumingMemoryBound(to: CChar.self)
+    UnsafeMutablePointer(mutating: text.cString)
   }
 
   /// Valid until the thread sets another message or ends.

@@ -27,10 +27,3 @@ public struct CallStats {
 
   public static func reset() { mla_shim_reset_call_counts() }
 }
-
-extension StaticString {
-  /// As C sees it; valid for the life of the process.
-  public var cString: UnsafePointer<CChar> {
-    UnsafeRawPointer(utf8Start).assumingMemoryBound(to: CChar.self)
-  }
-}

@@ -85,15 +85,11 @@ struct NVRTC: Sendable {
     defer { Arithmetic.callers { _ = destroyProgram(&program) } }
     let made = program
     let result = architecture.withCString { architecture in
-      let all = options.map(Self.text) + [architecture]
+      let all: [UnsafePointer<CChar>?] = options.map(\.cString) + [architecture]
       return Arithmetic.callers { compileProgram(made, Int32(all.count), all) }
     }
     guard result == 0 else { throw Failure(text: "\(text(of: result)): \(log(of: made))") }
     return try cubin(of: made)
-  }
-
-  private static func text(_ option: StaticString) -> UnsafePointer<CChar>? {
-    UnsafeRawPointer(option.utf8Start).assumingMemoryBound(to: CChar.self)
   }
 
   private func cubin(of program: Program?) throws(Failure) -> FixedArray<UInt8> {
