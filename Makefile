@@ -26,6 +26,7 @@
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see README.md)
+#   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
 #   make fuzz [CALLS=n] [SEED=n] [FAIL=1]  malformed calls through the C ABI, as many as you
 #                                 like; with FAIL good ones too, and allocations fail at random
@@ -51,7 +52,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill
@@ -168,6 +169,9 @@ ggml:
 
 cubins:
 	Sources/MLACUDAKernels/cubins/make.py
+
+abi-record:
+	python3 Tests/Gates/abi.py record $(header)
 
 # Fills in a template of Sources/Packaging.
 instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' \

@@ -118,13 +118,13 @@ let package = Package(
     .target(
       name: "MLAPrefill",
       dependencies: ["CMLAPrefill", "MLAAllocation", "MLACore"],
-      exclude: ["exports.map"],
+      exclude: ["MLA_1.map"],
       linkerSettings: [
         .unsafeFlags([
           "-static-stdlib",
           // gold leaves protected symbols of other modules in the dynamic table.
           "-use-ld=lld",
-          "-Xlinker", "--version-script=\(root)/Sources/MLAPrefill/exports.map",
+          "-Xlinker", "--version-script=\(root)/Sources/MLAPrefill/MLA_1.map",
           "-Xlinker", "--gc-sections",
           "-Xlinker", "-soname=libmlaprefill.so.1",
           "-Xlinker", "-z", "-Xlinker", "nodelete",

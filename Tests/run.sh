@@ -56,6 +56,8 @@ gates() {
   Tests/Gates/headers.sh || status=1
   python3 Tests/Gates/layers.py .build/release || status=1
   python3 Tests/Gates/library.py "$(readlink -f "$stage/lib/libmlaprefill.so")" include/mla_prefill.h || status=1
+  python3 Tests/Gates/abi.py check include/mla_prefill.h "$(readlink -f "$stage/lib/libmlaprefill.so")" || status=1
+  python3 Tests/Gates/abi_test.py include/mla_prefill.h "$stage" || status=1
   python3 Tests/Gates/instruction_sets.py $objects .build/release/libmlaprefill.so || status=1
   python3 Tests/Gates/allocators.py $objects || status=1
   # Faults that no longer apply are no test of the tests.
