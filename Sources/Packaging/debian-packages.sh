@@ -24,6 +24,7 @@ for purpose in "$@"; do
       need binutils command -v objdump
       need cmake command -v cmake
       need pkg-config command -v pkg-config
+      need libopenblas-dev pkg-config --exists openblas
       if [ "$(uname -m)" = x86_64 ]; then
         # Other processors, emulated.
         need qemu-user command -v qemu-x86_64

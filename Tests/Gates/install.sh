@@ -32,7 +32,8 @@ example() {
   fi
 }
 
-flags() { PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config "$@" mla_prefill; }
+# flags OPTION [PACKAGE]...: of the library, and what else a program uses.
+flags() { PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config "$1" mla_prefill "${@:2}"; }
 eval "cflags=($(flags --cflags))"
 eval "libs=($(flags --libs))"
 # shellcheck disable=SC2154
@@ -43,6 +44,12 @@ example "pkg-config: examples/c runs" "$work/prefill" Tests/Data/dsv2_chunked.sa
 example "pkg-config: examples/c/attention builds" \
   gcc -std=c99 "${cflags[@]}" examples/c/attention.c "${libs[@]}" -lm -o "$work/attention_c"
 example "pkg-config: examples/c/attention runs" "$work/attention_c"
+eval "openblas=($(flags --libs openblas) $(flags --cflags openblas))"
+# shellcheck disable=SC2154
+example "pkg-config: examples/c/openblas_prefill builds" \
+  gcc -std=c99 examples/c/openblas_prefill.c examples/c/openblas_backend.c examples/c/safetensors.c \
+  "${openblas[@]}" -lm -pthread -o "$work/openblas_prefill"
+example "pkg-config: examples/c/openblas_prefill runs" "$work/openblas_prefill" Tests/Data/dsv2_chunked.safetensors
 for program in attention engine_loop custom_backend engine/engine; do
   name=$(basename $program)
   # shellcheck disable=SC2154
@@ -53,7 +60,9 @@ done
 
 example "CMake: configures" cmake -S examples -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
 example "CMake: builds" cmake --build "$work/cmake"
-example "CMake: examples/c runs" "$work/cmake/prefill" "$root/Tests/Data/dsv2_chunked.safetensors"
+for program in prefill openblas_prefill; do
+  example "CMake: $program runs" "$work/cmake/$program" "$root/Tests/Data/dsv2_chunked.safetensors"
+done
 for program in attention_c attention engine_loop custom_backend engine; do
   example "CMake: $program runs" "$work/cmake/$program"
 done
