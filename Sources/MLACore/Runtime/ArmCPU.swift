@@ -3,7 +3,7 @@
   import MLAShims
 
   /// What the operating system tells of a 64-bit Arm core.
-  struct ArmCPU {
+  struct ArmCPU: HostCPU {
     /// AT_HWCAP and AT_HWCAP2.
     private let capabilities: (UInt64, UInt64)
     private let core: MIDR
@@ -17,11 +17,16 @@
       [(MLA_CPU_ASIMD, hasASIMD), (MLA_CPU_ASIMDHP, hasASIMDHP), (MLA_CPU_BF16, hasBF16)]
     }
 
+    var bestFamily: KernelFamily {
+      guard runsNEONModules else { return .portable }
+      return runsNEONBF16Modules ? .neonBF16 : .neon
+    }
+
     /// Compiled for ARMv8-A itself.
-    var runsNEONModules: Bool { hasASIMD }
+    private var runsNEONModules: Bool { hasASIMD }
 
     /// Compiled for that and FEAT_BF16, nothing else of a later version.
-    var runsNEONBF16Modules: Bool { hasASIMD && hasBF16 }
+    private var runsNEONBF16Modules: Bool { hasASIMD && hasBF16 }
 
     var vendor: String { core.isKnown ? core.designer : "" }
     var model: String { core.isKnown ? "\(core.name) r\(core.variant)p\(core.revision)" : "" }

@@ -25,37 +25,21 @@ public struct CPUFeatures: Sendable {
   }
 }
 
-#if arch(x86_64)
-  extension CPUFeatures {
-    init(_ cpu: X86CPU) {
-      var bits: UInt32 = 0
-      for (bit, isUsable) in cpu.publicFeatures where isUsable { bits |= UInt32(bit) }
-      self.init(
-        bits: bits, vendor: cpu.vendor, model: cpu.model, bestFamily: Self.bestFamily(cpu))
-    }
+/// What a CPU of either architecture tells of itself.
+protocol HostCPU {
+  /// Bits of MLA_CPU_*, and whether the process can use what they stand for.
+  var publicFeatures: [(Int, Bool)] { get }
+  var vendor: String { get }
+  var model: String { get }
+  /// A family needs what its module's -march lets the compiler use, which is
+  /// more than what gives it its name; each needs the one below as well.
+  var bestFamily: KernelFamily { get }
+}
 
-    /// A family needs what its module's -march lets the compiler use, which is
-    /// more than what gives it its name; each needs the one below as well.
-    private static func bestFamily(_ cpu: X86CPU) -> KernelFamily {
-      guard cpu.runsAVX2Modules else { return .portable }
-      guard cpu.runsAVX512Modules else { return .avx2 }
-      guard cpu.runsAVX512BF16Modules else { return .avx512 }
-      guard cpu.runsAMXModules else { return .avx512BF16 }
-      return .amx
-    }
+extension CPUFeatures {
+  init(_ cpu: some HostCPU) {
+    var bits: UInt32 = 0
+    for (bit, isUsable) in cpu.publicFeatures where isUsable { bits |= UInt32(bit) }
+    self.init(bits: bits, vendor: cpu.vendor, model: cpu.model, bestFamily: cpu.bestFamily)
   }
-#elseif arch(arm64)
-  extension CPUFeatures {
-    init(_ cpu: ArmCPU) {
-      var bits: UInt32 = 0
-      for (bit, isUsable) in cpu.publicFeatures where isUsable { bits |= UInt32(bit) }
-      self.init(
-        bits: bits, vendor: cpu.vendor, model: cpu.model, bestFamily: Self.bestFamily(cpu))
-    }
-
-    private static func bestFamily(_ cpu: ArmCPU) -> KernelFamily {
-      guard cpu.runsNEONModules else { return .portable }
-      return cpu.runsNEONBF16Modules ? .neonBF16 : .neon
-    }
-  }
-#endif
+}

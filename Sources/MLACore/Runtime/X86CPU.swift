@@ -4,7 +4,7 @@
 
   /// The CPUID leaves that matter here, and which register files the operating
   /// system saves.
-  struct X86CPU {
+  struct X86CPU: HostCPU {
     let vendor: String
     let model: String
     let leaf1: mla_cpuid_registers
@@ -26,20 +26,28 @@
       ]
     }
 
-    var runsAVX2Modules: Bool { hasAVX2 && hasFMA && hasF16C && Self.bit(leaf1.ecx, 23) }
+    var bestFamily: KernelFamily {
+      guard runsAVX2Modules else { return .portable }
+      guard runsAVX512Modules else { return .avx2 }
+      guard runsAVX512BF16Modules else { return .avx512 }
+      guard runsAMXModules else { return .avx512BF16 }
+      return .amx
+    }
 
-    var runsAVX512Modules: Bool {
+    private var runsAVX2Modules: Bool { hasAVX2 && hasFMA && hasF16C && Self.bit(leaf1.ecx, 23) }
+
+    private var runsAVX512Modules: Bool {
       // F, DQ, CD, BW, VL; BMI1, BMI2; MOVBE; LZCNT.
       let foundation = [16, 17, 28, 30, 31, 3, 8].allSatisfy { Self.bit(leaf7.ebx, $0) }
       return savesZMM && foundation && Self.bit(leaf1.ecx, 22) && Self.bit(extended1.ecx, 5)
     }
 
-    var runsAVX512BF16Modules: Bool {
+    private var runsAVX512BF16Modules: Bool {
       // VNNI; BF16.
       zmm(leaf7.ecx, 11) && zmm(leaf7Subleaf1.eax, 5)
     }
 
-    var runsAMXModules: Bool {
+    private var runsAMXModules: Bool {
       // VBMI, VBMI2, GFNI, BITALG, VPOPCNTDQ; IFMA; AVX-VNNI. The module is
       // compiled without FP16.
       let vectors = [1, 6, 8, 12, 14].allSatisfy { Self.bit(leaf7.ecx, $0) }
