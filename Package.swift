@@ -79,6 +79,16 @@ let replaced = [
   "_ZN5swift14threading_impl9once_slowERNS0_6once_tEPFvPvES3_",
 ]
 
+// What older releases of the C library have in other files, or as other versions
+// (MLAShims/older_libraries.c). The files are still there in newer ones, without content.
+let moved =
+  ["x86_64", "aarch64"].contains(architecture)
+  ? [
+    "exp", "exp2", "log", "log2", "dlopen", "dlsym", "dlerror", "dladdr", "pthread_create",
+    "pthread_attr_setstacksize", "pthread_key_create", "pthread_setspecific", "pthread_sigmask",
+  ] : []
+let filesBefore = moved.isEmpty ? [] : ["-l:libpthread.so.0", "-l:libdl.so.2"]
+
 // What the library and the Swift runtime in it allocate memory with, and what in it would
 // end the process where memory is short; see Sources/MLAAllocation.
 let wrappedAllocation = [
@@ -128,7 +138,8 @@ let package = Package(
           "-Xlinker", "--gc-sections",
           "-Xlinker", "-soname=libmlaprefill.so.1",
           "-Xlinker", "-z", "-Xlinker", "nodelete",
-        ] + (replaced + wrappedAllocation).flatMap { ["-Xlinker", "--wrap=\($0)"] })
+        ] + ((replaced + moved + wrappedAllocation).map { "--wrap=\($0)" } + filesBefore)
+          .flatMap { ["-Xlinker", $0] })
       ]
     ),
   ] + kernelFamilies.map(kernels) + (hasTests ? testTargets() + x86TestTargets() : [])

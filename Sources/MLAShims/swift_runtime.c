@@ -1,8 +1,6 @@
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "mla_shims_lock.h"
 
@@ -30,31 +28,6 @@ bool _swift_backtrace_isThunkFunction(const char *mangled_name) {
   (void)mangled_name;
   return false;
 }
-
-#if defined(__aarch64__)
-// Names that newer headers gave to what every C and C++ library has: the runtime for Arm was
-// compiled with them, and is to load where only the old names are.
-extern long old_strtol(const char *text, char **end, int base) __asm__("strtol");
-extern long long old_strtoll(const char *text, char **end, int base) __asm__("strtoll");
-extern int old_vsscanf(const char *text, const char *format, va_list values) __asm__("vsscanf");
-long __isoc23_strtol(const char *text, char **end, int base) { return old_strtol(text, end, base); }
-long long __isoc23_strtoll(const char *text, char **end, int base) {
-  return old_strtoll(text, end, base);
-}
-int __isoc23_sscanf(const char *text, const char *format, ...) {
-  va_list values;
-  va_start(values, format);
-  const int count = old_vsscanf(text, format, values);
-  va_end(values);
-  return count;
-}
-// A failed assertion of libstdc++, which prints and aborts.
-_Noreturn void _ZSt21__glibcxx_assert_failPKciS0_S0_(
-    const char *file, int line, const char *function, const char *condition) {
-  (void)file, (void)line, (void)function, (void)condition;
-  abort();
-}
-#endif
 
 // Its locks. The runtime makes metadata, caches and lazy globals on first use, under
 // locks that in a forked child stay held by a thread that is not there. All of them are

@@ -1,8 +1,6 @@
 """Gate on the library as it is installed: what it needs, exports and weighs.
 
-    library.py INSTALLED.so HEADER [GLIBC GLIBCXX]
-
-With two versions: that it loads where the C and C++ libraries are no newer.
+    library.py INSTALLED.so HEADER
 """
 
 import os
@@ -10,7 +8,9 @@ import re
 import subprocess
 import sys
 
-ALLOWED = re.compile(r"(libc|libm|libstdc\+\+|libgcc_s|ld-linux-(x86-64|aarch64))\.so\.\d+")
+ALLOWED = re.compile(r"(libc|libm|libpthread|libdl|libstdc\+\+|libgcc_s|ld-linux-(x86-64|aarch64))\.so\.\d+")
+#: The releases of its libraries that it loads with, and newer ones: what manylinux_2_28 has.
+OLDEST = {"GLIBC": "2.28", "GLIBCXX": "3.4.24", "CXXABI": "1.3.11", "GCC": "7.0.0"}
 #: Without and with machine code for GPUs (make cubins).
 MAX_BYTES = 8_000_000, 12_000_000
 # What Sources/MLAAllocation hands on to; another one would end the process where it fails.
@@ -54,11 +54,11 @@ def without_version(library):
     return [row.split()[-1] for row in rows if " U " in row and "@" not in row]
 
 
-def newer_than(library, most):
-    """Versions of symbols, as GLIBC_2.34, beyond those in `most`."""
-    found = re.findall(r"Name: (GLIBC|GLIBCXX)_([\d.]+)", output("readelf", "-VW", library))
+def newer_than_oldest(library):
+    """Versions of symbols, as GLIBC_2.34, beyond those in OLDEST."""
+    found = re.findall(r"Name: ([A-Z]+)_([\d.]+)", output("readelf", "-VW", library))
     number = lambda version: [int(part) for part in version.split(".")]
-    return sorted({f"{name}_{version}" for name, version in found if number(version) > number(most[name])})
+    return sorted({f"{name}_{version}" for name, version in found if number(version) > number(OLDEST[name])})
 
 
 def allocates(library):
@@ -82,7 +82,7 @@ def declared(header):
     return set(re.findall(r"^\w[\w *]*?\b(mla_\w+)\([^;{}]*\);", text, re.M))
 
 
-def main(library, header, *versions):
+def main(library, header):
     failures = 0
 
     def gate(name, broken):
@@ -95,9 +95,8 @@ def main(library, header, *versions):
     gate("needs only the C and C++ runtimes", [n for n in names_of(library, "NEEDED") if not ALLOWED.fullmatch(n)])
     gate("locks, signals and processes by its own means", sorted(filter(REPLACED.fullmatch, imported(library))))
     gate("imports what the runtimes have", without_version(library))
-    if versions:
-        most = dict(zip(("GLIBC", "GLIBCXX"), versions))
-        gate(f"loads where glibc is {versions[0]}, GLIBCXX {versions[1]}", newer_than(library, most))
+    oldest = ", ".join(f"{name} {version}" for name, version in OLDEST.items())
+    gate(f"loads where there is {oldest}", newer_than_oldest(library))
     gate("exports only mla_ names", sorted(n for n in names if not n.startswith("mla_")))
     gate("every export is in the header", sorted(names - prototypes))
     gate("every function of the header is exported", sorted(prototypes - names))

@@ -27,11 +27,11 @@ struct CodeCache {
     let file = mla_shim_open("\(folder)/\(name)", O_RDONLY | O_CLOEXEC)
     guard file >= 0 else { return nil }
     defer { close(file) }
-    var status = stat()
     let trailerBytes = MemoryLayout<Trailer>.size
-    guard fstat(file, &status) == 0, (trailerBytes...Self.mostBytes).contains(Int(status.st_size))
+    let bytes = lseek(file, 0, SEEK_END)
+    guard (trailerBytes...Self.mostBytes).contains(bytes), lseek(file, 0, SEEK_SET) == 0
     else { return nil }
-    let length = Int(status.st_size) - trailerBytes
+    let length = bytes - trailerBytes
     guard
       let code = try? FixedArray<UInt8>(repeating: 0, count: length, for: "machine code for a GPU")
     else { return nil }
