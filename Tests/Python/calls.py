@@ -60,6 +60,11 @@ def remove(backend):
     mla_prefill.remove_mla_prefill_backend(backend)
 
 
+def log_callback(callback):
+    mla_prefill.set_log_callback(callback)
+    mla_prefill.set_log_callback(None)
+
+
 def cached():
     return np.zeros((2, 8, LAYER.rank + LAYER.rope), np.float32)
 
@@ -175,6 +180,7 @@ CALLS = {
             max_context_chunk=8,
         ),
     ),
+    "set_log_callback": (log_callback, dict(callback=print)),
     "set_num_threads": (mla_prefill.set_num_threads, dict(num_threads=0)),
     "set_verbose": (mla_prefill.set_verbose, dict(level=0, to_log=False)),
     "use_openmp_threads": (mla_prefill.use_openmp_threads, dict(enabled=False)),

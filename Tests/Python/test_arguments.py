@@ -70,6 +70,7 @@ def test_all_parameters_are_tried():
     through = {
         "register_mla_prefill_backend": {"backend", "class_path"},
         "remove_mla_prefill_backend": {"backend"},
+        "set_log_callback": {"callback"},
     }
     for function in filter(inspect.isfunction, public):
         parameters = set(inspect.signature(function).parameters)

@@ -101,6 +101,7 @@ void bind_host(nb::module_ &module) {
   define(module, "set_num_threads", &set_num_threads);
   module.def("get_num_threads", &mla_get_num_threads);
   module.def("trim", &trim);
+  define(module, "set_log_callback", &set_log_callback);
   define(module, "set_verbose", &set_verbose);
   module.def("stats", &stats);
   module.def("reset_stats", &mla_reset_stats);

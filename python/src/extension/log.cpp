@@ -8,9 +8,10 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "calls.h"
+#include "arguments.h"
 
 namespace mla_python {
 
@@ -64,8 +65,27 @@ std::vector<Kept> take_all() {
   return taken;
 }
 
+/// What has the messages instead of `logging`; a reference, under the GIL. It is not given up
+/// when the process ends.
+PyObject *receiver = nullptr;
+
 /// As `logging` counts them.
 int python_level(std::int32_t level) { return 10 * (level - MLA_LOG_DEBUG + 1); }
+
+void hand_on(const Kept &kept, nb::handle logger) {
+  const nb::object function = nb::borrow(receiver);
+  try {
+    if (function.is_valid()) {
+      called(function, nb::make_tuple(python_level(kept.level), text_of(kept.text)));
+    } else {
+      call_method(logger, "log", python_level(kept.level), "%s", text_of(kept.text));
+    }
+  } catch (nb::python_error &error) {
+    if (is_interruption(error.value())) throw;
+    // A receiver's own: the call that ends here has succeeded or failed by itself.
+    error.discard_as_unraisable("the log of mla_prefill");
+  }
+}
 
 }  // namespace
 
@@ -83,15 +103,28 @@ void deliver_log() {
   try {
     const nb::object logger =
         call_method(nb::module_::import_("logging"), "getLogger", "mla_prefill");
-    for (const Kept &kept : take_all()) {
-      call_method(logger, "log", python_level(kept.level), "%s", text_of(kept.text));
-    }
+    for (const Kept &kept : take_all()) hand_on(kept, logger);
   } catch (nb::python_error &error) {
     if (is_interruption(error.value())) throw;
-    // A handler's own: the call that ends here has succeeded or failed by itself.
     error.discard_as_unraisable("the log of mla_prefill");
   } catch (const std::bad_alloc &) {
     // No memory for the texts.
+  }
+}
+
+void set_log_callback(nb::handle callback) {
+  if (!callback.is_none() && !PyCallable_Check(callback.ptr())) {
+    raise(PyExc_TypeError, "callback: must be callable or None, not " + kind_of(callback));
+  }
+  // What was said before is not for the new one.
+  deliver_log();
+  PyObject *before = std::exchange(receiver, nullptr);
+  if (!callback.is_none()) receiver = nb::borrow(callback).release().ptr();
+  if (before) drop(before);
+  if (callback.is_none()) {
+    keep_log();
+  } else {
+    call_library([] { return mla_set_log_callback(&keep, nullptr); });
   }
 }
 

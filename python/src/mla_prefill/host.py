@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host: its CPU, the threads that runs use, the library that is loaded."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mla_prefill import _core
@@ -59,6 +60,26 @@ def use_openmp_threads(enabled: bool = True) -> bool:
     return _core.use_openmp_threads(enabled)
 
 
+def set_log_callback(callback: Callable[[int, str], object] | None) -> None:
+    """Hands what the library has to say to a function (C: ``mla_set_log_callback``).
+
+    It is called as ``callback(level, message)``, with ``logging``'s levels, by whichever
+    thread's call into this package ends next after something was said, and may call the
+    package itself. What it raises goes to ``sys.unraisablehook`` and fails no call, but for
+    what is no ``Exception``, a ``KeyboardInterrupt`` say, which the call raises. It gets the
+    lines of ``set_verbose(level, to_log=True)``, too.
+
+    Args:
+        callback: takes the place of the logger ``mla_prefill``, of an earlier function and of
+            a callback that C code of this process has set. None: the logger again, unless C
+            code has set a callback since.
+
+    Raises:
+        TypeError: neither None nor callable.
+    """
+    _core.set_log_callback(callback)
+
+
 def set_verbose(level: int, to_log: bool = False) -> None:
     """Has the library tell of calls, one line each (C: ``mla_set_verbose``).
 
@@ -66,7 +87,8 @@ def set_verbose(level: int, to_log: bool = False) -> None:
         level: 0 nothing; 1 a line when a run, a layer, a merge or an access to a cache
             returns; 2 also what was decided before, and why. Until this is called it is
             what ``MLA_VERBOSE`` in the environment says.
-        to_log: to the logger ``mla_prefill``, at level INFO, instead of standard error.
+        to_log: to the logger ``mla_prefill``, or to the function that `set_log_callback` has
+            named, at level INFO, instead of standard error.
 
     Raises:
         TypeError: ``level`` is no integer, or ``to_log`` neither True nor False.

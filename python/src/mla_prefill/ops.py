@@ -50,9 +50,10 @@ def attention(
         cu_seqlens_k: likewise, into the rows of k and v; None: those of ``cu_seqlens_q``,
             if k has as many rows as q; all rows for each request without
             ``cu_seqlens_q`` or with ``k_begin`` or ``k_count``.
-        k_begin, k_count: ``[requests]`` the first of its keys that a request sees, and how
-            many, likewise; None: from the first one, and all from there on. With 4
-            dimensions too: padding, or a cache that is not full. Requests may share keys.
+        k_begin: ``[requests]`` the first of its keys that a request sees, likewise; None:
+            from the first one. With 4 dimensions too: padding. Requests may share keys.
+        k_count: ``[requests]`` how many it sees from there, likewise; None: all. With 4
+            dimensions too: a cache that is not full.
         out: ``[rows, heads, v_dim]`` or ``[batch, heads, rows, v_dim]`` of bf16, fp16 or
             fp32 to write into, or of fp8 with an ``output_scale``; may be strided, and must
             be known to be writable: JAX's arrays are not. None: a new tensor of q's kind,
@@ -127,8 +128,10 @@ def merge_attn_states(
             and ``output_lse`` must be known to be writable: JAX's arrays are not. On the CPU
             or a CUDA device, where all the others must be too; there the work is put on
             torch's or CuPy's current stream, or the default one.
-        prefix_output, suffix_output: the same shape, one dtype for both.
-        prefix_lse, suffix_lse: ``[heads, tokens]`` float32.
+        prefix_output: the same shape, of the suffix's dtype.
+        prefix_lse: ``[heads, tokens]`` float32.
+        suffix_output: the same shape, of the prefix's dtype.
+        suffix_lse: ``[heads, tokens]`` float32.
         output_lse: ``[heads, tokens]`` float32, or None.
         prefill_tokens_with_context: tokens from this one on have no prefix; None: all have.
         output_scale: the output is divided by it; with an fp8 output only and always.
