@@ -13,7 +13,8 @@
 #   make test-vllm                the vLLM plug-in in a real engine (fetches 3.5 GB once)
 #   make test-transformers        models of transformers (fetches 250 MB once)
 #   make test-ggml                the backend for llama.cpp in llama.cpp (fetches and builds it once)
-#   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see README.md)
+#   make test-amx BOCHS=source    the AMX kernels on an emulated CPU under Linux (see "How kernels are
+#                                 tested" in the documentation)
 #   make cubins                   machine code for GPUs, which the next build has in it (fetches NVRTC once)
 #   make test-gpu-model           the CUDA kernels on an executable model of a GPU
 #   make test-gpu                 the library and the Python package on a machine with that GPU
@@ -23,9 +24,10 @@
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
 #   make bench-ggml               models in llama.cpp, with ggml's own attention and with this
+#   make docs                     the documentation site, .build/docs/index.html (fetches 40 MB once)
 #   make install PREFIX=/usr/local [DESTDIR=]
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
-#                                 built from the source of llama.cpp or ggml (see README.md)
+#                                 built from the source of llama.cpp or ggml (see "In llama.cpp" there)
 #   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
 #   make sanitize                 the address and thread sanitizer runs of the tests alone
 #   make fuzz [CALLS=n] [SEED=n] [FAIL=1]  malformed calls through the C ABI, as many as you
@@ -52,7 +54,7 @@ soname := libmlaprefill.so.$(abi)
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill
@@ -138,7 +140,7 @@ test:
 	Tests/run.sh
 
 test-long:
-	Sources/Packaging/debian-packages.sh test
+	Sources/Packaging/debian-packages.sh test docs
 	Tests/run.sh long
 
 sanitize:
@@ -166,6 +168,10 @@ ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
 	$(MAKE) -s -C Sources/GGMLBackend STAGE=$(CURDIR)/.build/stage OUT=$(CURDIR)/.build/ggml \
 	  GGML="$(abspath $(GGML))" $(if $(GGML_BUILD),GGML_BUILD="$(abspath $(GGML_BUILD))")
+
+docs:
+	Sources/Packaging/debian-packages.sh docs
+	Sources/Documentation/build.sh
 
 cubins:
 	Sources/MLACUDAKernels/cubins/make.py

@@ -68,6 +68,9 @@ gates() {
 
 readme() { "$(python_with_numpy)" Tests/Gates/readme.py "$stage"; }
 
+# The site; its samples are the step `readme`'s.
+docs() { Sources/Documentation/build.sh && python3 Tests/Gates/site.py .build/docs; }
+
 ctypes() {
   MLA_PREFILL_LIBRARY=$stage/lib/libmlaprefill.so.1 "$(python_with_numpy)" Tests/ABI/ctypes_backend.py
 }
@@ -258,6 +261,7 @@ declare_steps() {
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
   long_step sdist-wheel 150 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
+  long_step docs 90 "Sources/Documentation include python README.md" "readme" docs
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \

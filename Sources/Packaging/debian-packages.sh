@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|vllm|amx|mpi|cores ...
+#   debian-packages.sh demo|test|docs|vllm|amx|mpi|cores ...
 set -euo pipefail
 
 missing=()
@@ -38,6 +38,10 @@ for purpose in "$@"; do
       # A python3 that is not Debian's cannot see Debian's numpy; the suite then
       # runs /usr/bin/python3 for what needs it.
       python3 -c 'import numpy' 2>/dev/null || need python3-numpy /usr/bin/python3 -c 'import numpy'
+      ;;
+    docs)
+      need doxygen command -v doxygen
+      need python3-venv python3 -c 'import ensurepip'
       ;;
     amx)
       need xorriso command -v xorriso

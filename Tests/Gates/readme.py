@@ -1,10 +1,12 @@
-"""Compiles and runs the samples of the README files, and looks for the tests that they name and
-the files that these and all other documents link to.
+"""Compiles and runs the samples of the README files and the documentation's pages, and looks for the
+tests that they name, the messages that they quote and the files that these and all other documents
+link to.
 
     readme.py PREFIX         against an installed library
     readme.py --extension    those in Python that need the extension, with this Python
 
-A sample is a fenced block of C, C++ or Python; a test `test_x`, a function, or `test_x.py`.
+A sample is a fenced block of C, C++ or Python; a test `test_x`, a function, or `test_x.py`; a quoted
+message a heading of code, in which "\u2026" stands for what differs.
 """
 
 import glob
@@ -16,19 +18,29 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 STRICT = "-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".split()
+#: Of the documentation, and whose samples are executed.
+PAGES = sorted(glob.glob("Sources/Documentation/pages/**/*.md", root_dir=ROOT, recursive=True))
+WITH_SAMPLES = ("README.md", "python/README.md", *PAGES)
+#: What a page brings in from a file that is built and run by itself.
+SNIPPET = re.compile(r'^--8<-- "([^":]+)', re.M)
 COMPILERS = {
     "c": (["gcc", "-std=c99"], "c"),
     "cpp": (["g++", "-std=c++17"], "cpp"),
 }
 
 
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
 def samples():
     """(name, language, text) of each."""
-    for path in ("README.md", "python/README.md"):
-        with open(os.path.join(ROOT, path), encoding="utf-8") as readme:
-            blocks = re.findall(r"^```(c|cpp|python)\n(.*?)^```$", readme.read(), re.M | re.S)
+    for path in WITH_SAMPLES:
+        blocks = re.findall(r"^```(c|cpp|python)\n(.*?)^```$", read(path), re.M | re.S)
         for number, (language, text) in enumerate(blocks, 1):
-            yield f"{path} sample {number} ({language})", language, text
+            if not SNIPPET.match(text):
+                yield f"{path} sample {number} ({language})", language, text
 
 
 def command(language, source, prefix, folder):
@@ -68,22 +80,35 @@ def lost_tests():
         there.add(os.path.basename(path))
         with open(path, encoding="utf-8") as file:
             there.update(re.findall(r"^def (test_\w+)\(", file.read(), re.M))
-    for path in ("README.md", "python/README.md", *glob.glob("python/docs/*.md", root_dir=ROOT)):
-        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-            named = set(re.findall(r"`(test_\w+(?:\.py)?)`", file.read()))
+    for path in (*WITH_SAMPLES, *glob.glob("python/docs/*.md", root_dir=ROOT)):
+        named = set(re.findall(r"`(test_\w+(?:\.py)?)`", read(path)))
         yield from ((path, name) for name in sorted(named - there))
 
 
 def lost_files():
     """(path, link) of each link to a file that is not there."""
-    for pattern in ("*.md", "Sources/*.md", "python/*.md", "python/docs/*.md"):
-        for path in sorted(glob.glob(pattern, root_dir=ROOT)):
-            with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-                links = re.findall(r"\]\(([^)#\s]+)", file.read())
-            folder = os.path.dirname(os.path.join(ROOT, path))
-            for link in links:
-                if "://" not in link and not os.path.exists(os.path.join(folder, link)):
-                    yield path, link
+    documents = [path for pattern in ("*.md", "Sources/*.md", "python/*.md", "python/docs/*.md")
+                 for path in sorted(glob.glob(pattern, root_dir=ROOT))]
+    for path in documents + PAGES:
+        text = read(path)
+        folder = os.path.dirname(os.path.join(ROOT, path))
+        for link in re.findall(r"\]\(([^)#\s]+)", text):
+            if "://" not in link and not os.path.exists(os.path.join(folder, link)):
+                yield path, link
+        yield from ((path, name) for name in SNIPPET.findall(text) if not os.path.exists(os.path.join(ROOT, name)))
+
+
+def lost_messages():
+    """Each that the library does not have, of those that troubleshooting is about."""
+    sources = (glob.glob(f"Sources/{folder}/**/*.swift", root_dir=ROOT, recursive=True) for folder in ("MLACore", "MLAPrefill"))
+    text = "\n".join(read(path) for paths in sources for path in paths)
+    # A message that goes over lines is one.
+    text = re.sub(r'"\s*\+\s*"', "", text)
+    page = read("Sources/Documentation/pages/guides/troubleshooting.md")
+    for heading in re.findall(r"^### (.*`.*)$", page, re.M):
+        for message in re.findall(r"`([^`]+)`", heading):
+            if not all(part.strip() in text for part in message.split("\u2026")):
+                yield message
 
 
 def main():
@@ -102,7 +127,10 @@ def main():
     lost_links = list(lost_files())
     for path, link in lost_links:
         print(f"not ok {path}: links to {link}, which is not there")
-    return 0 if results and all(results) and not lost and not lost_links else 1
+    messages = list(lost_messages())
+    for message in messages:
+        print(f"not ok troubleshooting.md: the library does not say {message}")
+    return 0 if results and all(results) and not (lost or lost_links or messages) else 1
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ int main(void) {
   fill(&q[0][0][0], sizeof(q) / sizeof(float));
   fill(&k[0][0][0], sizeof(k) / sizeof(float));
   fill(&v[0][0][0], sizeof(v) / sizeof(float));
+  /* --8<-- [start:call] */
   args.q = &tq, args.k = &tk, args.v = &tv, args.out = &tout;
   args.scale = 1 / sqrt(DIM);
   args.causal = MLA_CAUSAL_END;
@@ -74,6 +75,7 @@ int main(void) {
     fprintf(stderr, "%s\n", mla_last_error_message());
     return 1;
   }
+  /* --8<-- [end:call] */
   for (int row = 0; row < 2 * NEW; ++row) {
     const int sequence = row / NEW, unseen = NEW - 1 - row % NEW;
     for (int head = 0; head < HEADS; ++head) {

@@ -301,6 +301,7 @@ static void let_go(instance *self, batch *used) {
   if (unused) free(used);
 }
 
+/* --8<-- [start:run] */
 static mla_status run_new_tokens(void *context, void *object, const mla_new_tokens_args *args) {
   instance *self = object;
   queries block = {args->q, args->k, args->v, args->out, args->lse, 0, 0, 0};
@@ -320,6 +321,7 @@ static mla_status run_new_tokens(void *context, void *object, const mla_new_toke
   free(owned);
   return status;
 }
+/* --8<-- [end:run] */
 
 static mla_status run_context_chunk(void *context, void *object,
                                     const mla_context_chunk_args *args) {
@@ -346,6 +348,7 @@ static int64_t workspace_size(void *context, void *object) {
   return (int64_t)((scratch_floats(object) + 1) * sizeof(float));
 }
 
+/* --8<-- [start:register] */
 mla_status openblas_backend_register(const char *name) {
   mla_backend_vtable vtable = MLA_BACKEND_VTABLE_INIT;
   mla_backend_registration registration = MLA_BACKEND_REGISTRATION_INIT;
@@ -362,3 +365,4 @@ mla_status openblas_backend_register(const char *name) {
   openblas_set_num_threads(1);
   return mla_register_backend(name, &registration);
 }
+/* --8<-- [end:register] */

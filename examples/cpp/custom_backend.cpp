@@ -25,6 +25,7 @@ class ReferenceAttention {
  public:
   explicit ReferenceAttention(const mla_backend_config& config) : config_(config) {}
 
+  // --8<-- [start:overview]
   static const char* backend_name() { return "REFERENCE_DOUBLE"; }
 
   static void validate(const mla_selector_config& config, mla::reasons& reasons) {
@@ -48,6 +49,7 @@ class ReferenceAttention {
       }
     }
   }
+  // --8<-- [end:overview]
 
   void run_prefill_context_chunk(const mla_context_chunk_args& args) const {
     const mla_context_chunk& chunk = *args.chunk;

@@ -21,6 +21,7 @@ from mla_prefill import (
 from mla_prefill.cpu_sdpa import CPUSDPAMLAPrefillBackend
 
 
+# --8<-- [start:overview]
 @register_mla_prefill_backend(MLAPrefillBackendEnum.CPU)
 class RecordingBackend(CPUSDPAMLAPrefillBackend):
     """Runs what it replaces, and notes how many tokens went through."""
@@ -34,6 +35,7 @@ class RecordingBackend(CPUSDPAMLAPrefillBackend):
     def run_prefill_new_tokens(self, q, *arguments, **keywords):
         RecordingBackend.tokens += len(q)
         return super().run_prefill_new_tokens(q, *arguments, **keywords)
+# --8<-- [end:overview]
 
 
 def main():
