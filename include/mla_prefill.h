@@ -333,9 +333,9 @@ mla_status mla_get_log_callback(mla_log_callback *callback, void **log_context);
  *     mla_verbose,plan,...
  *
  * KERNEL is a name of mla_isa_name()'s, "cuda", "cudnn", "registered" or "none". FORM says
- * how a layer's ("up_projected", "absorbed") and mla_attention()'s ("by_head", "by_group")
- * requests were worked on. On a device a call returns when its work is on the stream. Further
- * fields may be added behind these, and the words of "plan" lines may change.
+ * how a layer's ("up_projected", "absorbed", "selected") and mla_attention()'s ("by_head",
+ * "by_group") requests were worked on. On a device a call returns when its work is on the
+ * stream. Further fields may be added behind these, and the words of "plan" lines may change.
  *
  * Errors: MLA_ERROR_INVALID_ARGUMENT for another level, MLA_ERROR_OUT_OF_MEMORY.
  */
@@ -1216,11 +1216,30 @@ typedef struct mla_layer_forward_args {
   int64_t num_table_rows;
   /** Bits of MLA_LAYER_*; others must be 0. */
   uint64_t flags;
+  /** [num_tokens, topk], rows topk_stride apart: the positions of the keys that a new token
+      attends to instead of all (DeepSeek Sparse Attention), counted from its request's
+      first token on, context and new tokens alike. At most the token's own, with
+      MLA_LAYER_CONTEXT_ONLY below context_lens; -1 anywhere is none; their order, and
+      whether one is there twice, has no effect. A row of -1 gives 0 and an lse of -inf.
+      NULL: every token attends to all it sees. Always in host memory. With other layers than
+      the library's own on the CPU, and MLA_LAYER_ALGORITHM_UP_PROJECTED, which has no weights
+      for it: MLA_ERROR_UNSUPPORTED_CONFIGURATION. */
+  const int32_t *topk_indices;
+  /** In entries, at least topk; like topk read with topk_indices alone. */
+  int64_t topk_stride;
+  /** At least 1; may be more than any token sees. */
+  int32_t topk;
+  /** 1: the new tokens are in kv_cache, too, behind their request's context, block table and
+      blocks reaching as far, and are read there: kv_c_normed and k_pe are not read and may
+      be NULL. For engines that put tokens into the cache first, and attend to what
+      quantization has left of them. Else 0; with MLA_LAYER_CONTEXT_ONLY always. On the CPU, by
+      the library's own backends: else MLA_ERROR_UNSUPPORTED_CONFIGURATION. */
+  int32_t new_tokens_cached;
 } mla_layer_forward_args;
 
 #define MLA_LAYER_FORWARD_ARGS_INIT                                                            \
   {sizeof(mla_layer_forward_args), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL, \
-   NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, 0}
+   NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, 0, 0, 0}
 
 /** Flags of a forward call. */
 enum {
@@ -1233,8 +1252,8 @@ enum {
 
 /** Stores the bytes of workspace that mla_layer_forward() needs for this batch at
     the present number of threads. Of `args` only num_requests, query_start_loc,
-    context_lens, flags, reserved, which must be 0, and whether there is an output_scale
-    are read. */
+    context_lens, flags, reserved, which must be 0, whether there is an output_scale,
+    topk_indices with its stride and topk, and new_tokens_cached are read. */
 mla_status mla_layer_workspace_size(const mla_layer *layer, const mla_layer_forward_args *args,
                                     int64_t *bytes);
 

@@ -259,7 +259,7 @@ FIELD(mla_layer_config, device_id, 92, 4);
 FIELD(mla_layer_config, weight_block_rows, 96, 4);
 FIELD(mla_layer_config, weight_block_columns, 100, 4);
 
-SIZE(mla_layer_forward_args, 168);
+SIZE(mla_layer_forward_args, 192);
 FIELD(mla_layer_forward_args, struct_size, 0, 4);
 FIELD(mla_layer_forward_args, num_requests, 4, 4);
 FIELD(mla_layer_forward_args, query_start_loc, 8, 8);
@@ -283,3 +283,7 @@ FIELD(mla_layer_forward_args, context_starts, 136, 8);
 FIELD(mla_layer_forward_args, block_table_rows, 144, 8);
 FIELD(mla_layer_forward_args, num_table_rows, 152, 8);
 FIELD(mla_layer_forward_args, flags, 160, 8);
+FIELD(mla_layer_forward_args, topk_indices, 168, 8);
+FIELD(mla_layer_forward_args, topk_stride, 176, 8);
+FIELD(mla_layer_forward_args, topk, 184, 4);
+FIELD(mla_layer_forward_args, new_tokens_cached, 188, 4);

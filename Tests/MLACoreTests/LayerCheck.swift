@@ -5,7 +5,9 @@ import XCTest
 
 /// Runs a step on layers of one model and compares the results with float64, and
 /// what lies around them with what lay there before.
-func check(_ step: LayerStep, _ layers: [MLALayer], _ message: String) throws {
+///
+/// - Parameter fewKeys: how much farther off an lse may be where many rows see a key or two.
+func check(_ step: LayerStep, _ layers: [MLALayer], _ message: String, fewKeys: Double = 1) throws {
   let reference = step.reference()
   // Keys are rounded to the layer's dtype: a query that sees few of them has
   // an lse that is off by as much as its largest score is.
@@ -20,7 +22,7 @@ func check(_ step: LayerStep, _ layers: [MLALayer], _ message: String) throws {
     let out = relativeL2(result.out.values, reference.out)
     let lse = maxDifference(result.lse.values, reference.lse)
     XCTAssertTrue(out <= bounds.out, "\(message), layer \(i): out \(out)")
-    XCTAssertTrue(lse <= bounds.lse, "\(message), layer \(i): lse \(lse)")
+    XCTAssertTrue(lse <= fewKeys * bounds.lse, "\(message), layer \(i): lse \(lse)")
     XCTAssertTrue(result.out.surroundingsAreIntact, message)
     XCTAssertTrue(result.lse.surroundingsAreIntact, message)
   }

@@ -22,17 +22,23 @@ final class LayerStep {
   var queryStarts: [Int32] = [0]
   /// New tokens are no keys.
   var contextOnly = false
+  /// New tokens are read from the cache, and handed in nowhere else.
+  let newTokensCached: Bool
+  /// For each new token the positions that it attends to; nil: all.
+  var selection: Selection?
   var contextLens: [Int32]
 
   init(
     _ model: LayerModel, _ sequences: [LayerSequence], contexts: [Int], ends: [Int]? = nil,
-    cache cacheModel: CacheModel? = nil, blockSize: Int = 16, _ random: inout SplitMix64,
+    cache cacheModel: CacheModel? = nil, blockSize: Int = 16, newTokensCached: Bool = false,
+    _ random: inout SplitMix64,
     layout change: (inout CacheLayout) -> Void = { _ in }
   ) {
     self.model = model
     self.sequences = sequences
     self.contexts = contexts
     self.ends = ends ?? sequences.map(\.count)
+    self.newTokensCached = newTokensCached
     contextLens = contexts.map(Int32.init)
     for (context, end) in zip(contexts, self.ends) {
       queryStarts.append(queryStarts[queryStarts.count - 1] + Int32(end - context))
@@ -49,14 +55,15 @@ final class LayerStep {
     var layout = CacheLayout(model: cacheModel ?? .plain(model.format), blockSize: blockSize)
     change(&layout)
     cache = StepCache(
-      layout, rank: model.rank, ropeDim: model.rope, contexts: contexts, &random)
+      layout, rank: model.rank, ropeDim: model.rope,
+      contexts: newTokensCached ? self.ends : contexts, &random)
     for i in sequences.indices { place(i) }
   }
 
   /// Copies a sequence to where its rows belong.
   private func place(_ i: Int) {
     let sequence = sequences[i]
-    for row in 0..<contexts[i] {
+    for row in 0..<cachedRows(i) {
       cache.set(
         i, row, latents: sequence.latents.values(row: row), rope: sequence.rope.values(row: row))
     }
@@ -70,6 +77,8 @@ final class LayerStep {
     }
   }
 
+  private func cachedRows(_ i: Int) -> Int { newTokensCached ? ends[i] : contexts[i] }
+
   /// Calls `body` with the arguments of a forward call.
   func withArguments<T>(
     out: PoisonedTensor, lse: PoisonedTensor, workspace: UnsafeMutableRawBufferPointer? = nil,
@@ -78,6 +87,7 @@ final class LayerStep {
     var tensors = [
       view(q, rank: 3), view(latents), view(rope), view(out, rank: 3), view(lse),
     ]
+    let handsInNewTokens = !contextOnly && !newTokensCached
     return try tensors.withUnsafeMutableBufferPointer { tensors in
       try cache.withFields { cached in
         try queryStarts.withUnsafeBufferPointer { starts in
@@ -86,16 +96,25 @@ final class LayerStep {
             var args = mla_layer_forward_args(
               struct_size: UInt32(MemoryLayout<mla_layer_forward_args>.size),
               num_requests: Int32(contexts.count), query_start_loc: starts.baseAddress,
-              context_lens: lens.baseAddress, q: first, kv_c_normed: contextOnly ? nil : first + 1,
-              k_pe: contextOnly ? nil : first + 2, kv_cache: cached.cache,
+              context_lens: lens.baseAddress, q: first,
+              kv_c_normed: handsInNewTokens ? first + 1 : nil,
+              k_pe: handsInNewTokens ? first + 2 : nil, kv_cache: cached.cache,
               block_table: cached.table, block_table_stride: Int64(cache.tableStride),
               max_blocks: Int32(cache.maxBlocks), reserved: 0, out: first + 3, lse: first + 4,
               workspace: workspace?.baseAddress, workspace_size: Int64(workspace?.count ?? 0),
               stream: nil, output_scale: nil, k_pe_cache: cached.ropeCache,
               context_starts: cached.starts, block_table_rows: cached.tableRows,
               num_table_rows: cached.tableRows == nil ? 0 : Int64(cache.tableRowCount),
-              flags: contextOnly ? UInt64(MLA_LAYER_CONTEXT_ONLY) : 0)
-            return try body(&args)
+              flags: contextOnly ? UInt64(MLA_LAYER_CONTEXT_ONLY) : 0,
+              topk_indices: nil, topk_stride: 0, topk: 0,
+              new_tokens_cached: newTokensCached ? 1 : 0)
+            guard let selection else { return try body(&args) }
+            return try selection.entries.withUnsafeBufferPointer { entries in
+              args.topk_indices = entries.baseAddress
+              args.topk_stride = Int64(selection.stride)
+              args.topk = Int32(selection.topk)
+              return try body(&args)
+            }
           }
         }
       }
@@ -161,9 +180,11 @@ final class LayerStep {
         let queries = (contexts[i]..<ends[i]).flatMap { row in
           (0..<model.qkDim).map { sequences[i].q[row, head, $0] }
         }
-        let one = ReferenceAttention(
-          q: queries, k: k, v: v, qkDim: model.qkDim, vDim: model.vDim, scale: model.scale,
-          causalOffset: contextOnly ? nil : contexts[i])
+        let one =
+          selection.map { $0.reference(first, queries, k, v, model) }
+          ?? ReferenceAttention(
+            q: queries, k: k, v: v, qkDim: model.qkDim, vDim: model.vDim, scale: model.scale,
+            causalOffset: contextOnly ? nil : contexts[i])
         for row in 0..<ends[i] - contexts[i] {
           all.lse[head * tokens + first + row] = one.lse[row]
           for d in 0..<model.vDim {
@@ -182,7 +203,7 @@ final class LayerStep {
     for row in 0..<(contextOnly ? contexts[i] : ends[i]) {
       var one: (latents: [Double], rope: [Double]) =
         (sequences[i].latents.values(row: row), sequences[i].rope.values(row: row))
-      if row < contexts[i] { one = cache.stored(latents: one.latents, rope: one.rope) }
+      if row < cachedRows(i) { one = cache.stored(latents: one.latents, rope: one.rope) }
       all.latents += one.latents
       all.rope += one.rope
     }

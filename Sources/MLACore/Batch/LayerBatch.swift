@@ -3,17 +3,23 @@ struct LayerBatch: Sendable {
   let queryStartLoc: RowOffsets
   /// New tokens are queries alone, no keys.
   let contextOnly: Bool
+  /// New tokens are in the cache, too, behind their context.
+  let newTokensCached: Bool
+  /// nil: every token attends to all it sees.
+  var selected: SelectedKeys?
   /// Empty where nobody has any.
   private let contextLens: FixedArray<Int32>
   /// Number of each request's first key among the keys of all requests that
   /// have new tokens, and at the end how many there are.
   let keyBegins: FixedArray<Int>
 
-  init(queryStartLoc: RowOffsets, contextLens: FixedArray<Int32>, contextOnly: Bool = false)
-    throws(MLAError)
-  {
+  init(
+    queryStartLoc: RowOffsets, contextLens: FixedArray<Int32>, contextOnly: Bool = false,
+    newTokensCached: Bool = false
+  ) throws(MLAError) {
     self.queryStartLoc = queryStartLoc
     self.contextOnly = contextOnly
+    self.newTokensCached = newTokensCached
     self.contextLens = contextLens
     var begins = try FixedArray<Int>(
       capacity: queryStartLoc.requestCount + 1, for: "keys of a batch")
@@ -38,12 +44,14 @@ struct LayerBatch: Sendable {
       causal: contextOnly ? .none : .end)
   }
 
-  /// Whether any request's context is looked at.
-  var readsContext: Bool { requests.contains(where: readsContext) }
+  /// Whether any request's tokens in the cache are looked at.
+  var readsCache: Bool { requests.contains { cachedKeys($0) > 0 } }
 
-  /// Whether a request's context is looked at.
-  func readsContext(_ request: Int) -> Bool {
-    contextLen(request) > 0 && queryStartLoc.count(request) > 0
+  /// How many of a request's keys are in the cache, the first ones, if it has new tokens to
+  /// look at them.
+  func cachedKeys(_ request: Int) -> Int {
+    let new = queryStartLoc.count(request)
+    return new == 0 ? 0 : contextLen(request) + (newTokensCached ? new : 0)
   }
 
   /// The request that a key belongs to.

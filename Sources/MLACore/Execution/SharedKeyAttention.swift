@@ -117,7 +117,7 @@ struct SharedKeyAttention<Keys: KeySource> {
   }
 
   /// A tile's results of one range, for each token those of all heads.
-  private func partialRows(_ tile: SharedKeySchedule.Tile, range: Int)
+  func partialRows(_ tile: SharedKeySchedule.Tile, range: Int)
     -> UnsafeMutablePointer<Float>
   {
     let rows = range * tile.span.queryCount * shape.numHeads

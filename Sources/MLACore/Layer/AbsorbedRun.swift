@@ -12,6 +12,8 @@ struct AbsorbedRun: SharedKeyRun {
   let start: UnsafeMutableRawPointer
   let waves: SharedKeySchedule.Waves
   var attention: SharedKeyAttention<LatentsAsKeys>
+  /// nil: tokens attend to all they see.
+  private let selected: SelectedAttention?
 
   init(
     _ plan: LayerPlan.Absorbed, _ keys: LatentKeys, waves: SharedKeySchedule.Waves,
@@ -25,15 +27,24 @@ struct AbsorbedRun: SharedKeyRun {
       type: keys.config.type,
       keys: LatentsAsKeys(source: keys.source, kernel: keys.attention),
       scratch: scratch.attending, partials: start.assumingMemoryBound(to: Float.self))
+    selected = scratch.selected.flatMap { scratch in
+      keys.source.arguments.batch.selected.map { SelectedAttention($0, keys.source, scratch) }
+    }
   }
 
   func work(on wave: SharedKeySchedule.Wave) {
     forEachGroupAndHead(of: wave, absorb)
     parallel(wave.end.task) { index, worker in
       let task = wave.task(index)
-      attention.attend(
-        task, .init(start: queries(task.tile.place.token, head: 0), stride: keyDim),
-        scratch: scratch(of: worker))
+      let queries = queries(task.tile.place.token, head: 0)
+      if let selected {
+        selected.attend(
+          task, queries, partials: attention.partialRows(task.tile, range: task.range),
+          scratch: scratch(of: worker))
+      } else {
+        attention.attend(
+          task, .init(start: queries, stride: keyDim), scratch: scratch(of: worker))
+      }
     }
     forEachGroupAndHead(of: wave, finish)
   }

@@ -5,17 +5,21 @@ import MLAKernelABI
 ///     absorb, finish   rows [groupTokens][nope or latent], of the layer's dtype
 ///                      tokens, the rows as the projection kernel packs them
 ///                      products [groupTokens][v_head_dim] fp32
-///     attend           rows [key_block][latent | rope], and what is packed of them
+///     attend           rows [key_block][latent | rope], and what is packed of them; or
+///                      what `SelectedScratch` has
 struct AbsorbedScratch {
   let tokensOffset: Int
   let productsOffset: Int
   let attending: SharedKeyScratch
+  /// nil: tokens attend to all they see.
+  let selected: SelectedScratch?
   let bytes: Int
 
   init(
     _ config: LayerConfig, _ shape: SharedKeyShape, _ attention: mla_attention_kernel,
-    _ projection: mla_projection_kernel
+    _ projection: mla_projection_kernel, selected: SelectedScratch? = nil
   ) {
+    self.selected = selected
     let dims = config.attention
     let tokens = SharedKeySchedule.groupTokens
     let widest = max(dims.qkNopeHeadDim, dims.kvLoraRank)
@@ -25,7 +29,8 @@ struct AbsorbedScratch {
     attending = SharedKeyScratch(
       attention, config.latentDims, shape,
       rowBytes: Int(attention.key_block) * config.latentKeyDim * config.type.bytes)
-    bytes = max(productsOffset + alignedUp(tokens * dims.vHeadDim * 4), attending.bytes)
+    bytes = max(
+      productsOffset + alignedUp(tokens * dims.vHeadDim * 4), selected?.bytes ?? attending.bytes)
   }
 }
 
@@ -44,5 +49,13 @@ extension LayerConfig {
       numHeads: attention.numHeads, vHeadDim: attention.kvLoraRank,
       queryBytes: attention.numHeads * latentKeyDim * type.bytes,
       keysPerPack: kernel.keysPerPack(latentDims))
+  }
+
+  /// The same of tokens with keys of their own.
+  func selectedShape(_ kernel: mla_rows_kernel) -> SharedKeyShape {
+    SharedKeyShape(
+      numHeads: attention.numHeads, vHeadDim: attention.kvLoraRank,
+      queryBytes: attention.numHeads * latentKeyDim * type.bytes,
+      keysPerPack: Int(kernel.row_block), hasOwnKeys: true)
   }
 }

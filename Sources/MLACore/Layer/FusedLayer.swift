@@ -12,9 +12,10 @@ struct FusedLayer: Sendable {
     let plan = try plan(arguments.batch)
     CallRecord.note(.cpu(keys.attention), threads: plan.threads)
     CallRecord.note { $0.form = plan.forms }
-    let waves = try plan.absorbed.map { part throws(MLAError) in
+    func waves(_ part: LayerPlan.Absorbed) throws(MLAError) -> SharedKeySchedule.Waves {
       try SharedKeySchedule.Waves(part.schedule)
     }
+    let (absorbed, selected) = (try plan.absorbed.map(waves), try plan.selected.map(waves))
     try withMemory(
       of: plan.bytes, in: arguments.workspace, query: "mla_layer_workspace_size"
     ) { start in
@@ -27,8 +28,11 @@ struct FusedLayer: Sendable {
           memory: part.memory, start: start
         ).execute()
       }
-      if let part = plan.absorbed, let waves {
-        AbsorbedRun(part, keys, waves: waves, start: start).execute()
+      if let part = plan.absorbed, let absorbed {
+        AbsorbedRun(part, keys, waves: absorbed, start: start).execute()
+      }
+      if let part = plan.selected, let selected {
+        AbsorbedRun(part, keys, waves: selected, start: start).execute()
       }
     }
   }

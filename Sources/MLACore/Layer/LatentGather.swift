@@ -9,15 +9,15 @@ struct LatentGather {
   func gather(_ keys: Range<Int>, latents: RowTarget, rope: RowTarget) {
     let batch = arguments.batch
     let request = batch.request(ofKey: keys.lowerBound)
-    let (begin, context) = (batch.keyBegins[request], batch.contextLen(request))
+    let (begin, cached) = (batch.keyBegins[request], batch.cachedKeys(request))
     let positions = keys.lowerBound - begin..<keys.upperBound - begin
     arguments.cache?.read(
-      positions.clamped(to: 0..<context), of: request, latents: latents,
+      positions.clamped(to: 0..<cached), of: request, latents: latents,
       rope: config.attention.qkRopeHeadDim == 0 ? nil : rope, config.type, table)
-    let new = positions.clamped(to: context..<Int.max)
+    let new = positions.clamped(to: cached..<Int.max)
     guard !new.isEmpty else { return }
     let row = new.lowerBound - positions.lowerBound
-    let token = batch.queryStartLoc.begin(request) + new.lowerBound - context
+    let token = batch.queryStartLoc.begin(request) + new.lowerBound - cached
     for (tensor, rows) in [(arguments.latents, latents), (arguments.rope, rope)] {
       guard let tensor, tensor.shape[1] > 0 else { continue }
       RowSource(

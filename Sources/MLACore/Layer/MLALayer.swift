@@ -76,6 +76,7 @@ public final class MLALayer: Sendable {
 
   public func forward(_ pointer: UnsafePointer<mla_layer_forward_args>?) throws(MLAError) {
     let raw = try readStruct(pointer, name: "args")
+    try requireOwn(raw)
     let arguments = try LayerArguments(raw, config)
     // Afterwards: a registered backend's runs note what they are of.
     defer { note(arguments) }
@@ -84,6 +85,24 @@ public final class MLALayer: Sendable {
     case .registered(let backend, let place): try backend.forward(arguments, on: place)
     case .cuda(let layer): try layer.forward(arguments)
     case .registeredOnCUDA(let backend, let place): try backend.forward(arguments, on: place)
+    }
+  }
+
+  /// What only the library's own attention on the CPU does.
+  private func requireOwn(_ raw: mla_layer_forward_args) throws(MLAError) {
+    func refuse(_ field: String, _ rule: String) -> MLAError {
+      MLAError(MLA_ERROR_UNSUPPORTED_CONFIGURATION, "\(field): \(rule)")
+    }
+    if raw.topk_indices == nil && raw.new_tokens_cached == 0 { return }
+    let field =
+      raw.topk_indices == nil
+      ? "new_tokens_cached = \(raw.new_tokens_cached)" : "topk_indices = not NULL"
+    guard case .fused = path else {
+      throw refuse(field, "is for layers on the CPU whose backend is one of the library's own")
+    }
+    guard raw.topk_indices == nil || config.algorithm != .upProjected else {
+      throw refuse(
+        field, "the layer's algorithm must not be MLA_LAYER_ALGORITHM_UP_PROJECTED")
     }
   }
 
@@ -102,6 +121,7 @@ public final class MLALayer: Sendable {
     -> Int64
   {
     let raw = try readStruct(pointer, name: "args")
+    try requireOwn(raw)
     let batch = try LayerBatch(raw, config.attention)
     let quantizes = raw.output_scale != nil
     switch path {

@@ -17,6 +17,14 @@ public struct KernelTable: @unchecked Sendable, Equatable {
     }
   }
 
+  func rows(for type: ElementType) -> mla_rows_kernel {
+    switch type {
+    case .bfloat16: table.pointee.bf16_rows
+    case .float16: table.pointee.fp16_rows
+    default: table.pointee.fp32_rows
+    }
+  }
+
   func projection(for type: ElementType) -> mla_projection_kernel {
     switch type {
     case .bfloat16: table.pointee.bf16_projection

@@ -96,7 +96,7 @@ struct CallLine {
 
   private var form: String {
     let names: [StaticString] =
-      entry == .attention ? ["by_head", "by_group"] : ["up_projected", "absorbed"]
+      entry == .attention ? ["by_head", "by_group"] : ["up_projected", "absorbed", "selected"]
     let taken = names.indices.filter { call.form & (1 << Int32($0)) != 0 }.map { "\(names[$0])" }
     return taken.isEmpty ? "-" : taken.joined(separator: "+")
   }

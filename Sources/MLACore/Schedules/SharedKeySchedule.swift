@@ -11,6 +11,8 @@ struct SharedKeyShape: Equatable, Sendable {
   let queryBytes: Int
   /// Keys that a worker packs at once, a multiple of the kernel's block.
   let keysPerPack: Int
+  /// Whether each token has keys of its own, so that a tile is one token.
+  var hasOwnKeys = false
 
   /// Longer packs would leave too few ranges for many threads.
   static let mostKeysPerPack = 512
@@ -159,7 +161,7 @@ struct SharedKeySchedule: Sendable {
 
 extension SharedKeySchedule {
   static func tileCount(_ span: RequestSpan, _ shape: SharedKeyShape) -> Int {
-    let mostTokens = mostTokensPerTile(numHeads: shape.numHeads)
+    let mostTokens = shape.hasOwnKeys ? 1 : mostTokensPerTile(numHeads: shape.numHeads)
     return (span.queryCount + mostTokens - 1) / mostTokens
   }
 

@@ -45,12 +45,17 @@ extension LayerBatch {
     guard raw.flags & ~contextOnly == 0 else {
       throw .invalid("flags", raw.flags, "must be bits of MLA_LAYER_*")
     }
+    try checkRange("new_tokens_cached", raw.new_tokens_cached, 0...1)
+    guard raw.new_tokens_cached == 0 || raw.flags & contextOnly == 0 else {
+      throw .invalid("new_tokens_cached", 1, "must be 0 with MLA_LAYER_CONTEXT_ONLY")
+    }
     try self.init(
       queryStartLoc: rows,
       contextLens: raw.context_lens == nil
         ? FixedArray()
         : readContextLens(raw.context_lens, count: rows.requestCount, field: "context_lens"),
-      contextOnly: raw.flags & contextOnly != 0)
+      contextOnly: raw.flags & contextOnly != 0, newTokensCached: raw.new_tokens_cached != 0)
+    if raw.topk_indices != nil { selected = try SelectedKeys(raw, of: self) }
   }
 }
 

@@ -4,7 +4,7 @@ import CMLAPrefill
 struct LayerArguments: @unchecked Sendable {
   let batch: LayerBatch
   let q: TensorView
-  /// nil where new tokens are no keys.
+  /// nil where new tokens are no keys, or read from the cache.
   let latents: TensorView?
   /// nil where keys have no rotary part, too.
   let rope: TensorView?
@@ -26,17 +26,18 @@ struct LayerArguments: @unchecked Sendable {
   /// The caller's, checked against each other and the layer.
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
     batch = try LayerBatch(raw, config.attention)
-    var tensors = try LayerTensors(raw, config, contextOnly: batch.contextOnly)
+    var tensors = try LayerTensors(
+      raw, config, readsNewTokens: !batch.contextOnly && !batch.newTokensCached)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
     let device = config.attention.device
     tensors.lse = try CallTensor(raw.lse, name: "lse", on: device, rank: 2, mayBeNull: true)
     workspace = try Workspace(raw.workspace, size: raw.workspace_size)
     try device.check(stream: raw.stream)
     stream = raw.stream
-    if raw.kv_cache != nil || raw.k_pe_cache != nil || batch.readsContext {
+    if raw.kv_cache != nil || raw.k_pe_cache != nil || batch.readsCache {
       try tensors.readCache(raw, config)
     }
-    if let cache = tensors.cache, batch.readsContext {
+    if let cache = tensors.cache, batch.readsCache {
       let slots = CacheSlots(cache, config.cacheFormat, rank: config.attention.kvLoraRank)
       let table = try BlockTable(raw, blockCount: slots.blockCount)
       if device == .cpu {
@@ -69,16 +70,18 @@ private struct LayerTensors {
   /// nil where the caller has none and needs none.
   var cache: CacheTensors?
 
-  init(_ raw: mla_layer_forward_args, _ config: LayerConfig, contextOnly: Bool) throws(MLAError) {
+  init(_ raw: mla_layer_forward_args, _ config: LayerConfig, readsNewTokens: Bool)
+    throws(MLAError)
+  {
     let device = config.attention.device
     q = try CallTensor(raw.q, name: "q", on: device, rank: 3)
     try q.requireType(config.type, "the layer's dtype")
-    if contextOnly {
-      (latents, rope) = (nil, nil)
-    } else {
+    if readsNewTokens {
       latents = try CallTensor(raw.kv_c_normed, name: "kv_c_normed", on: device, rank: 2)
       rope = try CallTensor(
         raw.k_pe, name: "k_pe", on: device, rank: 2, mayBeNull: config.attention.qkRopeHeadDim == 0)
+    } else {
+      (latents, rope) = (nil, nil)
     }
     out = try CallTensor(raw.out, name: "out", on: device, rank: 3)
   }

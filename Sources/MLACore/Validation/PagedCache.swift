@@ -7,8 +7,10 @@ protocol CachedTokens {
 }
 
 extension LayerBatch: CachedTokens {
-  func cachedTokens(_ request: Int) -> Int { readsContext(request) ? contextLen(request) : 0 }
-  func cachedTokensField(_ request: Int) -> String { "context_lens[\(request)]" }
+  func cachedTokens(_ request: Int) -> Int { cachedKeys(request) }
+  func cachedTokensField(_ request: Int) -> String {
+    "context_lens[\(request)]" + (newTokensCached ? " and its new tokens" : "")
+  }
 }
 
 /// The slots of a cache that a batch's tokens lie in, checked and copied.

@@ -164,6 +164,46 @@ typedef struct mla_attention_kernel {
   void (*_Nullable leave)(void);
 } mla_attention_kernel;
 
+// Attention of queries to rows that are their keys and, as far as v_head_dim goes, values
+// too, each wherever it lies. A call takes in up to row_block of them; what it knows by then
+// stays in `scratch` for the call with the next ones, the last of which writes partial
+// results.
+//
+//   q     [num_queries, qk_head_dim], row stride q_stride; read by the first call alone
+//   rows  addresses of num_rows rows, which go on behind qk_head_dim elements up to a
+//         multiple of 32 with zeros; 0 of them are fine
+//   out   partial results of num_queries rows, row stride out_stride; NULL: further rows
+//         follow
+//
+// v_head_dim is at most qk_head_dim. Neither how rows lie nor what is fetched has a part in
+// bits, how they are shared among calls has.
+typedef struct mla_attend_rows_args {
+  mla_kernel_dims dims;
+  const void *q;
+  int64_t q_stride;
+  int64_t num_queries;
+  const void *const *rows;
+  int64_t num_rows;
+  float scale;
+  int32_t format;
+  int32_t is_first;  // of the calls for these queries
+  float *out;
+  int64_t out_stride;
+  void *scratch;  // scratch_bytes(dims, num_queries) bytes, 64-byte aligned
+  const void *const *next;  // num_next addresses to be fetched meanwhile, next_bytes from each
+  int64_t num_next;
+  int64_t next_bytes;
+} mla_attend_rows_args;
+
+// How that is computed for one dtype. Called between the `enter` and `leave` of the same
+// table's attention kernel.
+typedef struct mla_rows_kernel {
+  int32_t family;     // MLA_FAMILY_*: whose code this is
+  int64_t row_block;  // most rows of a call
+  int64_t (*_Nonnull scratch_bytes)(mla_kernel_dims dims, int64_t num_queries);
+  void (*_Nonnull attend)(const mla_attend_rows_args *_Nonnull args);
+} mla_rows_kernel;
+
 // Rows of a matrix to bring into a projection's own layout.
 //
 //   rows    [num_rows, row_dim], row stride row_stride, of the kernel's dtype
@@ -283,6 +323,9 @@ typedef struct mla_kernel_table {
   mla_attention_kernel bf16;
   mla_attention_kernel fp16;
   mla_attention_kernel fp32;
+  mla_rows_kernel bf16_rows;
+  mla_rows_kernel fp16_rows;
+  mla_rows_kernel fp32_rows;
   mla_projection_kernel bf16_projection;
   mla_projection_kernel fp16_projection;
   mla_projection_kernel fp32_projection;

@@ -106,15 +106,15 @@ private func computeScores<Row: QueryRow>(
 
 /// O = O * rescale + P V, a panel of value dimensions after the other, and for each
 /// a group of queries after the other: the values stay in the L1 cache.
-private func accumulateOutputs(
-  _ a: mla_attend_args, _ block: PackedBlock, _ visible: VisibleKeys, isFirst: Bool,
+func accumulateOutputs<Block: ValueBlock>(
+  _ a: mla_attend_args, _ block: Block, _ visible: VisibleKeys, isFirst: Bool,
   _ scratch: TileScratch
 ) {
   let panels = ValuePanels(a.dims)
   var vector = 0
   while vector < panels.vectors {
     let width = panels.width(from: vector)
-    let values = block.valuePanel(vector)
+    let values = block.columns(vector, width: width)
     let outputs = scratch.outputs + vector
     switch width {
     case 3: accumulatePanel(Row3.self, a, values, outputs, visible, isFirst: isFirst, scratch)
@@ -127,11 +127,10 @@ private func accumulateOutputs(
 
 @inline(__always)
 private func accumulatePanel<Values: QueryRow>(
-  _: Values.Type, _ a: mla_attend_args, _ values: UnsafePointer<Float>,
+  _: Values.Type, _ a: mla_attend_args, _ values: (start: UnsafePointer<FloatVector>, stride: Int),
   _ outputs: UnsafeMutablePointer<FloatVector>, _ visible: VisibleKeys, isFirst: Bool,
   _ scratch: TileScratch
 ) {
-  let columns = UnsafeRawPointer(values).assumingMemoryBound(to: FloatVector.self)
   let probabilities = UnsafeRawPointer(scratch.scores).assumingMemoryBound(to: Float.self)
   let rescale = UnsafeRawPointer(scratch.constants).assumingMemoryBound(to: Float.self)
   let vectors = ValuePanels(a.dims).vectors
@@ -143,7 +142,7 @@ private func accumulatePanel<Values: QueryRow>(
       ? Group<Values>.repeating(.repeating(FloatVector(repeating: 0)))
       : Group<Values>.load(rows, stride: vectors).scaled(by: rescale + query)
     accumulateVisible(
-      &sums, columns, stride: Values.width, probabilities + query,
+      &sums, values.start, stride: values.stride, probabilities + query,
       operandStride: scratch.width * lanes, visible, from: query)
     sums.store(rows, stride: vectors)
     query += rowsPerGroup

@@ -104,6 +104,14 @@ extension OnlineSoftmax where Row == Row1 {
 }
 
 extension OnlineSoftmax {
+  /// As `store` has left it.
+  @inline(__always)
+  init(_ constants: UnsafePointer<FloatVector>) {
+    reference = Row.load(constants)
+    blocks = Row.load(constants + Row.width)
+    lost = Row.load(constants + 2 * Row.width)
+  }
+
   /// As vectors of queries, one behind the other, that end the rows of partial results.
   @inline(__always)
   func store(_ constants: UnsafeMutablePointer<FloatVector>) {

@@ -67,6 +67,20 @@ struct PackedBlock {
   }
 }
 
+/// Values of a block's keys, by panels of their dimensions.
+protocol ValueBlock {
+  /// The vectors of the panel that begins with vector `first`: step by step, `stride` from
+  /// each to the next.
+  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int)
+}
+
+extension PackedBlock: ValueBlock {
+  @inline(__always)
+  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int) {
+    (UnsafeRawPointer(valuePanel(first)).assumingMemoryBound(to: FloatVector.self), width)
+  }
+}
+
 /// Vectors of value dimensions in panels as wide as the register tile; where that is
 /// three, none of a single vector, which would starve it, if that can be helped.
 ///

@@ -20,6 +20,7 @@ extension QueryRow {
 /// operands, accumulated together so that a loaded operand serves all of them.
 protocol RowGroup {
   associatedtype Row: QueryRow
+  associatedtype Places
   /// Rows in the group.
   static var count: Int { get }
   static func repeating(_ row: Row) -> Self
@@ -28,12 +29,33 @@ protocol RowGroup {
   func store(_ p: UnsafeMutablePointer<FloatVector>, stride: Int)
   /// Row r gains q * b[r].
   mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>)
-  /// The same of the rows behind row `first`, and of that one with the first element of
+  /// Row r gains q times the operand of that number at places r.
+  mutating func addDot(_ q: Row, at places: Places, _ step: Int)
+  /// As `addDot`, of the rows behind row `first`, and of that one with the first element of
   /// each operand of q alone. `first` is one of the group or before them.
   mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>, from first: Int)
   func mapped(_ f: (Row) -> Row) -> Self
   /// Row r times b[r].
   func scaled(by b: UnsafePointer<Float>) -> Self
+}
+
+/// Where the operands of a group's rows begin.
+struct Places4 {
+  let p0, p1, p2, p3: UnsafePointer<Float>
+
+  @inline(__always)
+  init(_ places: UnsafePointer<UnsafePointer<Float>>) {
+    (p0, p1, p2, p3) = (places[0], places[1], places[2], places[3])
+  }
+}
+
+struct Places8 {
+  let low, high: Places4
+
+  @inline(__always)
+  init(_ places: UnsafePointer<UnsafePointer<Float>>) {
+    (low, high) = (Places4(places), Places4(places + 4))
+  }
 }
 
 /// 4 x 3 accumulators, 3 operands and a broadcast: 16 registers (AVX2, SSE2).
@@ -67,6 +89,13 @@ struct Rows4<Row: QueryRow>: RowGroup {
     r1 = r1.addingDot(q, mla_of_four(r0.after(b), 1))
     r2 = r2.addingDot(q, mla_of_four(r1.after(b), 2))
     r3 = r3.addingDot(q, mla_of_four(r2.after(b), 3))
+  }
+
+  @inline(__always) mutating func addDot(_ q: Row, at places: Places4, _ step: Int) {
+    r0 = r0.addingDot(q, places.p0[step])
+    r1 = r1.addingDot(q, r0.after(places.p1)[step])
+    r2 = r2.addingDot(q, r1.after(places.p2)[step])
+    r3 = r3.addingDot(q, r2.after(places.p3)[step])
   }
 
   @inline(__always)
@@ -115,6 +144,11 @@ struct Rows8<Row: QueryRow>: RowGroup {
   @inline(__always) mutating func addDot(_ q: Row, _ b: UnsafePointer<Float>) {
     low.addDot(q, b)
     high.addDot(q, b + 4)
+  }
+
+  @inline(__always) mutating func addDot(_ q: Row, at places: Places8, _ step: Int) {
+    low.addDot(q, at: places.low, step)
+    high.addDot(q, at: places.high, step)
   }
 
   @inline(__always)

@@ -34,6 +34,18 @@ struct TileScratch {
     end = square + lanes
   }
 
+  /// Of parts that lie wherever they do.
+  @inline(__always)
+  init(
+    width: Int, columns: UnsafeMutablePointer<FloatVector>,
+    scores: UnsafeMutablePointer<FloatVector>, outputs: UnsafeMutablePointer<FloatVector>,
+    constants: UnsafeMutablePointer<FloatVector>, square: UnsafeMutablePointer<FloatVector>
+  ) {
+    (self.width, self.columns, self.scores) = (width, columns, scores)
+    (self.outputs, self.constants, self.square) = (outputs, constants, square)
+    end = square + lanes
+  }
+
   /// A vector of a query's outputs.
   @inline(__always)
   func output(of query: Int, vector: Int, _ dims: mla_kernel_dims) -> FloatVector {

@@ -4,9 +4,11 @@ import MLAKernelABI
 @inline(__always)
 func kernelTable(family: Int) -> mla_kernel_table {
   let attention = attentionKernel(family: family)
+  let rows = rowsKernel(family: family)
   let projection = projectionKernel(family: family)
   return mla_kernel_table(
-    bf16: attention, fp16: attention, fp32: attention, bf16_projection: projection,
+    bf16: attention, fp16: attention, fp32: attention, bf16_rows: rows, fp16_rows: rows,
+    fp32_rows: rows, bf16_projection: projection,
     fp16_projection: projection, fp32_projection: projection, combine: combinePartials,
     merge: mergeRows, convert: convertRows, quantize: quantizeRows)
 }

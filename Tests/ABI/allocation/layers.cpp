@@ -20,6 +20,8 @@ struct Kind {
   bool quantized_weights;
   /// Whether rotary keys have a tensor of their own, contexts padding and rows numbers.
   bool two_tensors;
+  /// Whether tokens attend to some keys, all of which are in the cache.
+  bool selected = false;
 };
 
 struct Layer {
@@ -88,6 +90,7 @@ struct Layer {
     gather.block_table_stride = gather.max_blocks = table_width;
     gather.cu_seq_lens = cu_seq_lens;
     gather.dst = &gathered.view();
+    if (kind.selected) select();
     if (!kind.two_tensors) return;
     gather.k_pe_cache = &rope_cache.view();
     gather.seq_starts = context_starts;
@@ -97,10 +100,22 @@ struct Layer {
     forward.num_table_rows = 2;
   }
 
+  void select() {
+    for (std::int32_t token = 0; token < tokens; ++token) {
+      for (std::int32_t i = 0; i < topk; ++i) topk_indices.push_back(token * i % 90);
+    }
+    forward.topk_indices = topk_indices.data();
+    forward.topk_stride = forward.topk = topk;
+    forward.new_tokens_cached = 1;
+    forward.kv_c_normed = forward.k_pe = nullptr;
+  }
+
+  static constexpr std::int32_t topk = 80;
+
   Kind kind;
   test::Model model;
   test::Array weights, scales, q, latents, k_pe, cache, rope_cache, out, lse, gathered;
-  test::Offsets block_table;
+  test::Offsets block_table, topk_indices;
   std::vector<std::int64_t> slots;
   mla_layer_config config = MLA_LAYER_CONFIG_INIT;
   mla_layer_forward_args forward = MLA_LAYER_FORWARD_ARGS_INIT;
@@ -122,6 +137,8 @@ std::vector<Call> layer_calls() {
        MLA_LAYER_ALGORITHM_AUTO, nullptr, false, false},
       {"two tensors", MLA_DTYPE_FLOAT8_E4M3FN, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
        nullptr, false, true},
+      {"selected keys", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
+       nullptr, false, false, true},
       {"registered", MLA_DTYPE_BFLOAT16, MLA_CACHE_FORMAT_PLAIN, MLA_LAYER_ALGORITHM_AUTO,
        "CUSTOM", false, false}};
   std::vector<Call> calls;

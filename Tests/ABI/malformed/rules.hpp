@@ -152,6 +152,7 @@ std::vector<Function> host_functions();
 std::vector<Function> layer_functions();
 std::vector<Function> layer_format_functions();
 std::vector<Function> layer_layout_functions();
+std::vector<Function> layer_selected_functions();
 std::vector<Function> gather_functions();
 std::vector<Function> attention_functions();
 
@@ -159,7 +160,8 @@ inline std::vector<Function> all_functions() {
   std::vector<Function> all;
   for (auto part : {run_functions(), merge_functions(), batch_functions(), registry_functions(),
                     selector_functions(), host_functions(), layer_functions(),
-                    layer_format_functions(), layer_layout_functions(), gather_functions(),
+                    layer_format_functions(), layer_layout_functions(), layer_selected_functions(),
+                    gather_functions(),
                     attention_functions()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
