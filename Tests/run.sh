@@ -89,7 +89,7 @@ abi_tests() {
   local status=0
   all "" golden bits shapes one_call interleaved host wrapper vtable devices loads_nothing layer_backend \
     bad_input malformed_calls environment first_use log_callback calls threads arithmetic numbers ds_mla weight_scales layouts \
-    gather || status=1
+    gather indexer index_store || status=1
   "$abi/unload" "$stage/lib/libmlaprefill.so.1" || status=1
   ctypes || status=1
   return $status

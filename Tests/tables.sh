@@ -47,7 +47,7 @@ test_table() {
   export SWIFT_BACKTRACE=enable=no MLA_MAX_ISA=$1 MLA_EXPECT_ISA=$1 MLA_TEST_TABLE=$1
   "$tests" "$(list_tests "$tests" "^($modules)\.")" 2>&1 || status=1
   for test in golden bits shapes one_call interleaved host wrapper vtable layer_backend bad_input arithmetic \
-    numbers ds_mla "malformed_calls 30000"; do
+    numbers ds_mla indexer "malformed_calls 30000"; do
     # shellcheck disable=SC2086
     .build/abi/$test || status=1
   done

@@ -16,6 +16,7 @@
  *    9. backends of your own: the vtable
  *   10. the whole layer: from latents and a paged cache to the output
  *   11. attention in one call, without a backend
+ *   12. the lightning indexer: which keys sparse attention looks at
  *
  * The names are those of vLLM's `vllm.v1.attention.backends.mla.prefill`
  * (0.33), whose contracts the library keeps.
@@ -82,7 +83,7 @@
  *             mla_concat_and_cache_mla() and mla_gather_and_maybe_dequant_cache() where
  *             the cache is, on the CPU or a CUDA device.
  *             A layer runs where its configuration says, on the CPU or a CUDA device;
- *             mla_attention() on the CPU. There the stream must be NULL; other devices
+ *             mla_attention() and the indexer on the CPU. There the stream must be NULL; other devices
  *             give MLA_ERROR_UNSUPPORTED_HARDWARE.
  *             The library's own FLASH_ATTN, FLASHINFER, TRTLLM_RAGGED and TOKENSPEED_MLA
  *             run on CUDA devices, too, with bf16 and fp16 (section 7). A registered
@@ -1474,6 +1475,166 @@ mla_status mla_attention(const mla_attention_args *args);
     present number of threads. They must be what the call will have, workspace aside, which
     is not read. */
 mla_status mla_attention_workspace_size(const mla_attention_args *args, int64_t *bytes);
+
+/* ------------------------------------------------------------------------ */
+/* 12. The lightning indexer                                                */
+/* ------------------------------------------------------------------------ */
+
+/*
+ * What DeepSeek Sparse Attention (DeepSeek-V3.2, GLM-5) chooses keys by:
+ *
+ *     score(t, s) = scale_s * sum_h weights[t][h] * max(0, sum_d q[t][h][d] * k[s][d])
+ *
+ * over the keys s that token t sees, scale_s that of the cached key, 1 in a plain cache.
+ * Norm, rope and the factors of the weights (softmax scale, heads ** -0.5) are the engine's.
+ * Numbers are taken as they are: none is rounded before it is multiplied. Products and sums
+ * are fp32, d and h ascending: a score is off by at most
+ *
+ *     (head_dim + heads + 2) * 2^-24 * |scale_s| * sum_h |w_h| sum_d |q_d k_d|
+ *
+ * beside what comes of numbers and products below 2^-126, which may count as 0. Weights,
+ * queries, keys and scales that are not finite make what IEEE 754's sums and products make
+ * of them; max(0, NaN) is NaN.
+ *
+ * A token gets the topk keys of the highest scores; of equal ones, 0 and -0 among them, the
+ * earlier; a NaN ranks last, behind -inf; all keys, where it sees no more than topk. Scores
+ * are never all kept: memory does not grow with the context. A token's row has the same bits
+ * for any number of threads, in any batch and for any range of rows.
+ */
+
+/** How keys lie in an index cache. */
+enum {
+  /** [num_blocks, block_size, head_dim] of bf16, fp16 or fp32. */
+  MLA_INDEX_FORMAT_PLAIN = 0,
+  /** vLLM's, SGLang's and DeepGEMM's: [num_blocks, block_size, head_dim + 4] bytes, handed
+      in as fp8_e4m3. A block's block_size keys as e4m3, head_dim bytes each, then one fp32 for
+      each of them, its scale. The stride of a block's tokens must be head_dim + 4; any
+      alignment. */
+  MLA_INDEX_FORMAT_FP8_BLOCK = 1
+};
+
+/** How the scale of a quantized key or query is made; numbers are divided by it, rounded to
+    nearest even and saturated at 448. A NaN stays one and has no part in the scale;
+    infinities count there as the largest finite fp32. */
+enum {
+  /** max(largest |x|, 1e-4) / 448 */
+  MLA_INDEX_SCALE_FP32 = 0,
+  /** The same, rounded up to a power of two (vLLM: "ue8m0"). */
+  MLA_INDEX_SCALE_POWER_OF_TWO = 1
+};
+
+/** Puts keys into an index cache (vLLM: indexer_k_quant_and_cache). */
+typedef struct mla_index_store_args {
+  /** Set by MLA_INDEX_STORE_ARGS_INIT. */
+  uint32_t struct_size;
+  /** MLA_INDEX_FORMAT_*. */
+  int32_t format;
+  /** MLA_INDEX_SCALE_*; without effect on a plain cache. */
+  int32_t scale_format;
+  /** 0, or 1: a key is turned first, multiplied by the Hadamard matrix (Sylvester's) and
+      head_dim ** -0.5 in fp32. For a head_dim that is a power of two. */
+  int32_t hadamard;
+  /** [num_tokens, head_dim] of bf16, fp16 or fp32; head_dim 1 to 65536. */
+  const mla_tensor *k;
+  /** [num_slots]: token i goes to block slot_mapping[i] / block_size at
+      slot_mapping[i] % block_size, nowhere if it is -1. Of tokens with the same
+      slot the last has it. Tokens from num_slots on are not read. May be NULL
+      where num_slots is 0. */
+  const int64_t *slot_mapping;
+  int64_t num_slots;
+  /** What `format` says, or without block_size where that is 1; rounded to nearest even. Must
+      not overlap k. */
+  const mla_tensor *index_cache;
+  /** NULL: the indexer runs on the CPU. */
+  void *stream;
+} mla_index_store_args;
+
+#define MLA_INDEX_STORE_ARGS_INIT                                                  \
+  {sizeof(mla_index_store_args), MLA_INDEX_FORMAT_PLAIN, MLA_INDEX_SCALE_FP32, 0, \
+   NULL, NULL, 0, NULL, NULL}
+
+/** Whatever does not fit is refused before anything is written. */
+mla_status mla_index_store(const mla_index_store_args *args);
+
+/** Selects keys for each token of a batch (vLLM: sparse_attn_indexer). */
+typedef struct mla_index_select_args {
+  /** Set by MLA_INDEX_SELECT_ARGS_INIT. */
+  uint32_t struct_size;
+  /** 0 to 2^20. */
+  int32_t num_requests;
+  /** [num_requests + 1] offsets into the rows of q, from 0, never falling: those from
+      query_start_loc[i] to query_start_loc[i + 1] are request i's new tokens. */
+  const int32_t *query_start_loc;
+  /** [num_requests] tokens that each request had before its new ones, 0 or more, fewer than
+      2^31 with them; not read for requests without new tokens. NULL: 0 for all. */
+  const int32_t *context_lens;
+  /** [rows of q]: how many of its request's keys a token sees, the first ones, 0 to those of
+      context and new tokens; of rows that are worked on alone. NULL: new token j of a request,
+      from 0, sees context_lens + j + 1. */
+  const int32_t *visible_keys;
+  /** [num_tokens, heads, head_dim] of bf16, fp16, fp32, or fp8_e4m3 as quantized by the
+      engine; 1 to 65536 heads, of 1 to 65536 dimensions each. */
+  const mla_tensor *q;
+  /** [num_tokens, heads] fp32; of fp8 queries with their scales multiplied in. */
+  const mla_tensor *weights;
+  /** MLA_INDEX_FORMAT_* of index_cache. */
+  int32_t format;
+  /** Keys for each token, 1 to 2^20. */
+  int32_t topk;
+  /** 0, or 1: q, which is not fp8 then, is quantized first as keys are, each head of a token
+      with a scale of its own, by which its weight is multiplied. */
+  int32_t quantize_q;
+  /** MLA_INDEX_SCALE_*; without effect unless quantize_q is 1. */
+  int32_t scale_format;
+  /** 0, or 1: q, which is not fp8 then, is turned first, as mla_index_store() turns keys, and
+      rounded to its dtype, unless it is quantized. */
+  int32_t hadamard;
+  /** Of block_table. */
+  int32_t max_blocks;
+  /** What `format` says, or without block_size where that is 1: the keys, those of the new
+      tokens, too. */
+  const mla_tensor *index_cache;
+  /** [num_requests, max_blocks], rows block_table_stride entries apart: key s of request i is
+      in block block_table[i * block_table_stride + s / block_size] at s % block_size. Entries
+      of keys that no token sees are not read. NULL, with max_blocks 0 and num_requests blocks
+      in index_cache: request i has block i alone. */
+  const int32_t *block_table;
+  int64_t block_table_stride;
+  /** Rows of q to work on, for ranks that share them: num_rows of them from first_row on; both
+      0: all. */
+  int64_t first_row;
+  int64_t num_rows;
+  /** [num_tokens, topk], rows topk_stride entries apart, at least topk: positions of keys in
+      their request, ascending, then -1. Rows of no request, and those that are not worked on,
+      are not written. Must not overlap another tensor. */
+  int32_t *topk_indices;
+  int64_t topk_stride;
+  /** [num_tokens, topk] fp32: the keys' scores, then -inf; 0 for -0. Must not overlap another
+      tensor. May be NULL. */
+  const mla_tensor *scores;
+  /** Scratch of at least mla_index_workspace_size() bytes; may be NULL with size 0: then the
+      library's own is used. */
+  void *workspace;
+  int64_t workspace_size;
+  /** NULL: the indexer runs on the CPU. */
+  void *stream;
+  /** MLA_ISA_*, as in mla_backend_config. */
+  int32_t max_isa;
+  uint32_t reserved;
+} mla_index_select_args;
+
+#define MLA_INDEX_SELECT_ARGS_INIT                                                            \
+  {sizeof(mla_index_select_args), 0, NULL, NULL, NULL, NULL, NULL, MLA_INDEX_FORMAT_PLAIN, 0, \
+   0, MLA_INDEX_SCALE_FP32, 0, 0, NULL, NULL, 0, 0, 0, NULL, 0, NULL, NULL, 0, NULL,          \
+   MLA_ISA_DEFAULT, 0}
+
+/** Whatever does not fit is refused before anything is written. */
+mla_status mla_index_select(const mla_index_select_args *args);
+
+/** Stores the bytes of workspace that mla_index_select() needs for these arguments at the
+    present number of threads. They must be what the call will have, workspace aside, which
+    is not read. */
+mla_status mla_index_workspace_size(const mla_index_select_args *args, int64_t *bytes);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -611,6 +611,35 @@ inline std::int64_t attention_workspace_size(const mla_attention_args& args) {
   return bytes;
 }
 
+// --- The lightning indexer --------------------------------------------------
+
+inline void index_store(const mla_index_store_args& args) { check(mla_index_store(&args)); }
+
+/// Token i goes to slot slot_mapping[i] of `index_cache`, nowhere if that is -1.
+inline void index_store(const tensor& k, const tensor& index_cache,
+                        span<const std::int64_t> slot_mapping,
+                        std::int32_t format = MLA_INDEX_FORMAT_PLAIN,
+                        std::int32_t scale_format = MLA_INDEX_SCALE_FP32, bool hadamard = false) {
+  mla_index_store_args args = MLA_INDEX_STORE_ARGS_INIT;
+  args.format = format;
+  args.scale_format = scale_format;
+  args.hadamard = hadamard ? 1 : 0;
+  args.k = &k;
+  args.slot_mapping = slot_mapping.data();
+  args.num_slots = static_cast<std::int64_t>(slot_mapping.size());
+  args.index_cache = &index_cache;
+  index_store(args);
+}
+
+inline void index_select(const mla_index_select_args& args) { check(mla_index_select(&args)); }
+
+/// Bytes of workspace that the call needs at the present number of threads.
+inline std::int64_t index_workspace_size(const mla_index_select_args& args) {
+  std::int64_t bytes = 0;
+  check(mla_index_workspace_size(&args, &bytes));
+  return bytes;
+}
+
 // --- Backends of your own ---------------------------------------------------
 
 /// Where a backend reports why it cannot serve a configuration.

@@ -8,5 +8,6 @@ public func avx512BF16Kernels(over weaker: mla_kernel_table) -> mla_kernel_table
   table.bf16 = attentionKernel(family: MLA_FAMILY_AVX512_BF16)
   table.bf16_rows = rowsKernel(family: MLA_FAMILY_AVX512_BF16)
   table.bf16_projection = projectionKernel(family: MLA_FAMILY_AVX512_BF16)
+  table.bf16_index = indexKernel(family: MLA_FAMILY_AVX512_BF16)
   return table
 }

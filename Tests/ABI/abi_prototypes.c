@@ -76,3 +76,6 @@ mla_status mla_concat_and_cache_mla(const mla_concat_and_cache_args *args);
 mla_status mla_gather_and_maybe_dequant_cache(const mla_gather_cache_args *args);
 mla_status mla_attention(const mla_attention_args *args);
 mla_status mla_attention_workspace_size(const mla_attention_args *args, int64_t *bytes);
+mla_status mla_index_store(const mla_index_store_args *args);
+mla_status mla_index_select(const mla_index_select_args *args);
+mla_status mla_index_workspace_size(const mla_index_select_args *args, int64_t *bytes);

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "gathering.hpp"
+#include "indexing.hpp"
 #include "layer_request.hpp"
 #include "one_call/problem.hpp"
 #include "support.hpp"
@@ -72,6 +73,14 @@ std::string table_of(std::int32_t dtype) {
                                                    : info.fp32_isa);
 }
 
+/// The indexer has no kernels of its own for AMX's tiles and for BFMMLA.
+std::string index_table() {
+  const std::int32_t isa = test::cpu_info().bf16_isa;
+  return mla_isa_name(isa == MLA_ISA_AMX         ? MLA_ISA_AVX512_BF16
+                      : isa == MLA_ISA_NEON_BF16 ? MLA_ISA_NEON
+                                                 : isa);
+}
+
 /// A call of each entry that is counted.
 void call_all() {
   const test::Model model = small();
@@ -122,6 +131,17 @@ void call_all() {
   one_shape.dtype = MLA_DTYPE_FLOAT16;
   test::OneCall one(one_shape, 3, {{0, 0, 7, 0, 7}}, 1, 7, 7, random);
   one.run();
+
+  test::Array index_keys(MLA_DTYPE_FLOAT32, {6, 8}), index_cache(MLA_DTYPE_FLOAT32, {2, 8, 8});
+  index_keys.fill(random);
+  mla_index_store_args store = MLA_INDEX_STORE_ARGS_INIT;
+  store.k = &index_keys.view(), store.index_cache = &index_cache.view();
+  store.slot_mapping = slots.data(), store.num_slots = 6;
+  mla::check(mla_index_store(&store));
+  const test::IndexShape index_shape{MLA_DTYPE_BFLOAT16, MLA_DTYPE_BFLOAT16, 4, 16, 8, 3};
+  const test::IndexProblem indexing(index_shape, {{9, 2}}, 1);
+  const mla_index_select_args index = indexing.args();
+  mla::check(mla_index_select(&index));
 }
 
 void every_entry_is_counted() {
@@ -134,7 +154,8 @@ void every_entry_is_counted() {
       {"mla_run_prefill_new_tokens " + bf16, 8}, {"mla_run_prefill_context_chunk " + fp32, 4},
       {"mla_merge_attn_states " + fp32, 4},      {"mla_concat_and_cache_mla " + fp32, 6},
       {"mla_gather_and_maybe_dequant_cache " + fp32, 8},  // a row of nobody's among them
-      {"mla_layer_forward " + fp32, 2},          {"mla_attention " + fp16, 7}};
+      {"mla_layer_forward " + fp32, 2},          {"mla_attention " + fp16, 7},
+      {"mla_index_store " + fp32, 6},            {"mla_index_select " + index_table(), 3}};
   const auto found = counts();
   CHECK(found.size() == expected.size());
   for (const auto& [key, tokens] : expected) {
@@ -152,7 +173,7 @@ void every_entry_is_told_of() {
   Listener listener(1);
   call_all();
   const auto calls = listener.calls();
-  CHECK(calls.size() == 7 && listener.lines.size() == 7);
+  CHECK(calls.size() == 9 && listener.lines.size() == 9);
   const std::vector<std::vector<std::string>> expected{
       {"mla_run_prefill_new_tokens", "CPU", "cpu", "bf16", "requests:2 tokens:8 keys:8 heads:2 qk:24 v:16", "-"},
       {"mla_run_prefill_context_chunk", "CPU", "cpu", "fp32", "requests:1 tokens:4 keys:9 heads:2 qk:24 v:16", "-"},
@@ -160,7 +181,9 @@ void every_entry_is_told_of() {
       {"mla_concat_and_cache_mla", "-", "cpu", "fp32", "tokens:6", "-"},
       {"mla_gather_and_maybe_dequant_cache", "-", "cpu", "fp32", "tokens:8", "-"},
       {"mla_layer_forward", "", "cpu", "fp32", "requests:1 tokens:2 heads:2 qk:24 v:16", "absorbed"},
-      {"mla_attention", "-", "cpu", "fp16", "requests:1 tokens:7 heads:1 qk:16 v:16", "by_head"}};
+      {"mla_attention", "-", "cpu", "fp16", "requests:1 tokens:7 heads:1 qk:16 v:16", "by_head"},
+      {"mla_index_store", "-", "cpu", "fp32", "tokens:6", "-"},
+      {"mla_index_select", "-", "cpu", "bf16", "requests:1 tokens:3 heads:4 qk:16", "-"}};
   for (std::size_t i = 0; i < calls.size(); ++i) {
     const auto& call = calls[i];
     CHECK(call.size() == 12 && call[0] == "mla_verbose");
@@ -169,9 +192,10 @@ void every_entry_is_told_of() {
     CHECK(call[3] == expected[i][1] || (expected[i][1].empty() && call[3].find("CPU") != std::string::npos));
     CHECK(call[4] == expected[i][2] && call[5] == expected[i][3]);
     EXPECT(call[6] == expected[i][4], "%s: %s", call[2].c_str(), call[6].c_str());
-    CHECK(call[7] == table_of(call[5] == "bf16"   ? MLA_DTYPE_BFLOAT16
-                              : call[5] == "fp16" ? MLA_DTYPE_FLOAT16
-                                                  : MLA_DTYPE_FLOAT32));
+    CHECK(call[7] == (call[2] == "mla_index_select" ? index_table()
+                      : table_of(call[5] == "bf16"   ? MLA_DTYPE_BFLOAT16
+                                 : call[5] == "fp16" ? MLA_DTYPE_FLOAT16
+                                                     : MLA_DTYPE_FLOAT32)));
     EXPECT(call[8] == expected[i][5], "%s: %s", call[2].c_str(), call[8].c_str());
     CHECK(std::stoi(call[9]) >= 1 && std::stoi(call[9]) <= mla_get_num_threads());
     CHECK(std::stod(call[10]) > 0 && call[10].find('.') == call[10].size() - 2);

@@ -16,6 +16,8 @@ extension KernelCase {
   var kernel: mla_attention_kernel { attention(of: table) }
   var projection: mla_projection_kernel { projection(of: table) }
 
+  var index: mla_index_kernel { index(of: table) }
+
   private var table: mla_kernel_table { KernelTables.table(cappedAt: isa).kernels }
 
   /// The bounds on the relative L2 error of `out`.

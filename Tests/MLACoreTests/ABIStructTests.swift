@@ -25,6 +25,8 @@ final class ABIStructTests: XCTestCase {
     check(mla_concat_and_cache_args.self, 56, reserved: \.reserved)
     check(mla_gather_cache_args.self, 96, reserved: \.reserved)
     check(mla_attention_args.self, 128)
+    check(mla_index_store_args.self, 56)
+    check(mla_index_select_args.self, 168, reserved: \.reserved)
   }
 
   /// What a caller hands in to be filled: it keeps its size, and gets what it knows of.

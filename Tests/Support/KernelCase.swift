@@ -51,6 +51,15 @@ public struct KernelCase: Sendable, CustomStringConvertible {
     }
   }
 
+  /// Likewise.
+  public func index(of table: mla_kernel_table) -> mla_index_kernel {
+    switch format {
+    case .bfloat16: table.bf16_index
+    case .float16: table.fp16_index
+    default: table.fp32_index
+    }
+  }
+
   public var isaName: String { Self.isaNames.first { $0.isa == isa }?.name ?? "unknown" }
 
   public var description: String { "\(isaName)/\(format.name)" }

@@ -11,6 +11,8 @@ public enum CallEntry: Int32, CaseIterable, Sendable {
   case concatAndCache
   case gatherCache
   case attention
+  case indexStore
+  case indexSelect
 
   /// As the header has it.
   var name: StaticString {
@@ -22,6 +24,8 @@ public enum CallEntry: Int32, CaseIterable, Sendable {
     case .concatAndCache: "mla_concat_and_cache_mla"
     case .gatherCache: "mla_gather_and_maybe_dequant_cache"
     case .attention: "mla_attention"
+    case .indexStore: "mla_index_store"
+    case .indexSelect: "mla_index_select"
     }
   }
 }

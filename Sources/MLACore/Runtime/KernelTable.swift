@@ -33,6 +33,14 @@ public struct KernelTable: @unchecked Sendable, Equatable {
     }
   }
 
+  func index(for type: ElementType) -> mla_index_kernel {
+    switch type {
+    case .bfloat16: table.pointee.bf16_index
+    case .float16: table.pointee.fp16_index
+    default: table.pointee.fp32_index
+    }
+  }
+
   func combine(_ args: mla_combine_args) {
     withUnsafePointer(to: args) { table.pointee.combine($0) }
   }

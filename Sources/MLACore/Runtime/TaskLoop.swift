@@ -29,6 +29,16 @@ extension ParallelLoop {
     }
   }
 
+  /// The same of whole rows, by workers that have something to themselves.
+  static func runRows(
+    _ count: Int, workers: Int, _ body: (_ rows: Range<Int>, _ worker: Int) -> Void
+  ) {
+    runTasks((count + rowsPerTask - 1) / rowsPerTask, workers: workers) { task, worker in
+      let first = task * rowsPerTask
+      body(first..<min(first + rowsPerTask, count), worker)
+    }
+  }
+
   /// Few enough for an even finish, enough to outweigh taking a task.
   private static let rowsPerTask = 64
 }

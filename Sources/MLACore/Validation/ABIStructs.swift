@@ -38,3 +38,5 @@ extension mla_layer_forward_args: ABIStruct { public static var firstSize: Int {
 extension mla_concat_and_cache_args: ABIStruct { public static var firstSize: Int { 56 } }
 extension mla_gather_cache_args: ABIStruct { public static var firstSize: Int { 96 } }
 extension mla_attention_args: ABIStruct { public static var firstSize: Int { 128 } }
+extension mla_index_store_args: ABIStruct { public static var firstSize: Int { 56 } }
+extension mla_index_select_args: ABIStruct { public static var firstSize: Int { 168 } }

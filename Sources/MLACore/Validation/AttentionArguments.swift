@@ -86,12 +86,3 @@ extension AttentionTensors {
     try lse?.requireSize(batch, ofDimension: 0)
   }
 }
-
-extension CallTensor {
-  fileprivate func requireRange(_ range: ClosedRange<Int>, ofDimension i: Int) throws(MLAError) {
-    guard range.contains(shape[i]) else {
-      throw .invalid(
-        "\(name).shape[\(i)]", shape[i], "must be \(range.lowerBound) to \(range.upperBound)")
-    }
-  }
-}

@@ -88,7 +88,7 @@ extension ContextPlanRequest {
   }
 }
 
-private func readContextLens(_ pointer: UnsafePointer<Int32>?, count: Int, field: String)
+func readContextLens(_ pointer: UnsafePointer<Int32>?, count: Int, field: String)
   throws(MLAError) -> FixedArray<Int32>
 {
   guard count > 0 else { return FixedArray() }

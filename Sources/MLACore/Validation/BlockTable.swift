@@ -25,10 +25,14 @@ struct BlockTable {
   private let rows: UnsafePointer<Int32>?
   private let rowCount: Int
   private let blockCount: Int
+  /// The cache's name, for messages.
+  private let cache: StaticString
 
-  /// - Parameter blockCount: of kv_cache.
-  init(_ raw: some BlockTableFields, blockCount: Int) throws(MLAError) {
-    self.blockCount = blockCount
+  /// - Parameter blockCount: of the cache.
+  init(_ raw: some BlockTableFields, blockCount: Int, of cache: StaticString = "kv_cache")
+    throws(MLAError)
+  {
+    (self.blockCount, self.cache) = (blockCount, cache)
     (table, rows) = (raw.block_table, raw.block_table_rows)
     guard raw.max_blocks >= 0 else {
       throw .invalid("max_blocks", raw.max_blocks, "must not be negative")
@@ -37,7 +41,7 @@ struct BlockTable {
       guard raw.max_blocks == 0, blockCount == Int(raw.num_requests) else {
         throw .invalid(
           "block_table", "NULL",
-          "must not be NULL unless max_blocks (\(raw.max_blocks)) is 0 and kv_cache has a block "
+          "must not be NULL unless max_blocks (\(raw.max_blocks)) is 0 and \(cache) has a block "
             + "for each request: \(blockCount) for \(raw.num_requests)")
       }
       guard rows == nil else {
@@ -77,7 +81,7 @@ struct BlockTable {
       let place = copied.firstIndex { $0 < 0 || $0 >= blockCount } ?? 0
       throw .invalid(
         "block_table[\(index)][\(places.lowerBound + place)]", copied[place],
-        "must be 0 to \(blockCount - 1), the blocks of kv_cache")
+        "must be 0 to \(blockCount - 1), the blocks of \(cache)")
     }
   }
 
@@ -95,7 +99,7 @@ struct BlockTable {
   /// How many tokens a request's blocks hold, for messages.
   func capacityText(_ slots: CacheSlots) -> String {
     table == nil
-      ? "a block of kv_cache holds"
-      : "max_blocks (\(width)) blocks of kv_cache, \(slots.blockSize) each, hold"
+      ? "a block of \(cache) holds"
+      : "max_blocks (\(width)) blocks of \(cache), \(slots.blockSize) each, hold"
   }
 }

@@ -77,6 +77,33 @@ struct CacheSlots: Sendable {
   }
 }
 
+extension CacheSlots {
+  /// Of an index cache: keys as latents, and their scales, where they have any, as fp32 that
+  /// a rotary part is: behind all keys of a block.
+  ///
+  /// - Parameter cache: checked against the format.
+  init(_ cache: CallTensor, _ format: IndexFormat) {
+    let view = cache.view.inBlocks
+    (blockCount, blockSize) = (view.shape[0], view.shape[1])
+    switch format {
+    case .plain:
+      latents = Rows(view, scale: 1)
+      rope = Rows(view.narrowed(2, to: view.shape[2]..<view.shape[2]), scale: 1)
+    case .fp8Block:
+      let width = view.shape[2] - IndexFormat.scaleBytes
+      latents = Rows(
+        type: view.type, width: width, address: view.address, blockStride: view.strides[0],
+        stride: width, multiplier: 1, scalesOffset: nil)
+      rope = Rows(
+        type: .float32, width: 1, address: view.address &+ UInt(blockSize * width),
+        blockStride: view.strides[0], stride: IndexFormat.scaleBytes, multiplier: 1,
+        scalesOffset: nil)
+    }
+    let blockSize = blockSize
+    blocksFollow = [latents, rope].allSatisfy { $0.blockStride == blockSize * $0.stride }
+  }
+}
+
 extension CacheSlots.Rows {
   /// - Parameter view: [num_blocks, block_size, width].
   fileprivate init(_ view: TensorView, scale: Float, scalesOffset: Int? = nil) {

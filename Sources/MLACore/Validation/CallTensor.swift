@@ -53,6 +53,17 @@ struct CallTensor: Sendable {
     try self.init(pointer, name: name, on: device, rank: rank)
   }
 
+  /// Rows of 32-bit integers, of which there are no tensors: as of another type of that size.
+  init(
+    _ pointer: UnsafeRawPointer?, name: String, rows: Int, width: Int, stride: Int
+  ) throws(MLAError) {
+    self.name = name
+    view = TensorView(
+      type: .float32, shape: [rows, width],
+      strides: [rows > 1 ? stride : 0, width > 1 ? 1 : 0], address: UInt(bitPattern: pointer))
+    bytes = try Self.extent(of: view, name)
+  }
+
   private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
     -> (Extents, Extents)
   {
@@ -139,6 +150,13 @@ extension CallTensor {
     guard shape[i] == expected.size else {
       throw .invalid(
         "\(name).shape[\(i)]", shape[i], "must be \(expected.size), \(expected.rule)")
+    }
+  }
+
+  func requireRange(_ range: ClosedRange<Int>, ofDimension i: Int) throws(MLAError) {
+    guard range.contains(shape[i]) else {
+      throw .invalid(
+        "\(name).shape[\(i)]", shape[i], "must be \(range.lowerBound) to \(range.upperBound)")
     }
   }
 

@@ -33,35 +33,18 @@ public struct ConcatAndCacheArguments: @unchecked Sendable {
     (latents, rope) = (tensors.latents.view, tensors.rope?.view)
     try tensors.check(format)
     cache = CacheSlots(tensors.stored, format, rank: latents.shape[1])
-    guard raw.num_slots >= 0, raw.num_slots <= Int64(latents.shape[0]) else {
-      throw .invalid(
-        "num_slots", raw.num_slots, "must be 0 to the \(latents.shape[0]) rows of kv_c_normed")
-    }
-    guard raw.num_slots == 0 || raw.slot_mapping != nil else { throw .null("slot_mapping") }
+    try SlotMapping.check(
+      raw.slot_mapping, count: raw.num_slots, rows: latents.shape[0], of: "kv_c_normed")
     slots =
       device == .cpu
-      ? .onCPU(try Self.slots(raw, of: cache)) : try Self.deviceSlots(raw)
+      ? .onCPU(
+        try SlotMapping.read(raw.slot_mapping, count: raw.num_slots, of: cache, name: "kv_cache"))
+      : try Self.deviceSlots(raw)
   }
 
   private static func deviceSlots(_ raw: mla_concat_and_cache_args) throws(MLAError) -> Slots {
     if raw.num_slots > 0 { try Device.requireAligned(raw.slot_mapping, "slot_mapping") }
     return .onDevice(raw.slot_mapping, count: Int(raw.num_slots))
-  }
-
-  private static func slots(
-    _ raw: mla_concat_and_cache_args, of cache: CacheSlots
-  ) throws(MLAError) -> FixedArray<Int64> {
-    guard raw.num_slots > 0, let pointer = raw.slot_mapping else { return FixedArray() }
-    // Copied, then checked: what the caller does to its own meanwhile changes nothing.
-    let slots = try FixedArray(
-      copying: UnsafeBufferPointer(start: pointer, count: Int(raw.num_slots)), for: "slot_mapping")
-    // Both are at most Int32.max.
-    let places = Int64(cache.blockCount * cache.blockSize)
-    if let i = slots.firstIndex(where: { $0 < -1 || $0 >= places }) {
-      throw .invalid(
-        "slot_mapping[\(i)]", slots[i], "must be -1 or one of the \(places) slots of kv_cache")
-    }
-    return slots
   }
 }
 

@@ -274,6 +274,42 @@ typedef struct mla_projection_kernel {
   void (*_Nonnull project_block)(const mla_project_block_args *_Nonnull args);
 } mla_projection_kernel;
 
+// How keys score for one token's heads, the lightning indexer's way:
+//
+//   scores[s] = scales[s] * sum_h weights[h] * max(0, sum_d queries[h][d] * keys[s][d])
+//
+// d and h ascending; a NaN stays one.
+//
+//   keys     packed by the same kernel, with these very numbers
+//   queries  [num_heads, head_dim], likewise
+//   weights  [num_heads]
+//   scales   room for key_block, 64-byte aligned; NULL: every scale is 1
+//   scores   room for key_block, 64-byte aligned; those behind num_keys come to be anything
+//
+// 1 <= num_keys <= key_block. A key's score depends on that key, its scale and the token alone.
+typedef struct mla_index_scores_args {
+  const void *keys;
+  int64_t num_keys;
+  const void *queries;
+  int64_t num_heads;
+  int64_t head_dim;
+  const float *weights;
+  const float *scales;
+  float *scores;
+} mla_index_scores_args;
+
+// How the scores of one dtype's queries and keys are computed.
+typedef struct mla_index_kernel {
+  int32_t family;     // MLA_FAMILY_*: whose code this is
+  int64_t key_block;  // most keys of a call
+  // Multiples of 64.
+  int64_t (*_Nonnull packed_keys_bytes)(int64_t num_rows, int64_t row_dim);
+  int64_t (*_Nonnull packed_queries_bytes)(int64_t num_rows, int64_t row_dim);
+  void (*_Nonnull pack_keys)(const mla_pack_rows_args *_Nonnull args);
+  void (*_Nonnull pack_queries)(const mla_pack_rows_args *_Nonnull args);
+  void (*_Nonnull score)(const mla_index_scores_args *_Nonnull args);
+} mla_index_kernel;
+
 // Copies rows from one format into another: out = rows * scale * multiplier,
 // rounded to nearest even; fp8 saturates, and keeps NaN. Where nothing changes
 // bits are copied.
@@ -329,6 +365,9 @@ typedef struct mla_kernel_table {
   mla_projection_kernel bf16_projection;
   mla_projection_kernel fp16_projection;
   mla_projection_kernel fp32_projection;
+  mla_index_kernel bf16_index;
+  mla_index_kernel fp16_index;
+  mla_index_kernel fp32_index;
   void (*_Nonnull combine)(const mla_combine_args *_Nonnull args);
   void (*_Nonnull merge)(const mla_merge_rows_args *_Nonnull args);
   void (*_Nonnull convert)(const mla_convert_args *_Nonnull args);

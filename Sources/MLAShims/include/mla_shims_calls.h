@@ -6,7 +6,7 @@
 
 #pragma clang assume_nonnull begin
 
-enum { MLA_CALL_ENTRIES = 7, MLA_CALL_KERNELS = 11 };
+enum { MLA_CALL_ENTRIES = 9, MLA_CALL_KERNELS = 11 };
 
 typedef struct mla_call_counts {
   uint64_t calls;

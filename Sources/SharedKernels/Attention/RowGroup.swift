@@ -37,6 +37,8 @@ protocol RowGroup {
   func mapped(_ f: (Row) -> Row) -> Self
   /// Row r times b[r].
   func scaled(by b: UnsafePointer<Float>) -> Self
+  /// `f` of what was so far, each of the first rows in turn, and its number from `first` on.
+  func folded(into start: Row, rows: Int, first: Int, _ f: (Row, Row, Int) -> Row) -> Row
 }
 
 /// Where the operands of a group's rows begin.
@@ -118,6 +120,16 @@ struct Rows4<Row: QueryRow>: RowGroup {
       r0: r0.mapped { $0 * b[0] }, r1: r1.mapped { $0 * b[1] }, r2: r2.mapped { $0 * b[2] },
       r3: r3.mapped { $0 * b[3] })
   }
+
+  @inline(__always)
+  func folded(into start: Row, rows: Int, first: Int, _ f: (Row, Row, Int) -> Row) -> Row {
+    var result = start
+    if rows > 0 { result = f(result, r0, first) }
+    if rows > 1 { result = f(result, r1, first + 1) }
+    if rows > 2 { result = f(result, r2, first + 2) }
+    if rows > 3 { result = f(result, r3, first + 3) }
+    return result
+  }
 }
 
 /// 8 x 3 accumulators and 3 operands, broadcasts folded into the
@@ -163,6 +175,12 @@ struct Rows8<Row: QueryRow>: RowGroup {
 
   @inline(__always) func scaled(by b: UnsafePointer<Float>) -> Rows8 {
     Rows8(low: low.scaled(by: b), high: high.scaled(by: b + 4))
+  }
+
+  @inline(__always)
+  func folded(into start: Row, rows: Int, first: Int, _ f: (Row, Row, Int) -> Row) -> Row {
+    let result = low.folded(into: start, rows: rows, first: first, f)
+    return high.folded(into: result, rows: rows - 4, first: first + 4, f)
   }
 }
 

@@ -155,14 +155,14 @@ std::vector<Function> layer_layout_functions();
 std::vector<Function> layer_selected_functions();
 std::vector<Function> gather_functions();
 std::vector<Function> attention_functions();
+std::vector<Function> index_functions();
 
 inline std::vector<Function> all_functions() {
   std::vector<Function> all;
   for (auto part : {run_functions(), merge_functions(), batch_functions(), registry_functions(),
                     selector_functions(), host_functions(), layer_functions(),
                     layer_format_functions(), layer_layout_functions(), layer_selected_functions(),
-                    gather_functions(),
-                    attention_functions()}) {
+                    gather_functions(), attention_functions(), index_functions()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
