@@ -6,7 +6,10 @@
 #include "arguments.h"
 #include "bindings.h"
 #include "log.h"
+#include "older_libraries.h"
 #include "openmp_loop.h"
+
+MLA_CALL_FIRST_VERSION(dladdr);
 
 namespace mla_python {
 

@@ -8,6 +8,9 @@
 #include <cstdint>
 
 #include "arguments.h"
+#include "older_libraries.h"
+
+MLA_CALL_FIRST_VERSION(dlsym);
 
 namespace mla_python {
 
