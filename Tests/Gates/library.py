@@ -56,7 +56,8 @@ def without_version(library):
 
 def newer_than_oldest(library):
     """Versions of symbols, as GLIBC_2.34, beyond those in OLDEST."""
-    found = re.findall(r"Name: ([A-Z]+)_([\d.]+)", output("readelf", "-VW", library))
+    # Not the library's own.
+    found = re.findall(rf"Name: ({'|'.join(OLDEST)})_([\d.]+)", output("readelf", "-VW", library))
     number = lambda version: [int(part) for part in version.split(".")]
     return sorted({f"{name}_{version}" for name, version in found if number(version) > number(OLDEST[name])})
 
