@@ -9,6 +9,7 @@ A sample is a fenced block of C, C++ or Python; a test `test_x`, a function, or 
 message a heading of code, in which "\u2026" stands for what differs.
 """
 
+import ast
 import glob
 import os
 import re
@@ -111,6 +112,23 @@ def lost_messages():
                 yield message
 
 
+def lost_names():
+    """(path, name) of each of the Python package that its reference does not have, and of each
+    entry that has lines, which their description does not have."""
+    package = ast.parse(read("python/src/mla_prefill/__init__.py"))
+    names = next(ast.literal_eval(node.value) for node in package.body
+                 if isinstance(node, ast.Assign) and node.targets[0].id == "__all__")
+    pages = "\n".join(read(path) for path in PAGES if "/reference/python/" in path)
+    for name in names:
+        if not re.search(rf"^::: mla_prefill\.{name}$", pages, re.M):
+            yield "Sources/Documentation/pages/reference/python", name
+    lines = "Sources/Documentation/pages/guides/verbose.md"
+    described = re.search(r"^\| 3 \| ENTRY .*", read(lines), re.M)[0]
+    for name in re.findall(r'case \.\w+: "(mla_\w+)"', read("Sources/MLACore/Runtime/Calls.swift")):
+        if f"`{name}`" not in described:
+            yield lines, name
+
+
 def main():
     wants_extension = "--extension" in sys.argv
     prefix = "" if wants_extension else os.path.abspath(sys.argv[1])
@@ -130,7 +148,10 @@ def main():
     messages = list(lost_messages())
     for message in messages:
         print(f"not ok troubleshooting.md: the library does not say {message}")
-    return 0 if results and all(results) and not (lost or lost_links or messages) else 1
+    names = list(lost_names())
+    for path, name in names:
+        print(f"not ok {path}: lacks {name}")
+    return 0 if results and all(results) and not (lost or lost_links or messages or names) else 1
 
 
 if __name__ == "__main__":

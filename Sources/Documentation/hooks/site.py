@@ -28,7 +28,8 @@ FENCE = re.compile(r"^(```+).*?^\1$", re.M | re.S)
 class Site:
     """Which page of the site a file of the project is, and the other way round."""
 
-    def __init__(self, config, files):
+    def __init__(self, config, files, header):
+        self.header = header
         self.origin = dict(config.extra["included"])
         for file in files.documentation_pages():
             self.origin[file.src_uri] = f"{PAGES}/{file.src_uri}"
@@ -36,7 +37,7 @@ class Site:
 
 
 HEADER = "include/mla_prefill.h"
-site = None
+header = site = None
 
 
 def read(path):
@@ -78,15 +79,25 @@ def as_page(path):
     return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {posixpath.basename(path)}\n\n`{path}`\n\n{fence}{language}\n{text}\n{fence}\n"
 
 
+def with_index(nav, page):
+    """The list of the navigation that has this page."""
+    if page in nav:
+        return nav
+    lists = (entry for item in nav if isinstance(item, dict) for entry in item.values() if isinstance(entry, list))
+    return next((found for found in (with_index(entry, page) for entry in lists) if found), None)
+
+
 def on_config(config):
+    global header
     config.mdx_configs["pymdownx.snippets"]["base_path"] = [ROOT]
+    header = Header(os.path.join(ROOT, HEADER), os.path.join(ROOT, config.extra["doxygen"]))
+    with_index(config.nav, "reference/c/index.md").extend(section.page for section in header.sections)
 
 
 def on_files(files, config):
     global site
-    site = Site(config, files)
-    site.header = Header(os.path.join(ROOT, HEADER), os.path.join(ROOT, config.extra["doxygen"]))
-    pages = site.header.pages()
+    site = Site(config, files, header)
+    pages = header.pages()
     for uri, markdown in pages.items():
         site.origin[uri] = f"{PAGES}/{uri}"
         site.page[f"{PAGES}/{uri}"] = uri
@@ -131,7 +142,9 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]
         found = address(*target)
         if found:
-            return f"{image}[{text}]({posixpath.relpath(found, posixpath.dirname(uri) or '.')})"
+            to = posixpath.relpath(found, posixpath.dirname(uri) or ".")
+            # A chart is wider than a page: who wants it whole follows it.
+            return f"[![{text}]({to})]({to})" if to.endswith(".png") else f"{image}[{text}]({to})"
         if os.path.isdir(os.path.join(ROOT, target[0])):
             return text
         raise PluginError(f"{origin} links to {link}, which is not there")
