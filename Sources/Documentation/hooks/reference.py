@@ -7,6 +7,7 @@ the conventions at the head and the declarations themselves are taken from the h
 import glob
 import os
 import re
+import textwrap
 import xml.etree.ElementTree as ET
 
 FOLDER = "reference/c"
@@ -96,7 +97,7 @@ class Header:
                 text.append(self.lines[at][3:])
         blocks = "\n".join(text).split("\n\n")
         return "\n\n".join(
-            f"```\n{block}\n```" if block.startswith("    ") else self.linked(block) for block in blocks) + "\n"
+            f"```\n{textwrap.dedent(block)}\n```" if block.startswith("    ") else self.linked(block) for block in blocks) + "\n"
 
     def declaration(self, member):
         """As it stands in the header."""
@@ -159,8 +160,7 @@ class Header:
 
     def block(self, child):
         if child.tag == "verbatim":
-            lines = (child.text or "").strip("\n").splitlines()
-            return "```\n" + "\n".join(line.removeprefix("    ") for line in lines) + "\n```"
+            return "```\n" + textwrap.dedent(child.text or "").strip("\n") + "\n```"
         items = (" ".join(filter(None, (b for p in item for b in self.blocks(p)))) for item in child)
         return "\n".join(f"- {item}" for item in items)
 
