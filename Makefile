@@ -25,7 +25,7 @@
 #   make bench-transformers       models of transformers, with their own attention and with this
 #   make bench-ggml               models in llama.cpp, with ggml's own attention and with this
 #   make docs                     the documentation site, .build/docs/index.html (fetches 40 MB once)
-#   make install PREFIX=/usr/local [DESTDIR=]
+#   make install PREFIX=/usr/local [LIBDIR=lib] [DESTDIR=]
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see "In llama.cpp" there)
 #   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
@@ -36,6 +36,7 @@
 
 SHELL := /bin/bash
 PREFIX ?= /usr/local
+LIBDIR ?= lib
 DESTDIR ?=
 ARCH ?= $(shell uname -m)
 CALLS ?= 2000000
@@ -53,15 +54,17 @@ soname := libmlaprefill.so.$(abi)
 # The ABI, then the library's version: both are read off the file.
 library := $(soname).$(version)
 to := $(DESTDIR)$(PREFIX)
+lib := $(to)/$(LIBDIR)
+doc := $(to)/share/doc/mla_prefill
 
 .PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
-build_library := swift build -c release --product mlaprefill
+build_library := swift build -c release --product mlaprefill --disable-local-rpath
 built_library := .build/release/libmlaprefill.so
 strip := strip
 else ifeq ($(ARCH),aarch64)
-build_library := Sources/Packaging/arm64-build.sh -c release --product mlaprefill
+build_library := Sources/Packaging/arm64-build.sh -c release --product mlaprefill --disable-local-rpath
 built_library := .build-aarch64/release/libmlaprefill.so
 # The machine's own may know no other architecture's files.
 strip = "$(shell Sources/Packaging/arm64-sdk.sh)/llvm-strip"
@@ -153,16 +156,18 @@ fuzz:
 	$(MAKE) -s -C Tests/ABI fuzz CALLS=$(CALLS) SEED=$(SEED) FAIL=$(FAIL)
 
 install: build
-	install -d "$(to)/include" "$(to)/lib/pkgconfig" "$(to)/lib/cmake/mla_prefill"
+	install -d "$(to)/include" "$(lib)/pkgconfig" "$(lib)/cmake/mla_prefill" "$(doc)"
 	install -m 644 include/mla_prefill.h include/mla_prefill.hpp "$(to)/include"
-	install -m 755 $(built_library) "$(to)/lib/$(library)"
+	install -m 755 $(built_library) "$(lib)/$(library)"
 	# Profilers and debuggers name the kernels; all symbols are twice the library's size.
-	$(strip) -w -K '*MLAKernels*' "$(to)/lib/$(library)"
-	ln -sf $(library) "$(to)/lib/$(soname)"
-	ln -sf $(soname) "$(to)/lib/libmlaprefill.so"
-	$(call instantiate,mla_prefill.pc,lib/pkgconfig)
-	$(call instantiate,mla_prefillConfig.cmake,lib/cmake/mla_prefill)
-	$(call instantiate,mla_prefillConfigVersion.cmake,lib/cmake/mla_prefill)
+	$(strip) -w -K '*MLAKernels*' "$(lib)/$(library)"
+	ln -sf $(library) "$(lib)/$(soname)"
+	ln -sf $(soname) "$(lib)/libmlaprefill.so"
+	$(call instantiate,mla_prefill.pc,pkgconfig)
+	$(call instantiate,mla_prefillConfig.cmake,cmake/mla_prefill)
+	$(call instantiate,mla_prefillConfigVersion.cmake,cmake/mla_prefill)
+	# The library's own, and that of the Swift runtime in it.
+	install -m 644 LICENSE python/licenses/swift-runtime.txt "$(doc)"
 
 ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
@@ -179,9 +184,10 @@ cubins:
 abi-record:
 	python3 Tests/Gates/abi.py record $(header)
 
-# Fills in a template of Sources/Packaging.
-instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' \
-	-e 's/@LIBRARY_SONAME@/$(soname)/' Sources/Packaging/$(1).in > "$(to)/$(2)/$(1)"
+# Fills in a template of Sources/Packaging. Files find one another from where they are.
+up = $(shell realpath -ms --relative-to "/$(LIBDIR)/$(1)" /)
+instantiate = sed -e 's/@VERSION@/$(version)/' -e 's/@LIBRARY_FILE@/$(library)/' -e 's|@LIBDIR@|$(LIBDIR)|' \
+	-e 's/@LIBRARY_SONAME@/$(soname)/' -e 's|@UP@|$(call up,$(2))|' Sources/Packaging/$(1).in > "$(lib)/$(2)/$(1)"
 
 clean:
 	rm -rf .build .build-aarch64 .build-aarch64-tests .build-tests .build-tables .build-asan .build-tsan .build-python .build-amx python/.build

@@ -94,6 +94,7 @@ def main(library, header):
     names, prototypes = exported(library), declared(header)
     size = os.path.getsize(library)
     gate("needs only the C and C++ runtimes", [n for n in names_of(library, "NEEDED") if not ALLOWED.fullmatch(n)])
+    gate("looks for them where the system does", names_of(library, "R(?:UN)?PATH"))
     gate("locks, signals and processes by its own means", sorted(filter(REPLACED.fullmatch, imported(library))))
     gate("imports what the runtimes have", without_version(library))
     oldest = ", ".join(f"{name} {version}" for name, version in OLDEST.items())
