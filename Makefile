@@ -26,6 +26,8 @@
 #   make bench-ggml               models in llama.cpp, with ggml's own attention and with this
 #   make docs                     the documentation site, .build/docs/index.html (fetches 40 MB once)
 #   make install PREFIX=/usr/local [LIBDIR=lib] [DESTDIR=]
+#   make package [ARCH=aarch64]   Debian's packages and a tarball, .build/packages; without ARCH those of
+#                                 this machine's architecture and of 64-bit Arm
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see "In llama.cpp" there)
 #   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
@@ -57,7 +59,7 @@ to := $(DESTDIR)$(PREFIX)
 lib := $(to)/$(LIBDIR)
 doc := $(to)/share/doc/mla_prefill
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill --disable-local-rpath
@@ -168,6 +170,12 @@ install: build
 	$(call instantiate,mla_prefillConfigVersion.cmake,cmake/mla_prefill)
 	# The library's own, and that of the Swift runtime in it.
 	install -m 644 LICENSE python/licenses/swift-runtime.txt "$(doc)"
+
+# Of this machine's architecture, and where that is not Arm, of Arm.
+package:
+	Sources/Packaging/debian-packages.sh package
+	$(foreach each,$(if $(filter file,$(origin ARCH)),$(sort $(ARCH) aarch64),$(ARCH)),\
+	  Sources/Packaging/package.sh $(each) $(version) &&) true
 
 ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage

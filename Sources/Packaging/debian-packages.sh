@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|docs|vllm|amx|mpi|cores ...
+#   debian-packages.sh demo|test|docs|vllm|amx|mpi|package|test-package|cores ...
 set -euo pipefail
 
 missing=()
@@ -54,6 +54,14 @@ for purpose in "$@"; do
       need libopenmpi-dev test -e /usr/include/x86_64-linux-gnu/mpi
       need openmpi-bin command -v mpirun
       need iproute2 command -v ip
+      ;;
+    package) need dpkg-dev command -v dpkg-shlibdeps ;;
+    # Installs what that makes, and looks at it as it runs.
+    test-package)
+      need dpkg-dev command -v dpkg-shlibdeps
+      need lintian command -v lintian
+      need debootstrap command -v debootstrap
+      need linux-perf command -v perf
       ;;
     # Models of Arm's cores by name.
     cores) need llvm-19 command -v llvm-mca-19 ;;
