@@ -77,7 +77,7 @@ debian() {
   build libmlaprefill-dev "$development"
 }
 
-rm -rf "$work"
+rm -rf "$work" "$out"/*_"$architecture.deb" "$out"/*-linux-"$1.tar.gz"
 mkdir -p "$work"
 debian "$1" "$2"
 make -s install ARCH="$1" DESTDIR="$work/" PREFIX="$tarball" LIBDIR=lib >&2
