@@ -28,6 +28,7 @@
 #   make install PREFIX=/usr/local [LIBDIR=lib] [DESTDIR=]
 #   make package [ARCH=aarch64]   Debian's packages and a tarball, .build/packages; without ARCH those of
 #                                 this machine's architecture and of 64-bit Arm
+#   make sdist                    the Python package's source distribution, .build-python/dist
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see "In llama.cpp" there)
 #   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
@@ -59,7 +60,7 @@ to := $(DESTDIR)$(PREFIX)
 lib := $(to)/$(LIBDIR)
 doc := $(to)/share/doc/mla_prefill
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package sdist ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill --disable-local-rpath
@@ -176,6 +177,10 @@ package:
 	Sources/Packaging/debian-packages.sh package
 	$(foreach each,$(if $(filter file,$(origin ARCH)),$(sort $(ARCH) aarch64),$(ARCH)),\
 	  Sources/Packaging/package.sh $(each) $(version) &&) true
+
+sdist:
+	Sources/Packaging/debian-packages.sh test
+	Tests/Packaging/sdist.sh
 
 ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage
