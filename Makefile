@@ -146,7 +146,7 @@ test:
 	Tests/run.sh
 
 test-long:
-	Sources/Packaging/debian-packages.sh test docs
+	Sources/Packaging/debian-packages.sh test docs test-package
 	Tests/run.sh long
 
 sanitize:

@@ -230,6 +230,7 @@ declare_steps() {
   step examples "build" Tests/Gates/install.sh
   step readme "build" readme
   step sdist "" Tests/Packaging/sdist.sh
+  step workflows "" Tests/Gates/workflows.sh
   step mpi "build" Tests/Distributed/run.sh "$stage"
   step gpu-model "" Tests/SoftwareGPU/run.sh
   step gpu "build" Tests/GPU/run.sh
@@ -261,6 +262,9 @@ declare_steps() {
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
   long_step sdist-wheel 150 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
+  long_step packages 150 "Sources/Packaging Tests/Packaging include examples" "build" Tests/Packaging/packages.sh "$(uname -m)"
+  long_step packages-arm64 600 "Sources/Packaging Tests/Packaging" "arm64-build" on x86_64 Tests/Packaging/packages.sh aarch64
+  long_step profile 15 "Makefile" "build" Tests/Gates/profile.sh "$stage"
   long_step docs 90 "Sources/Documentation include python README.md" "readme" docs
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
