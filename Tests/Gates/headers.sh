@@ -18,7 +18,7 @@ compile() {
 
 for compiler in gcc clang; do
   for standard in c99 c11; do
-    for file in include/mla_prefill.h Tests/ABI/abi_*.c examples/c/*.c; do
+    for file in include/mla_prefill.h examples/c/*.c; do
       compile $compiler $standard "$file" c
     done
   done
