@@ -16,7 +16,7 @@ import functools
 import subprocess
 import sys
 
-from cores import CORES, MULTIPLICATIONS, WITHOUT_BF16, cycles, functions, modelling
+from cores import BRANCH, CORES, MULTIPLICATIONS, WITHOUT_BF16, cycles, functions, modelling
 
 # Table, kernel, inputs, products of a multiplication; most instructions for each of these,
 # and least of a core's rate.
@@ -48,6 +48,22 @@ def blocks_of_a_call(work, plugin, case):
     return products, {block: count / 2 for block, count in three.items() if count > 0}
 
 
+def joined(blocks, program):
+    """The emulator ends a block where a page ends, in the middle of a loop, too."""
+    whole = collections.Counter(blocks)
+    for (address, length), count in sorted(blocks.items()):
+        end = address + 4 * length
+        if end % 4096 or BRANCH.fullmatch(program[end - 4].name):
+            continue
+        for behind in [block for block in blocks if block[0] == end]:
+            shared = min(count, whole[behind])
+            whole[address, length + behind[1]] += shared
+            whole[behind] -= shared
+            whole[address, length] -= shared
+            count -= shared
+    return +whole
+
+
 def main(work, plugin):
     program = {i.address: i for body in functions(work).values() for i in body}
     llvm_mca = modelling()
@@ -64,6 +80,7 @@ def main(work, plugin):
     for case in CASES:
         *name, products_each, most, least = case
         products, blocks = blocks_of_a_call(work, plugin, case)
+        blocks = joined(blocks, program)
         all_of_them = sum(block[1] * count for block, count in blocks.items())
         multiplications = sum(
             count * sum(i.name in MULTIPLICATIONS for i in instructions(block)) for block, count in blocks.items())
