@@ -73,10 +73,10 @@ std::string table_of(std::int32_t dtype) {
                                                    : info.fp32_isa);
 }
 
-/// The indexer has no kernels of its own for AMX's tiles and for BFMMLA.
+/// The indexer has no kernels of its own for tiles and for BFMMLA.
 std::string index_table() {
   const std::int32_t isa = test::cpu_info().bf16_isa;
-  return mla_isa_name(isa == MLA_ISA_AMX         ? MLA_ISA_AVX512_BF16
+  return mla_isa_name(isa == MLA_ISA_AMX         ? MLA_ISA_AVX512
                       : isa == MLA_ISA_NEON_BF16 ? MLA_ISA_NEON
                                                  : isa);
 }
