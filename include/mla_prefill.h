@@ -1566,7 +1566,7 @@ typedef struct mla_index_select_args {
       query_start_loc[i] to query_start_loc[i + 1] are request i's new tokens. */
   const int32_t *query_start_loc;
   /** [num_requests] tokens that each request had before its new ones, 0 or more, fewer than
-      2^31 with them; not read for requests without new tokens. NULL: 0 for all. */
+      2^31 with them. NULL: 0 for all. */
   const int32_t *context_lens;
   /** [rows of q]: how many of its request's keys a token sees, the first ones, 0 to those of
       context and new tokens; of rows that are worked on alone. NULL: new token j of a request,

@@ -219,6 +219,7 @@ int main(int argc, char** argv) {
     add(backends, 300);
     add(allocation::layer_calls(), 300);
     add(allocation::attention_calls(), 300);
+    add(allocation::index_calls(), 300);
     const Call& run = find(backends, "CPU mla_run_prefill_new_tokens");
     cases.push_back({"allocation failures: threads that are made", [&] { threads_that_are_made(run); }});
     failures += test::run(argc, argv, cases);

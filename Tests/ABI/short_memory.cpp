@@ -206,6 +206,30 @@ void gathered_tokens() {
   CHECK(rows.back() == 0.5F);
 }
 
+/// The one key of each request.
+void selected_keys() {
+  std::vector<float> cache(32, 0.5F), rows(most_requests * 2, 1.0F), weights(most_requests, 1.0F);
+  std::vector<float> scores(most_requests);
+  std::vector<std::int32_t> indices(most_requests);
+  const std::vector<std::int32_t> offsets = test::numbered<std::int32_t>(most_requests + 1), table(most_requests);
+  const mla_tensor cache_view = tensor(cache, {1, 16, 2}), q = tensor(rows, {most_requests, 1, 2}),
+                   of_heads = tensor(weights, {most_requests, 1}), scores_view = tensor(scores, {most_requests, 1});
+  mla_index_select_args args = MLA_INDEX_SELECT_ARGS_INIT;
+  args.num_requests = most_requests;
+  args.query_start_loc = offsets.data();
+  args.q = &q;
+  args.weights = &of_heads;
+  args.topk = 1;
+  args.index_cache = &cache_view;
+  args.block_table = table.data();
+  args.block_table_stride = args.max_blocks = 1;
+  args.topk_indices = indices.data();
+  args.topk_stride = 1;
+  args.scores = &scores_view;
+  each_limit({[&] { return mla_index_select(&args); }, {&scores}});
+  CHECK(scores.back() == 1.0F);
+}
+
 void context_plans() {
   const struct {
     std::int32_t requests, context, budget, chunks;
@@ -238,6 +262,7 @@ int main(int argc, char** argv) {
                    {{"short memory context plans", context_plans},
                     {"short memory slots", slots},
                     {"short memory gathered tokens", gathered_tokens},
+                    {"short memory selected keys", selected_keys},
                     {"short memory backends", backends},
                     {"short memory layers", layers}});
 }

@@ -6,6 +6,7 @@
 
 #include "wrapper/devices.hpp"
 #include "wrapper/gathering.hpp"
+#include "wrapper/indexing.hpp"
 #include "wrapper/throws.hpp"
 
 using test::expect_throws;
@@ -280,6 +281,7 @@ int main(int argc, char** argv) {
                     {"wrapper layers", layers},
                     {"wrapper quantized layers", quantized_layers},
                     {"wrapper gathering", test::wrapper_gathering},
+                    {"wrapper indexing", test::wrapper_indexing},
                     {"wrapper devices", test::wrapper_devices},
                     {"wrapper a verdict takes memory", a_verdict_takes_memory},
                     {"wrapper exceptions become statuses", exceptions_become_statuses}});

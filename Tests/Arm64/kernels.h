@@ -15,6 +15,9 @@ void check(const char *name, int ok, double worst);
 // Of rows alone: what combines, merges and converts them.
 void check_rows(const mla_kernel_table *table);
 
+// A token's heads against keys.
+void check_index(const mla_index_kernel *kernel, int32_t format, const char *name);
+
 static inline uint32_t next(void) {
   static uint64_t state = 1;
   state = state * 6364136223846793005u + 1442695040888963407u;

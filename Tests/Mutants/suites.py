@@ -33,7 +33,7 @@ FLAGS = ("", "avx2", "avx512bw", "avx512_bf16", "amx_bf16")
 #: The quickest first.
 PROGRAMS = (
     "wrapper vtable devices loads_nothing layer_backend bad_input environment host log_callback "
-    "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales layouts gather threads first_use unload bits "
+    "golden shapes one_call interleaved arithmetic numbers ds_mla weight_scales layouts gather indexer index_store threads first_use unload bits "
     "malformed_calls allocation_failures batch_limits short_memory"
 ).split()
 GPU_MACHINE_PROGRAMS = "machine_cudnn machine_memory machine_graphs machine_launches machine_devices machine_streams".split()

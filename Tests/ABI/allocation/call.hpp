@@ -104,6 +104,7 @@ std::vector<Call> context_plan_calls();
 std::vector<Call> backend_calls();
 std::vector<Call> layer_calls();
 std::vector<Call> attention_calls();
+std::vector<Call> index_calls();
 /// Plans that calls have left to the next ones are memory that goes with the rest.
 void plans_are_trimmed();
 /// What is as long as the batch has none of what the library has in store.

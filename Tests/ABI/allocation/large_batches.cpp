@@ -18,9 +18,11 @@ struct Batch {
         latents(MLA_DTYPE_FLOAT32, {requests, dim}),
         cache(MLA_DTYPE_FLOAT32, {requests / block_size, block_size, dim}),
         weights(MLA_DTYPE_FLOAT32, {2 * dim, dim}),
+        of_heads(MLA_DTYPE_FLOAT32, {requests, 1}),
         offsets(requests + 1),
         ones(requests, 1),
-        blocks(requests, 0) {
+        blocks(requests, 0),
+        selected(requests) {
     std::memset(rows.view().data, 0, rows.bytes().size());
     std::memset(latents.view().data, 0, latents.bytes().size());
     std::memset(cache.view().data, 0, cache.bytes().size());
@@ -56,8 +58,8 @@ struct Batch {
     return args;
   }
 
-  test::Array rows, out, latents, cache, weights;
-  test::Offsets offsets, ones, blocks;
+  test::Array rows, out, latents, cache, weights, of_heads;
+  test::Offsets offsets, ones, blocks, selected;
   std::vector<std::int64_t> slots;
 };
 
@@ -124,6 +126,22 @@ std::vector<Call> large_batch_calls() {
     args.cu_seq_lens = batch.offsets.data();
     args.dst = &batch.latents.view();
     return mla_gather_and_maybe_dequant_cache(&args);
+  });
+  // Of each request the token before its new one alone.
+  add(calls, "mla_index_select", [&] {
+    mla_index_select_args args = MLA_INDEX_SELECT_ARGS_INIT;
+    args.num_requests = requests;
+    args.query_start_loc = batch.offsets.data();
+    args.visible_keys = batch.ones.data();
+    args.q = &batch.rows.view();
+    args.weights = &batch.of_heads.view();
+    args.topk = 1;
+    args.index_cache = &batch.cache.view();
+    args.block_table = batch.blocks.data();
+    args.block_table_stride = args.max_blocks = 1;
+    args.topk_indices = batch.selected.data();
+    args.topk_stride = 1;
+    return mla_index_select(&args);
   });
   add(calls, "mla_attention", [&] {
     mla_attention_args args = MLA_ATTENTION_ARGS_INIT;

@@ -2,6 +2,7 @@
 #if defined(__x86_64__) || defined(__aarch64__)
 #include "results.hpp"
 
+#include "../indexing.hpp"
 #include "../layer_request.hpp"
 
 namespace arithmetic {
@@ -118,8 +119,29 @@ Bytes layer_results(const char* backend, std::int32_t isa, std::int32_t algorith
   return all;
 }
 
+/// Keys that are turned and quantized, and a selection among them.
+static Bytes index_results(std::int32_t isa) {
+  test::IndexProblem problem({MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT8_E4M3FN, 5, 32, 8, 12, MLA_INDEX_FORMAT_FP8_BLOCK, true},
+                       {{60, 7}}, 1);
+  test::Array k(MLA_DTYPE_FLOAT32, {8, 32});
+  std::mt19937 random(2);
+  k.fill(random, 1e-3);
+  const auto slots = test::numbered<std::int64_t>(8);
+  mla_index_store_args store = MLA_INDEX_STORE_ARGS_INIT;
+  store.format = MLA_INDEX_FORMAT_FP8_BLOCK, store.hadamard = 1;
+  store.k = &k.view(), store.index_cache = &problem.cache.view();
+  store.slot_mapping = slots.data(), store.num_slots = 8;
+  mla_index_select_args select = problem.args();
+  select.hadamard = 1, select.max_isa = isa;
+  good(in_mode([&] { return mla_index_store(&store); }));
+  good(in_mode([&] { return mla_index_select(&select); }));
+  Bytes all = problem.cache.bytes();
+  append(all, problem.scores.bytes());
+  return all;
+}
+
 Bytes results(std::int32_t isa) {
-  Bytes all;
+  Bytes all = index_results(isa);
   for (std::int32_t dtype : {MLA_DTYPE_FLOAT32, MLA_DTYPE_FLOAT16, MLA_DTYPE_BFLOAT16}) {
     append(all, backend_results("CPU", isa, dtype));
   }

@@ -118,7 +118,7 @@ std::vector<Rule<Call>> store_rules() {
   std::vector<Rule<Call>> rules;
   add_rules_of_both(rules);
   add_tensor_rules(rules, "k", [](Call& c) -> auto& { return c.k; }, [](Call& c) -> auto& { return c.args.value.k; },
-                   Rows::by_shape);
+                   Rows::first_by_offsets);
   const auto add = [&](const char* field, auto apply) { rules.push_back({field, invalid, apply}); };
   add("k", [](Call& c, Random&) { c.k.view.value.dtype = MLA_DTYPE_FLOAT8_E4M3FN; });
   add("index_cache", [](Call& c, Random&) {
