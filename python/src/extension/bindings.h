@@ -41,4 +41,7 @@ void bind_cache(nb::module_ &module);
 /// Attention in one call.
 void bind_attention(nb::module_ &module);
 
+/// Keys into an index cache, and the selection of those that tokens attend to.
+void bind_indexer(nb::module_ &module);
+
 }  // namespace mla_python

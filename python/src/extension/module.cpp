@@ -36,6 +36,7 @@ NB_MODULE(_core, module) {
   bind_layer(module);
   bind_cache(module);
   bind_attention(module);
+  bind_indexer(module);
   keep_log();
 }
 

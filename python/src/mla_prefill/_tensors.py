@@ -54,6 +54,18 @@ def finished(like: Any, result: Any) -> Any:
     return result if namespace is None else namespace().from_dlpack(result)
 
 
+def filled_integers(like: Any, shape: tuple[int, ...], value: int, name: str) -> Any:
+    """A tensor of int32 of the kind of ``like``; TypeError that begins with ``name`` for a kind
+    that is neither torch's nor numpy's."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.full(shape, value, dtype=torch.int32, device=like.device)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(like, numpy.ndarray):
+        return numpy.full(shape, value, "int32")
+    raise TypeError(f"{name}: must be given for what is neither a torch nor a numpy tensor")
+
+
 @cache
 def _is_installed(library: str) -> bool:
     return find_spec(library) is not None
