@@ -98,11 +98,12 @@ def select(
             are. None: a new tensor of the kind of ``q``, in which they are -1.
         scores: ``[tokens, topk]`` of float32 to write the keys' scores into, then -inf. None:
             nobody wants them.
-        format, scale_format: as ``store`` has them.
+        format: as ``store`` has it.
+        scale_format: as ``store`` has it.
         quantize_q: whether ``q`` is quantized as keys are, a scale for each head.
         hadamard: whether ``q`` is turned as ``store`` turns keys.
-        first_row, num_rows: which rows of ``q`` to work on, for ranks that share them; both 0:
-            all.
+        first_row: which row of ``q`` to begin with, for ranks that share them.
+        num_rows: how many rows to work on; 0, and 0 for ``first_row``: all.
 
     Returns:
         ``topk_indices``, or the new tensor.
