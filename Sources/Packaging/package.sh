@@ -35,9 +35,9 @@ libmlaprefill ($1-1) unstable; urgency=medium
 CHANGELOG
   # dpkg knows the libraries of its own architecture only; those of another are as old.
   if [ "$architecture" = "$(dpkg --print-architecture)" ]; then
-    (cd "$work" && dpkg-shlibdeps --warnings=3 -Tdebian/substvars "$runtime/$library"/libmlaprefill.so.*)
+    (cd "$work" && dpkg-shlibdeps --warnings=1 -Tdebian/libmlaprefill1.substvars "$runtime/$library"/libmlaprefill.so.*)
   else
-    echo "shlibs:Depends=libc6 (>= 2.28), libgcc-s1 (>= 3.3), libstdc++6 (>= 8)" > "$work/debian/substvars"
+    echo "shlibs:Depends=libc6 (>= 2.28), libgcc-s1 (>= 3.3), libstdc++6 (>= 8)" > "$work/debian/libmlaprefill1.substvars"
   fi
 }
 
@@ -56,7 +56,7 @@ document() {
 # build PACKAGE FOLDER
 build() {
   (cd "$2" && find usr -type f -print0 | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
-  (cd "$work" && dpkg-gencontrol -p"$1" -P"$2" -Tdebian/substvars)
+  (cd "$work" && dpkg-gencontrol -p"$1" -P"$2" "-Tdebian/$1.substvars")
   chmod -R u=rwX,go=rX "$2"
   dpkg-deb --build --root-owner-group "$2" "$out" > /dev/null
 }
