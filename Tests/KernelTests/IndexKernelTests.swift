@@ -21,6 +21,23 @@ final class IndexKernelTests: XCTestCase {
     }
   }
 
+  /// An infinite number times the zeros that fill a group of heads is none.
+  func testHeadsThatDoNotExistHaveNoPart() {
+    for kernelCase in KernelCase.onThisHost {
+      for heads in 1...9 {
+        var random = SplitMix64(seed: UInt64(heads))
+        let problem = IndexProblem(kernelCase.index, kernelCase.format, &random, keys: 3, heads: heads)
+        for head in 0..<heads { problem.queries[head, 0, 0] = 1 }
+        problem.keys[1, 0, 0] = .infinity
+        let scores = problem.run(garbage: 0xFF)
+        // What is infinite of either sign is no number by itself.
+        let isMixed = Set(problem.weights.map(\.sign)).count > 1
+        XCTAssertTrue(isMixed ? scores[1].isNaN : scores[1].isInfinite, "\(kernelCase), \(heads) heads")
+        XCTAssertTrue(scores[0].isFinite && scores[2].isFinite, "\(kernelCase), \(heads) heads")
+      }
+    }
+  }
+
   /// Whatever keys it stands beside.
   func testAKeysBitsAreItsOwn() {
     for kernelCase in KernelCase.onThisHost {
@@ -49,7 +66,7 @@ private struct IndexProblem: CustomStringConvertible {
 
   init(
     _ kernel: mla_index_kernel, _ format: ElementFormat, _ random: inout SplitMix64,
-    keys count: Int? = nil
+    keys count: Int? = nil, heads: Int? = nil
   ) {
     self.kernel = kernel
     let dim = random.pick([1, 2, 31, 64, 128, random.int(1...200)])
@@ -57,7 +74,7 @@ private struct IndexProblem: CustomStringConvertible {
       format, rows: count ?? random.int(1...Int(kernel.key_block)), dim: dim,
       rowGap: random.int(0...7))
     queries = PoisonedTensor(
-      format, rows: random.pick([1, 4, 8, 64, random.int(1...40)]), dim: dim,
+      format, rows: heads ?? random.pick([1, 4, 8, 64, random.int(1...40)]), dim: dim,
       rowGap: random.int(0...7))
     keys.fillNormal(&random)
     queries.fillNormal(&random)
