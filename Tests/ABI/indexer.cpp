@@ -141,6 +141,24 @@ void ties(std::int32_t isa) {
   }
 }
 
+/// Scales of either sign make 0 and -0 of nothing: they are equal, and 0 comes out.
+void zeros() {
+  IndexProblem problem({MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT8_E4M3FN, 2, 8, 4, 6, MLA_INDEX_FORMAT_FP8_BLOCK}, {{50, 1}},
+                       4);
+  problem.q.each([&](auto i, auto j, auto k) { problem.q.set(i, j, k, 0); });
+  for (std::int64_t block = 0; block < problem.blocks; ++block) {
+    for (std::int64_t offset = 0; offset < 4; ++offset) {
+      const float scale = offset % 2 == 0 ? -1 : 1;
+      std::memcpy(problem.key_scale_at(block, offset), &scale, sizeof scale);
+    }
+  }
+  select(problem);
+  for (std::int32_t k = 0; k < 6; ++k) {
+    CHECK(problem.selected(0)[static_cast<std::size_t>(k)] == k);
+    CHECK(problem.scores.at(0, k) == 0 && !std::signbit(problem.scores.at(0, k)));
+  }
+}
+
 /// A row has the same bits however the work is shared, and whoever else is in the batch.
 void bits(std::int32_t isa) {
   const IndexShape shape{MLA_DTYPE_BFLOAT16, MLA_DTYPE_FLOAT8_E4M3FN, 12, 64, 64, 50, MLA_INDEX_FORMAT_FP8_BLOCK};
@@ -226,6 +244,7 @@ void workspace() {
 int main(int argc, char** argv) {
   std::vector<test::Case> cases{{"indexer: model sizes", model_sizes},
                                 {"indexer: nothing to select", nothing_to_select},
+                                {"indexer: zeros", zeros},
                                 {"indexer: ranges of rows", ranges_of_rows},
                                 {"indexer: workspace", workspace}};
   for (const std::int32_t isa : test::tables()) {
