@@ -79,12 +79,6 @@ install() {
   in_root "$1" sh -c 'dpkg --configure -a && apt-get check && ! dpkg --audit | grep .'
 }
 
-# fetch FOLDER PACKAGE...: these and what they need.
-fetch() {
-  prepare "$1"
-  in_root "$1" sh -c 'apt-get update && apt-get install -y --no-install-recommends --download-only "$@"' - "${@:2}"
-}
-
 # in_copy ROOT COMMAND...: the copy is in memory.
 in_copy() {
   local copy=/run
@@ -97,20 +91,34 @@ in_copy() {
   in_root $copy "${@:2}"
 }
 
+# add FOLDER ARCH FETCHED: of the packages fetched those that it lacks.
+add() {
+  local file name
+  for file in "$3"/var/cache/apt/archives/*.deb; do
+    name=$(basename "$file")
+    name=${name%%_*}
+    [ -e "$1/var/lib/dpkg/info/$name.list" ] || [ -e "$1/var/lib/dpkg/info/$name:$2.list" ] ||
+      cp "$file" "$1/var/cache/apt/archives"
+  done
+}
+
 # make ARCH
 make() {
-  local mirror new=$roots.new
+  local mirror new=$roots.new bootstrap
   [ ! -e "$roots" ] || return 0
   command -v debootstrap > /dev/null || cannot "needs debootstrap"
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian' | sort -u | head -n 1)
+  bootstrap=(debootstrap --variant=minbase "--arch=$1")
   rm -rf "$new"
   mkdir -p "$new"
-  debootstrap --foreign --variant=minbase --arch="$1" bookworm "$new/bare" "$mirror"
-  cp /etc/resolv.conf "$new/bare/etc"
+  "${bootstrap[@]}" --foreign bookworm "$new/bare" "$mirror"
   alone "$1" install "$new/bare" "$1"
+  "${bootstrap[@]}" --download-only --include=gcc,g++,make,cmake,pkg-config,libc6-dev,libopenblas-dev \
+    bookworm "$new/fetched" "$mirror"
   cp -a "$new/bare" "$new/compilers"
-  alone "$1" fetch "$new/compilers" gcc g++ make cmake pkg-config libc6-dev libopenblas-dev
+  add "$new/compilers" "$1" "$new/fetched"
   alone "$1" install "$new/compilers" "$1"
+  rm -r "$new/fetched"
   # Device files cannot be copied by other users.
   rm -rf "$new"/*/dev/*
   mv "$new" "$roots"
