@@ -1,7 +1,8 @@
 #!/bin/bash
 # What it takes to build for 64-bit Arm Linux on another machine: Debian's arm64 packages
 # of a release that has Swift, made into a sysroot and a Swift SDK. Prints its folder, in
-# which toolset.json is for `swift build`, clang.cfg for `clang --config`.
+# which toolset.json is for `swift build`, clang.cfg for `clang --config`, toolchain.cmake for
+# CMake.
 #
 #   arm64-sdk.sh          for builds
 #   arm64-sdk.sh test     Python in the sysroot as well, and an emulator, qemu-aarch64
@@ -119,6 +120,16 @@ use_toolchain() {
   # By which name it strips.
   ln -sfn "$swift/bin/llvm-objcopy" "$sdk/llvm-strip"
   printf '%s\n' --target=aarch64-linux-gnu "--sysroot=$sdk/sysroot" -fuse-ld=lld > "$sdk/clang.cfg"
+  cat > "$sdk/toolchain.cmake" <<TOOLCHAIN
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER "$swift/bin/clang")
+set(CMAKE_CXX_COMPILER "$swift/bin/clang++")
+set(CMAKE_C_FLAGS_INIT "--config=$sdk/clang.cfg")
+set(CMAKE_CXX_FLAGS_INIT "--config=$sdk/clang.cfg")
+set(CMAKE_AR "$swift/bin/llvm-ar")
+set(CMAKE_STRIP "$sdk/llvm-strip")
+TOOLCHAIN
   cat > "$sdk/toolset.json" <<TOOLSET
 {
   "schemaVersion": "1.0",
