@@ -90,7 +90,7 @@ def check_licenses():
         check("licence of Swift", "" if file.read() == read("python", LICENSES[3]) else "is not its toolchain's")
 
 
-def check_wheel(path):
+def check_wheel_contents(path):
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         info = f"mla_prefill-{version()}.dist-info"
@@ -98,6 +98,10 @@ def check_wheel(path):
         check("wheel: licences are in it", [n for n in LICENSES if f"{info}/licenses/{n}" not in names])
         check("wheel: the package and what is told of it", [n for n in names if not n.startswith(("mla_prefill/", info))])
         check("wheel: the library", "" if "mla_prefill/libmlaprefill.so.1" in names else "is not there")
+
+
+def check_wheel(path):
+    check_wheel_contents(path)
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = os.path.join(folder, "bin", "python")

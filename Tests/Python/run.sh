@@ -50,6 +50,7 @@ about_torch=(Tests/Python/test_*torch.py Tests/Python/test_vllm_registry.py)
 environment numpy true
 environment torch torch
 status=0
+python3 Tests/Gates/wheel_files.py "$out"/wheels/*.whl || status=1
 # Where neither torch nor vLLM is, as at most of the package's users.
 "$out/build/bin/pip" install mypy==2.4.1
 (cd python && "$out/build/bin/mypy" --cache-dir "$out/mypy") || status=1
