@@ -265,6 +265,9 @@ declare_steps() {
   long_step packages 150 "Sources/Packaging Tests/Packaging include examples" "build" Tests/Packaging/packages.sh "$(uname -m)"
   long_step packages-arm64 600 "Sources/Packaging Tests/Packaging" "arm64-build" on x86_64 Tests/Packaging/packages.sh aarch64
   long_step profile 15 "Makefile" "build" Tests/Gates/profile.sh "$stage"
+  long_step wheels 280 "python Sources/Packaging Package.swift" "build arm64-build" on x86_64 Tests/Packaging/wheels.sh
+  # In systems without compilers, and with an older C library.
+  long_step wheels-roots 300 "python Sources/Packaging Package.swift" "wheels" on x86_64 Tests/Packaging/roots.sh
   long_step docs 90 "Sources/Documentation include python README.md" "readme" docs
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
