@@ -29,6 +29,8 @@
 #   make package [ARCH=aarch64]   Debian's packages and a tarball, .build/packages; without ARCH those of
 #                                 this machine's architecture and of 64-bit Arm
 #   make sdist                    the Python package's source distribution, .build-python/dist
+#   make wheels [PYTHONS=...]     the Python package's wheels, for x86-64 and 64-bit Arm, .build/wheels
+#                                 (fetches what the build for Arm does)
 #   make ggml GGML=source         llama.cpp's backend, .build/ggml/libggml-mla.so, for a ggml that is
 #                                 built from the source of llama.cpp or ggml (see "In llama.cpp" there)
 #   make abi-record               what the header adds to the ABI, into the record that a gate holds it to
@@ -60,7 +62,7 @@ to := $(DESTDIR)$(PREFIX)
 lib := $(to)/$(LIBDIR)
 doc := $(to)/share/doc/mla_prefill
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package sdist ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package sdist wheels ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill --disable-local-rpath
@@ -181,6 +183,10 @@ package:
 sdist:
 	Sources/Packaging/debian-packages.sh test
 	Tests/Packaging/sdist.sh
+
+wheels:
+	Sources/Packaging/debian-packages.sh wheels
+	Sources/Packaging/wheels.sh $(PYTHONS)
 
 ggml:
 	$(MAKE) -s install DESTDIR= PREFIX=$(CURDIR)/.build/stage

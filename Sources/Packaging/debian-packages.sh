@@ -2,7 +2,7 @@
 # Installs the Debian packages that the given purposes need and the machine
 # lacks; does nothing, and needs no root, where they are all there.
 #
-#   debian-packages.sh demo|test|docs|vllm|amx|mpi|package|test-package|cores ...
+#   debian-packages.sh demo|test|docs|wheels|vllm|amx|mpi|package|test-package|cores ...
 set -euo pipefail
 
 missing=()
@@ -19,6 +19,11 @@ have_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q "$1"; }
 for purpose in "$@"; do
   case $purpose in
     demo) need libopenblas-dev have_library libopenblas.so.0 ;;
+    wheels)
+      need g++ command -v g++
+      need cmake command -v cmake
+      need python3-venv python3 -c 'import ensurepip'
+      ;;
     test)
       need g++ command -v g++
       need binutils command -v objdump
