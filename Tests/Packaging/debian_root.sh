@@ -112,6 +112,9 @@ make() {
   rm -rf "$new"
   mkdir -p "$new"
   "${bootstrap[@]}" --foreign bookworm "$new/bare" "$mirror"
+  # In some containers debootstrap makes it a link to the machine's.
+  rm -f "$new/bare/proc" 2> /dev/null || true
+  mkdir -p "$new/bare/proc"
   alone "$1" install "$new/bare" "$1"
   "${bootstrap[@]}" --download-only --include=gcc,g++,make,cmake,pkg-config,libc6-dev,libopenblas-dev \
     bookworm "$new/fetched" "$mirror"
