@@ -12,7 +12,7 @@ ALLOWED = re.compile(r"(libc|libm|libpthread|libdl|libstdc\+\+|libgcc_s|ld-linux
 #: The releases of its libraries that it loads with, and newer ones: what manylinux_2_28 has.
 OLDEST = {"GLIBC": "2.28", "GLIBCXX": "3.4.24", "CXXABI": "1.3.11", "GCC": "7.0.0"}
 #: Without and with machine code for GPUs (make cubins).
-MAX_BYTES = 8_000_000, 12_000_000
+MAX_BYTES = 8_500_000, 12_500_000
 # What Sources/MLAAllocation hands on to; another one would end the process where it fails.
 ALLOCATION = {
     "malloc", "calloc", "realloc", "posix_memalign", "free", "malloc_usable_size", "_ZdlPv", "_ZdlPvm",
