@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "Threads.hpp"
 
@@ -11,8 +12,8 @@ namespace mla_ggml {
 namespace {
 
 constexpr float no_keys = -std::numeric_limits<float>::infinity();
-/// What keys and values of a chunk take as floats, at most, if a key alone does not take more.
-constexpr int64_t chunk_bytes = 16 << 20;
+/// What copies of keys and values take, at most, if those of one row do not take more.
+constexpr int64_t copied_bytes = 16 << 20;
 /// Elements that a thread is worth waking for.
 constexpr int64_t grain = 16384;
 
@@ -60,19 +61,25 @@ mla_tensor rows_of(mla_tensor tensor, int64_t first, int64_t rows) {
   return tensor;
 }
 
+int64_t most_copied(const Node &node) {
+  const auto element = static_cast<int64_t>(ggml_type_size(node.call_type()));
+  return std::max<int64_t>(copied_bytes / (node.kv_heads * (node.dim + node.v_dim) * element), 1);
+}
+
 float *row_of(const Node &node, int64_t row, int64_t head) {
   return static_cast<float *>(node.out->data) + (row * node.heads + head) * node.v_dim;
 }
 
 }  // namespace
 
-mla_status Attention::run(const Node &node, const Passes &passes) {
+mla_status Attention::run(const Node &node, const Visible &visible) {
   total_rows_ = node.rows * node.streams;
   lse_ = lse_memory_.take<float>(node.heads * total_rows_);
   std::fill_n(lse_, node.heads * total_rows_, no_keys);
   written_.assign(static_cast<size_t>(total_rows_), 0);
 
   const mla_tensor q = queries(node);
+  const Passes &passes = visible.passes;
   mla_status status = MLA_OK;
   if (node.has_plain_keys()) {
     const int64_t rows = (node.streams - 1) * node.stream_keys() + node.keys;
@@ -80,16 +87,58 @@ mla_status Attention::run(const Node &node, const Passes &passes) {
     for (const auto &pass : passes) {
       if (status == MLA_OK) status = attend(node, q, all, pass);
     }
-  } else {
+  } else if (!passes.empty()) {
     status = in_chunks(node, passes, q);
   }
+  if (status == MLA_OK) status = scattered(node, visible.scattered, q);
   if (status == MLA_OK) finish(node);
   return status;
 }
 
+/// Each row is a request of its own, to copies of the keys that it sees: of so many rows at a time that
+/// memory is bounded.
+mla_status Attention::scattered(const Node &node, const std::vector<ScatteredRow> &rows, const mla_tensor &q) {
+  const int64_t most = most_copied(node);
+  auto row = rows.begin();
+  while (row < rows.end()) {
+    copied_.clear();
+    pass_.clear();
+    int64_t keys = 0;
+    do {
+      append_keys(node, row->row, copied_);
+      pass_.push_back({row->row, 1, keys, keys + row->keys, false});
+      keys += row->keys;
+      ++row;
+    } while (row < rows.end() && row->row == row[-1].row + 1 && keys + row->keys <= most);
+    const mla_status status = attend(node, q, copies(node, 0), pass_);
+    if (status != MLA_OK) return status;
+  }
+  return MLA_OK;
+}
+
+/// Copies of rows `copied_` of keys and values: keys from `first` on, to those who ask for them.
+Attention::Keys Attention::copies(const Node &node, int64_t first) {
+  const ggml_type type = node.call_type();
+  const auto count = static_cast<int64_t>(copied_.size());
+  const auto copy = [&](const ggml_tensor *from, Scratch &memory) {
+    const int64_t elements = count * from->ne[2] * from->ne[0];
+    void *to = memory.take<char>(elements * static_cast<int64_t>(ggml_type_size(type)));
+    copy_rows(from, copied_, type, to);
+    return dense(to, dtype_of(type), count, from->ne[2], from->ne[0]);
+  };
+  Keys keys = {first, copy(node.k, k_memory_), {}};
+  if (node.values_in_keys()) {
+    keys.v = keys.k;
+    keys.v.shape[2] = node.v_dim;
+  } else {
+    keys.v = copy(node.v, v_memory_);
+  }
+  return keys;
+}
+
 /// q, of the type that keys are handed over in.
 mla_tensor Attention::queries(const Node &node) {
-  const ggml_type type = node.has_plain_keys() ? node.k->type : GGML_TYPE_F32;
+  const ggml_type type = node.call_type();
   const bool rows_go_on = node.streams == 1 || node.q->nb[3] == static_cast<size_t>(node.rows) * node.q->nb[1];
   if (type == GGML_TYPE_F32 && rows_go_on) return in_place(node.q, total_rows_);
   const int64_t elements = total_rows_ * node.heads * node.dim;
@@ -100,24 +149,18 @@ mla_tensor Attention::queries(const Node &node) {
 
 /// Keys and values of other types become floats, so many at a time that memory is bounded.
 mla_status Attention::in_chunks(const Node &node, const Passes &passes, const mla_tensor &q) {
-  const int64_t key_bytes = node.kv_heads * (node.dim + node.v_dim) * static_cast<int64_t>(sizeof(float));
-  const int64_t most = std::clamp<int64_t>(chunk_bytes / key_bytes, 1, node.keys);
-  auto *k = k_memory_.take<float>(most * node.kv_heads * node.dim);
-  const bool shared = node.values_in_keys();
-  auto *v = shared ? k : v_memory_.take<float>(most * node.kv_heads * node.v_dim);
+  const int64_t most = most_copied(node);
   for (int64_t stream = 0; stream < node.streams; ++stream) {
     const int64_t first = stream * node.stream_keys(), end = first + node.keys;
     for (int64_t begin = first; begin < end; begin += most) {
       const int64_t count = std::min(most, end - begin);
-      floats_of_rows(node.k, begin, count, k);
-      if (!shared) floats_of_rows(node.v, begin, count, v);
-      Keys chunk = {begin, dense(k, MLA_DTYPE_FLOAT32, count, node.kv_heads, node.dim),
-                    dense(v, MLA_DTYPE_FLOAT32, count, node.kv_heads, node.v_dim)};
-      if (shared) chunk.v.strides[0] = chunk.k.strides[0], chunk.v.strides[1] = chunk.k.strides[1];
+      copied_.resize(static_cast<size_t>(count));
+      std::iota(copied_.begin(), copied_.end(), begin);
+      const Keys chunk = copies(node, begin);
       for (const auto &pass : passes) {
-        clipped_.clear();
-        for (const Request &request : pass) clip(request, begin, begin + count, clipped_);
-        const mla_status status = attend(node, q, chunk, clipped_);
+        pass_.clear();
+        for (const Request &request : pass) clip(request, begin, begin + count, pass_);
+        const mla_status status = attend(node, q, chunk, pass_);
         if (status != MLA_OK) return status;
       }
     }

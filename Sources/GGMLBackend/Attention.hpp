@@ -15,8 +15,8 @@ namespace mla_ggml {
 /// Keeps its memory from node to node; one graph at a time.
 class Attention {
  public:
-  /// Writes node.out: where passes see keys, attention to these, else 0. Throws std::bad_alloc.
-  mla_status run(const Node &node, const Passes &passes);
+  /// Writes node.out: where rows see keys, attention to these, else 0. Throws std::bad_alloc.
+  mla_status run(const Node &node, const Visible &visible);
 
  private:
   /// Keys and values that calls see: those from key `first` on, by the count that goes on over streams.
@@ -25,6 +25,8 @@ class Attention {
     mla_tensor k, v;
   };
 
+  mla_status scattered(const Node &node, const std::vector<ScatteredRow> &rows, const mla_tensor &q);
+  Keys copies(const Node &node, int64_t first);
   mla_tensor queries(const Node &node);
   mla_status in_chunks(const Node &node, const Passes &passes, const mla_tensor &q);
   mla_status attend(const Node &node, const mla_tensor &q, const Keys &keys, const std::vector<Request> &pass);
@@ -38,7 +40,8 @@ class Attention {
   float *lse_ = nullptr;
   Scratch q_memory_, k_memory_, v_memory_, lse_memory_, part_out_memory_, part_lse_memory_;
   std::vector<int32_t> cu_seqlens_q_, k_begin_, k_count_;
-  std::vector<Request> clipped_;
+  std::vector<Request> pass_;
+  std::vector<int64_t> copied_;
 };
 
 }  // namespace mla_ggml

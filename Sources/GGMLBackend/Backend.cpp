@@ -18,7 +18,7 @@ namespace mla_ggml {
 
 namespace {
 
-/// Parts of a row's keys that are worth merging: each more is a call of its own.
+/// Parts of a row's keys that are worth merging: each is a call of its own.
 constexpr int64_t most_runs = 4;
 
 struct Context {
@@ -26,7 +26,7 @@ struct Context {
   int32_t threads = 1;
   Attention attention;
   Delegate delegate;
-  Passes passes;
+  Visible visible;
 };
 
 /// Whether rows have little in common, such as one of each of many sequences.
@@ -41,19 +41,33 @@ bool has_few_queries(const Node &node, const Passes &passes) {
   return rows * node.heads < keys * node.kv_heads * node.least_queries();
 }
 
+/// Whether ggml's way with scattered rows is the faster one: here each row's keys are packed for it alone.
+bool sees_much(const Node &node, const std::vector<ScatteredRow> &rows) {
+  // In what a query's products with a key take here: packing the key, and ggml's products. In tiles of
+  // rows ggml goes through all keys, else through those that are seen.
+  constexpr int64_t packing = 20, in_tiles = 3, by_row = 6, rows_of_tile = 64;
+  const int64_t queries = node.heads / node.kv_heads;
+  int64_t keys = 0;
+  for (const ScatteredRow &row : rows) keys += row.keys;
+  const int64_t all_keys = static_cast<int64_t>(rows.size()) * node.keys;
+  const int64_t by_ggml = node.rows < rows_of_tile ? keys * by_row : all_keys * in_tiles;
+  return keys * (packing + queries) > by_ggml * queries;
+}
+
 /// Why what a node's mask holds is not for the library; null where it is.
-const char *reason_against_mask(const Node &node, Passes &passes) {
-  if (!read_mask(node, most_runs, passes)) return "mask of another kind";
-  return has_few_queries(node, passes) ? few_queries : nullptr;
+const char *reason_against_mask(const Node &node, Visible &visible) {
+  if (!read_mask(node, most_runs, visible)) return "mask of another kind";
+  if (sees_much(node, visible.scattered)) return "a mask with many holes";
+  return has_few_queries(node, visible.passes) ? few_queries : nullptr;
 }
 
 ggml_status compute_node(Context &context, ggml_cgraph *graph, int index) {
   const Node node(graph->nodes[index]);
-  if (const char *reason = reason_against_mask(node, context.passes)) {
+  if (const char *reason = reason_against_mask(node, context.visible)) {
     Tally::shared().delegated(reason);
     return context.delegate.compute(graph, index, context.threads);
   }
-  const mla_status status = context.attention.run(node, context.passes);
+  const mla_status status = context.attention.run(node, context.visible);
   if (status == MLA_OK) {
     Tally::shared().served();
     return GGML_STATUS_SUCCESS;

@@ -73,6 +73,8 @@ bool Node::values_in_keys() const {
 
 bool Node::has_plain_keys() const { return k->type == v->type && is_plain(k->type); }
 
+ggml_type Node::call_type() const { return has_plain_keys() ? k->type : GGML_TYPE_F32; }
+
 int64_t Node::least_queries() const { return least_queries_of(k->type); }
 
 int64_t Node::stream_keys() const { return streams == 1 ? keys : static_cast<int64_t>(k->nb[3] / k->nb[1]); }

@@ -26,6 +26,8 @@ struct Node {
   bool values_in_keys() const;
   /// Whether keys and values are of one type that the library takes.
   bool has_plain_keys() const;
+  /// What queries, keys and values are handed over as: that of plain keys, else fp32.
+  ggml_type call_type() const;
   /// How many queries, of rows and of heads that share it, a key should meet: fewer are ggml's.
   int64_t least_queries() const;
   /// From one stream's first key to the next one's.

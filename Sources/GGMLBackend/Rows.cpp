@@ -68,17 +68,19 @@ void convert_queries(const Node &node, ggml_type type, void *to) {
   });
 }
 
-void floats_of_rows(const ggml_tensor *tensor, int64_t first, int64_t count, float *to) {
-  const int64_t dim = tensor->ne[0], heads = tensor->ne[2];
+void copy_rows(const ggml_tensor *tensor, const std::vector<int64_t> &rows, ggml_type type, void *to) {
+  const int64_t dim = tensor->ne[0], heads = tensor->ne[2], count = static_cast<int64_t>(rows.size()) * heads;
+  const size_t size = ggml_row_size(type, dim);
   const ggml_to_float_t to_float = ggml_get_type_traits(tensor->type)->to_float;
-  in_parallel(count * heads, grain / dim + 1, [&](int64_t begin, int64_t end) {
+  in_parallel(count, grain / dim + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto row = static_cast<size_t>(first + i / heads), head = static_cast<size_t>(i % heads);
+      const auto row = static_cast<size_t>(rows[static_cast<size_t>(i / heads)]), head = static_cast<size_t>(i % heads);
       const char *from = static_cast<const char *>(tensor->data) + row * tensor->nb[1] + head * tensor->nb[2];
-      if (tensor->type == GGML_TYPE_F32) {
-        std::memcpy(to + i * dim, from, static_cast<size_t>(dim) * sizeof(float));
+      char *copy = static_cast<char *>(to) + static_cast<size_t>(i) * size;
+      if (tensor->type == type) {
+        std::memcpy(copy, from, size);
       } else {
-        to_float(from, to + i * dim, dim);
+        to_float(from, reinterpret_cast<float *>(copy), dim);
       }
     }
   });

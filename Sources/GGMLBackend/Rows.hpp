@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "Node.hpp"
 
@@ -32,9 +33,9 @@ class Scratch {
 /// q as [streams * rows, heads, dim], dense, of another type: fp32, fp16 or bf16.
 void convert_queries(const Node &node, ggml_type type, void *to);
 
-/// Rows [first, first + count) of k or v as floats: [count, kv_heads, dim], dense. Rows are counted on
-/// over streams.
-void floats_of_rows(const ggml_tensor *tensor, int64_t first, int64_t count, float *to);
+/// Rows of k or v by their numbers, counted on over streams, as [rows, kv_heads, dim], dense: of their own
+/// type or as floats.
+void copy_rows(const ggml_tensor *tensor, const std::vector<int64_t> &rows, ggml_type type, void *to);
 
 }  // namespace mla_ggml
 

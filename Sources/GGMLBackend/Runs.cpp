@@ -94,43 +94,73 @@ void add_requests(const std::vector<Band> &bands, Passes &passes) {
   for (auto &level : levels) passes.push_back(std::move(level));
 }
 
-bool read_stream(const Node &node, int64_t stream, int64_t most_runs, std::vector<std::vector<Band>> &passes) {
-  const int64_t first_row = stream * node.rows, first_key = stream * node.stream_keys();
-  if (!node.mask) {
-    if (passes.empty()) passes.emplace_back();
-    passes[0].push_back({{first_row, node.rows, first_key, first_key + node.keys, false}, false});
-    return true;
-  }
+/// Calls body(begin, end) for each run of keys that a row sees, counted on over streams. False where the
+/// mask has something else than 0 and -inf.
+template <typename Body>
+bool for_each_run(const Node &node, int64_t row, const Body &body) {
+  const int64_t stream = row / node.rows, first_key = stream * node.stream_keys();
   const char *mask = static_cast<const char *>(node.mask->data) +
-                     static_cast<size_t>(stream % node.mask->ne[3]) * node.mask->nb[3];
-  for (int64_t i = 0; i < node.rows; ++i) {
-    const auto *row = reinterpret_cast<const uint16_t *>(mask + static_cast<size_t>(i) * node.mask->nb[1]);
-    size_t runs = 0;
-    for (int64_t begin = 0; (begin = first_other(row, begin, node.keys, hidden, 0xffff)) < node.keys; ++runs) {
-      const int64_t end = first_other(row, begin, node.keys, 0, static_cast<uint16_t>(~sign));
-      if (end == begin || runs == static_cast<size_t>(most_runs)) return false;
-      if (passes.size() == runs) passes.emplace_back();
-      append(passes[runs], first_row + i, first_key + begin, first_key + end);
-      begin = end;
-    }
+                     static_cast<size_t>(stream % node.mask->ne[3]) * node.mask->nb[3] +
+                     static_cast<size_t>(row % node.rows) * node.mask->nb[1];
+  const auto *entries = reinterpret_cast<const uint16_t *>(mask);
+  for (int64_t begin = 0; (begin = first_other(entries, begin, node.keys, hidden, 0xffff)) < node.keys;) {
+    const int64_t end = first_other(entries, begin, node.keys, 0, static_cast<uint16_t>(~sign));
+    if (end == begin) return false;
+    body(first_key + begin, first_key + end);
+    begin = end;
   }
   return true;
 }
 
+bool read_row(const Node &node, int64_t row, size_t most_runs, std::vector<std::vector<Band>> &passes,
+              std::vector<ScatteredRow> &scattered) {
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  int64_t keys = 0;
+  const bool is_mask = for_each_run(node, row, [&](int64_t begin, int64_t end) {
+    if (runs.size() <= most_runs) runs.emplace_back(begin, end);
+    keys += end - begin;
+  });
+  if (!is_mask) return false;
+  if (runs.size() > most_runs) {
+    scattered.push_back({row, keys});
+    return true;
+  }
+  if (passes.size() < runs.size()) passes.resize(runs.size());
+  for (size_t i = 0; i < runs.size(); ++i) append(passes[i], row, runs[i].first, runs[i].second);
+  return true;
+}
+
+void see_all(const Node &node, std::vector<std::vector<Band>> &passes) {
+  passes.emplace_back();
+  for (int64_t stream = 0; stream < node.streams; ++stream) {
+    const int64_t first_key = stream * node.stream_keys();
+    passes[0].push_back({{stream * node.rows, node.rows, first_key, first_key + node.keys, false}, false});
+  }
+}
+
 }  // namespace
 
-bool read_mask(const Node &node, int64_t most_runs, Passes &passes) {
-  passes.clear();
+bool read_mask(const Node &node, int64_t most_runs, Visible &visible) {
+  visible.passes.clear();
+  visible.scattered.clear();
   std::vector<std::vector<Band>> runs;
-  for (int64_t stream = 0; stream < node.streams; ++stream) {
-    if (!read_stream(node, stream, most_runs, runs)) return false;
+  if (!node.mask) see_all(node, runs);
+  const int64_t rows = node.mask ? node.rows * node.streams : 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (!read_row(node, row, static_cast<size_t>(most_runs), runs, visible.scattered)) return false;
   }
   size_t bands = 0;
   for (const auto &pass : runs) bands += pass.size();
   // Many rows that have little in common are not worth so many requests.
-  if (node.rows >= 32 && bands > static_cast<size_t>(node.rows * node.streams / 2)) return false;
-  for (const auto &pass : runs) add_requests(pass, passes);
+  if (most_runs > 0 && node.rows >= 32 && bands > static_cast<size_t>(rows / 2)) return read_mask(node, 0, visible);
+  for (const auto &pass : runs) add_requests(pass, visible.passes);
   return true;
+}
+
+void append_keys(const Node &node, int64_t row, std::vector<int64_t> &keys) {
+  for_each_run(node, row, [&keys](int64_t begin, int64_t end) {
+    for (int64_t key = begin; key < end; ++key) keys.push_back(key);
+  });
 }
 
 void clip(const Request &request, int64_t begin, int64_t end, std::vector<Request> &part) {

@@ -13,13 +13,14 @@
 
 namespace {
 
-/// Nodes that take memory of each kind: queries of another type, parts that are merged, chunks of floats.
+/// Nodes that take memory of each kind: queries of another type, parts that are merged, chunks of floats, copied keys.
 std::vector<Shape> shapes_that_allocate() {
-  std::vector<Shape> shapes(4);
+  std::vector<Shape> shapes(5);
   shapes[0].rows = 33, shapes[0].keys = 70, shapes[0].streams = 2;
   shapes[1].mask = Mask::hole, shapes[1].rows = 40, shapes[1].keys = 200, shapes[1].sinks = true;
   shapes[2].k = GGML_TYPE_Q8_0, shapes[2].v = GGML_TYPE_F16, shapes[2].rows = 20, shapes[2].keys = 90;
   shapes[3].mask = Mask::window, shapes[3].rows = 60, shapes[3].keys = 200;
+  shapes[4].mask = Mask::selected, shapes[4].rows = 3, shapes[4].keys = 300, shapes[4].heads = 12;
   return shapes;
 }
 

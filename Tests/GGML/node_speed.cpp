@@ -1,5 +1,6 @@
-/* Attention of single nodes without a mask on one thread, ggml's CPU backend and this one in turns: of the rate at
- * which floats in registers are multiplied and added right before, as what a shared machine gives changes.
+/* Attention of single nodes on one thread, ggml's CPU backend and this one in turns: without a mask, of the rate at
+ * which floats in registers are multiplied and added right before, as what a shared machine gives changes; and
+ * with a mask that shows each row few of the keys, rows a second.
  *
  *   node_speed libggml-mla.so
  */
@@ -63,6 +64,21 @@ void measure(const Case &it, ggml_type type, Backend &own, Backend &with) {
   });
 }
 
+/// Latents of DeepSeek-V3.2, of which each row sees 2048, more or less.
+void measure_selected(int64_t heads, ggml_type type, Backend &own, Backend &with) {
+  Shape shape;
+  shape.mask = Mask::selected, shape.selected_one_in = 16;
+  shape.dim = 576, shape.v_dim = 512, shape.values_in_keys = true;
+  shape.heads = heads, shape.kv_heads = 1, shape.rows = 64, shape.keys = 32768;
+  shape.k = shape.v = type;
+  Problem problem(shape, 1);
+  in_turns(text_of(shape) + ", rows a second", 3, [&](int side) {
+    return rate(64, [&] {
+      if ((side == 0 ? own : with).compute(problem) != GGML_STATUS_SUCCESS) std::exit(1);
+    }, CLOCK_PROCESS_CPUTIME_ID);
+  });
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -73,5 +89,6 @@ int main(int argc, char **argv) {
   for (const ggml_type type : {GGML_TYPE_F16, GGML_TYPE_F32, GGML_TYPE_Q8_0, GGML_TYPE_BF16}) {
     for (const Case &it : cases) measure(it, type, own, with);
   }
+  for (const int64_t heads : {16, 128}) measure_selected(heads, GGML_TYPE_F16, own, with);
   return 0;
 }

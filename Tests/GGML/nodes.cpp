@@ -23,8 +23,8 @@ void random_nodes(const char *name, Mask mask, bool delegated, int count) {
   std::mt19937_64 random(static_cast<uint64_t>(mask) + 1);
   for (int i = 0; i < count; ++i) {
     Shape shape = random_shape(mask, random);
-    // A single row of two keys would do for the library.
-    if (delegated) shape.rows = 33, shape.keys = 64;
+    // A single row of two keys would do for the library, and so would many queries.
+    if (delegated) shape.rows = 33, shape.keys = 64, shape.heads = 2 * shape.kv_heads;
     take_log();
     const std::string wrong = check(shape, random(), delegated);
     if (!wrong.empty()) return report(false, name, wrong);
@@ -55,7 +55,7 @@ void chunks(int count) {
     shape.dim = 576, shape.v_dim = 512, shape.heads = 64, shape.kv_heads = 16;  // 240 keys a chunk
     shape.rows = 60, shape.keys = 245 + any_of<int64_t>(random, {0, 20, 40});
     shape.k = GGML_TYPE_Q8_0, shape.v = GGML_TYPE_F16;
-    shape.mask = any_of(random, {Mask::causal, Mask::sequences, Mask::window});
+    shape.mask = any_of(random, {Mask::causal, Mask::sequences, Mask::window, Mask::selected});
     const std::string wrong = check(shape, random(), false);
     if (!wrong.empty()) return report(false, "chunks of keys", wrong);
   }
@@ -102,6 +102,7 @@ int main(int argc, char **argv) {
   random_nodes("keys with a hole", Mask::hole, false, count);
   random_nodes("windows", Mask::window, false, count);
   random_nodes("bidirectional", Mask::bidirectional, false, count);
+  random_nodes("selected keys", Mask::selected, false, count);
   random_nodes("scattered keys are left to ggml", Mask::scattered, true, count / 4);
   random_nodes("biases are left to ggml", Mask::biased, true, count / 4);
   few_queries();

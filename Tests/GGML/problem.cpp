@@ -61,7 +61,7 @@ Shape random_shape(Mask mask, std::mt19937_64 &random) {
   shape.rows = any_of<int64_t>(random, {1, 1, 2, 3, 17, 33});
   if (mask == Mask::window && shape.dim < 100) shape.rows = any_of<int64_t>(random, {2, 40, 129, 200});
   // Keys that meet fewer queries are left to ggml.
-  const bool many = shape.rows > 16 && mask != Mask::window;
+  const bool many = shape.rows > 16 && mask != Mask::window && mask != Mask::selected;
   shape.heads = shape.kv_heads * (many ? any_of<int64_t>(random, {1, 2, 5, 8}) : any_of<int64_t>(random, {5, 8}));
   shape.keys = shape.rows + any_of<int64_t>(random, {0, 1, 30, 131});
   // More than a chunk holds.
@@ -74,7 +74,7 @@ Shape random_shape(Mask mask, std::mt19937_64 &random) {
 
 std::string text_of(const Shape &s) {
   static const char *const masks[] = {"none", "causal", "sequences", "hole", "window", "bidirectional", "scattered",
-                                      "biased"};
+                                      "selected", "biased"};
   auto text = [](int64_t a, int64_t b) { return std::to_string(a) + "/" + std::to_string(b); };
   return text(s.dim, s.v_dim) + " dims, " + text(s.heads, s.kv_heads) + " heads, " + text(s.rows, s.keys) +
          " rows/keys, " + std::to_string(s.streams) + " streams, " + ggml_type_name(s.k) + "/" + ggml_type_name(s.v) +
@@ -149,6 +149,7 @@ void Problem::fill_mask(std::mt19937_64 &random) {
           case Mask::window: sees = (before || ahead) && key > past + row - window; break;
           case Mask::bidirectional: sees = (row < half) == (key < middle); break;
           case Mask::scattered: sees = below(random, 2) == 0; break;
+          case Mask::selected: sees = before && below(random, shape_.selected_one_in) == 0; break;
           case Mask::biased: value = uniform(random); break;
           case Mask::sequences:
             sees = row == half ? false

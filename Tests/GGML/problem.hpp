@@ -22,6 +22,7 @@ enum class Mask {
   window,      ///< no further back than a number of keys, and causal or not
   bidirectional,  ///< two texts, each seen by all of its rows
   scattered,   ///< any key or not
+  selected,    ///< causal, and of the keys before any of them, one in so many: sparse attention
   biased       ///< numbers other than 0
 };
 
@@ -33,6 +34,7 @@ struct Shape {
   bool values_in_keys = false;
   /// Heads next to each other in a row of the cache, as llama.cpp has them; else each by itself.
   bool interleaved = true;
+  int64_t selected_one_in = 8;
   float max_bias = 0, softcap = 0;
   float scale = 0;
 };
