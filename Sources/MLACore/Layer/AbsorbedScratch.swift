@@ -51,11 +51,12 @@ extension LayerConfig {
       keysPerPack: kernel.keysPerPack(latentDims))
   }
 
-  /// The same of tokens with keys of their own.
+  /// The same of tokens with keys of their own. A range has several blocks of these: each looks
+  /// for its own among all that are listed.
   func selectedShape(_ kernel: mla_rows_kernel) -> SharedKeyShape {
     SharedKeyShape(
       numHeads: attention.numHeads, vHeadDim: attention.kvLoraRank,
       queryBytes: attention.numHeads * latentKeyDim * type.bytes,
-      keysPerPack: Int(kernel.row_block), hasOwnKeys: true)
+      keysPerPack: 4 * Int(kernel.row_block), hasOwnKeys: true)
   }
 }

@@ -9,8 +9,15 @@ struct LatentGather {
   func gather(_ keys: Range<Int>, latents: RowTarget, rope: RowTarget) {
     let batch = arguments.batch
     let request = batch.request(ofKey: keys.lowerBound)
-    let (begin, cached) = (batch.keyBegins[request], batch.cachedKeys(request))
-    let positions = keys.lowerBound - begin..<keys.upperBound - begin
+    let begin = batch.keyBegins[request]
+    gather(
+      keys.lowerBound - begin..<keys.upperBound - begin, of: request, latents: latents, rope: rope)
+  }
+
+  /// - Parameter positions: counted from the request's first key.
+  func gather(_ positions: Range<Int>, of request: Int, latents: RowTarget, rope: RowTarget) {
+    let batch = arguments.batch
+    let cached = batch.cachedKeys(request)
     arguments.cache?.read(
       positions.clamped(to: 0..<cached), of: request, latents: latents,
       rope: config.attention.qkRopeHeadDim == 0 ? nil : rope, config.type, table)

@@ -8,10 +8,15 @@ struct SelectedAttention {
   private let source: LatentGather
   private let scratch: SelectedScratch
   private let kernel: mla_rows_kernel
+  /// Whether rows in the cache are as the kernel reads them.
+  private let isInPlace: Bool
 
   init(_ selected: SelectedKeys, _ source: LatentGather, _ scratch: SelectedScratch) {
     (self.selected, self.source, self.scratch) = (selected, source, scratch)
     kernel = source.table.rows(for: source.config.type)
+    isInPlace =
+      scratch.rowDim == source.config.latentKeyDim
+      && source.arguments.cache?.slots.areRows(of: source.config.type) ?? false
   }
 
   /// - Parameters:
@@ -55,6 +60,9 @@ struct SelectedAttention {
       args.out = following == 0 ? partials : nil
       args.out_stride = Int64(partialRowFloats(config.attention.kvLoraRank))
       args.scratch = start + scratch.kernelOffset
+      let ahead = UnsafeBufferPointer(start: next, count: following)
+      (args.next, args.num_next) = fetched(ahead, of: request, start)
+      args.next_bytes = Int64(source.arguments.cache?.slots.fetchedBytes ?? 0)
       kernel.attend(&args)
       (current, next, count, isFirst) = (next, current, following, false)
     } while count > 0
@@ -64,22 +72,42 @@ struct SelectedAttention {
   private func rows(
     _ positions: UnsafeBufferPointer<Int32>, of request: Int, _ start: UnsafeMutableRawPointer
   ) -> UnsafePointer<UnsafeRawPointer?> {
-    let config = source.config
+    let (config, cache) = (source.config, source.arguments.cache)
+    let cached = isInPlace ? source.arguments.batch.cachedKeys(request) : 0
     let places = (start + scratch.placesOffset).assumingMemoryBound(to: UnsafeRawPointer?.self)
     let rows = RowTarget(out: start + scratch.rowsOffset, stride: scratch.rowDim)
-    let firstKey = source.arguments.batch.keyBegins[request]
+    let ropeOffset = config.attention.kvLoraRank * config.type.bytes
+    let (dim, elementBytes) = (config.latentKeyDim, config.type.bytes)
     for (i, position) in positions.enumerated() {
+      let position = Int(position)
+      if position < cached {
+        places[i] = cache?.latent(position, of: request)
+        continue
+      }
       let row = rows.from(i, config.type)
-      let key = firstKey + Int(position)
-      let dim = config.latentKeyDim
       source.gather(
-        key..<key + 1, latents: row,
-        rope: RowTarget(out: row.out + config.attention.kvLoraRank * config.type.bytes, stride: row.stride))
-      (row.out + dim * config.type.bytes).initializeMemory(
-        as: UInt8.self, repeating: 0, count: (scratch.rowDim - dim) * config.type.bytes)
+        position..<position + 1, of: request, latents: row,
+        rope: RowTarget(out: row.out + ropeOffset, stride: row.stride))
+      (row.out + dim * elementBytes).initializeMemory(
+        as: UInt8.self, repeating: 0, count: (scratch.rowDim - dim) * elementBytes)
       places[i] = UnsafeRawPointer(row.out)
     }
     return UnsafePointer(places)
+  }
+
+  /// Those that the next call's keys will be read from, as far as they are in the cache.
+  private func fetched(
+    _ positions: UnsafeBufferPointer<Int32>, of request: Int, _ start: UnsafeMutableRawPointer
+  ) -> (UnsafePointer<UnsafeRawPointer?>, Int64) {
+    let places = (start + scratch.aheadOffset).assumingMemoryBound(to: UnsafeRawPointer?.self)
+    guard let cache = source.arguments.cache else { return (UnsafePointer(places), 0) }
+    let cached = source.arguments.batch.cachedKeys(request)
+    var count = 0
+    for position in positions where Int(position) < cached {
+      places[count] = cache.latent(Int(position), of: request)
+      count += 1
+    }
+    return (UnsafePointer(places), Int64(count))
   }
 }
 
@@ -87,7 +115,8 @@ struct SelectedAttention {
 ///
 ///     window     of `AscendingPositions`
 ///     positions  [2][row_block]
-///     places     [row_block] addresses
+///     places     [row_block] addresses of rows
+///     ahead      [row_block] of those to be fetched
 ///     rows       [row_block][rowDim] of the layer's dtype
 ///     kernel     the kernel's own
 struct SelectedScratch {
@@ -95,6 +124,7 @@ struct SelectedScratch {
   let rowDim: Int
   let positionsOffset: Int
   let placesOffset: Int
+  let aheadOffset: Int
   let rowsOffset: Int
   let kernelOffset: Int
   let bytes: Int
@@ -104,7 +134,9 @@ struct SelectedScratch {
     rowDim = (config.latentKeyDim + 31) / 32 * 32
     positionsOffset = AscendingPositions.windowBytes
     placesOffset = positionsOffset + alignedUp(2 * block * MemoryLayout<Int32>.stride)
-    rowsOffset = placesOffset + alignedUp(block * MemoryLayout<UnsafeRawPointer>.stride)
+    let addressBytes = alignedUp(block * MemoryLayout<UnsafeRawPointer>.stride)
+    aheadOffset = placesOffset + addressBytes
+    rowsOffset = aheadOffset + addressBytes
     kernelOffset = rowsOffset + alignedUp(block * rowDim * config.type.bytes)
     bytes =
       kernelOffset

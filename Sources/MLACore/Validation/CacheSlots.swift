@@ -49,6 +49,8 @@ struct CacheSlots: Sendable {
   let rope: Rows
   /// Whether a block's last row is followed by the next block's first, as by one of its own.
   let blocksFollow: Bool
+  /// From a latent on, with what follows it at once of its token.
+  let fetchedBytes: Int
 
   /// - Parameters:
   ///   - tensors: checked against the format.
@@ -74,6 +76,22 @@ struct CacheSlots: Sendable {
     blocksFollow = [latents, rope].allSatisfy { rows in
       rows.blockStride == blockSize * rows.stride && rows.stride.isMultiple(of: rows.type.bytes)
     }
+    // Of another tensor it may lie anywhere.
+    let ropeEnd = Int(bitPattern: rope.address &- latents.address) &+ rope.bytes
+    fetchedBytes = rope.width > 0 && tensors.rope == nil ? ropeEnd : latents.bytes
+  }
+
+  /// Whether a token lies there as one row of a type, the rotary part behind the latent, each
+  /// of them at the alignment of fp32.
+  func areRows(of type: ElementType) -> Bool {
+    let word = MemoryLayout<Float>.size
+    guard latents.type == type, latents.scalesOffset == nil,
+      latents.address.isMultiple(of: UInt(word)), latents.blockStride.isMultiple(of: word),
+      latents.stride.isMultiple(of: word)
+    else { return false }
+    return rope.width == 0
+      || rope.type == type && rope.address == latents.address &+ UInt(latents.bytes)
+        && rope.blockStride == latents.blockStride && rope.stride == latents.stride
   }
 }
 

@@ -115,6 +115,12 @@ struct PagedCache: Sendable {
     slots.rope.fetch(block: Int(blocks[number]), offset: offset)
   }
 
+  /// The first byte of a token's latent.
+  func latent(_ token: Int, of request: Int) -> UnsafeRawPointer {
+    let (number, offset) = slot(of: token, request)
+    return UnsafeRawPointer(slots.latents.pointer(block: Int(blocks[number]), offset: offset))
+  }
+
   /// Calls `body` for each run of a request's tokens whose rows lie at equal distances:
   /// with the first one's slot.
   ///

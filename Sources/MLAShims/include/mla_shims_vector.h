@@ -91,7 +91,9 @@ MLA_INLINE const float *mla_after(const float *p, mla_f32v v) {
 
 // Asks for the cache line at `p`, which may lie outside of any memory.
 MLA_INLINE void mla_prefetch(const void *p) { __builtin_prefetch(p); }
-// The same, to be written.
+// The same, but no nearer than the second cache: for what is not read at once.
+MLA_INLINE void mla_prefetch_near(const void *p) { __builtin_prefetch(p, 0, 2); }
+// As mla_prefetch, to be written.
 MLA_INLINE void mla_prefetch_for_write(const void *p) { __builtin_prefetch(p, 1); }
 
 // The larger of each lane; `b` where either is NaN.

@@ -63,7 +63,9 @@ private func attendPanel<Row: QueryRow>(
   if rows > 0 {
     let visible = VisibleKeys(keys: rows, firstKey: -(Int.max / 2))
     let padded = (rows + rowsPerGroup - 1) / rowsPerGroup * rowsPerGroup
-    computeScores(Row.self, tile, block, padded, scratch)
+    // Panels after the first find it fetched.
+    var next = NextRows(a, chunks: panel > 0 ? 0 : padded / rowsPerGroup * chunks(tile.dims))
+    computeScores(Row.self, tile, block, padded, scratch, &next)
     if rows < padded {
       maskScores(
         Row.self, scratch.scores, keys: rows, paddedKeys: padded, firstKey: visible.firstKey)
@@ -85,7 +87,8 @@ private func attendPanel<Row: QueryRow>(
 /// As `attendTile`'s, of rows anywhere.
 @inline(__always)
 private func computeScores<Row: QueryRow>(
-  _: Row.Type, _ a: mla_attend_args, _ block: RowBlock, _ rows: Int, _ scratch: TileScratch
+  _: Row.Type, _ a: mla_attend_args, _ block: RowBlock, _ rows: Int, _ scratch: TileScratch,
+  _ next: inout NextRows
 ) {
   let scale = FloatVector(repeating: a.scale * log2e)
   let steps = operandSteps(a.dims)
@@ -102,10 +105,14 @@ private func computeScores<Row: QueryRow>(
       Group<Row>.Places(block.rows + row), Group<Row>.Places(block.rows + (row + rowsPerGroup))
     )
     var (sums, more) = (none, none)
-    for step in 0..<steps {
-      let column = Row.load(scratch.columns + step)
-      sums.addDot(column, at: places, step)
-      more.addDot(column, at: others, step)
+    forEachChunk(steps) {
+      for step in $0 {
+        let column = Row.load(scratch.columns + step)
+        sums.addDot(column, at: places, step)
+        more.addDot(column, at: others, step)
+      }
+      next.fetch()
+      next.fetch()
     }
     store(sums, row)
     store(more, row + rowsPerGroup)
@@ -114,10 +121,62 @@ private func computeScores<Row: QueryRow>(
   while row < rows {
     let places = Group<Row>.Places(block.rows + row)
     var sums = none
-    for step in 0..<steps {
-      sums.addDot(Row.load(scratch.columns + step * Row.width), at: places, step)
+    forEachChunk(steps) {
+      for step in $0 {
+        sums.addDot(Row.load(scratch.columns + step * Row.width), at: places, step)
+      }
+      next.fetch()
     }
     store(sums, row)
     row += rowsPerGroup
+  }
+}
+
+/// Steps between which lines are fetched.
+@inline(__always) private var stepsPerChunk: Int { 16 }
+
+@inline(__always)
+private func chunks(_ dims: mla_kernel_dims) -> Int {
+  (operandSteps(dims) + stepsPerChunk - 1) / stepsPerChunk
+}
+
+@inline(__always)
+private func forEachChunk(_ steps: Int, _ body: (Range<Int>) -> Void) {
+  var step = 0
+  while step < steps {
+    let end = min(step + stepsPerChunk, steps)
+    body(step..<end)
+    step = end
+  }
+}
+
+/// Has the rows of the next call on their way while there is other work to do: rows anywhere
+/// are none that a processor sees coming, and all at once it could not wait for.
+private struct NextRows {
+  private var place: UnsafePointer<UnsafeRawPointer?>?
+  private var left: Int
+  private var offset = 0
+  private let bytes: Int
+  private let linesPerChunk: Int
+
+  /// - Parameter chunks: how often lines are fetched; 0: there is nothing to be.
+  @inline(__always)
+  init(_ a: mla_attend_rows_args, chunks: Int) {
+    (place, bytes) = (a.next, Int(a.next_bytes))
+    left = chunks == 0 ? 0 : Int(a.num_next)
+    linesPerChunk = left == 0 ? 0 : (left * ((bytes + 63) / 64) + chunks - 1) / chunks
+  }
+
+  @inline(__always)
+  mutating func fetch() {
+    for _ in 0..<linesPerChunk {
+      guard left > 0, let row = place.unsafelyUnwrapped.pointee else { return }
+      mla_prefetch_near(row + offset)
+      offset += 64
+      if offset >= bytes {
+        (left, offset) = (left - 1, 0)
+        place = place.unsafelyUnwrapped + 1
+      }
+    }
   }
 }
