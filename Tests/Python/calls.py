@@ -100,11 +100,19 @@ CALLS = {
             context_starts=[0],
             block_table_rows=[0],
             context_only=False,
+            topk_indices=[[0, -1]] * 5,
+            new_tokens_cached=False,
         ),
     ),
     "layer.workspace_size": (
         layer_for(LAYER).workspace_size,
-        dict(query_start_loc=[0, 5], context_lens=[3], context_only=False),
+        dict(
+            query_start_loc=[0, 5],
+            context_lens=[3],
+            context_only=False,
+            topk_indices=[[0, -1]] * 5,
+            new_tokens_cached=False,
+        ),
     ),
     "concat_and_cache_mla": (
         concat_and_cache_mla,

@@ -145,10 +145,10 @@ std::int64_t blocks_reached(std::int64_t start, std::int64_t tokens, std::int64_
   return end / block_size + (end % block_size != 0);
 }
 
-void refuse_rows(std::int64_t rows, std::int64_t requests, const char *name) {
+void refuse_rows(std::int64_t rows, std::int64_t owners, const char *name, const char *owner) {
   raise(PyExc_ValueError, std::string(name) + ": has " + std::to_string(rows) +
-                              " rows, must have one for each of the " +
-                              std::to_string(requests) + " requests");
+                              " rows, must have one for each of the " + std::to_string(owners) +
+                              " " + owner + "s");
 }
 
 namespace {
@@ -174,8 +174,8 @@ std::int32_t block_number(std::int64_t value, const char *name, std::int64_t row
 
 TableArgument::TableArgument(nb::handle value, const char *name,
                              const std::vector<std::int64_t> &counts,
-                             const std::vector<std::int32_t> &rows)
-    : rows_(rows) {
+                             const std::vector<std::int32_t> &rows, const char *owner)
+    : rows_(rows), owner_(owner) {
   if (value.is_none()) return;
   if (tensor_.borrow(value, name)) {
     read_tensor(name, counts);
@@ -196,6 +196,12 @@ void TableArgument::fill(mla_layer_forward_args &args) const {
   args.num_table_rows = row_count_;
 }
 
+void TableArgument::fill_selection(mla_layer_forward_args &args) const {
+  args.topk_indices = data_;
+  args.topk_stride = row_stride_;
+  args.topk = columns_;
+}
+
 std::size_t TableArgument::row_of(std::size_t request) const {
   return rows_.empty() ? request : static_cast<std::size_t>(rows_[request]);
 }
@@ -203,7 +209,7 @@ std::size_t TableArgument::row_of(std::size_t request) const {
 void TableArgument::require_rows(std::int64_t rows, const char *name, std::size_t requests) {
   row_count_ = rows;
   const auto needed = static_cast<std::int64_t>(requests);
-  if (rows_.empty() && rows < needed) refuse_rows(rows, needed, name);
+  if (rows_.empty() && rows < needed) refuse_rows(rows, needed, name, owner_);
   for (std::size_t request = 0; request < rows_.size(); ++request) {
     if (rows_[request] >= 0 && rows_[request] < rows) continue;
     raise(PyExc_ValueError, element_name("block_table_rows", request) + " = " +
@@ -220,7 +226,7 @@ bool TableArgument::is_read_in_place() const {
 }
 
 void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t> &counts) {
-  tensor_.require_dimensions(2, name, "a row for each request");
+  tensor_.require_dimensions(2, name, (std::string("a row for each ") + owner_).c_str());
   require_rows(tensor_.size(0), name, counts.size());
   columns_ = narrowed<std::int32_t>(tensor_.size(1), std::string(name) + ".shape[1]");
   if (is_read_in_place()) {

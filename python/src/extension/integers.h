@@ -84,10 +84,12 @@ const T *pointer_or_null(const std::vector<T> &values) {
   return values.empty() ? nullptr : values.data();
 }
 
-/// ValueError for a table or the like that has not a row for each request.
-[[noreturn]] void refuse_rows(std::int64_t rows, std::int64_t requests, const char *name);
+/// ValueError for a table or the like that has not a row for each request, or whatever owns
+/// one.
+[[noreturn]] void refuse_rows(std::int64_t rows, std::int64_t owners, const char *name,
+                              const char *owner = "request");
 
-/// A row of block numbers for each request: a 2-d tensor, of which int32 is read in
+/// A row of numbers for each request, or whatever owns one: a 2-d tensor, of which int32 is read in
 /// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
 class TableArgument {
  public:
@@ -96,7 +98,7 @@ class TableArgument {
   /// request's row, and for what does not fit 32 bits among the `counts[i]` first of
   /// request i's: others are not read, they may hold anything.
   TableArgument(nb::handle value, const char *name, const std::vector<std::int64_t> &counts,
-                const std::vector<std::int32_t> &rows);
+                const std::vector<std::int32_t> &rows, const char *owner = "request");
   TableArgument(const TableArgument &) = delete;
   TableArgument &operator=(const TableArgument &) = delete;
 
@@ -108,6 +110,8 @@ class TableArgument {
     args.max_blocks = columns_;
   }
   void fill(mla_layer_forward_args &args) const;
+  /// As selected keys.
+  void fill_selection(mla_layer_forward_args &args) const;
 
  private:
   void read_tensor(const char *name, const std::vector<std::int64_t> &counts);
@@ -123,6 +127,7 @@ class TableArgument {
   std::int64_t row_count_ = 0;
   /// Each request's; what is copied has them in the requests' order.
   const std::vector<std::int32_t> &rows_;
+  const char *owner_;
   std::vector<std::int32_t> copy_;
 };
 

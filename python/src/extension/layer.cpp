@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,12 +17,15 @@ namespace {
 /// The requests of a forward call; lengths that C cannot see are compared here.
 class BatchArgument {
  public:
-  BatchArgument(nb::handle query_start_loc, nb::handle context_lens, mla_layer_forward_args &args)
+  BatchArgument(nb::handle query_start_loc, nb::handle context_lens, nb::handle new_tokens_cached,
+                mla_layer_forward_args &args)
       : query_start_loc_(offsets_argument(query_start_loc, "query_start_loc")) {
     args.num_requests = static_cast<std::int32_t>(query_start_loc_.size() - 1);
     args.query_start_loc = query_start_loc_.data();
     context_lens_ = numbers(context_lens, "context_lens");
     args.context_lens = pointer_or_null(context_lens_);
+    args.new_tokens_cached = flag_argument(new_tokens_cached, "new_tokens_cached") ? 1 : 0;
+    new_tokens_cached_ = args.new_tokens_cached != 0;
   }
 
   /// One for each request; none for None.
@@ -34,21 +38,45 @@ class BatchArgument {
     return static_cast<std::int64_t>(query_start_loc_.size()) - 1;
   }
 
-  /// How many of its blocks each request's context reaches into, beginning where `starts`
-  /// says, if they are there; 0 without a block size.
+  /// How many of its blocks each request's tokens in the cache reach into, beginning where
+  /// `starts` says, if they are there; 0 without a block size.
   std::vector<std::int64_t> blocks(std::int64_t block_size,
                                    const std::vector<std::int32_t> &starts) const {
     std::vector<std::int64_t> counts(query_start_loc_.size() - 1, 0);
-    for (std::size_t request = 0; request < context_lens_.size(); ++request) {
-      counts[request] =
-          blocks_reached(starts.empty() ? 0 : starts[request], context_lens_[request], block_size);
+    for (std::size_t request = 0; request < counts.size(); ++request) {
+      counts[request] = blocks_reached(starts.empty() ? 0 : starts[request], cached_tokens(request),
+                                       block_size);
     }
     return counts;
   }
 
  private:
+  std::int64_t cached_tokens(std::size_t request) const {
+    const std::int64_t context = context_lens_.empty() ? 0 : context_lens_[request];
+    const std::int64_t begin = query_start_loc_[request];
+    return context + (new_tokens_cached_ ? query_start_loc_[request + 1] - begin : 0);
+  }
+
   std::vector<std::int32_t> query_start_loc_;
   std::vector<std::int32_t> context_lens_;
+  bool new_tokens_cached_ = false;
+};
+
+/// The keys that each new token attends to.
+class SelectionArgument {
+ public:
+  SelectionArgument(nb::handle value, const BatchArgument &batch, mla_layer_forward_args &args) {
+    if (value.is_none()) return;
+    static const std::vector<std::int32_t> in_order;
+    const auto tokens = static_cast<std::size_t>(std::max<std::int64_t>(batch.num_tokens(), 0));
+    // All of a row is read.
+    const std::vector<std::int64_t> counts(tokens, INT32_MAX);
+    rows_.emplace(value, "topk_indices", counts, in_order, "token");
+    rows_->fill_selection(args);
+  }
+
+ private:
+  std::optional<TableArgument> rows_;
 };
 
 /// Where a forward call's contexts are. On a device only it can read the table.
@@ -119,12 +147,14 @@ class Layer {
                nb::handle block_table, nb::handle query_start_loc, nb::handle context_lens,
                nb::handle out, nb::handle lse, nb::handle output_scale, nb::handle k_pe_cache,
                nb::handle context_starts, nb::handle block_table_rows, nb::handle context_only,
-               bool is_new_out, nb::handle stream) const {
+               nb::handle topk_indices, nb::handle new_tokens_cached, bool is_new_out,
+               nb::handle stream) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     const Place place = place_argument(place_.device_type, place_.device_id, stream);
     args.stream = place.stream;
     args.flags = flags(context_only);
-    const BatchArgument batch(query_start_loc, context_lens, args);
+    const BatchArgument batch(query_start_loc, context_lens, new_tokens_cached, args);
+    const SelectionArgument selection(topk_indices, batch, args);
     const TensorArgument queries(q, "q", args.q, role::input, place);
     const TensorArgument latents(kv_c_normed, "kv_c_normed", args.kv_c_normed, role::input, place);
     const TensorArgument rope(k_pe, "k_pe", args.k_pe, role::input, place);
@@ -138,10 +168,12 @@ class Layer {
   }
 
   std::int64_t workspace_size(nb::handle query_start_loc, nb::handle context_lens,
-                              nb::handle context_only) const {
+                              nb::handle context_only, nb::handle topk_indices,
+                              nb::handle new_tokens_cached) const {
     mla_layer_forward_args args = MLA_LAYER_FORWARD_ARGS_INIT;
     args.flags = flags(context_only);
-    const BatchArgument batch(query_start_loc, context_lens, args);
+    const BatchArgument batch(query_start_loc, context_lens, new_tokens_cached, args);
+    const SelectionArgument selection(topk_indices, batch, args);
     std::int64_t bytes = 0;
     call_library([&] { return mla_layer_workspace_size(layer_, &args, &bytes); });
     return bytes;

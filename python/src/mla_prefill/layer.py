@@ -140,6 +140,8 @@ class MLAPrefillLayer:
         context_starts: Any = None,
         block_table_rows: Any = None,
         context_only: bool = False,
+        topk_indices: Any = None,
+        new_tokens_cached: bool = False,
     ) -> Any:
         """Causal attention of each request's new tokens to its context and to themselves.
 
@@ -186,6 +188,17 @@ class MLAPrefillLayer:
                 to new tokens, whose ``kv_c_normed`` and ``k_pe`` may be None and are not
                 looked at; 0 and an lse of -inf without context. ``merge_attn_states`` merges
                 what parts of a context give.
+            topk_indices: ``[tokens, topk]``: the positions of the keys that each token attends
+                to instead of all (DeepSeek Sparse Attention), counted from its request's
+                first token on, context and new tokens alike, at most its own; -1 anywhere is
+                none, and neither order nor repetition has an effect. A tensor of int32, read
+                in place, or of int64, or a list of lists; more rows than tokens are ignored. A
+                token without any gives 0 and an lse of -inf. On the CPU, by one of the
+                library's own backends, and not with the ``algorithm`` "up_projected". None: all.
+            new_tokens_cached: the new tokens are in ``kv_cache``, too, behind their request's
+                context, and are read there: ``kv_c_normed`` and ``k_pe`` may be None and are
+                not looked at. As ``topk_indices`` on the CPU, by one of the library's own
+                backends.
 
         Returns:
             ``out``.
@@ -202,6 +215,7 @@ class MLAPrefillLayer:
         _core.Layer.forward(
             self._layer, q, kv_c_normed, k_pe, kv_cache, block_table, offsets, context_lens,
             result, lse, output_scale, k_pe_cache, context_starts, block_table_rows, context_only,
+            topk_indices, new_tokens_cached,
             out is None, None if is_on_cpu else _devices.current_stream(q),
         )  # fmt: skip
         return _tensors.finished(q, result) if out is None else out
@@ -216,7 +230,12 @@ class MLAPrefillLayer:
 
     @untraced
     def workspace_size(
-        self, query_start_loc: Any, context_lens: Any = None, context_only: bool = False
+        self,
+        query_start_loc: Any,
+        context_lens: Any = None,
+        context_only: bool = False,
+        topk_indices: Any = None,
+        new_tokens_cached: bool = False,
     ) -> int:
         """Bytes that ``forward`` uses for this batch, on the CPU at the present number of threads.
 
@@ -225,8 +244,9 @@ class MLAPrefillLayer:
                 ``workspace_bound``; the text names it.
         """
         return _core.Layer.workspace_size(
-            self._layer, query_start_loc, context_lens, context_only
-        )
+            self._layer, query_start_loc, context_lens, context_only, topk_indices,
+            new_tokens_cached,
+        )  # fmt: skip
 
 
 def _optional_dtype(dtype: Any, name: str, types: str) -> int:
