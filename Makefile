@@ -21,6 +21,8 @@
 #   make test-cudnn [CUDNN=9.25.1.1]  plans that cuDNN makes for GPUs without one, as a table (fetches
 #                                 1.5 GB once)
 #   make bench                    speed against a rate measured in the same run
+#   make bench-sparse             attention to selected keys against attention to all, and against
+#                                 torch's products where `make test-python` has made its environment
 #   make bench-vllm               prefill of a real vLLM engine, with the plug-in and without
 #   make bench-transformers       models of transformers, with their own attention and with this
 #   make bench-ggml               models in llama.cpp, with ggml's own attention and with this
@@ -62,7 +64,7 @@ to := $(DESTDIR)$(PREFIX)
 lib := $(to)/$(LIBDIR)
 doc := $(to)/share/doc/mla_prefill
 
-.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-vllm bench-transformers bench-ggml install package sdist wheels ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
+.PHONY: build demo test test-long test-python test-tables test-arm64 test-vllm test-transformers test-ggml test-amx bench bench-sparse bench-vllm bench-transformers bench-ggml install package sdist wheels ggml docs cubins abi-record test-gpu-model test-gpu test-cudnn sanitize fuzz clean
 
 ifeq ($(ARCH),$(shell uname -m))
 build_library := swift build -c release --product mlaprefill --disable-local-rpath
@@ -130,6 +132,15 @@ bench:
 	Sources/Packaging/debian-packages.sh demo
 	$(MAKE) -s build
 	Tests/Bench/run.sh $(ARGS)
+
+bench-sparse:
+	Sources/Packaging/debian-packages.sh demo
+	$(MAKE) -s build
+	swift build -c release --product mla-bench 2>&1 | tail -1
+	.build/release/mla-bench --selected 32768,131072 --new 512 --rounds 3 $(ARGS)
+	@if .build-python/torch/bin/python -c 'import torch, mla_prefill' 2> /dev/null; then \
+	  .build-python/torch/bin/python Tests/Bench/selected.py; \
+	else echo "no torch: make test-python makes the environment that has it"; fi
 
 bench-vllm:
 	Sources/Packaging/debian-packages.sh test vllm

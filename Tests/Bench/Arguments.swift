@@ -19,6 +19,9 @@ struct Arguments {
   /// Context lengths at which the layer's two forms are compared, in place of
   /// everything else.
   var formContexts: [Int] = []
+  /// Context lengths at which attention to selected keys is compared with that to all, likewise.
+  var selectedContexts: [Int] = []
+  var topk = 2048
   var formNewTokens = [1, 4, 16, 64, 96, 128, 160, 192]
   var formHeads = [16, 128]
   /// The command line of a child that prints its peak memory.
@@ -40,6 +43,9 @@ struct Arguments {
       --forms N,N,...       instead: the layer's two forms at these context lengths
       --new N,N,...         with --forms: new tokens (1,4,16,64,...,192)
       --form-heads N,N,...  with --forms: (16,128)
+      --selected N,N,...    instead: attention to selected keys and to all at these context
+                            lengths, of the largest number of --new
+      --topk N              with --selected: keys of a token (2048)
       --no-memory           leaves out peak memory at 2048 and 8192 tokens
     """
 
@@ -90,6 +96,8 @@ struct Arguments {
       case "--library": library = try value(option)
       case "--json": json = try value(option)
       case "--forms": formContexts = try numbers(option)
+      case "--selected": selectedContexts = try numbers(option)
+      case "--topk": topk = try numbers(option)[0]
       case "--new": formNewTokens = try numbers(option)
       case "--form-heads": formHeads = try numbers(option)
       case "--no-memory": measuresMemory = false

@@ -14,7 +14,9 @@ do {
     exit(0)
   }
   let arguments = try Arguments(words)
-  if arguments.formContexts.isEmpty {
+  if !arguments.selectedContexts.isEmpty {
+    try SelectionBenchmark(arguments).run()
+  } else if arguments.formContexts.isEmpty {
     try Benchmark(arguments, words: words).run()
   } else {
     try FormBenchmark(arguments).run()

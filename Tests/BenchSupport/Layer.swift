@@ -37,7 +37,8 @@ public final class Layer: @unchecked Sendable {
 
   deinit { library.destroyLayer(handle) }
 
-  public func forward(_ step: LayerStep, out: HostTensor) throws {
+  /// - Parameter selection: the keys that tokens attend to; nil: all that they see.
+  public func forward(_ step: LayerStep, out: HostTensor, selection: Selection? = nil) throws {
     let tensors = [step.q, step.latents, step.rope, step.cache, out].map(\.view)
     try tensors.withUnsafeBufferPointer { views in
       try step.queryStarts.withUnsafeBufferPointer { starts in
@@ -54,6 +55,11 @@ public final class Layer: @unchecked Sendable {
             args.block_table = blocks.baseAddress
             args.block_table_stride = Int64(step.maxBlocks)
             args.max_blocks = Int32(step.maxBlocks)
+            if let selection {
+              args.topk_indices = UnsafePointer(selection.indices)
+              args.topk_stride = Int64(selection.topk)
+              args.topk = Int32(selection.topk)
+            }
             try library.check(library.forwardLayer(handle, &args), "mla_layer_forward")
           }
         }
