@@ -60,6 +60,15 @@ public struct KernelCase: Sendable, CustomStringConvertible {
     }
   }
 
+  /// Likewise.
+  public func rows(of table: mla_kernel_table) -> mla_rows_kernel {
+    switch format {
+    case .bfloat16: table.bf16_rows
+    case .float16: table.fp16_rows
+    default: table.fp32_rows
+    }
+  }
+
   public var isaName: String { Self.isaNames.first { $0.isa == isa }?.name ?? "unknown" }
 
   public var description: String { "\(isaName)/\(format.name)" }
