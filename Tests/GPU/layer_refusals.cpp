@@ -147,6 +147,13 @@ void memory_of_others() {
   args = on_device.args(stream);
   args.block_table_rows = rows.data();
   expect_status(forward(args), invalid, "block_table_rows[1] = 2");
+  args = on_device.args(stream);
+  const test::Offsets selected(23, 0);
+  args.topk_indices = selected.data(), args.topk_stride = args.topk = 1;
+  expect_status(forward(args), MLA_ERROR_UNSUPPORTED_CONFIGURATION, "topk_indices = not NULL: is for layers on the CPU");
+  args = on_device.args(stream);
+  args.new_tokens_cached = 1;
+  expect_status(forward(args), MLA_ERROR_UNSUPPORTED_CONFIGURATION, "new_tokens_cached = 1: is for layers on the CPU");
   mla::check(forward(on_device.args(stream)));
   on_device.download(stream);
   stream.synchronize();
