@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from tiny import VOCABULARY
+from tiny import TEXT_MODELS, VOCABULARY
 
 from mla_prefill.transformers.classes import mla_classes
 
-SERVED = [each.model for each in mla_classes() if each.refusal is None]
+#: Those of them that make text by themselves.
+SERVED = [
+    each.model for each in mla_classes() if each.refusal is None and each.model not in TEXT_MODELS
+]
 
 
 @pytest.fixture(autouse=True)

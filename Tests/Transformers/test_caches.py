@@ -9,9 +9,10 @@ from conftest import SERVED
 from test_generation import GREEDY, left_padded
 from tiny import build
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer
 
 from mla_prefill.transformers import LatentCache, disable, enable
-from mla_prefill.transformers.cache import LatentLayer
+from mla_prefill.transformers.cache import IndexedLatentLayer, LatentLayer
 
 HYBRID = ("bailing_hybrid", "kimi_linear")
 
@@ -75,15 +76,25 @@ def test_copies_of_a_cache_go_their_own_ways(prompts):
 
 
 def held(layer):
-    return torch.cat((layer.keys, layer.values), -1)
+    parts = [layer.keys[:, 0], layer.values[:, 0]]
+    if hasattr(layer, "indexer_keys"):
+        parts.append(layer.indexer_keys)
+    return torch.cat(parts, -1)
 
 
-def test_latents_are_those_of_a_dynamic_cache():
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(LatentLayer, DynamicLayer), (IndexedLatentLayer, DynamicIndexedLayer)]
+)
+def test_latents_are_those_of_a_dynamic_cache(ours, theirs):
     """Through whatever is done to caches, from one token to buffers outgrown."""
     generator = torch.Generator().manual_seed(0)
-    ours, theirs = LatentLayer(), DynamicCache().layer_class_to_replicate()
+    ours, theirs = ours(), theirs()
 
     def put(batch, tokens):
+        if hasattr(ours, "indexer_keys"):
+            new = torch.randn(batch, tokens, 6, generator=generator)
+            assert ours.update_indexer(new) is ours.indexer_keys
+            theirs.update_indexer(new)
         new = [torch.randn(batch, 1, tokens, width, generator=generator) for width in (8, 3)]
         given = ours.update(*new)
         theirs.update(*new)
@@ -105,7 +116,8 @@ def test_latents_are_those_of_a_dynamic_cache():
         assert torch.equal(held(ours), held(theirs))
         put(ours.keys.shape[0], 2)
     for layer in (ours, theirs):
-        layer.keys, layer.values = layer.keys[:1], layer.values[:1]
+        for name in {"keys", "values", "indexer_keys"} & vars(layer).keys():
+            setattr(layer, name, getattr(layer, name)[:1])
     put(1, 1)
     for layer in (ours, theirs):
         layer.reset()
@@ -123,6 +135,9 @@ def test_tokens_do_not_move_while_there_is_room():
     layer.crop(-3)
     layer.update(torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 3))
     assert layer.keys.data_ptr() == place and layer.keys.shape[2] == 203
+    indexed = IndexedLatentLayer()
+    places = {indexed.update_indexer(torch.randn(2, 1, 6)).data_ptr() for _ in range(200)}
+    assert len(places) == 1 and indexed.indexer_keys.shape == (2, 200, 6)
 
 
 def test_caches_of_others_are_refused(prompts):

@@ -8,14 +8,16 @@ from tiny import build
 
 from mla_prefill.transformers import enable, register
 
+ARCHITECTURES = {"sparse": "glm_moe_dsa"}
 
-@pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "switched"])
+
+@pytest.mark.parametrize("kind", ["llama", "deepseek_v3", "switched", "sparse"])
 def test_compiled_models(kind, prompts):
     register()
-    model = llama() if kind == "llama" else build("deepseek_v3")
-    ids = prompts(2, 9)
+    model = llama() if kind == "llama" else build(ARCHITECTURES.get(kind, "deepseek_v3"))
+    ids = prompts(2, 12)
     expected = model(ids).logits
-    if kind == "switched":
+    if kind in ("switched", "sparse"):
         enable(model)
     else:
         model.set_attn_implementation("mla_prefill")

@@ -74,6 +74,8 @@ def test_none_where_nothing_is_hidden():
     for mask in (None, everything):
         assert key_ranges_mask(3, 4, 9, q_offset=5, attention_mask=mask) is None
     assert read_ranges(None, 3, 4, 9, True).first == 5
+    # An indexer masks scores by it.
+    assert key_ranges_mask(3, 4, 9, q_offset=5, allow_is_causal_skip=False) is not None
     # Keys that a cache will have.
     ranges = read_ranges(key_ranges_mask(3, 4, 12, q_offset=5), 3, 4, 12, True)
     assert (ranges.ends, ranges.first) == ([9, 9, 9], 5)

@@ -39,7 +39,8 @@ _SIZES = dict(
     linear_head_dim=16,
     linear_num_heads=4,
     index_topk=8,
-    index_n_heads=4,
+    # Of few heads none may like a key: scores of 0, and any of these keys.
+    index_n_heads=32,
     index_head_dim=32,
     gated_norm_rank=4,
     max_position_embeddings=512,
@@ -69,20 +70,23 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 #: The class of a model's configuration and of the model, where they are not the usual.
-_TEXT_MODELS = ("dots3_note", "glm5_next", "hy_v4_vl", "mistral_large4")
+TEXT_MODELS = ("dots3_note", "glm5_next", "hy_v4_vl", "mistral_large4")
 
 
 def build(kind: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A model by its folder's name in transformers, in evaluation mode."""
     configurations = import_module(f"transformers.models.{kind}.configuration_{kind}")
     models = import_module(f"transformers.models.{kind}.modeling_{kind}")
-    ending = "Text" if kind in _TEXT_MODELS else ""
+    ending = "Text" if kind in TEXT_MODELS else ""
     make = _member(configurations, f"{ending}Config")
     known = inspect.signature(make).parameters
     sizes = {**_SIZES, **_SPECIAL.get(kind, {}), **changes}
     config = make(**{name: value for name, value in sizes.items() if name in known})
     torch.manual_seed(0)
     model = _member(models, "TextModel" if ending else "ForCausalLM")(config)
+    # A padding token is 0 otherwise, and to one that is generated an indexer's keys are all equal.
+    embedded = model.get_input_embeddings().weight.data
+    embedded[sizes["pad_token_id"]] = embedded[-1].neg()
     return model.to(dtype).eval()
 
 

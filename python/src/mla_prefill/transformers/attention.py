@@ -14,7 +14,6 @@ from mla_prefill.transformers.masks import KeyRanges, read_ranges
 _UNSERVED = {
     "softcap": "capped scores",
     "s_aux": "attention sinks",
-    "indices": "sparse selections",
     "position_bias": "biases",
     "cu_seq_lens_q": "packed sequences",
 }
@@ -30,6 +29,7 @@ def attention_forward(
     scaling: float | None = None,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
+    indices: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers' interface has it.
@@ -38,6 +38,8 @@ def attention_forward(
         query: ``[batch, heads, queries, dim]``.
         key, value: ``[batch, key heads, keys, dim]``; of a module that is switched on
             latents and their part with rope, ``[batch, 1, keys, ...]``.
+        indices: of such a module, the keys that each query attends to instead of all,
+            ``[batch, queries, any]`` of int32, -1 for none.
 
     Returns:
         ``[batch, queries, heads, v_head_dim]``, and None for the probabilities.
@@ -53,10 +55,15 @@ def attention_forward(
     ranges = read_ranges(attention_mask, batch, queries, key.shape[2], causal)
     scale = dim**-0.5 if scaling is None else float(scaling)
     expansion = getattr(module, "expand_kv", None)
-    attend = expansion.attention if isinstance(expansion, LatentExpansion) else _attention
+    attend: Callable[..., torch.Tensor] = _attention
+    if isinstance(expansion, LatentExpansion):
+        attend = expansion.attention
+    elif indices is not None:
+        raise ValueError("indices: must be None: enable() serves sparse selections, of MLA models")
+    chosen = () if indices is None else (indices,)
     if ranges.seen is None:
-        return attend(query, key, value, ranges, scale), None
-    return _attend_to_seen(attend, query, key, value, ranges, ranges.seen, scale), None
+        return attend(query, key, value, ranges, scale, *chosen), None
+    return _attend_to_seen(attend, query, key, value, ranges, scale, *chosen), None
 
 
 def _attend_to_seen(
@@ -65,28 +72,31 @@ def _attend_to_seen(
     key: torch.Tensor,
     value: torch.Tensor,
     ranges: KeyRanges,
-    seen: torch.Tensor,
     scale: float,
+    *chosen: torch.Tensor,
 ) -> torch.Tensor:
     """A request after the other, by copies of the keys that are seen."""
-    results, queries = [], query.shape[2]
-    for request, each in enumerate(seen):
-        keys = each.nonzero()[:, 0]
-        rows, own = torch.arange(queries, device=query.device), len(keys) - 1
-        if queries > 1 and ranges.is_causal:
-            rows = keys[keys >= ranges.first] - ranges.first
-            own = len(keys) - len(rows)
+    results, queries, keys = [], query.shape[2], key.shape[2]
+    for request, (own, seen, rows) in enumerate(ranges.alone(queries)):
         alone = slice(request, request + 1)
         result = attend(
             query[alone, :, rows],
-            key[alone, :, keys],
-            value[alone, :, keys],
-            KeyRanges([0], [len(keys)], own, ranges.is_causal),
+            key[alone, :, seen],
+            value[alone, :, seen],
+            own,
             scale,
+            *(_places(each[alone, rows], seen, keys) for each in chosen),
         )
         out = query.new_zeros(1, queries, *result.shape[2:])
         results.append(out.index_copy(1, rows, result))
     return torch.cat(results)
+
+
+def _places(indices: torch.Tensor, seen: torch.Tensor, keys: int) -> torch.Tensor:
+    """Where keys come to lie among those that are seen; -1 stays."""
+    places = torch.full((keys + 1,), -1, dtype=torch.int32, device=indices.device)
+    places[seen] = torch.arange(len(seen), dtype=torch.int32, device=indices.device)
+    return places[indices]
 
 
 def _attention(

@@ -4,7 +4,7 @@
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicIndexedLayer, DynamicLayer
 
 #: Tokens that a layer's first memory has room for.
 _ROOM = 256
@@ -41,15 +41,31 @@ class LatentLayer(DynamicLayer):
     def _appended(
         self, name: str, held: torch.Tensor, new: torch.Tensor, length: int
     ) -> torch.Tensor:
-        memory, end = self._memory.get(name), length + new.shape[2]
+        memory, end = self._memory.get(name), length + new.shape[-2]
         # Whoever reorders batches, for beams say, leaves tensors of his own.
-        if memory is None or not _is_begin(held, memory) or end > memory.shape[2]:
-            shape = *new.shape[:2], max(end, 2 * length, _ROOM), new.shape[3]
+        if memory is None or not _is_begin(held, memory) or end > memory.shape[-2]:
+            shape = *new.shape[:-2], max(end, 2 * length, _ROOM), new.shape[-1]
             memory = self._memory[name] = new.new_empty(shape)
             if length:
-                memory[:, :, :length] = held
-        memory[:, :, length:end] = new
-        return memory[:, :, :end]
+                memory[..., :length, :] = held
+        memory[..., length:end, :] = new
+        return memory[..., :end, :]
+
+
+class IndexedLatentLayer(LatentLayer, DynamicIndexedLayer):
+    """The same with an indexer's keys, ``[batch, tokens, index_head_dim]``."""
+
+    indexer_keys: torch.Tensor
+
+    def update_indexer(self, indexer_key_states: torch.Tensor) -> torch.Tensor:
+        if not self.is_indexer_initialized:
+            self.lazy_initialization_indexer(indexer_key_states)
+        held = self.indexer_keys
+        length = held.shape[1] if held.numel() else 0
+        if length:
+            _require_same_kind("indexer_key_states", indexer_key_states, held)
+        self.indexer_keys = self._appended("indexer_keys", held, indexer_key_states, length)
+        return self.indexer_keys
 
 
 class LatentCache(DynamicCache):
@@ -69,6 +85,8 @@ class LatentCache(DynamicCache):
         for index, layer in enumerate(self.layers):
             if type(layer) is DynamicLayer:
                 self.layers[index] = LatentLayer()
+            elif type(layer) is DynamicIndexedLayer:
+                self.layers[index] = IndexedLatentLayer()
 
 
 def _is_begin(held: torch.Tensor, memory: torch.Tensor) -> bool:
@@ -80,7 +98,7 @@ def _is_begin(held: torch.Tensor, memory: torch.Tensor) -> bool:
 
 
 def _require_same_kind(name: str, new: torch.Tensor, held: torch.Tensor) -> None:
-    if (*new.shape[:2], new.shape[3]) != (*held.shape[:2], held.shape[3]):
+    if (*new.shape[:-2], new.shape[-1]) != (*held.shape[:-2], held.shape[-1]):
         raise ValueError(
             f"{name} = {tuple(new.shape)}: must go with the cache's {tuple(held.shape)}: "
             "it was filled by another model or batch"

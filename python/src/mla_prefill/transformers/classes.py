@@ -4,7 +4,8 @@
 What is relied on is little, and looked for in the class itself, so that a release that
 does it another way is refused instead of computing something else: ``expand_kv`` makes
 keys and values of the latents that the cache holds, by ``kv_b_proj``, and ``forward``
-hands them to the attention function and does nothing else with them.
+hands them to the attention function and does nothing else with them. Where an indexer
+chooses the keys, ``forward`` hands over what it chose, too (see `indexers`).
 """
 
 import ast
@@ -18,13 +19,11 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
+from mla_prefill.transformers.indexers import refusal_of_indexer, refusal_of_indexer_class
+
 _DIMENSIONS = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _TYPES = torch.float32, torch.float16, torch.bfloat16
 _TYPES_TEXT = "float32, float16 or bfloat16"
-_UNSERVED = {
-    "self.indexer": "its attention is sparse: an indexer chooses the keys (DSA)",
-    "self.sinks": "it has attention sinks",
-}
 
 
 class MLAClass(NamedTuple):
@@ -47,14 +46,15 @@ def refusal_of_class(kind: Any) -> str | None:
         return "it has no expand_kv"
     except (OSError, TypeError):
         return "its source is not at hand"
-    for attribute, reason in _UNSERVED.items():
-        if attribute in made:
-            return reason
+    if "self.sinks" in made:
+        return "it has attention sinks"
+    if "self.sliding_window" in made:
+        return "some of its layers have sliding windows"
     if len(parameters) != 3:
         return "its expand_kv takes other arguments than latents and keys with rope"
     if "ALL_ATTENTION_FUNCTIONS" not in forward or not _only_attends(ast.parse(forward)):
         return "its forward does more with expanded keys and values than attend to them"
-    return None
+    return refusal_of_indexer_class(kind, made, forward) if "self.indexer" in made else None
 
 
 def refusal_of_module(module: Any) -> str | None:
@@ -74,7 +74,9 @@ def refusal_of_module(module: Any) -> str | None:
     dtype = next((each.dtype for each in module.parameters() if each.dtype in _TYPES), None)
     if dtype is None:
         return f"its weights are {next(module.parameters()).dtype}: some must be {_TYPES_TEXT}"
-    return None if _expands_as_assumed(module, dtype) else "its expand_kv is not kv_b_proj alone"
+    if not _expands_as_assumed(module, dtype):
+        return "its expand_kv is not kv_b_proj alone"
+    return None if getattr(module, "indexer", None) is None else refusal_of_indexer(module, dtype)
 
 
 def mla_classes() -> list[MLAClass]:
@@ -107,7 +109,8 @@ def table() -> str:
 
 
 def _only_attends(forward: ast.AST) -> bool:
-    """Whether what comes from ``expand_kv`` goes to ``attention(self, query, key, value, ...)``."""
+    """Whether what comes from ``expand_kv`` goes to ``attention(self, query, key, value, ...)``,
+    and nothing else is asked of it but how many keys there are."""
     calls = [
         node
         for node in ast.walk(forward)
@@ -129,8 +132,16 @@ def _only_attends(forward: ast.AST) -> bool:
         for node in ast.walk(forward)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names
     ]
+    counted = [
+        node.value.value
+        for node in ast.walk(forward)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "shape"
+        and ast.unparse(node.slice) in ("2", "-2")
+    ]
     return [ast.unparse(node) for node in attended] == names and all(
-        any(node is argument for argument in attended) for node in used
+        any(node is allowed for allowed in (*attended, *counted)) for node in used
     )
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mla_prefill._untraced import untraced
 from mla_prefill.layer import MLAPrefillLayer
-from mla_prefill.transformers.masks import KeyRanges
+from mla_prefill.transformers.masks import KeyRanges, Span
 
 #: The attention implementation under which a switched module hands over its latents.
 IMPLEMENTATION = "mla_prefill"
@@ -66,11 +66,14 @@ class LatentExpansion:
         k_pe: torch.Tensor,
         ranges: KeyRanges,
         scale: float,
+        indices: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Args:
             query: ``[batch, heads, queries, qk_head_dim]``.
             latents, k_pe: ``[batch, 1, keys, kv_lora_rank]`` and ``[..., qk_rope_head_dim]``.
+            indices: ``[batch, queries, any]`` of int32, the keys that each query attends to;
+                -1 is none. None: all.
 
         Returns:
             ``[batch, queries, heads, v_head_dim]``, 0 where a query is padding.
@@ -99,6 +102,7 @@ class LatentExpansion:
             context_starts=[span.begin for span in spans] if has_context else None,
             context_lens=contexts,
             query_start_loc=offsets,
+            topk_indices=None if indices is None else _positions(indices, spans),
             out=out.flatten(0, 1) if is_whole else None,
         )
         if not is_whole:
@@ -153,6 +157,15 @@ class LatentExpansion:
             kv_b_proj=projection_weights(module.kv_b_proj, query.dtype, module.kv_lora_rank),
             dtype=query.dtype,
         )
+
+
+def _positions(indices: torch.Tensor, spans: list[Span]) -> torch.Tensor:
+    """The spans' rows of what attention is told, counted from each request's first key."""
+    begins = [span.begin for span in spans]
+    if any(begins):
+        first = torch.tensor(begins, dtype=torch.int32, device=indices.device)
+        indices = (indices - first[:, None, None]).clamp(min=-1)
+    return _rows(indices, [(span.row, span.rows) for span in spans])
 
 
 def _rows(states: torch.Tensor, spans: list[tuple[int, int]]) -> torch.Tensor:

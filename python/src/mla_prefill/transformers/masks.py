@@ -8,7 +8,7 @@ functions read it. Masks of all queries and keys are made only where there is pa
 between tokens, as between the turns of padded conversations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,17 @@ class KeyRanges(NamedTuple):
             spans.append(Span(row, rows, first + row if rows else begin, begin))
         return spans
 
+    def alone(self, queries: int) -> Iterator[tuple["KeyRanges", torch.Tensor, torch.Tensor]]:
+        """Where there is ``seen``, for each request: its ranges among the keys that are seen,
+        these, and those of its queries that are not padding."""
+        for seen in () if self.seen is None else self.seen:
+            keys = seen.nonzero()[:, 0]
+            rows, own = torch.arange(queries, device=seen.device), len(keys) - 1
+            if queries > 1 and self.is_causal:
+                rows = keys[keys >= self.first] - self.first
+                own = len(keys) - len(rows)
+            yield KeyRanges([0], [len(keys)], own, self.is_causal), keys, rows
+
     def as_mask(self, device: Any) -> torch.Tensor:
         """``[batch, 1, 1, 4]``: masks of four dimensions go through transformers untouched."""
         mark = _MARK + self.is_causal
@@ -81,10 +92,12 @@ def key_ranges_mask(
     attention_mask: torch.Tensor | None = None,
     local_size: int | None = None,
     device: Any = "cpu",
+    allow_is_causal_skip: bool = True,
     use_vmap: bool = False,
     **others: Any,
 ) -> torch.Tensor | None:
-    """The mask function that transformers asks; None where each query sees all before it.
+    """The mask function that transformers asks; None where each query sees all before it,
+    unless it says that it needs a mask then, too.
 
     Raises:
         ValueError: the mask is more than causality and padding.
@@ -111,7 +124,8 @@ def key_ranges_mask(
     if runs is None:
         runs = _Runs([0] * batch_size, [total] * batch_size, False)
     begins, ends, _ = runs
-    if total == kv_length and not any(begins) and all(end == total for end in ends):
+    is_whole = total == kv_length and not any(begins) and all(end == total for end in ends)
+    if is_whole and allow_is_causal_skip:
         return None
     return KeyRanges(begins, ends, first, True).as_mask(device)
 

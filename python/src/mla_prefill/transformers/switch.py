@@ -9,13 +9,15 @@ from transformers.utils import logging
 from mla_prefill.transformers.classes import refusal_of_module
 from mla_prefill.transformers.latents import IMPLEMENTATION, LatentExpansion
 from mla_prefill.transformers.registration import register
+from mla_prefill.transformers.selection import IndexSelection
 
 #: Under transformers' root, so that its log settings hold for it.
 logger = logging.get_logger("transformers.mla_prefill")
 
 
 def enable(model: PreTrainedModel) -> None:
-    """Switches all MLA attention of a model to `MLAPrefillLayer`, over its latents.
+    """Switches all MLA attention of a model to `MLAPrefillLayer`, over its latents, and its
+    indexers, where it has any (DeepSeek Sparse Attention), to `mla_prefill.indexer`.
 
     ``generate``, caches and everything else stay transformers'. Packed weights take the
     memory of another ``kv_b_proj`` each. They are packed anew when ``kv_b_proj`` or its
@@ -41,6 +43,8 @@ def enable(model: PreTrainedModel) -> None:
         held = _expansion(module)
         previous = held.previous if held else module.config._attn_implementation
         module.expand_kv = LatentExpansion(module, previous)
+        if getattr(module, "indexer", None) is not None:
+            module.indexer.forward = IndexSelection(module)
     _set_implementations(model, {id(each.config): IMPLEMENTATION for _, each in modules})
     if any(module.config._attn_implementation != IMPLEMENTATION for _, module in modules):
         disable(model)
@@ -60,6 +64,8 @@ def disable(model: PreTrainedModel) -> None:
     switched = [(each, held) for each in model.modules() if (held := _expansion(each))]
     for module, _ in switched:
         del module.expand_kv
+        if getattr(module, "indexer", None) is not None:
+            del module.indexer.forward
     _set_implementations(model, {id(each.config): held.previous for each, held in switched})
 
 
