@@ -57,7 +57,7 @@ build_examples() {
     "${link[@]}" -o "$out/examples/prefill"
   clang --config="$sdk/clang.cfg" -std=c99 "${flags[@]}" examples/c/attention.c "${link[@]}" \
     -o "$out/examples/attention_c"
-  for program in attention engine_loop custom_backend engine/engine; do
+  for program in attention engine_loop custom_backend sparse_step engine/engine; do
     clang++ --config="$sdk/clang.cfg" -std=c++17 "${flags[@]}" "examples/cpp/$program.cpp" "${link[@]}" \
       -o "$out/examples/$(basename "$program")"
   done
@@ -89,7 +89,7 @@ abi() {
 
 examples() {
   local program failed=0
-  for program in attention_c attention engine_loop custom_backend engine; do
+  for program in attention_c attention engine_loop custom_backend sparse_step engine; do
     run "$1" "$out/examples/$program"
   done
   run "$1" "$out/examples/prefill" Tests/Data/dsv2_chunked.safetensors

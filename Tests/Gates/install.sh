@@ -57,7 +57,7 @@ example "pkg-config: examples/c/openblas_prefill builds" \
   gcc -std=c99 examples/c/openblas_prefill.c examples/c/openblas_backend.c examples/c/safetensors.c \
   "${openblas[@]}" -lm -pthread -o "$work/openblas_prefill"
 example "pkg-config: examples/c/openblas_prefill runs" "$work/openblas_prefill" Tests/Data/dsv2_chunked.safetensors
-for program in attention engine_loop custom_backend engine/engine; do
+for program in attention engine_loop custom_backend sparse_step engine/engine; do
   name=$(basename $program)
   # shellcheck disable=SC2154
   example "pkg-config: $name builds" \
@@ -70,7 +70,7 @@ example "CMake: builds" cmake --build "$work/cmake"
 for program in prefill openblas_prefill; do
   example "CMake: $program runs" "$work/cmake/$program" "$root/Tests/Data/dsv2_chunked.safetensors"
 done
-for program in attention_c attention engine_loop custom_backend engine; do
+for program in attention_c attention engine_loop custom_backend sparse_step engine; do
   example "CMake: $program runs" "$work/cmake/$program"
 done
 
