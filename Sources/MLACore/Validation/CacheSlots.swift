@@ -119,6 +119,7 @@ extension CacheSlots {
     }
     let blockSize = blockSize
     blocksFollow = [latents, rope].allSatisfy { $0.blockStride == blockSize * $0.stride }
+    fetchedBytes = latents.bytes
   }
 }
 
