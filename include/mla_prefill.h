@@ -1221,8 +1221,9 @@ typedef struct mla_layer_forward_args {
       attends to instead of all (DeepSeek Sparse Attention), counted from its request's
       first token on, context and new tokens alike. At most the token's own, with
       MLA_LAYER_CONTEXT_ONLY below context_lens; -1 anywhere is none; their order, and
-      whether one is there twice, has no effect. A row of -1 gives 0 and an lse of -inf.
-      NULL: every token attends to all it sees. Always in host memory. With other layers than
+      whether one is there twice, has no effect. A row of -1 gives 0, if weights are finite, and
+      an lse of -inf. Must not overlap out, lse or workspace. NULL: every token attends to all
+      it sees. Always in host memory. With other layers than
       the library's own on the CPU, and MLA_LAYER_ALGORITHM_UP_PROJECTED, which has no weights
       for it: MLA_ERROR_UNSUPPORTED_CONFIGURATION. */
   const int32_t *topk_indices;
@@ -1601,7 +1602,7 @@ typedef struct mla_index_select_args {
   const int32_t *block_table;
   int64_t block_table_stride;
   /** Rows of q to work on, for ranks that share them: num_rows of them from first_row on; both
-      0: all. */
+      0: all. A rank without rows makes no call. */
   int64_t first_row;
   int64_t num_rows;
   /** [num_tokens, topk], rows topk_stride entries apart, at least topk: positions of keys in

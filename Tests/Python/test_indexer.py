@@ -100,6 +100,11 @@ def test_visible_keys_and_tables():
     for given in (ragged, table, table.astype(np.int32)):
         problem.block_table = given
         got = problem.select(topk=60, visible_keys=np.array(visible))
+        # Of a block that nobody sees the number may be any.
+        if given is table:
+            table[0] = 1 << 40
+            none_of_the_first = problem.select(topk=60, visible_keys=[0] * 5 + visible[5:])
+            assert (none_of_the_first[:5] == -1).all()
         problem.block_table = ragged
         for row, count in enumerate(visible):
             np.testing.assert_array_equal(got[row][: count], np.arange(count))
@@ -135,12 +140,34 @@ def test_scales(scale_format):
     np.testing.assert_array_equal(cache.reshape(-1)[:12].view(FP8).reshape(3, 4), codes)
 
 
+def uneven(shape, strides):
+    """Numbers that do not lie where an array of them has them."""
+    return np.ndarray(shape, np.int32, np.zeros(400, np.uint8), 0, strides)
+
+
+@pytest.mark.parametrize("format", indexer.INDEX_FORMATS)
+def test_a_cache_of_no_blocks(format):
+    cache = np.zeros((0, 8, 12), np.float32 if format == "plain" else np.uint8)
+    k = np.zeros((3, 12 if format == "plain" else 8), np.float32)
+    indexer.store(k, cache, [-1, -1, -1], format)
+    got = indexer.select(
+        k[:0, None], np.zeros((0, 1), np.float32), cache, np.zeros((0, 0), np.int32), [0],
+        topk=2, format=format,
+    )  # fmt: skip
+    assert got.shape == (0, 2)
+
+
 @pytest.mark.parametrize(
     "keywords, error, text",
     [
         (dict(), TypeError, "topk: "),
         (dict(topk=0), ValueError, "topk = 0: must be"),
         (dict(topk="7"), TypeError, "topk: "),
+        (dict(topk=2**40), ValueError, "topk = 1099511627776: must be 1 to 1048576"),
+        (dict(topk=2, topk_indices=np.zeros(9, np.int32)), ValueError, "topk_indices: must have two"),
+        (dict(topk=2, topk_indices=[[0]]), (TypeError, ValueError), ""),
+        (dict(topk_indices=uneven((9, 4), (18, 4))), ValueError, r"topk_indices.strides\[0\] = 18 bytes"),
+        (dict(topk_indices=uneven((9, 4), (40, 6))), ValueError, r"topk_indices.strides\[1\] = 6 bytes"),
         (dict(topk_indices=np.zeros((9, 4))), TypeError, "topk_indices: must be of int32"),
         (dict(topk_indices=np.zeros((9, 4), np.int64)), TypeError, "topk_indices: must be of int32"),
         (dict(topk_indices=np.zeros((8, 4), np.int32)), ValueError, r"topk_indices.shape\[0\] = 8: must be 9"),

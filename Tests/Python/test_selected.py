@@ -77,6 +77,8 @@ def test_refusals():
         topk_indices=indices[:2],
     )  # fmt: skip
     refused(ValueError, r"topk_indices.ndim = 1: must be 2", topk_indices=indices[0])
+    # More tokens than there is memory for.
+    refused(ValueError, "topk_indices: has 3 rows", query_start_loc=[0, 2**31 - 1])
     refused(ValueError, r"topk_indices\[2\]\[0\]", topk_indices=[[0], [1], [1 << 40]])
     refused(TypeError, "topk_indices", topk_indices=indices.astype(np.float32))
     refused(TypeError, "new_tokens_cached", new_tokens_cached="yes")

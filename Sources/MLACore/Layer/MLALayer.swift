@@ -122,7 +122,8 @@ public final class MLALayer: Sendable {
   {
     let raw = try readStruct(pointer, name: "args")
     try requireOwn(raw)
-    let batch = try LayerBatch(raw, config.attention)
+    var batch = try LayerBatch(raw, config.attention)
+    _ = try batch.select(raw)
     let quantizes = raw.output_scale != nil
     switch path {
     case .fused(let layer): return Int64(try layer.workspaceBytes(batch))

@@ -55,7 +55,6 @@ extension LayerBatch {
         ? FixedArray()
         : readContextLens(raw.context_lens, count: rows.requestCount, field: "context_lens"),
       contextOnly: raw.flags & contextOnly != 0, newTokensCached: raw.new_tokens_cached != 0)
-    if raw.topk_indices != nil { selected = try SelectedKeys(raw, of: self) }
   }
 }
 

@@ -64,6 +64,21 @@ struct CallTensor: Sendable {
     bytes = try Self.extent(of: view, name)
   }
 
+  /// [rows, topk] positions, `stride` entries from one row to the next.
+  init(
+    topkIndices pointer: UnsafePointer<Int32>?, rows: Int, topk: Int32, stride: Int64
+  ) throws(MLAError) {
+    guard pointer != nil || rows == 0 else { throw .null("topk_indices") }
+    guard stride >= Int64(topk) else {
+      throw .invalid("topk_stride", stride, "must be at least topk (\(topk))")
+    }
+    guard stride <= Int64(endOfMemory / 4) / Int64(max(1, rows)) else {
+      throw .invalid("topk_stride", stride, "reaches beyond the address space")
+    }
+    try self.init(
+      pointer, name: "topk_indices", rows: rows, width: Int(topk), stride: Int(stride))
+  }
+
   private static func readLayout(_ raw: mla_tensor, _ name: String, rank: Int) throws(MLAError)
     -> (Extents, Extents)
   {

@@ -27,7 +27,10 @@ enum IndexFormat {
       let width = headDim + Self.scaleBytes
       try cache.requireType(.float8E4M3, "with MLA_INDEX_FORMAT_FP8_BLOCK")
       try cache.requireWidth((width, "the head dimension of \(rows.name) and 4 more, a scale's"))
-      guard cache.shape.count == 2 || cache.shape[1] < 2 || cache.strides[1] == width else {
+      // What has no elements has no strides.
+      guard cache.shape.count == 2 || cache.shape[1] < 2 || cache.shape.isEmpty
+        || cache.strides[1] == width
+      else {
         throw .invalid(
           "index_cache.strides[1]", cache.strides[1],
           "must be \(width): all of a block lies side by side with MLA_INDEX_FORMAT_FP8_BLOCK")

@@ -90,25 +90,11 @@ private struct IndexTensors {
     try weights.requireType(.float32, "whatever q's")
     try weights.requireShape(tokens, (q.shape[1], "the heads of q"))
     cache = try CallTensor(raw.index_cache, name: "index_cache", on: .cpu, rank: 2, or: 3)
-    indices = try Self.indices(raw, rows: q.shape[0])
+    indices = try CallTensor(
+      topkIndices: raw.topk_indices, rows: q.shape[0], topk: raw.topk, stride: raw.topk_stride)
     scores = try CallTensor(raw.scores, name: "scores", on: .cpu, rank: 2, mayBeNull: true)
     try scores?.requireType(.float32, "whatever q's")
     try scores?.requireShape(tokens, (Int(raw.topk), "topk"))
-  }
-
-  private static func indices(_ raw: mla_index_select_args, rows: Int) throws(MLAError)
-    -> CallTensor
-  {
-    guard raw.topk_indices != nil || rows == 0 else { throw .null("topk_indices") }
-    guard raw.topk_stride >= Int64(raw.topk) else {
-      throw .invalid("topk_stride", raw.topk_stride, "must be at least topk (\(raw.topk))")
-    }
-    guard raw.topk_stride <= Int64(endOfMemory / 4) / Int64(max(1, rows)) else {
-      throw .invalid("topk_stride", raw.topk_stride, "reaches beyond the address space")
-    }
-    return try CallTensor(
-      raw.topk_indices, name: "topk_indices", rows: rows, width: Int(raw.topk),
-      stride: Int(raw.topk_stride))
   }
 
   func checkOverlaps(_ workspace: Workspace?) throws(MLAError) {

@@ -25,7 +25,7 @@ struct LayerArguments: @unchecked Sendable {
 
   /// The caller's, checked against each other and the layer.
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig) throws(MLAError) {
-    batch = try LayerBatch(raw, config.attention)
+    var batch = try LayerBatch(raw, config.attention)
     var tensors = try LayerTensors(
       raw, config, readsNewTokens: !batch.contextOnly && !batch.newTokensCached)
     outputScale = try OutputScale(raw.output_scale, for: tensors.out)
@@ -55,7 +55,9 @@ struct LayerArguments: @unchecked Sendable {
     }
     try tensors.check(config, isQuantized: outputScale != nil)
     try tensors.q.requireRows(of: batch.queryStartLoc, "query_start_loc")
+    tensors.selected = try batch.select(raw)
     try tensors.checkOverlaps(workspace)
+    self.batch = batch
     (q, latents, rope) = (tensors.q.view, tensors.latents?.view, tensors.rope?.view)
     (out, lse) = (tensors.out.view, tensors.lse?.view)
   }
@@ -69,6 +71,8 @@ private struct LayerTensors {
   var lse: CallTensor?
   /// nil where the caller has none and needs none.
   var cache: CacheTensors?
+  /// nil: tokens attend to all they see.
+  var selected: CallTensor?
 
   init(_ raw: mla_layer_forward_args, _ config: LayerConfig, readsNewTokens: Bool)
     throws(MLAError)
@@ -126,6 +130,8 @@ private struct LayerTensors {
     try out.requireOutput(apartFrom: q, latents, rope, cache, ropeCache)
     try lse?.requireOutput(apartFrom: q, latents, rope, cache, out)
     try lse?.requireNoOverlap(with: ropeCache)
-    try workspace?.requireNoOverlap(with: q, latents, rope, cache, ropeCache, out, lse)
+    try out.requireNoOverlap(with: selected)
+    try lse?.requireNoOverlap(with: selected)
+    try workspace?.requireNoOverlap(with: q, latents, rope, cache, ropeCache, out, lse, selected)
   }
 }

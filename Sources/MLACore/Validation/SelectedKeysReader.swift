@@ -1,22 +1,27 @@
 import CMLAPrefill
 
-extension SelectedKeys {
-  /// The caller's, each checked against what its token sees.
-  init(_ raw: mla_layer_forward_args, of batch: LayerBatch) throws(MLAError) {
-    guard let indices = raw.topk_indices else { throw .null("topk_indices") }
-    guard Int(bitPattern: indices) % MemoryLayout<Int32>.alignment == 0 else {
-      throw .invalid("topk_indices", "\(indices)", "must be aligned to 4 bytes")
-    }
+extension LayerBatch {
+  /// Takes what the caller has selected, and returns where it is; nil: nothing.
+  ///
+  /// Read are as many rows as the batch has, which are to be those of q.
+  mutating func select(_ raw: mla_layer_forward_args) throws(MLAError) -> CallTensor? {
+    guard raw.topk_indices != nil else { return nil }
     guard raw.topk >= 1 else { throw .invalid("topk", raw.topk, "must be at least 1") }
-    guard raw.topk_stride >= Int64(raw.topk) else {
-      throw .invalid("topk_stride", raw.topk_stride, "must be at least topk (\(raw.topk))")
+    let indices = try CallTensor(
+      topkIndices: raw.topk_indices, rows: queryStartLoc.rowCount, topk: raw.topk,
+      stride: raw.topk_stride)
+    selected = try SelectedKeys(indices, of: self)
+    return indices
+  }
+}
+
+extension SelectedKeys {
+  /// Each checked against what its token sees.
+  fileprivate init(_ indices: CallTensor, of batch: LayerBatch) throws(MLAError) {
+    guard let entries = UnsafePointer<Int32>(bitPattern: indices.view.address) else {
+      throw .null("topk_indices")
     }
-    let rows = Int64(batch.queryStartLoc.rowCount)
-    let (_, overflows) = raw.topk_stride.multipliedReportingOverflow(by: max(rows, 1) * 4)
-    guard !overflows else {
-      throw .invalid("topk_stride", raw.topk_stride, "reaches beyond the address space")
-    }
-    self.init(indices, stride: Int(raw.topk_stride), topk: Int(raw.topk))
+    self.init(entries, stride: indices.strides[0], topk: indices.width)
     for request in batch.requests {
       let span = batch.span(request)
       for query in 0..<span.queryCount {

@@ -76,6 +76,12 @@ std::vector<Rule<Call>> selected_rules() {
   add("new_tokens_cached", [](Call& c, Random& random) {
     c.args.value.new_tokens_cached = random.any_of<std::int32_t>({2, random.negative(), INT32_MAX});
   });
+  // Of rows that q has not, no indices are read.
+  add("query_start_loc[2]", [](Call& c, Random& random) {
+    c.query_start_loc[2] = random.any_of<std::int32_t>({7, 1 << 24});
+  });
+  add("out.data", [](Call& c, Random&) { c.out.view.value.data = c.indices.data(); });
+  add("lse.data", [](Call& c, Random&) { c.lse.view.value.data = c.indices.data(); });
   return rules;
 }
 

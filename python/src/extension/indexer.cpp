@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,12 @@ class IndicesArgument {
   static constexpr const char *name = "topk_indices";
 
   std::int64_t elements(int dimension) const {
-    return tensor_.stride(dimension) * tensor_.stride_unit() / 4;
+    const std::int64_t bytes = tensor_.stride(dimension) * tensor_.stride_unit();
+    if (bytes % 4 != 0) {
+      raise(PyExc_ValueError, std::string(name) + ".strides[" + std::to_string(dimension) + "] = " +
+                                  std::to_string(bytes) + " bytes: must be a multiple of 4");
+    }
+    return bytes / 4;
   }
 
   BorrowedTensor tensor_;
@@ -77,31 +83,40 @@ class IndexBatch {
              nb::handle block_table, mla_index_select_args &args)
       : offsets_(offsets_argument(query_start_loc, "query_start_loc")),
         contexts_(request_numbers_argument(context_lens, "context_lens", offsets_, "query_start_loc")),
-        table_(block_table, "block_table", blocks(block_size_of(args.index_cache)), no_rows_) {
+        visible_(visible_argument(visible_keys, rows_of(args))),
+        table_(block_table, "block_table", blocks(block_size_of(args.index_cache), rows_of(args)), no_rows_) {
     args.num_requests = static_cast<std::int32_t>(offsets_.size() - 1);
     args.query_start_loc = offsets_.data();
     args.context_lens = pointer_or_null(contexts_);
     table_.fill_blocks(args);
-    if (visible_keys.is_none()) return;
-    const std::int64_t rows = rows_of(args);
-    visible_ = int32_array_argument(visible_keys, "visible_keys", static_cast<std::size_t>(rows) + 1);
-    if (static_cast<std::int64_t>(visible_.size()) != rows) {
-      raise(PyExc_ValueError, "visible_keys: has " + std::to_string(visible_.size()) +
-                                  " entries, must have " + std::to_string(rows) + ", one for each row of q");
-    }
-    // Given, though it may be empty.
-    visible_.reserve(1);
-    args.visible_keys = visible_.data();
+    if (!visible_keys.is_none()) args.visible_keys = visible_.data();
   }
 
  private:
+  static std::vector<std::int32_t> visible_argument(nb::handle value, std::int64_t rows) {
+    if (value.is_none()) return {};
+    auto visible = int32_array_argument(value, "visible_keys", static_cast<std::size_t>(rows) + 1);
+    if (static_cast<std::int64_t>(visible.size()) != rows) {
+      raise(PyExc_ValueError, "visible_keys: has " + std::to_string(visible.size()) +
+                                  " entries, must have " + std::to_string(rows) + ", one for each row of q");
+    }
+    // Given, though it may be empty.
+    visible.reserve(1);
+    return visible;
+  }
+
   /// That the library may read: those of what is seen at most.
-  std::vector<std::int64_t> blocks(std::int64_t block_size) const {
+  std::vector<std::int64_t> blocks(std::int64_t block_size, std::int64_t rows) const {
     std::vector<std::int64_t> counts;
     for (std::size_t i = 0; i + 1 < offsets_.size(); ++i) {
       const std::int64_t tokens = std::int64_t{offsets_[i + 1]} - offsets_[i];
       const std::int64_t context = contexts_.empty() ? 0 : contexts_[i];
-      counts.push_back(tokens > 0 ? blocks_reached(0, context + tokens, block_size) : 0);
+      std::int64_t keys = tokens > 0 ? context + tokens : 0;
+      // What is no range of rows the library refuses.
+      if (!visible_.empty() && tokens > 0 && offsets_[i] >= 0 && offsets_[i + 1] <= rows) {
+        keys = *std::max_element(visible_.begin() + offsets_[i], visible_.begin() + offsets_[i + 1]);
+      }
+      counts.push_back(blocks_reached(0, keys, block_size));
     }
     return counts;
   }

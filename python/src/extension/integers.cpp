@@ -153,11 +153,6 @@ void refuse_rows(std::int64_t rows, std::int64_t owners, const char *name, const
 
 namespace {
 
-/// The columns that are read.
-std::int64_t most_of(const std::vector<std::int64_t> &counts) {
-  return counts.empty() ? 0 : *std::max_element(counts.begin(), counts.end());
-}
-
 /// The block in that row and column; -1, which is no block's, where a number that does not
 /// fit is none of the `count` first, which are read.
 std::int32_t block_number(std::int64_t value, const char *name, std::int64_t row,
@@ -172,8 +167,12 @@ std::int32_t block_number(std::int64_t value, const char *name, std::int64_t row
 
 }  // namespace
 
-TableArgument::TableArgument(nb::handle value, const char *name,
-                             const std::vector<std::int64_t> &counts,
+std::int64_t Counts::most() const {
+  if (size_ == 0) return 0;
+  return each_ ? *std::max_element(each_->begin(), each_->end()) : INT32_MAX;
+}
+
+TableArgument::TableArgument(nb::handle value, const char *name, const Counts &counts,
                              const std::vector<std::int32_t> &rows, const char *owner)
     : rows_(rows), owner_(owner) {
   if (value.is_none()) return;
@@ -225,7 +224,7 @@ bool TableArgument::is_read_in_place() const {
          tensor_.stride(0) % element == 0 && tensor_.stride(0) >= columns_ * element;
 }
 
-void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t> &counts) {
+void TableArgument::read_tensor(const char *name, const Counts &counts) {
   tensor_.require_dimensions(2, name, (std::string("a row for each ") + owner_).c_str());
   require_rows(tensor_.size(0), name, counts.size());
   columns_ = narrowed<std::int32_t>(tensor_.size(1), std::string(name) + ".shape[1]");
@@ -234,7 +233,7 @@ void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t
     row_stride_ = tensor_.stride(0) / static_cast<std::int64_t>(sizeof *data_);
     return;
   }
-  columns_ = static_cast<std::int32_t>(std::min<std::int64_t>(columns_, most_of(counts)));
+  columns_ = static_cast<std::int32_t>(std::min<std::int64_t>(columns_, counts.most()));
   copy_.reserve(counts.size() * static_cast<std::size_t>(columns_));
   for (std::size_t request = 0; request < counts.size(); ++request) {
     const auto row = static_cast<std::int64_t>(row_of(request));
@@ -245,8 +244,7 @@ void TableArgument::read_tensor(const char *name, const std::vector<std::int64_t
   }
 }
 
-void TableArgument::read_sequence(nb::handle value, const char *name,
-                                  const std::vector<std::int64_t> &counts) {
+void TableArgument::read_sequence(nb::handle value, const char *name, const Counts &counts) {
   std::vector<std::vector<std::int64_t>> rows;
   std::size_t longest = 0;
   for_each_item(value, name, [&](nb::handle item, std::size_t index) {

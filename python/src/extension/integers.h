@@ -89,6 +89,25 @@ const T *pointer_or_null(const std::vector<T> &values) {
 [[noreturn]] void refuse_rows(std::int64_t rows, std::int64_t owners, const char *name,
                               const char *owner = "request");
 
+/// How many of each row's numbers are read, from the first on.
+class Counts {
+ public:
+  Counts(const std::vector<std::int64_t> &each) : each_(&each), size_(each.size()) {}  // NOLINT
+  /// All of each of `rows` rows, which may be more than there is memory for.
+  static Counts all(std::size_t rows) { return Counts(rows); }
+
+  std::size_t size() const { return size_; }
+  std::int64_t operator[](std::size_t row) const { return each_ ? (*each_)[row] : INT32_MAX; }
+  /// The columns that are read of any row.
+  std::int64_t most() const;
+
+ private:
+  explicit Counts(std::size_t rows) : size_(rows) {}
+
+  const std::vector<std::int64_t> *each_ = nullptr;
+  std::size_t size_;
+};
+
 /// A row of numbers for each request, or whatever owns one: a 2-d tensor, of which int32 is read in
 /// place and of int64 copied what is read, or a sequence of sequences, shorter ones filled with -1.
 class TableArgument {
@@ -97,7 +116,7 @@ class TableArgument {
   /// is not empty; else row i is request i's. TypeError, or ValueError for a table without a
   /// request's row, and for what does not fit 32 bits among the `counts[i]` first of
   /// request i's: others are not read, they may hold anything.
-  TableArgument(nb::handle value, const char *name, const std::vector<std::int64_t> &counts,
+  TableArgument(nb::handle value, const char *name, const Counts &counts,
                 const std::vector<std::int32_t> &rows, const char *owner = "request");
   TableArgument(const TableArgument &) = delete;
   TableArgument &operator=(const TableArgument &) = delete;
@@ -114,8 +133,8 @@ class TableArgument {
   void fill_selection(mla_layer_forward_args &args) const;
 
  private:
-  void read_tensor(const char *name, const std::vector<std::int64_t> &counts);
-  void read_sequence(nb::handle value, const char *name, const std::vector<std::int64_t> &counts);
+  void read_tensor(const char *name, const Counts &counts);
+  void read_sequence(nb::handle value, const char *name, const Counts &counts);
   void require_rows(std::int64_t rows, const char *name, std::size_t requests);
   bool is_read_in_place() const;
   std::size_t row_of(std::size_t request) const;

@@ -69,9 +69,7 @@ class SelectionArgument {
     if (value.is_none()) return;
     static const std::vector<std::int32_t> in_order;
     const auto tokens = static_cast<std::size_t>(std::max<std::int64_t>(batch.num_tokens(), 0));
-    // All of a row is read.
-    const std::vector<std::int64_t> counts(tokens, INT32_MAX);
-    rows_.emplace(value, "topk_indices", counts, in_order, "token");
+    rows_.emplace(value, "topk_indices", Counts::all(tokens), in_order, "token");
     rows_->fill_selection(args);
   }
 

@@ -11,6 +11,8 @@ from mla_prefill._untraced import untraced
 INDEX_FORMATS = {"plain": 0, "fp8_block": 1}
 #: MLA_INDEX_SCALE_* by name.
 SCALE_FORMATS = {"float32": 0, "power_of_two": 1}
+#: The header's.
+_MOST_TOPK = 1 << 20
 
 
 @untraced
@@ -103,7 +105,8 @@ def select(
         quantize_q: whether ``q`` is quantized as keys are, a scale for each head.
         hadamard: whether ``q`` is turned as ``store`` turns keys.
         first_row: which row of ``q`` to begin with, for ranks that share them.
-        num_rows: how many rows to work on; 0, and 0 for ``first_row``: all.
+        num_rows: how many rows to work on; 0, and 0 for ``first_row``: all. A rank without
+            rows makes no call.
 
     Returns:
         ``topk_indices``, or the new tensor.
@@ -119,11 +122,14 @@ def select(
     given = topk_indices
     if given is None:
         shape = (_tensors.rows_of(q), _core.integer(topk, "topk"))
-        if shape[1] < 1:
-            raise ValueError(f"topk = {shape[1]}: must be at least 1")
+        if not 1 <= shape[1] <= _MOST_TOPK:
+            raise ValueError(f"topk = {shape[1]}: must be 1 to {_MOST_TOPK}")
         given = _tensors.filled_integers(q, shape, -1, "topk_indices")
-    elif topk is not None and _core.integer(topk, "topk") != given.shape[1]:
-        raise ValueError(f"topk = {topk}: must be the width of topk_indices, {given.shape[1]}")
+    elif topk is not None:
+        # Of another kind or shape it is refused below.
+        width = tuple(getattr(given, "shape", ()))[1:2]
+        if width and _core.integer(topk, "topk") != width[0]:
+            raise ValueError(f"topk = {topk}: must be the width of topk_indices, {width[0]}")
     _core.index_select(
         q,
         weights,

@@ -64,8 +64,10 @@ def disable(model: PreTrainedModel) -> None:
     switched = [(each, held) for each in model.modules() if (held := _expansion(each))]
     for module, _ in switched:
         del module.expand_kv
-        if getattr(module, "indexer", None) is not None:
-            del module.indexer.forward
+        indexer = getattr(module, "indexer", None)
+        # Whoever has put another there since keeps it.
+        if indexer is not None and isinstance(vars(indexer).get("forward"), IndexSelection):
+            del indexer.forward
     _set_implementations(model, {id(each.config): held.previous for each, held in switched})
 
 
