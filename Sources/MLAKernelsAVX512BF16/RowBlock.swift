@@ -3,7 +3,7 @@ import MLAShims
 
 /// Rows of a call: as keys they are operands as they lie, pairs of neighbouring elements;
 /// their values are brought into pairs of neighbouring rows.
-struct RowBlock: ValueBlock {
+struct RowBlock {
   /// Up to a whole group, the last row repeated: its score is masked.
   let rows: UnsafePointer<UnsafePointer<Float>>
   private let values: PackedBlock
@@ -45,10 +45,7 @@ struct RowBlock: ValueBlock {
     a.rows.unsafelyUnwrapped[row].unsafelyUnwrapped
   }
 
-  @inline(__always)
-  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int) {
-    values.columns(first, width: width)
-  }
+  @inline(__always) var valueColumns: ValueColumns { values.valueColumns }
 
   /// Without keys.
   @inline(__always)

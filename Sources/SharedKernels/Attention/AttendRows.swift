@@ -71,7 +71,7 @@ private func attendPanel<Row: QueryRow>(
         Row.self, scratch.scores, keys: rows, paddedKeys: padded, firstKey: visible.firstKey)
     }
     state.update(scratch.scores, keys: padded).store(scratch.constants)
-    accumulateOutputs(tile, block, visible, isFirst: isFirst, scratch)
+    accumulateOutputs(tile, block.valueColumns, visible, isFirst: isFirst, scratch)
   } else if isFirst {
     scratch.outputs.update(
       repeating: FloatVector(repeating: 0),

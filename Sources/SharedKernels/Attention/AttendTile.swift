@@ -50,7 +50,7 @@ private func attendPanel<Row: QueryRow>(_: Row.Type, _ a: mla_attend_args) {
     }
     if isFirst { fetchOutputs(a) }
     state.update(scratch.scores, keys: groups * rowsPerGroup).store(scratch.constants)
-    accumulateOutputs(a, block, visible, isFirst: isFirst, scratch)
+    accumulateOutputs(a, block.valueColumns, visible, isFirst: isFirst, scratch)
     isFirst = false
     begin += keyBlock
   }
@@ -106,15 +106,15 @@ private func computeScores<Row: QueryRow>(
 
 /// O = O * rescale + P V, a panel of value dimensions after the other, and for each
 /// a group of queries after the other: the values stay in the L1 cache.
-func accumulateOutputs<Block: ValueBlock>(
-  _ a: mla_attend_args, _ block: Block, _ visible: VisibleKeys, isFirst: Bool,
+func accumulateOutputs(
+  _ a: mla_attend_args, _ columns: ValueColumns, _ visible: VisibleKeys, isFirst: Bool,
   _ scratch: TileScratch
 ) {
   let panels = ValuePanels(a.dims)
   var vector = 0
   while vector < panels.vectors {
     let width = panels.width(from: vector)
-    let values = block.columns(vector, width: width)
+    let values = columns.panel(vector, width: width)
     let outputs = scratch.outputs + vector
     switch width {
     case 3: accumulatePanel(Row3.self, a, values, outputs, visible, isFirst: isFirst, scratch)

@@ -67,17 +67,29 @@ struct PackedBlock {
   }
 }
 
-/// Values of a block's keys, by panels of their dimensions.
-protocol ValueBlock {
+/// Values of a block's keys, by panels of their dimensions. No protocol of blocks: what tells
+/// of a type that conforms would be shared by modules.
+struct ValueColumns {
+  let start: UnsafePointer<FloatVector>
+  /// From a panel to the one that begins a vector later.
+  let panelStride: Int
+  /// From a step's vectors to the next one's; 0: they follow each other.
+  let stepStride: Int
+
   /// The vectors of the panel that begins with vector `first`: step by step, `stride` from
   /// each to the next.
-  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int)
+  @inline(__always)
+  func panel(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int) {
+    (start + first * panelStride, stepStride == 0 ? width : stepStride)
+  }
 }
 
-extension PackedBlock: ValueBlock {
+extension PackedBlock {
   @inline(__always)
-  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int) {
-    (UnsafeRawPointer(valuePanel(first)).assumingMemoryBound(to: FloatVector.self), width)
+  var valueColumns: ValueColumns {
+    ValueColumns(
+      start: UnsafeRawPointer(values).assumingMemoryBound(to: FloatVector.self),
+      panelStride: keyBlock / elementsPerOperand, stepStride: 0)
   }
 }
 

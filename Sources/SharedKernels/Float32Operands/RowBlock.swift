@@ -3,7 +3,7 @@ import MLAShims
 
 /// Rows of a call, widened, an odd number of cache lines apart, so that the same elements of
 /// all do not fall into the same few cache sets; keys and values are the same numbers.
-struct RowBlock: ValueBlock {
+struct RowBlock {
   /// Up to a whole group, the last row repeated: its score is masked, and its values are
   /// multiplied by 0 where they count anyhow.
   let rows: UnsafePointer<UnsafePointer<Float>>
@@ -49,8 +49,8 @@ struct RowBlock: ValueBlock {
   }
 
   @inline(__always)
-  func columns(_ first: Int, width: Int) -> (start: UnsafePointer<FloatVector>, stride: Int) {
-    (values + first, stride / lanes)
+  var valueColumns: ValueColumns {
+    ValueColumns(start: values, panelStride: 1, stepStride: stride / lanes)
   }
 
   /// In elements.
