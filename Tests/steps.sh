@@ -102,11 +102,14 @@ trap 'exit 130' INT TERM
 
 # Waits for the next step to end, and tells of it.
 end_one() {
-  local pid='' name status good bad wall user system
-  wait -n -p pid "${!running[@]}"
-  status=$?
-  # One that a signal has ended the shell may know no more.
-  [ -n "$pid" ] || for pid in "${!running[@]}"; do kill -0 "$pid" 2> /dev/null || break; done
+  local pid name status good bad wall user system
+  # The shell may wake for nothing, or know no more of one that a signal has ended.
+  while true; do
+    wait -n -p pid "${!running[@]}"
+    status=$?
+    [ -z "${pid:-}" ] || break
+    for pid in "${!running[@]}"; do kill -0 "$pid" 2> /dev/null || break 2; done
+  done
   name=${running[$pid]}
   unset "running[$pid]"
   state[$name]=over
