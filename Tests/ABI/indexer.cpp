@@ -124,9 +124,10 @@ void ties(std::int32_t isa) {
         value[static_cast<std::size_t>(key)] = sum;
       }
       auto order = test::numbered<std::int32_t>(visible);
-      std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+      std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
         const double x = value[static_cast<std::size_t>(a)], y = value[static_cast<std::size_t>(b)];
-        return std::isnan(y) ? !std::isnan(x) : x > y;
+        if (std::isnan(x) || std::isnan(y)) return std::isnan(x) == std::isnan(y) ? a < b : std::isnan(y);
+        return x == y ? a < b : x > y;
       });
       order.resize(static_cast<std::size_t>(std::min(visible, shape.topk)));
       std::sort(order.begin(), order.end());
