@@ -76,10 +76,6 @@ std::vector<Rule<Call>> selected_rules() {
   add("new_tokens_cached", [](Call& c, Random& random) {
     c.args.value.new_tokens_cached = random.any_of<std::int32_t>({2, random.negative(), INT32_MAX});
   });
-  // Of rows that q has not, no indices are read.
-  add("query_start_loc[2]", [](Call& c, Random& random) {
-    c.query_start_loc[2] = random.any_of<std::int32_t>({7, 1 << 24});
-  });
   add("out.data", [](Call& c, Random&) { c.out.view.value.data = c.indices.data(); });
   add("lse.data", [](Call& c, Random&) { c.lse.view.value.data = c.indices.data(); });
   return rules;
@@ -89,6 +85,10 @@ std::vector<Rule<Forward>> forward_rules() {
   std::vector<Rule<Forward>> rules = selected_rules<Forward>();
   rules.push_back({"topk_indices = not NULL", MLA_ERROR_UNSUPPORTED_CONFIGURATION,
                    [](Forward& c, Random&) { c.layer = created<CreateUpProjected>(); }});
+  // Of rows that q has not, no indices are read.
+  rules.push_back({"query_start_loc[2]", invalid, [](Forward& c, Random& random) {
+                     c.query_start_loc[2] = random.any_of<std::int32_t>({7, 1 << 24});
+                   }});
   rules.push_back({"kv_c_normed", invalid, [](Forward& c, Random&) {
                      c.args.value.kv_c_normed = nullptr;
                      c.args.value.new_tokens_cached = 0;
