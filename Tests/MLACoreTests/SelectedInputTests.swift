@@ -51,7 +51,7 @@ final class SelectedInputTests: XCTestCase {
     step.isRefused(by: layer, "topk_stride = \(Int64.max): reaches beyond the address space") {
       $0.topk_stride = .max
     }
-    step.isRefused(by: layer, "topk_indices = ") { args in
+    step.isRefused(by: layer, "must be aligned to its elements of 4 bytes") { args in
       args.topk_indices = UnsafePointer(
         bitPattern: UInt(bitPattern: args.topk_indices!) + 2)
     }
