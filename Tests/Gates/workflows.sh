@@ -10,14 +10,7 @@ out=$PWD/.build-python/workflows
   { echo "could not install the linters"; exit 77; }
 failed=0
 
-check() {
-  local name=$1 said
-  if said=$("${@:2}" 2>&1); then echo "ok $name"; else
-    echo "not ok $name"
-    echo "$said"
-    failed=1
-  fi
-}
+. Tests/Packaging/check.sh
 
 # Every target that they make, by itself or in a matrix.
 targets() {

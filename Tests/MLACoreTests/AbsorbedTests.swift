@@ -83,12 +83,7 @@ final class AbsorbedTests: XCTestCase {
       let sequences = [1150, 40].map { model.sequence($0, &random) }
       let step = LayerStep(model, sequences, contexts: [1100, 0], &random)
       let layer = try model.makeLayer(algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
-      let size = try step.workspaceSize(layer)
-      let memory = GuardedMemory(byteCount: size, flush: .end)
-      memory.fill(byte: 0xFF)
-      let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
-      let result = try step.run(layer, workspace: workspace)
-      XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)
+      try step.runsInExactlyTheWorkspaceAsked(by: layer)
     }
   }
 

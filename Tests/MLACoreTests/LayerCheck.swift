@@ -67,6 +67,16 @@ func checkSameBits(
 }
 
 extension LayerStep {
+  /// A workspace of the size that a layer asks for is enough, whatever is in it.
+  func runsInExactlyTheWorkspaceAsked(by layer: MLALayer) throws {
+    let size = try workspaceSize(layer)
+    let memory = GuardedMemory(byteCount: size, flush: .end)
+    memory.fill(byte: 0xFF)
+    let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
+    let result = try run(layer, workspace: workspace)
+    XCTAssertEqual(result.out.bits, try run(layer).out.bits)
+  }
+
   /// A forward call with changed arguments fails by this text and writes nothing.
   func isRefused(
     by layer: MLALayer, _ text: String,

@@ -225,12 +225,7 @@ final class SelectedTests: XCTestCase {
       let step = makeStep(model, [1100, 0], [50, 40], &random)
       step.select(100, &random)
       let layer = try model.makeLayer()
-      let size = try step.workspaceSize(layer)
-      let memory = GuardedMemory(byteCount: size, flush: .end)
-      memory.fill(byte: 0xFF)
-      let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
-      let result = try step.run(layer, workspace: workspace)
-      XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)
+      try step.runsInExactlyTheWorkspaceAsked(by: layer)
     }
   }
 

@@ -6,15 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# check NAME COMMAND...
-check() {
-  local name=$1 said
-  if said=$("${@:2}" 2>&1); then echo "ok $name"; else
-    echo "not ok $name"
-    echo "$said"
-    failed=1
-  fi
-}
+. Tests/Packaging/check.sh
 
 # No compiler, no Swift: as a system that runs programs.
 bare() {
