@@ -1499,8 +1499,9 @@ mla_status mla_attention_workspace_size(const mla_attention_args *args, int64_t 
  *
  * A token gets the topk keys of the highest scores; of equal ones, 0 and -0 among them, the
  * earlier; a NaN ranks last, behind -inf; all keys, where it sees no more than topk. Scores
- * are never all kept: memory does not grow with the context. A token's row has the same bits
- * for any number of threads, in any batch and for any range of rows.
+ * are never all kept: memory does not grow with the context, but where tokens are fewer than
+ * threads: these share a long context then, and each keeps its best. A token's row has the same
+ * bits for any number of threads, in any batch and for any range of rows.
  */
 
 /** How keys lie in an index cache. */

@@ -205,6 +205,39 @@ void bits(std::int32_t isa) {
   }
 }
 
+std::int64_t workspace_bytes(const IndexProblem& problem) {
+  const mla_index_select_args args = problem.args();
+  std::int64_t bytes = 0;
+  mla::check(mla_index_workspace_size(&args, &bytes));
+  return bytes;
+}
+
+/// Decoded tokens, fewer than threads: each one's keys are shared, and equal scores lie in all shares.
+void few_tokens() {
+  const IndexShape shape{MLA_DTYPE_BFLOAT16, MLA_DTYPE_BFLOAT16, 64, 128, 16, 700};
+  for (const bool has_ties : {false, true}) {
+    IndexProblem problem(shape, {{3000, 1}, {30, 1}, {2000, 2}, {0, 0}}, 6);
+    if (has_ties) problem.cache.each([&](auto i, auto j, auto k) { problem.cache.set(i, j, k, k == j % 2 ? 1 : 0); });
+    mla::check(mla_set_num_threads(1));
+    select(problem);
+    problem.expect_selected("few tokens");
+    const test::Offsets indices = problem.indices;
+    const std::vector<std::uint8_t> scores = problem.scores.bytes();
+    for (const std::int32_t threads : {2, 3, 5, 16, 64}) {
+      problem.clear();
+      mla::check(mla_set_num_threads(threads));
+      select(problem);
+      EXPECT(problem.indices == indices && problem.scores.bytes() == scores, "%d threads", threads);
+    }
+  }
+  // Longer contexts have no more shares than there is work for.
+  mla::check(mla_set_num_threads(16));
+  const std::int64_t bytes = workspace_bytes({shape, {{100000, 1}}, 2});
+  CHECK(bytes > workspace_bytes({shape, {{1000, 1}}, 2}));
+  CHECK(bytes == workspace_bytes({shape, {{200000, 1}}, 2}));
+  mla::check(mla_set_num_threads(0));
+}
+
 /// Some rows are worked on; blocks of keys that those do not see may be anything.
 void ranges_of_rows() {
   IndexProblem problem({MLA_DTYPE_FLOAT32, MLA_DTYPE_FLOAT32, 4, 20, 4, 9}, {{0, 30}, {5, 6}}, 9);
@@ -219,8 +252,7 @@ void ranges_of_rows() {
 void workspace() {
   IndexProblem problem({MLA_DTYPE_BFLOAT16, MLA_DTYPE_BFLOAT16, 4, 32, 16, 20}, {{100, 20}}, 2);
   mla_index_select_args args = problem.args();
-  std::int64_t bytes = 0;
-  mla::check(mla_index_workspace_size(&args, &bytes));
+  const std::int64_t bytes = workspace_bytes(problem);
   std::vector<char> memory(static_cast<std::size_t>(bytes) + 65, 'x');
   args.workspace = memory.data() + 1, args.workspace_size = bytes;
   mla::check(mla_index_select(&args));
@@ -233,11 +265,7 @@ void workspace() {
   CHECK(std::strstr(mla_last_error_message(), "see mla_index_workspace_size") != nullptr);
   problem.expect_selected("refused", 0, 0);
   // It does not grow with the context.
-  IndexProblem longer({MLA_DTYPE_BFLOAT16, MLA_DTYPE_BFLOAT16, 4, 32, 16, 20}, {{5000, 20}}, 2);
-  args = longer.args();
-  std::int64_t more = 0;
-  mla::check(mla_index_workspace_size(&args, &more));
-  EXPECT(more == bytes, "%lld bytes, not %lld", static_cast<long long>(more), static_cast<long long>(bytes));
+  CHECK(workspace_bytes({{MLA_DTYPE_BFLOAT16, MLA_DTYPE_BFLOAT16, 4, 32, 16, 20}, {{5000, 20}}, 2}) == bytes);
 }
 
 }  // namespace
@@ -246,6 +274,7 @@ int main(int argc, char** argv) {
   std::vector<test::Case> cases{{"indexer: model sizes", model_sizes},
                                 {"indexer: nothing to select", nothing_to_select},
                                 {"indexer: zeros", zeros},
+                                {"indexer: few tokens", few_tokens},
                                 {"indexer: ranges of rows", ranges_of_rows},
                                 {"indexer: workspace", workspace}};
   for (const std::int32_t isa : test::tables()) {

@@ -8,6 +8,8 @@ struct IndexBlock {
   let layout: IndexPlan.Layout
   /// The worker's memory.
   let start: UnsafeMutableRawPointer
+  /// Of the best keys so far.
+  let results: UnsafeMutableRawPointer
   let request: Int
   /// Of q.
   let rows: Range<Int>
@@ -16,41 +18,42 @@ struct IndexBlock {
   private var headDim: Int { arguments.q.shape[2] }
   private var type: ElementType { arguments.operandType }
 
-  func select() {
-    let most = arguments.batch.visibleKeys(rows, of: request)
-    // All keys are selected without a look at them.
-    if most > arguments.topk || arguments.scores != nil, let cache = arguments.cache {
-      score(cache, most)
-    }
-    for row in rows { write(row) }
-  }
-
-  private func score(_ cache: PagedCache, _ most: Int) {
+  /// - Parameter all: those of the block that are scored here; none where each token gets all
+  ///   that it sees.
+  func score(_ all: Range<Int>) {
+    guard !all.isEmpty, let cache = arguments.cache else { return }
     for row in rows {
       packQueries(row)
-      (tops + (row - rows.lowerBound)).initialize(
-        to: TopKeys(
-          wanted: arguments.topk, atOnce: Int(kernel.key_block),
-          in: start + (layout.candidates + (row - rows.lowerBound) * layout.shape.candidates)))
+      tops[row - rows.lowerBound] = TopKeys(
+        wanted: arguments.topk, atOnce: Int(kernel.key_block),
+        in: results + (row - rows.lowerBound) * layout.shape.candidates)
     }
-    for begin in stride(from: 0, to: most, by: Int(kernel.key_block)) {
-      let keys = begin..<min(begin + Int(kernel.key_block), most)
+    for begin in stride(from: all.lowerBound, to: all.upperBound, by: Int(kernel.key_block)) {
+      let keys = begin..<min(begin + Int(kernel.key_block), all.upperBound)
       pack(keys, cache)
       for row in rows {
         let seen = visibleKeys(row)
-        if seen > begin && isScored(seen) { offer(keys.clamped(to: 0..<seen), of: keys, to: row) }
+        if seen > begin && arguments.scoresKeys(of: seen) {
+          offer(keys.clamped(to: 0..<seen), of: keys, to: row)
+        }
       }
     }
+    for token in 0..<rows.count { tops[token].finish(histogram) }
   }
 
-  private func isScored(_ visible: Int) -> Bool {
-    visible > arguments.topk || arguments.scores != nil
+  /// Adds what was found among later keys.
+  func take(_ others: UnsafeMutableRawPointer) {
+    for token in 0..<rows.count {
+      tops[token].take(tops(in: others)[token], histogram)
+    }
   }
 
   private func visibleKeys(_ row: Int) -> Int { arguments.batch.visibleKeys(row, of: request) }
 
-  private var tops: UnsafeMutablePointer<TopKeys> {
-    (start + layout.tops).assumingMemoryBound(to: TopKeys.self)
+  private var tops: UnsafeMutablePointer<TopKeys> { tops(in: results) }
+
+  private func tops(in results: UnsafeMutableRawPointer) -> UnsafeMutablePointer<TopKeys> {
+    (results + layout.results.tops).assumingMemoryBound(to: TopKeys.self)
   }
 
   private var histogram: TopKeys.Histogram {
@@ -157,22 +160,17 @@ extension IndexBlock {
 // MARK: - Results
 
 extension IndexBlock {
+  func write() { for row in rows { write(row) } }
+
   private func write(_ row: Int) {
     let seen = visibleKeys(row)
     let positions = arguments.indices.pointer(at: row * arguments.indices.strides[0])
       .assumingMemoryBound(to: Int32.self)
-    var count = seen
-    if isScored(seen) && seen > 0 {
-      let token = row - rows.lowerBound
-      tops[token].finish(histogram)
-      count = tops[token].count
-      for i in 0..<count { positions[i] = tops[token].position(i) }
-      if let scores = arguments.scores { write(tops[token], to: scores, row) }
-    } else {
-      for i in 0..<count { positions[i] = Int32(i) }
-      if let scores = arguments.scores { write(nil, to: scores, row) }
-    }
+    let top = arguments.scoresKeys(of: seen) ? tops[row - rows.lowerBound] : nil
+    let count = top?.count ?? seen
+    for i in 0..<count { positions[i] = top?.position(i) ?? Int32(i) }
     (positions + count).update(repeating: -1, count: arguments.topk - count)
+    if let scores = arguments.scores { write(top, to: scores, row) }
   }
 
   private func write(_ top: TopKeys?, to scores: TensorView, _ row: Int) {

@@ -1,17 +1,18 @@
 import MLAKernelABI
 
 /// How a call's tokens are cut into blocks, whose keys are brought and packed once, and the
-/// memory of who works on one.
+/// memory of who works on them.
 struct IndexPlan {
   /// Most tokens of a block.
   let tokens: Int
+  let parts: IndexParts
+  /// Of who works on a part.
   let scratch: WorkerScratch
+  /// Of blocks with several parts: what is kept of each part.
+  private let kept: WorkerScratch
   let layout: Layout
-  /// Of each request's first block, and at the end how many there are.
-  private let begins: FixedArray<Int>
 
-  var bytes: Int { scratch.end + memoryAlignment }
-  var blockCount: Int { begins[begins.count - 1] }
+  var bytes: Int { kept.end + memoryAlignment }
 
   init(_ a: IndexSelectArguments, _ kernel: mla_index_kernel) throws(MLAError) {
     let rows = a.batch.requests.reduce(0) { $0 + a.batch.rows(of: $1).count }
@@ -19,17 +20,12 @@ struct IndexPlan {
     let shape = Shape(a, kernel)
     let most = max(1, min(Self.packedBytes / shape.queries, Self.candidateBytes / shape.candidates))
     // Threads before keys that are brought once.
-    let tokens = max(1, min(most, (rows + threads - 1) / threads))
-    var begins = try FixedArray<Int>(
-      capacity: a.batch.requests.count + 1, for: "blocks of a batch")
-    begins.append(0)
-    for request in a.batch.requests {
-      begins.append(begins[request] + (a.batch.rows(of: request).count + tokens - 1) / tokens)
-    }
-    (self.begins, self.tokens) = (begins, tokens)
+    tokens = max(1, min(most, (rows + threads - 1) / threads))
+    parts = try IndexParts(a, tokens: tokens, keyBlock: Int(kernel.key_block), threads: threads)
     layout = Layout(shape, tokens: tokens)
     scratch = WorkerScratch(
-      workers: max(1, min(threads, begins[begins.count - 1])), bytes: layout.end, at: 0)
+      workers: max(1, min(threads, parts.count)), bytes: layout.end, at: 0)
+    kept = WorkerScratch(workers: parts.keptCount, bytes: layout.results.end, at: scratch.end)
   }
 
   /// Of packed queries, which stay in the L2 cache while keys pass by.
@@ -37,12 +33,12 @@ struct IndexPlan {
   /// Far more than a model's topk takes.
   private static let candidateBytes = 4 << 20
 
-  /// A block's request, and its rows of q.
-  func block(_ number: Int, of batch: IndexBatch) -> (request: Int, rows: Range<Int>) {
-    let request = firstNumber(in: batch.requests) { begins[$0 + 1] > number }
-    let rows = batch.rows(of: request)
-    let first = rows.lowerBound + (number - begins[request]) * tokens
-    return (request, first..<min(first + tokens, rows.upperBound))
+  /// Where the best keys of a part's tokens are to be.
+  func results(_ part: IndexPart, worker: Int, _ start: UnsafeMutableRawPointer)
+    -> UnsafeMutableRawPointer
+  {
+    if let number = part.kept { return kept.of(number, start) }
+    return scratch.of(worker, start) + layout.results.start
   }
 }
 
@@ -77,7 +73,7 @@ extension IndexPlan {
   struct Layout {
     let shape: Shape
     let weights: Int
-    let candidates: Int
+    let results: Results
     let keys: Int
     let keyRows: Int
     let keyScales: Int
@@ -86,14 +82,13 @@ extension IndexPlan {
     let queryRow: Int
     let codes: Int
     let histogram: Int
-    let tops: Int
     let end: Int
 
     fileprivate init(_ shape: Shape, tokens: Int) {
       self.shape = shape
       weights = tokens * shape.queries
-      candidates = weights + tokens * shape.weights
-      keys = candidates + tokens * shape.candidates
+      results = Results(shape, tokens: tokens, start: weights + tokens * shape.weights)
+      keys = results.start + results.end
       keyRows = keys + shape.keys
       keyScales = keyRows + shape.keyRows
       scores = keyScales + shape.keyNumbers
@@ -101,13 +96,31 @@ extension IndexPlan {
       queryRow = queryRows + shape.queryRows
       codes = queryRow + shape.queryRow
       histogram = codes + shape.queryRow
-      tops = histogram + TopKeys.histogramBytes
+      end = histogram + TopKeys.histogramBytes
+    }
+  }
+
+  /// The best keys of a block's tokens, in bytes from their beginning.
+  struct Results {
+    /// Where a worker has its own.
+    let start: Int
+    let tops: Int
+    let end: Int
+
+    fileprivate init(_ shape: Shape, tokens: Int, start: Int) {
+      self.start = start
+      tops = tokens * shape.candidates
       end = tops + alignedUp(tokens * MemoryLayout<TopKeys>.stride)
     }
   }
 }
 
 extension IndexSelectArguments {
+  /// Whether a token that sees so many keys has them scored; it gets them all otherwise.
+  func scoresKeys(of visible: Int) -> Bool {
+    visible > 0 && (visible > topk || scores != nil)
+  }
+
   /// What queries are before they are multiplied.
   private var queryType: ElementType { transform.scale == nil ? q.type : .float8E4M3 }
 

@@ -11,15 +11,28 @@ public enum IndexSelect {
     let plan = try IndexPlan(a, kernel)
     CallRecord.note(CallKernel(number: kernel.family), threads: plan.scratch.workers)
     Verbose.explain {
-      "index,\(plan.blockCount) blocks of up to \(plan.tokens) tokens, operands \(a.operandType.name)"
+      "index,\(plan.parts.blockCount) blocks of up to \(plan.tokens) tokens in \(plan.parts.count) parts, operands \(a.operandType.name)"
     }
     try withMemory(of: plan.bytes, in: a.workspace, query: "mla_index_workspace_size") { start in
-      ParallelLoop.runTasks(plan.blockCount, workers: plan.scratch.workers) { task, worker in
-        let (request, rows) = plan.block(task, of: a.batch)
+      func block(_ part: IndexPart, _ worker: Int) -> IndexBlock {
         IndexBlock(
           arguments: a, table: table, kernel: kernel, layout: plan.layout,
-          start: plan.scratch.of(worker, start), request: request, rows: rows
-        ).select()
+          start: plan.scratch.of(worker, start), results: plan.results(part, worker: worker, start),
+          request: part.request, rows: part.rows)
+      }
+      ParallelLoop.runTasks(plan.parts.count, workers: plan.scratch.workers) { task, worker in
+        let part = plan.parts[task]
+        block(part, worker).score(part.keys)
+        if part.kept == nil { block(part, worker).write() }
+      }
+      if plan.parts.keptCount == 0 { return }
+      ParallelLoop.runTasks(plan.parts.blockCount, workers: plan.scratch.workers) { task, worker in
+        var whole: IndexBlock?
+        for part in plan.parts.parts(of: task) {
+          whole?.take(plan.results(part, worker: worker, start))
+          whole = whole ?? block(part, worker)
+        }
+        whole?.write()
       }
     }
   }

@@ -45,7 +45,15 @@ struct TopKeys {
     count += 1
   }
 
-  /// The best ones, by position.
+  /// Adds the best of later keys, which have ended.
+  mutating func take(_ other: TopKeys, _ histogram: Histogram) {
+    if count + other.count > capacity { reduce(histogram) }
+    (candidates + count).update(from: other.candidates, count: other.count)
+    count += other.count
+    reduce(histogram)
+  }
+
+  /// Leaves the best ones, by position.
   mutating func finish(_ histogram: Histogram) { reduce(histogram) }
 
   func position(_ i: Int) -> Int32 { Int32(bitPattern: ~UInt32(truncatingIfNeeded: candidates[i])) }
