@@ -2,8 +2,12 @@
 """The lightning indexer on torch's tensors."""
 
 import torch
+from torch.library import opcheck
 
+import mla_prefill.torch_ops  # noqa: F401  registers torch.ops.mla_prefill
 from mla_prefill import indexer
+
+OPERATORS = torch.ops.mla_prefill
 
 
 def test_selects_the_best():
@@ -40,3 +44,38 @@ def test_fp8_queries_and_blocks():
     scales = flat[:, 16 * 64 :].contiguous().view(torch.float32).double().reshape(32, 1)
     right = torch.relu(q[0].double() @ (codes * scales).T).sum(0)
     torch.testing.assert_close(scores[0].double(), right, rtol=1e-5, atol=1e-4)
+
+
+def test_operators():
+    """One graph with what stores and what selects, whose rounding and formats they are told."""
+    torch.manual_seed(3)
+    k, weights = torch.randn(40, 64).bfloat16(), torch.randn(6, 8)
+    q = torch.randn(6, 8, 64).bfloat16()
+    table = torch.arange(3, dtype=torch.int32)[None]
+    loc, lens, slots = torch.tensor([0, 6]), torch.tensor([34]), torch.arange(40)
+    options = dict(format="fp8_block", scale_format="power_of_two", hadamard=True)
+
+    def step(cache):
+        OPERATORS.index_store(k, cache, slots, **options)
+        return OPERATORS.index_select(q, weights, cache, table, loc, lens, 5, quantize_q=True, **options)
+
+    expected = torch.zeros(3, 16, 68, dtype=torch.uint8)
+    indexer.store(k, expected, slots, **options)
+    best = indexer.select(
+        q, weights, expected, table, loc, lens, topk=5, quantize_q=True, **options
+    )
+    for call in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        cache = torch.zeros_like(expected)
+        with torch.no_grad():
+            assert torch.equal(call(cache), best)
+        assert torch.equal(cache, expected)
+    some = OPERATORS.index_select(
+        q, weights, expected, table, loc, lens, 5, first_row=2, num_rows=3, quantize_q=True, **options
+    )
+    assert torch.equal(some[2:5], best[2:5]) and (some[[0, 1, 5]] == -1).all()
+    visible = OPERATORS.index_select(
+        q, weights, expected, table, loc, lens, 5, visible_keys=torch.full((6,), 3), **options
+    )
+    assert torch.equal(visible, torch.tensor([[0, 1, 2, -1, -1]] * 6, dtype=torch.int32))
+    opcheck(OPERATORS.index_store, (k, expected, slots), options)
+    opcheck(OPERATORS.index_select, (q, weights, expected, table, loc, lens, 5), {"format": "fp8_block"})

@@ -18,6 +18,7 @@ python=$(Tests/vLLM/environment.sh)/bin/python
 if [ "${1:-}" = speed ]; then
   "$python" Tests/vLLM/speed.py
   "$python" Tests/vLLM/context_speed.py
+  "$python" Tests/vLLM/indexer_speed.py
   [ -z "${MLA_MAX_ISA:-}" ] || exit 0
   export MLA_MAX_ISA=avx2
   . Tests/vLLM/capped.sh

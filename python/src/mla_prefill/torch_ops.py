@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators of torch's: ``torch.ops.mla_prefill.attention`` and ``.layer``.
+"""Operators of torch's: ``torch.ops.mla_prefill.attention``, ``.layer`` and the indexer's.
 
 Importing this module registers them. Unlike the functions, inside which torch.compile breaks
 its graph, they are part of one: of ``torch.compile(fullgraph=True)``, of ``torch.export`` with
@@ -12,8 +12,8 @@ and v.
 
 ``layer(q, kv_c_normed, k_pe, handle, v_head_dim, kv_cache=None, block_table=None,
 query_start_loc=None, context_lens=None, output_scale=None, k_pe_cache=None,
-context_starts=None, block_table_rows=None, context_only=False) -> out`` is
-`MLAPrefillLayer.forward`, with tensors likewise, of the layer that `handle_of` has made the
+context_starts=None, block_table_rows=None, context_only=False, topk_indices=None,
+new_tokens_cached=False) -> out`` is `MLAPrefillLayer.forward`, with tensors likewise, of the layer that `handle_of` has made the
 handle for, whose ``v_head_dim`` must be told; ``layer_with_lse`` takes the same and gives ``(out,
 lse)``, which `merge_attn_states` asks for. Neither has a gradient.
 
@@ -22,7 +22,13 @@ compiled for one layer serves the others, where a number by itself would be a co
 and an exported program can be saved, and runs in another process once a layer of that number is
 there. Modules hold it as a buffer; one that has moved to a device is waited for in each call.
 
-``attention`` runs on the CPU, a layer where its weights were, on a CUDA device too.
+``index_store(k, index_cache, slot_mapping, format="plain", scale_format="float32",
+hadamard=False)``, which writes into ``index_cache``, and ``index_select(q, weights, index_cache,
+block_table, query_start_loc, context_lens, topk, visible_keys=None, format="plain",
+quantize_q=False, scale_format="float32", hadamard=False, first_row=0, num_rows=0) ->
+topk_indices`` are `mla_prefill.indexer`'s, with tensors likewise.
+
+``attention`` and the indexer run on the CPU, a layer where its weights were, on a CUDA device too.
 """
 
 import re
@@ -35,7 +41,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch.autograd import forward_ad
 
-from mla_prefill import _core, _tensors, ops
+from mla_prefill import _core, _tensors, indexer, ops
 from mla_prefill._attention_gradient import attention_gradient
 from mla_prefill.layer import MLAPrefillLayer
 
@@ -47,10 +53,17 @@ _OPTIONS = f"float? scale=None, str? causal=None, {_REQUESTS}"
 _BATCH = (
     "Tensor? kv_cache=None, Tensor? block_table=None, Tensor? query_start_loc=None, "
     "Tensor? context_lens=None, float? output_scale=None, Tensor? k_pe_cache=None, "
-    "Tensor? context_starts=None, Tensor? block_table_rows=None, bool context_only=False"
+    "Tensor? context_starts=None, Tensor? block_table_rows=None, bool context_only=False, "
+    "Tensor? topk_indices=None, bool new_tokens_cached=False"
 )
 _LAYER = (
     "Tensor q, Tensor? kv_c_normed, Tensor? k_pe, Tensor handle, SymInt v_head_dim, " + _BATCH
+)
+_KEYS = 'str format="plain", '
+_ROUNDING = 'str scale_format="float32", bool hadamard=False'
+_SELECTION = (
+    f"Tensor? visible_keys=None, {_KEYS}bool quantize_q=False, {_ROUNDING}, "
+    "SymInt first_row=0, SymInt num_rows=0"
 )
 _SCHEMAS = (
     f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}) -> (Tensor, Tensor)",
@@ -59,6 +72,9 @@ _SCHEMAS = (
     " -> (Tensor, Tensor, Tensor)",
     f"layer({_LAYER}) -> Tensor",
     f"layer_with_lse({_LAYER}) -> (Tensor, Tensor)",
+    f"index_store(Tensor k, Tensor(a!) index_cache, Tensor slot_mapping, {_KEYS}{_ROUNDING}) -> ()",
+    "index_select(Tensor q, Tensor weights, Tensor index_cache, Tensor? block_table, "
+    f"Tensor query_start_loc, Tensor? context_lens, SymInt topk, {_SELECTION}) -> Tensor",
 )
 #: Whoever made a layer holds it. 0 is what memory is that nobody has written.
 _layers: "WeakValueDictionary[int, MLAPrefillLayer]" = WeakValueDictionary()
@@ -156,6 +172,23 @@ def _imagined_layer_with_lse(q: Any, *rest: Any) -> Any:
     return _imagined_layer(q, *rest), ops.empty_lse(q)
 
 
+def _imagined_index_store(k: Any, index_cache: Any, *rest: Any) -> None:
+    pass
+
+
+def _index_select(
+    q: Any, weights: Any, cache: Any, table: Any, loc: Any, lens: Any, topk: int, *rest: Any
+) -> Any:
+    named = _named(_SELECTION, rest)
+    return indexer.select(q, weights, cache, table, loc, lens, topk=topk, **named)
+
+
+def _imagined_index_select(
+    q: Any, weights: Any, cache: Any, table: Any, loc: Any, lens: Any, topk: int, *rest: Any
+) -> Any:
+    return q.new_empty((q.shape[0], topk), dtype=torch.int32)
+
+
 def _keep_nothing(ctx: Any, inputs: Any, output: Any) -> None:
     pass
 
@@ -207,13 +240,17 @@ def _register() -> torch.library.Library:
         (cpu, attention_gradient, _imagined_backward, _keep_nothing, no_second),
         (cpu_and_cuda, _layer, _imagined_layer, _keep_nothing, of_layer),
         (cpu_and_cuda, _layer_with_lse, _imagined_layer_with_lse, _keep_nothing, of_layer_with_lse),
+        # Nothing of theirs could have a gradient.
+        (cpu, indexer.store, _imagined_index_store, None, None),
+        (cpu, _index_select, _imagined_index_select, None, None),
     ]
     for schema, (keys, run, imagine, keep, backward) in zip(_SCHEMAS, kernels, strict=True):
         name = schema.partition("(")[0]
         library.define(schema)
         for key in keys:
             library.impl(name, run, key)
-        library.impl(name, _autograd_kernel(name, keep, backward), "Autograd")
+        if keep:
+            library.impl(name, _autograd_kernel(name, keep, backward), "Autograd")
         torch.library.register_fake(f"mla_prefill::{name}", imagine, lib=library)
     return library
 
