@@ -22,8 +22,7 @@ struct SelectionBenchmark {
       for heads in arguments.formHeads {
         var dimensions = arguments.dimensions
         dimensions.heads = heads
-        let comparison = try SelectionComparison(
-          library, dimensions: dimensions, format: kernelCase.format, maxISA: kernelCase.isa)
+        let comparison = try SelectionComparison(library, dimensions: dimensions, kernelCase)
         for context in arguments.selectedContexts {
           let m = try comparison.measure(
             newTokens: new, contextLen: context, topk: topk, rounds: arguments.rounds)
@@ -31,12 +30,17 @@ struct SelectionBenchmark {
           print(
             "\(kernelCase), \(heads) heads, \(context) context: "
               + String(
-                format: "dense %.3f, %d selected keys %.3f, %.2f times faster, %.0f GFLOP/s",
-                m.dense / Double(new) * 1e3, topk, m.selected / Double(new) * 1e3, m.gain, rate))
+                format: "dense %.3f, %d selected keys %.3f, %.2f times faster, %.0f GFLOP/s; ",
+                m.dense / Double(new) * 1e3, topk, m.selected / Double(new) * 1e3, m.gain, rate)
+              + String(
+                format: "indexer %.3f, %.2f of the rate, with it %.2f times, shared by %d ranks %.2f",
+                m.indexer / Double(new) * 1e3, m.indexerFraction, m.gainWithIndexer,
+                SelectionComparison.ranks, m.gainWithIndexerShared))
           rows.append([
             "isa": kernelCase.isaName, "dtype": kernelCase.format.name, "heads": heads,
             "context": context, "new_tokens": new, "topk": topk, "dense_seconds": m.dense,
-            "selected_seconds": m.selected,
+            "selected_seconds": m.selected, "indexer_seconds": m.indexer,
+            "indexer_fraction": m.indexerFraction, "indexer_shared_seconds": m.indexerShared,
           ])
         }
       }

@@ -31,16 +31,11 @@ public struct FormComparison {
     try library.setNumThreads(1)
     self.dimensions = dimensions
     self.format = format
-    let weights = HostTensor(
-      format, rows: dimensions.heads * (dimensions.nope + dimensions.v), heads: 0,
-      dim: dimensions.kvLoraRank)
-    var random = SplitMix64(seed: 3)
-    weights.fillNormal(&random, deviation: 1 / Double(dimensions.kvLoraRank).squareRoot())
     layers = try [
       MLA_LAYER_ALGORITHM_UP_PROJECTED, MLA_LAYER_ALGORITHM_ABSORBED, MLA_LAYER_ALGORITHM_AUTO,
     ].map {
       try Layer(
-        library, dimensions: dimensions, weights: weights, algorithm: Int32($0), maxISA: maxISA)
+        library, dimensions: dimensions, format: format, algorithm: Int32($0), maxISA: maxISA)
     }
   }
 

@@ -35,6 +35,20 @@ public final class Layer: @unchecked Sendable {
     handle = created
   }
 
+  /// With random weights, which leave numbers the size that they have.
+  public convenience init(
+    _ library: MLALibrary, dimensions: MLADimensions, format: ElementFormat, algorithm: Int32,
+    maxISA: Int32
+  ) throws {
+    let weights = HostTensor(
+      format, rows: dimensions.heads * (dimensions.nope + dimensions.v), heads: 0,
+      dim: dimensions.kvLoraRank)
+    var random = SplitMix64(seed: 3)
+    weights.fillNormal(&random, deviation: 1 / Double(dimensions.kvLoraRank).squareRoot())
+    try self.init(
+      library, dimensions: dimensions, weights: weights, algorithm: algorithm, maxISA: maxISA)
+  }
+
   deinit { library.destroyLayer(handle) }
 
   /// - Parameter selection: the keys that tokens attend to; nil: all that they see.

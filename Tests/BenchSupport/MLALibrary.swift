@@ -34,6 +34,7 @@ public final class MLALibrary: @unchecked Sendable {
   let destroyLayer: @convention(c) (OpaquePointer?) -> Void
   let forwardLayer:
     @convention(c) (OpaquePointer?, UnsafePointer<mla_layer_forward_args>?) -> mla_status
+  let selectKeys: @convention(c) (UnsafePointer<mla_index_select_args>?) -> mla_status
   private let getCPUInfo: @convention(c) (UnsafeMutablePointer<mla_cpu_info>?) -> mla_status
   private let getCPUSummary: @convention(c) () -> UnsafePointer<CChar>?
   private let getVersion: @convention(c) () -> UnsafePointer<CChar>?
@@ -65,6 +66,7 @@ public final class MLALibrary: @unchecked Sendable {
     createLayer = try symbol("mla_layer_create")
     destroyLayer = try symbol("mla_layer_destroy")
     forwardLayer = try symbol("mla_layer_forward")
+    selectKeys = try symbol("mla_index_select")
     getCPUInfo = try symbol("mla_get_cpu_info")
     getCPUSummary = try symbol("mla_cpu_summary")
     getVersion = try symbol("mla_version")

@@ -28,50 +28,70 @@ public final class Selection: @unchecked Sendable {
   deinit { indices.deallocate() }
 }
 
-/// Times a layer's attention to selected keys and to all in turns.
+/// Times a layer's attention to selected keys, their selection and a layer's attention to all in
+/// turns.
 public struct SelectionComparison {
   public struct Measurement {
-    /// Median seconds.
+    /// Median seconds: of the layer's two ways, of the indexer for all tokens, and for a rank's
+    /// share of them.
     public let dense: Double
     public let selected: Double
+    public let indexer: Double
+    public let indexerShared: Double
+    /// Of the instruction's rate.
+    public let indexerFraction: Double
 
-    /// How many times faster the selected keys are.
+    /// How many times faster the selected keys are: by themselves, with their selection, and
+    /// with that shared by ranks.
     public var gain: Double { dense / selected }
+    public var gainWithIndexer: Double { dense / (selected + indexer) }
+    public var gainWithIndexerShared: Double { dense / (selected + indexerShared) }
   }
 
+  /// That share the indexer's rows, as ranks of a model do that have some of its heads each.
+  public static let ranks = 8
+
+  private let library: MLALibrary
+  private let kernelCase: KernelCase
   private let dimensions: MLADimensions
-  private let format: ElementFormat
   private let layer: Layer
 
-  public init(
-    _ library: MLALibrary, dimensions: MLADimensions, format: ElementFormat, maxISA: Int32
-  ) throws {
-    self.dimensions = dimensions
-    self.format = format
-    let weights = HostTensor(
-      format, rows: dimensions.heads * (dimensions.nope + dimensions.v), heads: 0,
-      dim: dimensions.kvLoraRank)
-    var random = SplitMix64(seed: 3)
-    weights.fillNormal(&random, deviation: 1 / Double(dimensions.kvLoraRank).squareRoot())
+  public init(_ library: MLALibrary, dimensions: MLADimensions, _ kernelCase: KernelCase) throws {
+    (self.library, self.kernelCase, self.dimensions) = (library, kernelCase, dimensions)
     layer = try Layer(
-      library, dimensions: dimensions, weights: weights, algorithm: Int32(MLA_LAYER_ALGORITHM_AUTO),
-      maxISA: maxISA)
+      library, dimensions: dimensions, format: kernelCase.format,
+      algorithm: Int32(MLA_LAYER_ALGORITHM_AUTO), maxISA: kernelCase.isa)
   }
 
   public func measure(
     newTokens: Int, contextLen: Int, topk: Int, rounds: Int
   ) throws -> Measurement {
+    let format = kernelCase.format
     let step = LayerStep([(newTokens, contextLen)], dimensions, format: format)
     let selection = Selection(newTokens: newTokens, contextLen: contextLen, topk: topk)
+    let indexer = IndexStep(
+      library, newTokens: newTokens, contextLen: contextLen, topk: topk, kernelCase)
     let out = HostTensor(format, rows: newTokens, heads: dimensions.heads, dim: dimensions.v)
-    var (dense, selected): ([Double], [Double]) = ([], [])
+    let probe = PeakProbe(kernelCase)
+    var times: [[Double]] = [[], [], [], []]
+    var fractions: [Double] = []
+    // The last rank's, which see most keys.
+    let share = (newTokens - newTokens / Self.ranks)..<newTokens
     // What is first read or written is not there yet.
     try layer.forward(step, out: out, selection: selection)
+    try indexer.select()
     for _ in 0..<rounds {
-      selected.append(try seconds { try layer.forward(step, out: out, selection: selection) })
-      dense.append(try seconds { try layer.forward(step, out: out) })
+      times[0].append(try seconds { try layer.forward(step, out: out, selection: selection) })
+      times[1].append(try seconds { try layer.forward(step, out: out) })
+      let before = probe.rate(threads: library.numThreads)
+      times[2].append(try seconds { try indexer.select() })
+      let after = probe.rate(threads: library.numThreads)
+      fractions.append(indexer.operations / times[2].last! / ((before + after) / 2))
+      times[3].append(try seconds { try indexer.select(rows: share) })
     }
-    return Measurement(dense: median(dense), selected: median(selected))
+    return Measurement(
+      dense: median(times[1]), selected: median(times[0]), indexer: median(times[2]),
+      indexerShared: median(times[3]), indexerFraction: median(fractions))
   }
 
   private func seconds(_ body: () throws -> Void) rethrows -> Double {
