@@ -67,7 +67,8 @@ func checkSameBits(
 }
 
 extension LayerStep {
-  /// A workspace of the size that a layer asks for is enough, whatever is in it.
+  /// A workspace of the size that a layer asks for is enough, whatever is in it, one byte less
+  /// is not.
   func runsInExactlyTheWorkspaceAsked(by layer: MLALayer) throws {
     let size = try workspaceSize(layer)
     let memory = GuardedMemory(byteCount: size, flush: .end)
@@ -75,6 +76,10 @@ extension LayerStep {
     let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
     let result = try run(layer, workspace: workspace)
     XCTAssertEqual(result.out.bits, try run(layer).out.bits)
+    let short = UnsafeMutableRawBufferPointer(rebasing: workspace.dropLast())
+    XCTAssertEqual(
+      mlaError { try self.run(layer, workspace: short) }?.message,
+      "workspace_size = \(size - 1): this run needs \(size) bytes, see mla_layer_workspace_size")
   }
 
   /// A forward call with changed arguments fails by this text and writes nothing.

@@ -155,16 +155,8 @@ final class LayerRegisteredTests: XCTestCase {
     let least = try smallestBound(step)
     for bound in [0, least, least + 100_000, 8 << 20] {
       let (backend, layer) = try makeLayer(model, bound: Int64(bound))
-      let size = try step.workspaceSize(layer)
-      if bound > 0 { XCTAssertLessThanOrEqual(size, bound) }
-      let memory = GuardedMemory(byteCount: size, flush: .end)
-      let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
-      let result = try step.run(layer, workspace: workspace)
-      XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)
-      let short = UnsafeMutableRawBufferPointer(rebasing: workspace.dropLast())
-      XCTAssertEqual(
-        mlaError { try step.run(layer, workspace: short) }?.message,
-        "workspace_size = \(size - 1): this run needs \(size) bytes, see mla_layer_workspace_size")
+      if bound > 0 { XCTAssertLessThanOrEqual(try step.workspaceSize(layer), bound) }
+      try step.runsInExactlyTheWorkspaceAsked(by: layer)
       XCTAssertEqual(backend.current.complaints, [])
     }
     let (_, tooLittle) = try makeLayer(model, bound: Int64(least - 1))

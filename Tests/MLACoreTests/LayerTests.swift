@@ -216,12 +216,7 @@ final class LayerTests: XCTestCase {
     let model = LayerModel(.float32, numHeads: 2, dims: LayerModel.allDims[3], &random)
     let sequences = [150, 40].map { model.sequence($0, &random) }
     let step = LayerStep(model, sequences, contexts: [100, 0], &random)
-    let layer = try model.makeLayer()
-    let size = try step.workspaceSize(layer)
-    let memory = GuardedMemory(byteCount: size, flush: .end)
-    let workspace = UnsafeMutableRawBufferPointer(start: memory.base, count: size)
-    let result = try step.run(layer, workspace: workspace)
-    XCTAssertEqual(result.out.bits, try step.run(layer).out.bits)
+    try step.runsInExactlyTheWorkspaceAsked(by: try model.makeLayer())
   }
 
   func testBatchesWithoutWork() throws {
