@@ -24,7 +24,7 @@ FULL = 24
 # Sixteen sums are fewer than four pipelines of latency 5 can have under way.
 LIMITS = {24: (0.4, 0.95), 16: (0.55, 0.75)}
 # Of rows as they lie each operand comes by an address of its own.
-LIMITS_OF_ROWS = {24: (0.45, 0.8), 16: (0.85, 0.7)}
+LIMITS_OF_ROWS = {24: (0.45, 0.95), 16: (0.85, 0.95)}
 
 
 def loops(body):

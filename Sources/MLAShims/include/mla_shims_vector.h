@@ -79,6 +79,16 @@ MLA_INLINE float mla_of_four(const float *p, int i) {
 #endif
 }
 
+// The number at `p`, likewise, of which no neighbour is read. Arm's load that fills a vector with
+// it takes a multiplication's place for that.
+MLA_INLINE float mla_of_one(const float *p) {
+  float one = *p;
+#if defined(MLA_NEON)
+  __asm__("" : "+w"(one));
+#endif
+  return one;
+}
+
 // `p`, but not before `v` is known: what is loaded through it comes later in the
 // instruction stream, so that loads are not gathered up front in registers that
 // are needed elsewhere. Costs no instruction.

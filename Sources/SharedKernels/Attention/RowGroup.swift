@@ -94,10 +94,10 @@ struct Rows4<Row: QueryRow>: RowGroup {
   }
 
   @inline(__always) mutating func addDot(_ q: Row, at places: Places4, _ step: Int) {
-    r0 = r0.addingDot(q, places.p0[step])
-    r1 = r1.addingDot(q, r0.after(places.p1)[step])
-    r2 = r2.addingDot(q, r1.after(places.p2)[step])
-    r3 = r3.addingDot(q, r2.after(places.p3)[step])
+    r0 = r0.addingDot(q, mla_of_one(places.p0 + step))
+    r1 = r1.addingDot(q, mla_of_one(r0.after(places.p1) + step))
+    r2 = r2.addingDot(q, mla_of_one(r1.after(places.p2) + step))
+    r3 = r3.addingDot(q, mla_of_one(r2.after(places.p3) + step))
   }
 
   @inline(__always)
