@@ -83,8 +83,9 @@ func packGroups(_ rows: SourceRows, into groups: UnsafeMutableRawPointer) {
 @inline(__always)
 func packColumns(_ rows: SourceRows, from first: Int, into set: ColumnSet) {
   for column in stride(from: 0, to: set.vectors * lanes, by: 2) {
+    let four = set.four(column / 4)
     rows.packPair(
-      first + column, to: UnsafeMutableRawPointer(set.four(column / 4, step: 0)) + column % 4 * 8,
-      stepBytes: set.fours * 32)
+      first + column, to: UnsafeMutableRawPointer(four.start) + column % 4 * 8,
+      stepBytes: four.stride * 32)
   }
 }

@@ -24,11 +24,17 @@ struct PackedBlock {
   }
 
   @inline(__always)
-  var bytes: Int { keyBlock * (keySteps * elementsPerStep + vectors(of: valueDims) * lanes) * 2 }
+  var bytes: Int { keyBlock * (keySteps * elementsPerStep + fours(of: valueDims) * 4) * 2 }
 
   @inline(__always)
   func group(_ index: Int) -> UnsafeMutablePointer<RowPair> {
     keys + index * keySteps * pairsPerGroup
+  }
+
+  /// Half a group of keys.
+  @inline(__always)
+  func half(_ index: Int) -> UnsafeMutablePointer<RowPair> {
+    group(index / 2) + index % 2 * (pairsPerGroup / 2)
   }
 
   @inline(__always)
@@ -88,6 +94,7 @@ private func packValues(_ rows: SourceRows, from key: Int, into block: PackedBlo
 func storeColumns(
   _ a: FloatVector, _ b: FloatVector, to set: ColumnSet, _ vector: Int, step: Int
 ) {
-  set.four(2 * vector, step: step).pointee = mla_turn_low(a, b)
-  set.four(2 * vector + 1, step: step).pointee = mla_turn_high(a, b)
+  let (low, high) = (set.four(2 * vector), set.four(2 * vector + 1))
+  low.start[step * low.stride] = mla_turn_low(a, b)
+  high.start[step * high.stride] = mla_turn_high(a, b)
 }

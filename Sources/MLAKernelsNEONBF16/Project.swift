@@ -2,14 +2,18 @@ import MLAKernelABI
 import MLAShims
 
 @inline(never)
-func packedTokensBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 { packedBytes(rows, rowDim) }
+func packedTokensBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 {
+  packedBytes(vectors(of: Int(rows)) * lanes, rowDim)
+}
 
 @inline(never)
-func packedWeightsBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 { packedBytes(rows, rowDim) }
+func packedWeightsBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 {
+  packedBytes(fours(of: Int(rows)) * 4, rowDim)
+}
 
 @inline(__always)
-private func packedBytes(_ rows: Int64, _ rowDim: Int64) -> Int64 {
-  Int64(vectors(of: Int(rows)) * lanes * steps(of: Int(rowDim)) * elementsPerStep * 2)
+private func packedBytes(_ rows: Int, _ rowDim: Int64) -> Int64 {
+  Int64(rows * steps(of: Int(rowDim)) * elementsPerStep * 2)
 }
 
 /// As keys are packed: [group][step][pair].
@@ -35,7 +39,7 @@ func packWeights(_ args: UnsafePointer<mla_pack_rows_args>) {
 }
 
 /// Hands out the products of all tokens and weights: those of a group of tokens with a set of
-/// weights as rows [token][vectorsPerPanel]. The weights of a set stay in the L1 cache while all
+/// weights as rows [token][vectorsPerSet]. The weights of a set stay in the L1 cache while all
 /// tokens pass by.
 @inline(__always)
 func forEachProduct(
@@ -65,17 +69,23 @@ private func multiplySet(
   _ set: ColumnSet, _ group: UnsafePointer<RowPair>,
   into products: UnsafeMutablePointer<FloatVector>
 ) {
+  let out = UnsafeMutableRawPointer(products).assumingMemoryBound(to: Float.self)
   @inline(__always)
-  func multiply<Columns: QueryRow>(_: Columns.Type) {
-    let out = UnsafeMutableRawPointer(products).assumingMemoryBound(to: Float.self)
-    for panel in 0..<set.panels {
-      MLAKernelsNEONBF16.multiply(
-        Columns.self, set.panel(panel), group, steps: set.steps,
-        times: FloatVector(repeating: 1), into: out + panel * Columns.width * 4,
-        pitch: vectorsPerPanel * lanes)
+  func multiply<Columns: QueryRow>(
+    _: Columns.Type, _ columns: UnsafePointer<FloatVector>, _ four: Int
+  ) {
+    MLAKernelsNEONBF16.multiply(
+      Columns.self, columns, group, steps: set.steps, times: FloatVector(repeating: 1),
+      into: out + four * 4, pitch: vectorsPerSet * lanes)
+  }
+  for index in 0..<set.panels {
+    let panel = set.panel(index)
+    if panel.fours == Row3.width {
+      multiply(Row3.self, panel.start, panel.first)
+    } else {
+      multiply(Row5.self, panel.start, panel.first)
     }
   }
-  if set.fours == 3 { multiply(Row3.self) } else { multiply(Row2.self) }
 }
 
 @inline(never)
@@ -99,7 +109,7 @@ private func project<Format: ElementFormat>(_: Format.Type, _ a: mla_project_arg
       for vector in 0..<weights.vectors {
         let weight = (first + vector) * lanes
         storeTail(
-          Format.self, products[row * vectorsPerPanel + vector], out + weight * Format.bytes,
+          Format.self, products[row * vectorsPerSet + vector], out + weight * Format.bytes,
           Int(a.num_weights) - weight)
       }
     }

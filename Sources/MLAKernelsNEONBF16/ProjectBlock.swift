@@ -31,8 +31,8 @@ func projectBlock(_ args: UnsafePointer<mla_project_block_args>) {
 private func roundedPair(
   _ a: mla_project_block_args, _ products: UnsafePointer<FloatVector>, _ row: Int, of key: Int
 ) -> FloatVector {
-  let p = products + row * vectorsPerPanel
-  let pair = mla_round_rows(p[0], p[vectorsPerPanel])
+  let p = products + row * vectorsPerSet
+  let pair = mla_round_rows(p[0], p[vectorsPerSet])
   let zero = FloatVector(repeating: 0)
   let count = Int(a.num_keys) - key - row
   return count >= 2 ? pair : count == 1 ? mla_rows_of(pair, zero) : zero

@@ -23,13 +23,15 @@ func vectors(of count: Int) -> Int { (count + lanes - 1) / lanes }
 @inline(__always)
 func steps(of elements: Int) -> Int { vectors(of: elements) * 2 }
 
-/// Rows of the register tile.
+/// Rows that lie together.
 @inline(__always) var rowsPerGroup: Int { 8 }
 @inline(__always) var pairsPerGroup: Int { rowsPerGroup / 2 }
 
-/// Most vectors of columns that lie together (see `ColumnSet`), and of queries whose softmax is
-/// one.
+/// Most vectors of queries whose softmax is one.
 @inline(__always) var vectorsPerPanel: Int { 3 }
+
+/// Most vectors of values or weights that lie together (see `ColumnSet`).
+@inline(__always) var vectorsPerSet: Int { 5 }
 
 /// Two panels: each block of keys and values is fetched half as often.
 @inline(__always) var queryTile: Int { 2 * vectorsPerPanel * lanes }

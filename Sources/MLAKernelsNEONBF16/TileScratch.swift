@@ -4,32 +4,32 @@ import MLAShims
 /// What a panel of queries keeps beside its registers:
 ///
 ///     columns    a set                         the queries
-///     scores     [keyBlock][width]             then, in place, probabilities: see `exponentiate`
 ///     outputs    [pair of queries][four]       blocks of fp32, not yet divided by the sum
+///     scores     [keyBlock][width]             then, in place, probabilities: see `exponentiate`
 ///     constants  [3][width]                    of the queries, a lane each
 struct TileScratch {
   let columns: ColumnSet
-  let scores: UnsafeMutablePointer<FloatVector>
   let outputs: UnsafeMutablePointer<FloatVector>
+  let scores: UnsafeMutablePointer<FloatVector>
   let constants: UnsafeMutablePointer<FloatVector>
   let end: UnsafeMutablePointer<FloatVector>
 
   @inline(__always)
   init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims, width: Int) {
     columns = ColumnSet(
-      start.assumingMemoryBound(to: FloatVector.self), vectors: width,
+      queries: start.assumingMemoryBound(to: FloatVector.self), vectors: width,
       steps: steps(of: Int(dims.qk_head_dim)))
-    scores = columns.start + 2 * width * columns.steps
-    outputs = scores + keyBlock * width
-    constants = outputs + width * lanes * vectors(of: Int(dims.v_head_dim))
+    outputs = columns.start + 2 * width * columns.steps
+    scores = outputs + width * lanes / 2 * fours(of: Int(dims.v_head_dim))
+    constants = scores + keyBlock * width
     end = constants + 3 * width
   }
 
   /// A vector of a query's outputs.
   @inline(__always)
   func output(of query: Int, vector: Int, _ dims: mla_kernel_dims) -> FloatVector {
-    let fours = outputs + (query / 2 * vectors(of: Int(dims.v_head_dim)) + vector) * 2
-    let (a, b) = (mla_swap_middle(fours[0]), mla_swap_middle(fours[1]))
+    let blocks = outputs + (query / 2 * fours(of: Int(dims.v_head_dim)) + 2 * vector)
+    let (a, b) = (mla_swap_middle(blocks[0]), mla_swap_middle(blocks[1]))
     return query % 2 == 0 ? mla_low_halves(a, b) : mla_high_halves(a, b)
   }
 }

@@ -21,8 +21,7 @@ FULL_TILES = {
 }
 FULL = 24
 # By multiplications in a loop: instructions beside them for each, and of a core's rate.
-# Sixteen sums are fewer than four pipelines of latency 5 can have under way.
-LIMITS = {24: (0.4, 0.95), 16: (0.55, 0.75)}
+LIMITS = {24: (0.4, 0.95), 20: (0.45, 0.95), 16: (0.55, 0.95)}
 # Of rows as they lie each operand comes by an address of its own.
 LIMITS_OF_ROWS = {24: (0.45, 0.95), 16: (0.85, 0.95)}
 
