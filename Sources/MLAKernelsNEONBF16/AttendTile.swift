@@ -62,8 +62,10 @@ private func attend<Row: QueryRow>(_ panel: inout QueryPanel<Row>, from begin: I
   let block = PackedBlock(
     UnsafeMutableRawPointer(mutating: args.packed.unsafelyUnwrapped)
       + begin / keyBlock * Int(packedBlockBytes(args.dims)), args.dims)
+  var none = NextRows(mla_attend_rows_args(), chunks: 0)
   panel.attend(
     to: block,
     VisibleKeys(
-      keys: min(keyBlock, panel.end - begin), firstKey: begin - Int(args.causal_offset)))
+      keys: min(keyBlock, panel.end - begin), firstKey: begin - Int(args.causal_offset)),
+    fetching: &none)
 }

@@ -6,16 +6,24 @@ struct QueryPanel<Row: QueryRow> {
   /// Of these queries alone.
   let args: mla_attend_args
   private let scratch: TileScratch
-  private var softmax = OnlineSoftmax<Row>()
-  private var isFirst = true
+  private var softmax: OnlineSoftmax<Row>
+  private var isFirst: Bool
 
+  /// Of queries that have attended to nothing.
   @inline(__always)
   init(_ args: mla_attend_args, _ scratch: TileScratch) {
     (self.args, self.scratch) = (args, scratch)
+    (softmax, isFirst) = (OnlineSoftmax(), true)
     packColumns(
       SourceRows(
         args.q.unsafelyUnwrapped, stride: args.q_stride, dim: args.dims.qk_head_dim,
         count: args.num_queries, next: args.next_q), from: 0, into: scratch.columns)
+  }
+
+  /// As another call has left them.
+  @inline(__always)
+  init(_ args: mla_attend_args, _ scratch: TileScratch, softmax: OnlineSoftmax<Row>) {
+    (self.args, self.scratch, self.softmax, isFirst) = (args, scratch, softmax, false)
   }
 
   /// Keys of the register tile.
@@ -26,12 +34,14 @@ struct QueryPanel<Row: QueryRow> {
   var end: Int { Int(min(args.key_end, args.causal_offset &+ args.num_queries)) }
 
   @inline(__always)
-  mutating func attend(to block: PackedBlock, _ visible: VisibleKeys) {
+  mutating func attend(
+    to block: PackedBlock, _ visible: VisibleKeys, fetching next: inout NextRows
+  ) {
     let paddedKeys = (visible.keys + rowsPerGroup - 1) / rowsPerGroup * rowsPerGroup
     if Row.width == 3 {
-      computeScores(Row3.self, block, visible)
+      computeScores(Row3.self, block, visible, &next)
     } else {
-      computeScores(Row2.self, block, visible)
+      computeScores(Row2.self, block, visible, &next)
     }
     // Query 0 sees the fewest keys: if it sees all of them, so do the others.
     if visible.count(to: 0) < paddedKeys {
@@ -39,7 +49,7 @@ struct QueryPanel<Row: QueryRow> {
         Row.self, scratch.scores, keys: visible.keys, paddedKeys: paddedKeys,
         firstKey: visible.firstKey)
     }
-    if isFirst { fetchOutputs(args) }
+    if isFirst && args.out != nil { fetchOutputs(args) }
     softmax.update(scratch.scores, keys: paddedKeys).store(scratch.constants)
     accumulateOutputs(block, visible)
     isFirst = false
@@ -49,7 +59,7 @@ struct QueryPanel<Row: QueryRow> {
   /// queries. Scores that no query of a panel sees are left as they are, to be masked.
   @inline(never)
   private func computeScores<Columns: QueryRow>(
-    _: Columns.Type, _ block: PackedBlock, _ visible: VisibleKeys
+    _: Columns.Type, _ block: PackedBlock, _ visible: VisibleKeys, _ next: inout NextRows
   ) {
     let scale = FloatVector(repeating: args.scale * log2e)
     let pitch = Row.width * lanes
@@ -70,6 +80,7 @@ struct QueryPanel<Row: QueryRow> {
             times: scale, into: scores + first, pitch: pitch)
         }
       }
+      next.fetch()
     }
   }
 
@@ -197,10 +208,22 @@ struct QueryPanel<Row: QueryRow> {
 
   @inline(never)
   func finish() {
-    if isFirst {
-      scratch.outputs.update(
-        repeating: FloatVector(repeating: 0), count: Row.width * lanes / 2 * pitch)
-    }
+    clearIfFirst()
     finishTile(softmax, args, scratch)
+  }
+
+  /// For another call.
+  @inline(__always)
+  func suspend(to constants: UnsafeMutablePointer<FloatVector>) {
+    clearIfFirst()
+    softmax.store(constants)
+  }
+
+  /// Outputs of queries without keys.
+  @inline(__always)
+  private func clearIfFirst() {
+    if !isFirst { return }
+    scratch.outputs.update(
+      repeating: FloatVector(repeating: 0), count: Row.width * lanes / 2 * pitch)
   }
 }

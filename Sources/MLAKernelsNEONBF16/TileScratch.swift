@@ -7,22 +7,29 @@ import MLAShims
 ///     outputs    [pair of queries][four]       blocks of fp32, not yet divided by the sum
 ///     scores     [keyBlock][width]             then, in place, probabilities: see `exponentiate`
 ///     constants  [3][width]                    of the queries, a lane each
+///
+/// What is shared by panels that take turns may lie apart: scores and constants.
 struct TileScratch {
   let columns: ColumnSet
   let outputs: UnsafeMutablePointer<FloatVector>
   let scores: UnsafeMutablePointer<FloatVector>
   let constants: UnsafeMutablePointer<FloatVector>
-  let end: UnsafeMutablePointer<FloatVector>
+  /// Of the panel's own part, and of the shared one.
+  let ends: (UnsafeMutablePointer<FloatVector>, UnsafeMutablePointer<FloatVector>)
 
   @inline(__always)
-  init(_ start: UnsafeMutableRawPointer, _ dims: mla_kernel_dims, width: Int) {
+  init(
+    _ start: UnsafeMutableRawPointer, shared: UnsafeMutableRawPointer? = nil,
+    _ dims: mla_kernel_dims, width: Int
+  ) {
     columns = ColumnSet(
       queries: start.assumingMemoryBound(to: FloatVector.self), vectors: width,
       steps: steps(of: Int(dims.qk_head_dim)))
     outputs = columns.start + 2 * width * columns.steps
-    scores = outputs + width * lanes / 2 * fours(of: Int(dims.v_head_dim))
+    let end = outputs + width * lanes / 2 * fours(of: Int(dims.v_head_dim))
+    scores = shared.map { $0.assumingMemoryBound(to: FloatVector.self) } ?? end
     constants = scores + keyBlock * width
-    end = constants + 3 * width
+    ends = (end, constants + 3 * width)
   }
 
   /// A vector of a query's outputs.
@@ -41,5 +48,5 @@ func scratchBytes(_ dims: mla_kernel_dims) -> Int64 { 2 * Int64(panelScratchByte
 func panelScratchBytes(_ dims: mla_kernel_dims) -> Int {
   let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
   let scratch = TileScratch(start, dims, width: vectorsPerPanel)
-  return (UnsafeMutableRawPointer(scratch.end) - start + 63) / 64 * 64
+  return (UnsafeMutableRawPointer(scratch.ends.1) - start + 63) / 64 * 64
 }

@@ -36,7 +36,7 @@ program() {
   arm_clang -Wall -Wextra -fuse-ld=lld -static -ISources/MLAKernelABI/include "${@:2}" \
     "$out"/{Portable,NEON,NEONBF16}.o -lm -o "$out/$1"
 }
-program kernels Tests/Arm64/kernels.c Tests/Arm64/rows.c Tests/Arm64/index.c
+program kernels Tests/Arm64/kernels.c Tests/Arm64/{rows,selected,index}.c
 program work Tests/Arm64/work.c
 for source in Sources/MLAShims/*.c; do
   arm_clang -ISources/MLAShims/include -c "$source" -o "$out/$(basename "$source").o"

@@ -1,14 +1,6 @@
 import MLAKernelABI
 import MLAShims
 
-/// This module's kernel for rows as they lie.
-@inline(__always)
-func rowsKernel(family: Int) -> mla_rows_kernel {
-  mla_rows_kernel(
-    family: Int32(truncatingIfNeeded: family), row_block: Int64(keyBlock),
-    scratch_bytes: rowsScratchBytes, attend: attendRows)
-}
-
 /// Attention of a token's heads to rows that are keys and values of all of them, as they
 /// lie: as `attendTile`, but for what is packed. Rows that each query of a panel needs are
 /// few, so that turning them would cost more than it saves.
@@ -19,7 +11,7 @@ func attendRows(_ args: UnsafePointer<mla_attend_rows_args>) {
   let block = RowBlock(a, in: scratch.block)
   var first = 0
   while first < Int(a.num_queries) {
-    let tile = tileArguments(a, from: first)
+    let tile = tileArguments(a, from: first, atMost: queryTile)
     if tile.num_queries > 2 * lanes {
       attendPanel(Row3.self, a, tile, first / queryTile, block, scratch)
     } else if tile.num_queries > lanes {
@@ -29,22 +21,6 @@ func attendRows(_ args: UnsafePointer<mla_attend_rows_args>) {
     }
     first += queryTile
   }
-}
-
-/// What the shared parts of a tile must know of the queries from one on.
-@inline(__always)
-private func tileArguments(_ a: mla_attend_rows_args, from first: Int) -> mla_attend_args {
-  var tile = mla_attend_args()
-  tile.dims = a.dims
-  tile.q = a.q.map { $0 + first * Int(a.q_stride) * formatBytes(a.format) }
-  tile.q_stride = a.q_stride
-  tile.num_queries = min(Int64(queryTile), a.num_queries - Int64(first))
-  tile.scale = a.scale
-  tile.format = a.format
-  tile.out_format = Int32(truncatingIfNeeded: MLA_FORMAT_PARTIAL)
-  tile.out = a.out.map { UnsafeMutableRawPointer($0 + first * Int(a.out_stride)) }
-  tile.out_stride = a.out_stride
-  return tile
 }
 
 @inline(__always)
@@ -147,36 +123,5 @@ private func forEachChunk(_ steps: Int, _ body: (Range<Int>) -> Void) {
     let end = min(step + stepsPerChunk, steps)
     body(step..<end)
     step = end
-  }
-}
-
-/// Has the rows of the next call on their way while there is other work to do: rows anywhere
-/// are none that a processor sees coming, and all at once it could not wait for.
-private struct NextRows {
-  private var place: UnsafePointer<UnsafeRawPointer?>?
-  private var left: Int
-  private var offset = 0
-  private let bytes: Int
-  private let linesPerChunk: Int
-
-  /// - Parameter chunks: how often lines are fetched; 0: there is nothing to be.
-  @inline(__always)
-  init(_ a: mla_attend_rows_args, chunks: Int) {
-    (place, bytes) = (a.next, Int(a.next_bytes))
-    left = chunks == 0 ? 0 : Int(a.num_next)
-    linesPerChunk = left == 0 ? 0 : (left * ((bytes + 63) / 64) + chunks - 1) / chunks
-  }
-
-  @inline(__always)
-  mutating func fetch() {
-    for _ in 0..<linesPerChunk {
-      guard left > 0, let row = place.unsafelyUnwrapped.pointee else { return }
-      mla_prefetch_near(row + offset)
-      offset += 64
-      if offset >= bytes {
-        (left, offset) = (left - 1, 0)
-        place = place.unsafelyUnwrapped + 1
-      }
-    }
   }
 }
