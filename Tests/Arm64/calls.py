@@ -23,8 +23,12 @@ from cores import BRANCH, CORES, MULTIPLICATIONS, WITHOUT_BF16, cycles, function
 CASES = [
     ("neon", "attention", "fp32", 4, 1.5, 0.8),
     ("neon", "projection", "fp32", 4, 1.4, 0.9),
+    ("neon", "rows", "fp32", 4, 1.6, 0.85),
+    ("neon", "index", "fp32", 4, 1.4, 0.9),
     ("neon_bf16", "attention", "bf16", 16, 2.0, 0.6),
     ("neon_bf16", "projection", "bf16", 16, 1.65, 0.8),
+    ("neon_bf16", "rows", "bf16", 16, 1.95, 0.7),
+    ("neon_bf16", "index", "bf16", 16, 1.75, 0.75),
 ]
 
 

@@ -1,7 +1,7 @@
 // A kernel's work, a given number of times, for its instructions to be counted. Prints how many
 // products a call adds up.
 //
-//   work TABLE attention|projection fp32|bf16 TIMES
+//   work TABLE attention|projection|rows|index fp32|bf16 TIMES
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 #include "mla_kernel_abi.h"
 #include "tables.h"
 
-enum { KEYS = 1024, RANK = 512, WEIGHTS = 256, TOKENS = 128 };
+enum { KEYS = 1024, RANK = 512, WEIGHTS = 256, TOKENS = 128, ROWS = 512, HEADS = 64, INDEX_DIM = 128 };
 
 static const mla_kernel_dims dims = {192, 128};
 
@@ -42,18 +42,52 @@ static int64_t project(const mla_projection_kernel *kernel, int format, int time
   return TOKENS * WEIGHTS * RANK;
 }
 
+// A token's heads to rows that it has selected.
+static int64_t attend_rows(const mla_rows_kernel *kernel, int format, int times) {
+  const mla_kernel_dims shared = {RANK + 64, RANK};
+  const void *rows[ROWS];
+  float *out = take(HEADS * (RANK + MLA_PARTIAL_STATISTICS) * 4);
+  for (int i = 0; i < ROWS; i++) rows[i] = take(shared.qk_head_dim * 4);
+  mla_attend_rows_args a = {.dims = shared, .num_queries = HEADS, .scale = 0.04f, .format = format,
+                            .out_stride = RANK + MLA_PARTIAL_STATISTICS};
+  a.q = take(HEADS * shared.qk_head_dim * 4), a.q_stride = shared.qk_head_dim;
+  a.scratch = take(kernel->scratch_bytes(shared, HEADS));
+  for (int i = 0; i < times; i++)
+    for (int64_t first = 0; first < ROWS; first += kernel->row_block) {
+      a.rows = rows + first, a.is_first = first == 0;
+      a.num_rows = kernel->row_block < ROWS - first ? kernel->row_block : ROWS - first;
+      a.out = first + a.num_rows == ROWS ? out : NULL;
+      kernel->attend(&a);
+    }
+  return (int64_t)HEADS * ROWS * (shared.qk_head_dim + shared.v_head_dim);
+}
+
+// A token's heads to a full block of keys.
+static int64_t index_keys(const mla_index_kernel *kernel, int times) {
+  mla_index_scores_args a = {.keys = take(kernel->packed_keys_bytes(kernel->key_block, INDEX_DIM)),
+                             .num_keys = kernel->key_block,
+                             .queries = take(kernel->packed_queries_bytes(HEADS, INDEX_DIM)),
+                             .num_heads = HEADS, .head_dim = INDEX_DIM, .weights = take(HEADS * 4),
+                             .scales = take(kernel->key_block * 4), .scores = take(kernel->key_block * 4)};
+  for (int i = 0; i < times; i++) kernel->score(&a);
+  return kernel->key_block * HEADS * INDEX_DIM;
+}
+
+static int64_t work(const mla_kernel_table *table, const char *kernel, int is_bf16, int times) {
+  int format = is_bf16 ? MLA_FORMAT_BFLOAT16 : MLA_FORMAT_FLOAT32;
+  if (strcmp(kernel, "attention") == 0) return attend(is_bf16 ? &table->bf16 : &table->fp32, format, times);
+  if (strcmp(kernel, "rows") == 0) return attend_rows(is_bf16 ? &table->bf16_rows : &table->fp32_rows, format, times);
+  if (strcmp(kernel, "index") == 0) return index_keys(is_bf16 ? &table->bf16_index : &table->fp32_index, times);
+  return project(is_bf16 ? &table->bf16_projection : &table->fp32_projection, format, times);
+}
+
 int main(int argc, char **argv) {
   if (argc != 5) return 2;
   mla_kernel_table table;
-  int is_bf16 = strcmp(argv[3], "bf16") == 0, times = atoi(argv[4]);
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
     tables[i].fill(&table);
     if (strcmp(tables[i].name, argv[1]) == 0) break;
   }
-  int format = is_bf16 ? MLA_FORMAT_BFLOAT16 : MLA_FORMAT_FLOAT32;
-  int64_t products = strcmp(argv[2], "attention") == 0
-                         ? attend(is_bf16 ? &table.bf16 : &table.fp32, format, times)
-                         : project(is_bf16 ? &table.bf16_projection : &table.fp32_projection, format, times);
-  printf("%" PRId64 "\n", products);
+  printf("%" PRId64 "\n", work(&table, argv[2], strcmp(argv[3], "bf16") == 0, atoi(argv[4])));
   return 0;
 }
