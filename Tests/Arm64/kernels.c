@@ -181,7 +181,7 @@ static void check_table(void) {
   for (int i = 0; i < 3; i++) projection(projections[i], formats[i], names[i]);
   for (int i = 0; i < 3; i++) block_projection(attentions[i], projections[i], formats[i], names[i]);
   const mla_rows_kernel *rows[] = {&table.fp32_rows, &table.fp16_rows, &table.bf16_rows};
-  for (int i = 0; i < 3; i++) check_selected(rows[i], formats[i], names[i]);
+  for (int i = 0; i < 3; i++) check_selected(rows[i], attentions[i], formats[i], names[i]);
   const mla_index_kernel *indices[] = {&table.fp32_index, &table.fp16_index, &table.bf16_index};
   for (int i = 0; i < 3; i++) check_index(indices[i], formats[i], names[i]);
   check_rows(&table);

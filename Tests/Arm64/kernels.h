@@ -15,8 +15,9 @@ void check(const char *name, int ok, double worst);
 // Of rows alone: what combines, merges and converts them.
 void check_rows(const mla_kernel_table *table);
 
-// Attention to rows that lie anywhere.
-void check_selected(const mla_rows_kernel *kernel, int32_t format, const char *name);
+// Attention to rows that lie anywhere, as to those that the same table packs.
+void check_selected(const mla_rows_kernel *kernel, const mla_attention_kernel *dense, int32_t format,
+                    const char *name);
 
 // A token's heads against keys.
 void check_index(const mla_index_kernel *kernel, int32_t format, const char *name);

@@ -25,14 +25,14 @@ static double error_of(const mla_attend_rows_args *a, const void *const *rows, i
   return larger(worst, fabs(top + log(sum) - (out[dv] + log2(total)) * log(2)) / 2e-4);
 }
 
-// In calls of some rows each.
+// In calls of some rows each, or of as many as can be.
 static void attend(const mla_rows_kernel *kernel, mla_attend_rows_args *a, const void *const *rows, int count,
-                   float *out) {
+                   int in_most, float *out) {
   int first = 0;
   a->is_first = 1, a->next = rows, a->num_next = count < 2 ? count : 2;
   do {
     int left = count - first, most = left < kernel->row_block ? left : (int)kernel->row_block;
-    a->rows = rows + first, a->num_rows = next() % 4 ? most : between(0, most);
+    a->rows = rows + first, a->num_rows = in_most || next() % 4 ? most : between(0, most);
     first += (int)a->num_rows;
     a->out = first == count ? out : NULL;
     kernel->attend(a);
@@ -40,9 +40,41 @@ static void attend(const mla_rows_kernel *kernel, mla_attend_rows_args *a, const
   } while (!a->out);
 }
 
-void check_selected(const mla_rows_kernel *kernel, int32_t format, const char *name) {
+// Whether packed blocks of the same rows give other bits.
+static int differs_from_dense(const mla_attention_kernel *kernel, const mla_attend_rows_args *a,
+                              const void *const *rows, int count, const float *out) {
+  int64_t block = kernel->packed_block_bytes(a->dims), dim = a->dims.qk_head_dim, size = size_of(a->format);
+  int64_t bytes = a->num_queries * a->out_stride * 4;
+  char *k = take(count * dim * size), *packed = take((count / kernel->key_block + 1) * block);
+  char *dense = take(bytes);
+  for (int j = 0; j < count; j++) memcpy(k + j * dim * size, rows[j], (size_t)(dim * size));
+  for (int64_t first = 0; first < count; first += kernel->key_block) {
+    int64_t keys = count - first < kernel->key_block ? count - first : kernel->key_block;
+    mla_pack_args pack = {a->dims, k + first * dim * size, k + first * dim * size, dim, dim, keys, a->format,
+                          packed + first / kernel->key_block * block, NULL, NULL};
+    kernel->pack(&pack);
+  }
+  void *scratch = take(kernel->scratch_bytes(a->dims));
+  for (int64_t first = 0; first < a->num_queries; first += kernel->query_tile) {
+    int64_t left = a->num_queries - first;
+    mla_attend_args tile = {.dims = a->dims, .q = (const char *)a->q + first * dim * size, .q_stride = dim,
+                            .num_queries = left < kernel->query_tile ? left : kernel->query_tile,
+                            .packed = packed, .key_end = count, .causal_offset = INT64_MAX / 2,
+                            .scale = a->scale, .format = a->format, .out_format = MLA_FORMAT_PARTIAL,
+                            .out = dense + first * a->out_stride * 4, .out_stride = a->out_stride,
+                            .scratch = scratch};
+    kernel->attend(&tile);
+  }
+  int differs = memcmp(dense, out, (size_t)bytes) != 0;
+  free(k), free(packed), free(dense), free(scratch);
+  return differs;
+}
+
+void check_selected(const mla_rows_kernel *kernel, const mla_attention_kernel *dense, int32_t format,
+                    const char *name) {
   enum { MOST = 300 };
   double worst = 0;
+  int different = 0;
   // Probabilities that are rounded to bf16.
   double bound = kernel->family == MLA_FAMILY_NEON_BF16 ? 4e-3 : 2e-5;
   for (int round = 0; round < 25; round++) {
@@ -59,12 +91,15 @@ void check_selected(const mla_rows_kernel *kernel, int32_t format, const char *n
     a.q = random_rows(queries * qk, format), a.scale = (float)between(1, 100) / 100;
     a.scratch = take(kernel->scratch_bytes(a.dims, queries));
     float *out = take(queries * a.out_stride * 4);
-    attend(kernel, &a, rows, count, out);
+    attend(kernel, &a, rows, count, round % 2, out);
     for (int i = 0; i < queries; i++)
       worst = larger(worst, error_of(&a, rows, count, i, out + i * a.out_stride, bound));
+    different += round % 2 && differs_from_dense(dense, &a, rows, count, out);
     free(all), free((void *)a.q), free(a.scratch), free(out);
   }
   char text[64];
   snprintf(text, sizeof text, "selected rows of %s against double", name);
   check(text, worst < 1, worst);
+  snprintf(text, sizeof text, "selected rows of %s as in packed blocks", name);
+  check(text, different == 0, different);
 }
