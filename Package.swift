@@ -203,7 +203,8 @@ let package = Package(
     .testTarget(
       name: "AMXKernelTests",
       dependencies: [
-        "MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLATestSupport", "SoftwareAMX",
+        "MLAKernelABI", "MLAKernelsAMX", "MLAKernelsAVX512", "MLAKernelsAVX512BF16",
+        "MLATestSupport", "SoftwareAMX",
       ]),
     .target(name: "BenchInstructions", path: "Tests/BenchInstructions"),
     .target(

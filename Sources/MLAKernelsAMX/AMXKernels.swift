@@ -16,6 +16,15 @@ public func amxKernels(over weaker: mla_kernel_table) -> mla_kernel_table {
     { packedBlockBytes(Float32Operands.self, $0) }, { scratchBytes(Float32Operands.self, $0) },
     pack: { packBlock(Float32Operands.self, $0) },
     attend: { attendTile(Float32Operands.self, $0) })
+  table.bf16_rows = rowsKernel(
+    rowBlock(BFloat16Operands.self), { rowsScratchBytes(BFloat16Operands.self, $0, $1) },
+    attend: { attendRows(BFloat16Operands.self, $0) })
+  table.fp16_rows = rowsKernel(
+    rowBlock(Float16Operands.self), { rowsScratchBytes(Float16Operands.self, $0, $1) },
+    attend: { attendRows(Float16Operands.self, $0) })
+  table.fp32_rows = rowsKernel(
+    rowBlock(Float32Operands.self), { rowsScratchBytes(Float32Operands.self, $0, $1) },
+    attend: { attendRows(Float32Operands.self, $0) })
   table.bf16_projection = projectionKernel(
     { packedRowsBytes(BFloat16Operands.self, $0, $1) },
     packTokens: { packTokens(BFloat16Operands.self, $0) },
@@ -54,6 +63,14 @@ private func attentionKernel(
     family: family, query_tile: Int64(queryTile), key_block: Int64(keyBlock),
     packed_block_bytes: packedBlockBytes, scratch_bytes: scratchBytes, pack: pack,
     attend: attend, enter: configureTiles, leave: releaseTiles)
+}
+
+private func rowsKernel(
+  _ block: Int, _ scratchBytes: @convention(c) (mla_kernel_dims, Int64) -> Int64,
+  attend: @convention(c) (UnsafePointer<mla_attend_rows_args>) -> Void
+) -> mla_rows_kernel {
+  mla_rows_kernel(
+    family: family, row_block: Int64(block), scratch_bytes: scratchBytes, attend: attend)
 }
 
 private func projectionKernel(

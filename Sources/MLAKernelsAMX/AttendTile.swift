@@ -30,7 +30,7 @@ func attendTile<Operands: TileOperands>(
   _: Operands.Type, _ args: UnsafePointer<mla_attend_args>
 ) {
   let a = args.pointee
-  let call = TileCall<Operands>(a)
+  let call = TileCall<Operands>(a, PackedLayout(a.dims, parts: Operands.parts))
   call.preparePanels()
   call.attendBlocks()
   for panel in 0..<call.panels { call.writePanel(panel) }
@@ -48,9 +48,9 @@ struct TileCall<Operands: TileOperands> {
   let scale: Float
 
   @inline(__always)
-  init(_ args: mla_attend_args) {
+  init(_ args: mla_attend_args, _ layout: PackedLayout) {
     self.args = args
-    layout = PackedLayout(args.dims, parts: Operands.parts)
+    self.layout = layout
     scratch = TileScratch(args.scratch.unsafelyUnwrapped, layout)
     panels = (Int(args.num_queries) + panelQueries - 1) / panelQueries
     scale = max(abs(args.scale) * log2e, .leastNonzeroMagnitude)
@@ -105,14 +105,15 @@ struct TileCall<Operands: TileOperands> {
           wholeGroups: min(max(seenByAll, 0) / groupKeys, groups), isFirst: begin == Int(args.key_begin), block: block,
           probabilities: scratch.probabilities(buffer))
         let share = ahead / panels
-        run(
-          pass, after: previous, prefetching: block + layout.bytes + panel * share, share)
+        var lines = Prefetch(
+          block + layout.bytes + panel * share, bytes: share, steps: groups * groupProducts)
+        run(TurnedValues.self, pass, after: previous, prefetching: &lines)
         previous = pass
         buffer += 1
       }
       begin += keyBlock
     }
     var idle = NoWork()
-    accumulate(previous, besides: &idle)
+    TurnedValues.accumulate(previous, of: self, besides: &idle)
   }
 }

@@ -76,7 +76,7 @@ extension TileCall {
 
   @inline(__always)
   private func values(_ block: UnsafeRawPointer, _ step: Int, _ group: Int) -> UnsafeRawPointer {
-    block + (layout.valuesOffset + step * layout.valueStepBytes + group * layout.valueGroupBytes)
+    block + layout.valuesOffset(step: step, group: group)
   }
 
   @inline(__always)

@@ -19,8 +19,6 @@ typealias FloatVector = SIMD16<Float>
 /// and stored once in that many keys.
 @inline(__always) var keyBlock: Int { 512 }
 
-@inline(__always) var groupsPerBlock: Int { keyBlock / groupKeys }
-
 /// A whole tile of 16 rows of 64 bytes.
 @inline(__always) var tileBytes: Int { 1024 }
 
@@ -35,14 +33,17 @@ typealias FloatVector = SIMD16<Float>
 struct PackedLayout {
   /// Numbers of bf16 whose sum an element is, see `TileOperands`.
   let parts: Int
+  /// Most groups of keys of a block.
+  let groups: Int
   /// Steps of 32 dims in a dot product of query and key.
   let depthSteps: Int
   /// Steps of 32 dims in a row of values.
   let valueSteps: Int
 
   @inline(__always)
-  init(_ dims: mla_kernel_dims, parts: Int) {
+  init(_ dims: mla_kernel_dims, parts: Int, blockKeys: Int = keyBlock) {
     self.parts = parts
+    groups = blockKeys / groupKeys
     depthSteps = (Int(dims.qk_head_dim) + 31) / 32
     valueSteps = (Int(dims.v_head_dim) + 31) / 32
   }
@@ -58,8 +59,11 @@ struct PackedLayout {
   /// Bytes from a group of values to the next, of the same 32 dims.
   @inline(__always) var valueGroupBytes: Int { parts * partBytes }
   /// Bytes from 32 dims of values to the next 32.
-  @inline(__always) var valueStepBytes: Int { groupsPerBlock * valueGroupBytes }
-  @inline(__always) var valuesOffset: Int { groupsPerBlock * keyGroupBytes }
+  @inline(__always) var valueStepBytes: Int { groups * valueGroupBytes }
+  @inline(__always) var valuesOffset: Int { groups * keyGroupBytes }
+  func valuesOffset(step: Int, group: Int) -> Int {
+    valuesOffset + step * valueStepBytes + group * valueGroupBytes
+  }
   @inline(__always) var bytes: Int { valuesOffset + valueSteps * valueStepBytes }
 }
 

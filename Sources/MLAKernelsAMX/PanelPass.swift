@@ -24,6 +24,17 @@ struct PanelPass {
   }
 }
 
+/// How a block's values lie, and with them a panel's outputs.
+protocol ValueForm {
+  /// Adds what a pass's probabilities and values are to its panel's outputs.
+  static func accumulate<Operands: TileOperands, Work: CompanionWork>(
+    _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work)
+  /// Makes outputs relative to a query's reference as it is now: factors of 32 queries.
+  static func rescale<Operands: TileOperands>(
+    _ outputs: UnsafeMutablePointer<FloatVector>, by factors: UnsafePointer<FloatVector>,
+    of call: TileCall<Operands>)
+}
+
 extension TileCall {
   /// Scores and probabilities of `pass`; outputs of `previous`, whose
   /// probabilities are ready, on the way.
@@ -32,36 +43,38 @@ extension TileCall {
   /// relative to the largest so far. Where that has been raised since, exponents are
   /// lowered while `previous` is accumulated: an eighth of the vector unit's work.
   @inline(never)
-  func run(
-    _ pass: PanelPass, after previous: PanelPass, prefetching next: UnsafeRawPointer,
-    _ nextBytes: Int
+  func run<Form: ValueForm, Ahead: LinesAhead>(
+    _: Form.Type, _ pass: PanelPass, after previous: PanelPass, prefetching ahead: inout Ahead
   ) {
     let panel = scratch.panel(pass.panel)
-    let groupProducts = layout.depthSteps * Operands.scoreProducts
     let valueProducts = previous.groups * layout.valueSteps * Operands.valueProducts
     var stream = ProbabilityStream<Operands>(
       panel.statistics, scratch, groups: pass.groups, probabilities: pass.probabilities,
       scale: scale)
-    var ahead = Prefetch(next, bytes: nextBytes, steps: pass.groups * groupProducts)
     // Vector work is spread evenly over both products: it begins two groups late.
     stream.setPace(over: max(pass.groups - 2, 0) * groupProducts + valueProducts)
     score(pass, &stream, prefetching: &ahead)
     stream.releaseLowering()
     stream.setPace(over: valueProducts)
-    accumulate(previous, besides: &stream)
+    Form.accumulate(previous, of: self, besides: &stream)
     stream.finish()
     if stream.raises.groups != 0 && !pass.isFirst {
-      panel.statistics.rescale(
-        panel.outputs.assumingMemoryBound(to: FloatVector.self), rows: layout.valueSteps * 32)
+      panel.statistics.rescaleSums()
+      Form.rescale(
+        panel.outputs.assumingMemoryBound(to: FloatVector.self), by: panel.statistics.change,
+        of: self)
     }
     stream.addSums(to: panel.statistics)
   }
 
+  /// Times that four products of a group's scores are taken.
+  @inline(__always) var groupProducts: Int { layout.depthSteps * Operands.scoreProducts }
+
   /// Scores of all groups, and the probabilities of those that the stream gets to.
   @inline(__always)
-  private func score(
+  private func score<Ahead: LinesAhead>(
     _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>,
-    prefetching ahead: inout Prefetch
+    prefetching ahead: inout Ahead
   ) {
     let panel = scratch.panel(pass.panel)
     let ring = ScoreRing(scratch.scores)
@@ -72,8 +85,8 @@ extension TileCall {
         stream.beginProduct()
         multiplyRows(
           Operands.self, pass.block + group * layout.keyGroupBytes, panel.queries,
-          steps: layout.depthSteps, into: ring.scores(group), prefetching: &ahead,
-          besides: &stream)
+          steps: layout.depthSteps, halves: OperandHalves(right: queries(of: pass.panel)),
+          into: ring.scores(group), prefetching: &ahead, besides: &stream)
         maskIfNeeded(pass, group, ring.scores(group))
       }
       // A group late: these scores have reached the L1 cache, those just stored not.
@@ -84,21 +97,6 @@ extension TileCall {
       }
       stream.release(group - 1, raised: raised)
     }
-  }
-
-  /// O^T += V^T P^T for all groups of `pass`.
-  @inline(__always)
-  func accumulate<Work: CompanionWork>(_ pass: PanelPass, besides work: inout Work) {
-    if pass.groups == 0 { return }
-    let outputs = scratch.panel(pass.panel).outputs
-    let groups = groupsOfTiles(in: pass)
-    for step in 0..<layout.valueSteps {
-      multiplyValues(
-        Operands.self, pass.block + (layout.valuesOffset + step * layout.valueStepBytes),
-        pass.probabilities, groups: groups,
-        onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst, besides: &work)
-    }
-    for group in groups..<pass.groups { accumulateVisible(pass, group) }
   }
 
   /// Scores that a query must not see become -inf: keys after its own position,
@@ -113,6 +111,39 @@ extension TileCall {
     // The panel's first query sees the fewest keys: if it sees all, so do the others.
     if key + groupKeys - 1 > ownKey || key + groupKeys > Int(args.key_end) {
       maskScores(scores, keys: Int(args.key_end) - key, firstKey: key &- ownKey)
+    }
+  }
+}
+
+/// Values turned, as `packBlock` leaves them, and outputs as well: O^T += V^T P^T.
+enum TurnedValues: ValueForm {
+  @inline(__always)
+  static func accumulate<Operands: TileOperands, Work: CompanionWork>(
+    _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work
+  ) {
+    if pass.groups == 0 { return }
+    let layout = call.layout
+    let outputs = call.scratch.panel(pass.panel).outputs
+    let groups = call.groupsOfTiles(in: pass)
+    for step in 0..<layout.valueSteps {
+      multiplyValues(
+        Operands.self, pass.block + layout.valuesOffset(step: step, group: 0),
+        pass.probabilities, halves: OperandHalves(right: call.queries(of: pass.panel)),
+        groups: groups, onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst,
+        besides: &work)
+    }
+    for group in groups..<pass.groups { call.accumulateVisible(pass, group) }
+  }
+
+  @inline(never)
+  static func rescale<Operands: TileOperands>(
+    _ outputs: UnsafeMutablePointer<FloatVector>, by factors: UnsafePointer<FloatVector>,
+    of call: TileCall<Operands>
+  ) {
+    let (factor0, factor1) = (factors[0], factors[1])
+    for row in 0..<call.layout.valueSteps * 32 {
+      outputs[2 * row] *= factor0
+      outputs[2 * row + 1] *= factor1
     }
   }
 }

@@ -6,7 +6,7 @@ import MLAShims
 ///     offset   -reference * log2(e): what is added to scaled scores
 ///     sum      of unrounded probabilities, and what adding blocks up has rounded off
 ///     largest  score of the group of keys at hand
-///     change   of the offset, in the block at hand
+///     change   of the offset, in the block at hand; then the power of two of it
 ///
 /// A query's reference begins as the largest score of its first group of keys: where
 /// one key outweighs all others, its probability is 1 and not rounded. A group whose
@@ -111,16 +111,14 @@ struct PanelStatistics {
     return (sum + rest == 0 ? -.infinity : -offsets[query], sum, rest)
   }
 
-  /// Sums and outputs of the blocks before become relative to the reference after this
-  /// one.
-  @inline(never)
-  func rescale(_ outputs: UnsafeMutablePointer<FloatVector>, rows: Int) {
-    let (factor0, factor1) = (power(of: change[0]), power(of: change[1]))
-    (sum[0], sum[1]) = (sum[0] * factor0, sum[1] * factor1)
-    (sum[2], sum[3]) = (sum[2] * factor0, sum[3] * factor1)
-    for row in 0..<rows {
-      outputs[2 * row] *= factor0
-      outputs[2 * row + 1] *= factor1
+  /// Sums of the blocks before become relative to the reference after this one; the changes,
+  /// what outputs are to be multiplied by.
+  @inline(__always)
+  func rescaleSums() {
+    for half in 0..<2 {
+      change[half] = power(of: change[half])
+      sum[half] *= change[half]
+      sum[half + 2] *= change[half]
     }
   }
 

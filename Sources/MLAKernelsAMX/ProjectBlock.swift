@@ -76,8 +76,8 @@ private struct ValueWriter<Operands: TileOperands>: ProductWriter {
     for index in 0..<Operands.parts {
       let tile =
         (packed
-        + (layout.valuesOffset + step * layout.valueStepBytes + group * layout.valueGroupBytes
-          + index * partBytes + half * tileBytes)).assumingMemoryBound(to: FloatVector.self)
+        + (layout.valuesOffset(step: step, group: group) + index * partBytes + half * tileBytes))
+        .assumingMemoryBound(to: FloatVector.self)
       for pair in part % 8 * 2..<part % 8 * 2 + 2 {
         let even = 2 * pair < keys ? products[4 * pair + half] : zero
         let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero

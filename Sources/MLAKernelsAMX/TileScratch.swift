@@ -27,7 +27,7 @@ struct TileScratch {
     self.layout = layout
     scores = start + 2 * TileScratch.probabilityBytes(layout)
     raises = scores + ScoreRing.bytes
-    spare = raises + groupsPerBlock * ReferenceRaise.bytes
+    spare = raises + layout.groups * ReferenceRaise.bytes
     values = spare + tileBytes
     firstPanel = values + layout.valueGroupBytes
   }
@@ -40,20 +40,21 @@ struct TileScratch {
 
   @inline(__always)
   private static func probabilityBytes(_ layout: PackedLayout) -> Int {
-    keyBlock / 2 * layout.parts * rowBytes
+    layout.groups * pairsPerGroup * layout.parts * rowBytes
   }
 
   @inline(__always)
   func panel(_ index: Int) -> Panel { Panel(firstPanel + index * Panel.bytes(layout), layout) }
 
   @inline(__always)
-  var bytes: Int { firstPanel - start + queryTile / panelQueries * Panel.bytes(layout) }
+  func bytes(panels: Int) -> Int { firstPanel - start + panels * Panel.bytes(layout) }
 }
 
 @inline(never)
 func scratchBytes<Operands: TileOperands>(_: Operands.Type, _ dims: mla_kernel_dims) -> Int64 {
   let start = UnsafeMutableRawPointer(bitPattern: 64).unsafelyUnwrapped
-  return Int64(TileScratch(start, PackedLayout(dims, parts: Operands.parts)).bytes)
+  let scratch = TileScratch(start, PackedLayout(dims, parts: Operands.parts))
+  return Int64(scratch.bytes(panels: queryTile / panelQueries))
 }
 
 /// 32 queries and their running softmax, from the first key to the last.

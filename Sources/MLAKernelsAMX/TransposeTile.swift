@@ -4,6 +4,14 @@ import MLAShims
 @inline(__always) var lanes: Int { FloatVector.scalarCount }
 
 /// Turns the 16 x 16 pairs of a tile in place; `spare` is one more tile.
+@inline(__always)
+func transposeTile(
+  _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
+) {
+  transposeTile(from: tile, pitch: 1, tile, spare)
+}
+
+/// The same of rows `pitch` vectors apart.
 ///
 /// First four rows at a time, within each four lanes:
 ///
@@ -13,12 +21,14 @@ import MLAShims
 /// vector k becomes the four k of column 4j+m.
 @inline(__always)
 func transposeTile(
-  _ tile: UnsafeMutablePointer<FloatVector>, _ spare: UnsafeMutablePointer<FloatVector>
+  from first: UnsafePointer<FloatVector>, pitch: Int, _ tile: UnsafeMutablePointer<FloatVector>,
+  _ spare: UnsafeMutablePointer<FloatVector>
 ) {
   for k in 0..<4 {
-    let rows = tile + 4 * k
-    let (low01, high01) = (mla_zip_low(rows[0], rows[1]), mla_zip_high(rows[0], rows[1]))
-    let (low23, high23) = (mla_zip_low(rows[2], rows[3]), mla_zip_high(rows[2], rows[3]))
+    let rows = first + 4 * k * pitch
+    let (row0, row1, row2, row3) = (rows[0], rows[pitch], rows[2 * pitch], rows[3 * pitch])
+    let (low01, high01) = (mla_zip_low(row0, row1), mla_zip_high(row0, row1))
+    let (low23, high23) = (mla_zip_low(row2, row3), mla_zip_high(row2, row3))
     spare[k] = mla_zip_low_pairs(low01, low23)
     spare[4 + k] = mla_zip_high_pairs(low01, low23)
     spare[8 + k] = mla_zip_low_pairs(high01, high23)

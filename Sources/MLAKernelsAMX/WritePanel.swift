@@ -123,7 +123,7 @@ extension TileCall {
 
   /// What ends the rows of partial results.
   @inline(__always)
-  private func writeStatistics(_ panel: Int) {
+  func writeStatistics(_ panel: Int) {
     let statistics = scratch.panel(panel).statistics
     let rows = args.out.unsafelyUnwrapped.assumingMemoryBound(to: Float.self)
     for query in 0..<queries(of: panel) {

@@ -68,6 +68,25 @@ final class AMXBitsTests: XCTestCase {
     }
   }
 
+  /// A token's heads and rows anywhere, over several calls.
+  func testRows() {
+    let shapes = [
+      RowsShape(qkDim: 576, vDim: 512, queries: 16, rows: 300),
+      RowsShape(qkDim: 96, vDim: 40, queries: 70, rows: 530),
+      RowsShape(qkDim: 33, vDim: 33, queries: 33, rows: 31),
+    ]
+    for input in ElementFormat.inputs {
+      for (index, shape) in shapes.enumerated() {
+        let problem = RowsProblem(
+          KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input), of: amxTable, shape,
+          seed: UInt64(index))
+        let bits = problem.run().bits
+        XCTAssertEqual(problem.run(garbage: 0x3C, movesRows: true).bits, bits, "\(input), \(index)")
+        print("bits rows \(input.name) \(index): \(Self.digest(bits))")
+      }
+    }
+  }
+
   /// Of outputs and lse, from tensors of the case's own.
   private static func digest(
     _ attention: AttentionCase, tile: Int? = nil, around: (() -> Void) -> Void = { $0() }

@@ -1,5 +1,6 @@
 import MLAKernelABI
 import MLAKernelsAVX512
+import MLAKernelsAVX512BF16
 import MLATestSupport
 import SoftwareAMX
 import XCTest
@@ -93,6 +94,49 @@ final class CoreModelTests: XCTestCase {
       result = core_model_end()
     }
     return result
+  }
+
+  /// A token's heads and keys that it has selected, DeepSeek's dimensions, against what vectors
+  /// take for as much: pairs of bf16, whose instruction counts as one of fp32's here, or fp32.
+  func testRowsAgainstVectors() {
+    let vectors = avx512BF16Kernels(over: avx512Kernels())
+    for (input, heads, atLeast) in [
+      (ElementFormat.bfloat16, 128, 4.0), (.bfloat16, 16, 1), (.float16, 128, 3),
+      (.float16, 16, 1), (.float32, 128, 2), (.float32, 16, 1),
+    ] {
+      let onTiles = rowsCost(amxTable, input, heads, rows: 256)
+      let times = rowsCost(vectors, input, heads, rows: 64).cycles * 4 / onTiles.cycles
+      let multiplying = Double(onTiles.products) * 16 / onTiles.cycles
+      XCTAssertGreaterThan(times, atLeast, "\(input.name), \(heads) heads")
+      print(
+        """
+        rows, \(input.name), \(heads) heads: \(onTiles.cycles / 256) cycles a row, \(multiplying) of \
+        the tile unit's rate; on vectors \(times) times as many
+        """)
+    }
+  }
+
+  /// Of so many rows, in as many calls as that takes.
+  private func rowsCost(
+    _ table: mla_kernel_table, _ input: ElementFormat, _ heads: Int, rows: Int
+  ) -> core_model_result {
+    let problem = RowsProblem(
+      KernelCase(isa: Int32(MLA_FAMILY_AMX), format: input), of: table,
+      RowsShape(qkDim: 576, vDim: 512, queries: heads, rows: rows), seed: 1, wholeCalls: true)
+    return sum { around in _ = problem.run(around: around) }
+  }
+
+  /// What all calls that `run` makes by way of its argument take.
+  private func sum(_ run: ((() -> Void) -> Void) -> Void) -> core_model_result {
+    var all = core_model_result()
+    run { call in
+      core_model_begin()
+      call()
+      let one = core_model_end()
+      all.cycles += one.cycles
+      all.products += one.products
+    }
+    return all
   }
 
   /// The up-projection of a block of 512 keys, DeepSeek's dimensions.

@@ -1,3 +1,5 @@
+import MLAKernelABI
+import MLATestSupport
 import SoftwareAMX
 import XCTest
 
@@ -57,6 +59,32 @@ final class TileInstructionTests: XCTestCase {
     XCTAssertEqual(two.streaming_loads - one.streaming_loads, panels * 160 * 6)
     XCTAssertEqual(two.loads - one.loads, panels * (160 * 8 + 16))
     XCTAssertEqual(two.stores - one.stores, panels * (64 + 16))
+  }
+
+  /// 512 selected rows in two calls, of 8 groups each.
+  func testRows() {
+    let many = countRows(heads: 64)
+    let panels: UInt64 = 2
+    // 18 steps of scores and 16 of values for each group.
+    XCTAssertEqual(many.products, panels * 16 * (18 + 16) * 4)
+    XCTAssertEqual(many.streaming_loads, panels * 16 * (18 + 16) * 2)
+    // Outputs by the second call alone.
+    XCTAssertEqual(many.loads, panels * (16 * (18 + 16) * 2 + 64))
+    XCTAssertEqual(many.stores, panels * (16 * 4 + 2 * 64))
+    // 16 heads are one operand of the two.
+    let few = countRows(heads: 16)
+    XCTAssertEqual(few.products, 16 * (18 + 16) * 2)
+    XCTAssertEqual(few.streaming_loads, 16 * (18 * 2 + 16))
+    XCTAssertEqual(few.loads, 16 * (18 + 16 * 2) + 64)
+  }
+
+  private func countRows(heads: Int) -> software_amx_counters {
+    let problem = RowsProblem(
+      KernelCase(isa: Int32(MLA_FAMILY_AMX), format: .bfloat16), of: amxTable,
+      RowsShape(qkDim: 576, vDim: 512, queries: heads, rows: 512), seed: 1, wholeCalls: true)
+    software_amx_reset_counters()
+    _ = problem.run()
+    return software_amx_read_counters()
   }
 
   /// Keys that no query of a panel sees cost it nothing.

@@ -17,11 +17,8 @@ extension KernelCase {
   var projection: mla_projection_kernel { projection(of: table) }
 
   var index: mla_index_kernel { index(of: table) }
-  var rows: mla_rows_kernel { rows(of: table) }
 
-  func combine(_ args: UnsafePointer<mla_combine_args>) { table.combine(args) }
-
-  private var table: mla_kernel_table { KernelTables.table(cappedAt: isa).kernels }
+  var table: mla_kernel_table { KernelTables.table(cappedAt: isa).kernels }
 
   /// The bounds on the relative L2 error of `out`.
   var outBound: Double { Self.outBound(format) }

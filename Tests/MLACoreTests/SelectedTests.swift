@@ -76,10 +76,6 @@ final class SelectedTests: XCTestCase {
       for format in ElementFormat.inputs {
         let model = LayerModel(format, numHeads: 4, dims: LayerModel.allDims[0], &random)
         let layer = try model.makeLayer(maxISA: isa, algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
-        // AMX has these kernels from AVX512_BF16; its own sums of fp32 err half as much.
-        let family = Int(isa) == MLA_ISA_AMX ? Int32(MLA_ISA_AVX512_BF16) : isa
-        let denseLayer = try model.makeLayer(
-          maxISA: family, algorithm: MLA_LAYER_ALGORITHM_ABSORBED)
         var (selected, dense) = (0.0, 0.0)
         for _ in 0..<4 {
           let sequence = model.sequence(400, &random)
@@ -91,8 +87,7 @@ final class SelectedTests: XCTestCase {
             rope: sequence.rope.rows(keys))
           let alone = LayerStep(model, [few], contexts: [200], &random)
           selected += relativeL2(try step.run(layer, quantizedBy: nil).out.values, step.reference().out)
-          dense += relativeL2(
-            try alone.run(denseLayer, quantizedBy: nil).out.values, alone.reference().out)
+          dense += relativeL2(try alone.run(layer, quantizedBy: nil).out.values, alone.reference().out)
         }
         XCTAssertLessThanOrEqual(selected, 1.2 * dense, "isa \(isa) \(format.name)")
       }
@@ -139,7 +134,10 @@ final class SelectedTests: XCTestCase {
       let (sparse, expected) = (
         Array(fewer.out.values[(70 * row)..<(71 * row)]), Array(dense.out.values[(70 * row)..<(71 * row)])
       )
-      XCTAssertNotEqual(sparse, expected, "\(algorithm): a row of another kernel has its bits")
+      // On tiles both kernels take the same products in the same order.
+      if Int(KernelTables.host.family.rawValue) != MLA_ISA_AMX {
+        XCTAssertNotEqual(sparse, expected, "\(algorithm): a row of another kernel has its bits")
+      }
       XCTAssertLessThanOrEqual(relativeL2(sparse, expected), 7e-3)
       try check(step, [layer], "all but one")
     }

@@ -80,6 +80,15 @@ MLA_INLINE mla_f32v mla_beyond_step(mla_f32v x) {
   return (mla_f32v)_mm512_reduce_ps((__m512)x, 10 << 4 | _MM_FROUND_TO_NEAREST_INT);
 }
 
+// Lanes of a and b in turn, of the lower halves and of the upper ones.
+MLA_INLINE mla_f32v mla_interleave_low(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+MLA_INLINE mla_f32v mla_interleave_high(mla_f32v a, mla_f32v b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                 31);
+}
+
 // Rounds to the nearest bf16.
 MLA_INLINE mla_f32v mla_round_bf16(mla_f32v v) {
   const __m512i bits = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));

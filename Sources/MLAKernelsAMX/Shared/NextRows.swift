@@ -1,0 +1,1 @@
+../../SharedKernels/Attention/NextRows.swift
