@@ -43,9 +43,15 @@ public func amxKernels(over weaker: mla_kernel_table) -> mla_kernel_table {
     packWeights: { packWeights(Float32Operands.self, $0) },
     project: { project(Float32Operands.self, $0) },
     projectBlock: { projectBlock(Float32Operands.self, $0) })
-  // That of fp32 operands takes every format: CPUs with tiles multiply pairs of bf16 in vectors
-  // at half the rate of fp32 (a fifth-generation Xeon: 77 and 155 GFLOP/s).
-  table.bf16_index = weaker.fp32_index
+  // Those of fp16 and fp32 stay the weaker table's: an infinity times the parts of a number is
+  // none where one of these is 0, and what a score may be off by leaves no room for products
+  // that are left out.
+  table.bf16_index = mla_index_kernel(
+    family: family, key_block: Int64(indexBlock),
+    packed_keys_bytes: { packedRowsBytes(BFloat16Operands.self, $0, $1) },
+    packed_queries_bytes: { packedRowsBytes(BFloat16Operands.self, $0, $1) },
+    pack_keys: { packWeights(BFloat16Operands.self, $0) },
+    pack_queries: { packTokens(BFloat16Operands.self, $0) }, score: scoreKeys)
   return table
 }
 

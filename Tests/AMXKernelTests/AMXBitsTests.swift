@@ -87,6 +87,18 @@ final class AMXBitsTests: XCTestCase {
     }
   }
 
+  func testIndexScores() {
+    for (index, (keys, heads, dim)) in [(256, 64, 128), (70, 33, 64), (31, 1, 33)].enumerated() {
+      var random = SplitMix64(seed: UInt64(index))
+      let problem = IndexProblem(
+        KernelCase(isa: Int32(MLA_FAMILY_AMX), format: .bfloat16), of: amxTable, &random,
+        keys: keys, heads: heads, dim: dim)
+      let bits = problem.run(garbage: 0xFF).map(\.bitPattern)
+      XCTAssertEqual(problem.run(garbage: 0x3C).map(\.bitPattern), bits, "\(problem)")
+      print("bits index scores \(index): \(Self.digest(bits))")
+    }
+  }
+
   /// Of outputs and lse, from tensors of the case's own.
   private static func digest(
     _ attention: AttentionCase, tile: Int? = nil, around: (() -> Void) -> Void = { $0() }

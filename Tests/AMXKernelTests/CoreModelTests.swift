@@ -126,6 +126,27 @@ final class CoreModelTests: XCTestCase {
     return sum { around in _ = problem.run(around: around) }
   }
 
+  /// 64 heads of 128 dims, as DeepSeek's indexer has them.
+  func testIndexScoresAgainstVectors() {
+    let vectors = avx512BF16Kernels(over: avx512Kernels())
+    let costs = [vectors, amxTable].map { table in
+      var random = SplitMix64(seed: 1)
+      let kernelCase = KernelCase(isa: Int32(MLA_FAMILY_AMX), format: .bfloat16)
+      let keys = Int(kernelCase.index(of: table).key_block)
+      let problem = IndexProblem(kernelCase, of: table, &random, keys: keys, heads: 64, dim: 128)
+      return (keys: Double(keys), sum { around in _ = problem.run(garbage: 0, around: around) })
+    }
+    let (vector, tile) = (costs[0].1.cycles / costs[0].keys, costs[1].1.cycles / costs[1].keys)
+    let multiplying = Double(costs[1].1.products) * 16 / costs[1].1.cycles
+    XCTAssertGreaterThan(vector / tile, 4)
+    XCTAssertGreaterThan(multiplying, 0.7)
+    print(
+      """
+      index scores: \(tile) cycles a key, \(multiplying) of the tile unit's rate; on vectors \
+      \(vector / tile) times as many
+      """)
+  }
+
   /// What all calls that `run` makes by way of its argument take.
   private func sum(_ run: ((() -> Void) -> Void) -> Void) -> core_model_result {
     var all = core_model_result()

@@ -20,7 +20,9 @@ public enum IndexSelect {
           start: plan.scratch.of(worker, start), results: plan.results(part, worker: worker, start),
           request: part.request, rows: part.rows)
       }
-      ParallelLoop.runTasks(plan.parts.count, workers: plan.scratch.workers) { task, worker in
+      ParallelLoop.runTasks(
+        plan.parts.count, workers: plan.scratch.workers, table.attention(for: a.operandType)
+      ) { task, worker in
         let part = plan.parts[task]
         block(part, worker).score(part.keys)
         if part.kept == nil { block(part, worker).write() }

@@ -298,7 +298,8 @@ typedef struct mla_index_scores_args {
   float *scores;
 } mla_index_scores_args;
 
-// How the scores of one dtype's queries and keys are computed.
+// How the scores of one dtype's queries and keys are computed. `score` is called between the
+// `enter` and `leave` of the same table's attention kernel.
 typedef struct mla_index_kernel {
   int32_t family;     // MLA_FAMILY_*: whose code this is
   int64_t key_block;  // most keys of a call
