@@ -217,7 +217,7 @@ let package = Package(
       name: "mla-bench", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Bench",
       exclude: [
         "chart.py", "distributed.py", "forms_chart.py", "layer.py", "peers.py", "results",
-        "run.sh", "sides.py",
+        "run.sh", "selected.py", "sides.py",
       ]),
     .executableTarget(
       name: "mla-demo", dependencies: ["MLABenchSupport", "MLATestSupport"], path: "Tests/Demo"),
