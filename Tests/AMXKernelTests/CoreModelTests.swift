@@ -98,19 +98,20 @@ final class CoreModelTests: XCTestCase {
 
   /// A token's heads and keys that it has selected, DeepSeek's dimensions, against what vectors
   /// take for as much: pairs of bf16, whose instruction counts as one of fp32's here, or fp32.
+  /// So few rows bear the packing of queries alone, which others share; few heads all of that of
+  /// rows, in three parts of fp32.
   func testRowsAgainstVectors() {
     let vectors = avx512BF16Kernels(over: avx512Kernels())
     for (input, heads, atLeast) in [
-      (ElementFormat.bfloat16, 128, 4.0), (.bfloat16, 16, 1), (.float16, 128, 3),
-      (.float16, 16, 1), (.float32, 128, 2), (.float32, 16, 1),
+      (ElementFormat.bfloat16, 64, 5.0), (.bfloat16, 16, 2), (.float16, 16, 1), (.float32, 16, 0.9),
     ] {
-      let onTiles = rowsCost(amxTable, input, heads, rows: 256)
-      let times = rowsCost(vectors, input, heads, rows: 64).cycles * 4 / onTiles.cycles
+      let onTiles = rowsCost(amxTable, input, heads, rows: 128)
+      let times = rowsCost(vectors, input, heads, rows: 32).cycles * 4 / onTiles.cycles
       let multiplying = Double(onTiles.products) * 16 / onTiles.cycles
       XCTAssertGreaterThan(times, atLeast, "\(input.name), \(heads) heads")
       print(
         """
-        rows, \(input.name), \(heads) heads: \(onTiles.cycles / 256) cycles a row, \(multiplying) of \
+        rows, \(input.name), \(heads) heads: \(onTiles.cycles / 128) cycles a row, \(multiplying) of \
         the tile unit's rate; on vectors \(times) times as many
         """)
     }
@@ -139,7 +140,7 @@ final class CoreModelTests: XCTestCase {
     let (vector, tile) = (costs[0].1.cycles / costs[0].keys, costs[1].1.cycles / costs[1].keys)
     let multiplying = Double(costs[1].1.products) * 16 / costs[1].1.cycles
     XCTAssertGreaterThan(vector / tile, 4)
-    XCTAssertGreaterThan(multiplying, 0.7)
+    XCTAssertGreaterThan(multiplying, 0.6)
     print(
       """
       index scores: \(tile) cycles a key, \(multiplying) of the tile unit's rate; on vectors \
