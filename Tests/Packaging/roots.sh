@@ -2,7 +2,8 @@
 # The release wheels of .build/wheels where nothing is but a Debian without a compiler, for
 # x86-64 and, emulated, for 64-bit Arm:
 #
-#   bookworm   the wheel is installed by its pip and run by its Python
+#   bookworm   the wheel for its Python, 3.11, is installed by its pip and run
+#   trixie     the same of the stable ABI's, by 3.13
 #   bullseye   has the oldest glibc that Debian keeps, 2.31, and no Python that the wheels are
 #              for: the wheel's library runs a recorded step by way of ctypes, and the loader
 #              finds all that its extension module needs of the C and C++ libraries
@@ -63,14 +64,17 @@ try() {
   fi
 }
 
-# bookworm ARCHITECTURE: has no compiler, and no Swift.
-bookworm() {
-  local root name="bookworm $1"
-  root=$(make_root bookworm "$1" python3,python3-pip)
+# installed RELEASE ARCHITECTURE TAG: where there is no compiler, and no Swift.
+installed() {
+  local root name="$1 $2"
+  root=$(make_root "$1" "$2" python3,python3-pip)
   cp "$wheels"/*.whl "$root/tried"
+  # A second stage makes it; a later pip reads it whatever it does.
+  cat "$root"/usr/share/ca-certificates/*/*.crt > "$root/etc/ssl/certs/ca-certificates.crt"
   try "$name has no compiler" test ! -e "$root/usr/bin/gcc" -a ! -e "$root/usr/bin/cc" -a ! -e "$root/usr/bin/swift"
   try "$name: pip install --no-index" in_root "$root" /usr/bin/python3 -m pip install --no-index --find-links /tried \
     --break-system-packages --force-reinstall mla-prefill
+  try "$name: is the wheel $3" grep -q "^Tag: $3-" "$root"/usr/local/lib/python3*/dist-packages/mla_prefill-*.dist-info/WHEEL
   try "$name: selftest" in_root "$root" /usr/bin/python3 -m mla_prefill selftest
   try "$name: doctor" in_root "$root" /usr/bin/python3 -m mla_prefill doctor
 }
@@ -90,8 +94,10 @@ bullseye() {
   try "$name: the extension module finds its libraries" test -z "$(grep 'not found' <<< "$found")"
 }
 
-bookworm amd64
-bookworm arm64
+installed bookworm amd64 cp311-cp311
+installed bookworm arm64 cp311-cp311
+installed trixie amd64 cp312-abi3
+installed trixie arm64 cp312-abi3
 bullseye amd64 x86_64 /lib64/ld-linux-x86-64.so.2
 bullseye arm64 aarch64 /lib/ld-linux-aarch64.so.1
 exit $failed
