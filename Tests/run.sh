@@ -262,13 +262,13 @@ declare_steps() {
   long_step arm64-python 600 "$arm python" "arm64-build" on x86_64 emulate_arm_python
   long_step python-torch 60 "python" "build" Tests/Python/run.sh torch
   long_step sdist-wheel 150 "python Package.swift" "sdist" Tests/Packaging/sdist.sh wheel
-  long_step packages 150 "Sources/Packaging Tests/Packaging include examples" "build" Tests/Packaging/packages.sh "$(uname -m)"
+  long_step packages 100 "Sources/Packaging Tests/Packaging include examples" "build" Tests/Packaging/packages.sh "$(uname -m)"
   long_step packages-arm64 600 "Sources/Packaging Tests/Packaging" "arm64-build" on x86_64 Tests/Packaging/packages.sh aarch64
-  long_step profile 15 "Makefile" "build" Tests/Gates/profile.sh "$stage"
+  long_step profile 5 "Makefile" "build" Tests/Gates/profile.sh "$stage"
   long_step wheels 280 "python Sources/Packaging Package.swift" "build arm64-build" on x86_64 Tests/Packaging/wheels.sh
   # In systems without compilers, and with an older C library.
-  long_step wheels-roots 300 "python Sources/Packaging Package.swift" "wheels" on x86_64 Tests/Packaging/roots.sh
-  long_step docs 90 "Sources/Documentation include python README.md" "readme" docs
+  long_step wheels-roots 400 "python Sources/Packaging Package.swift" "wheels" on x86_64 Tests/Packaging/roots.sh
+  long_step docs 60 "Sources/Documentation include python README.md" "readme" docs
   long_step address 420 "Sources/MLACore Sources/MLAShims Sources/MLAAllocation" "" \
     Tests/Gates/sanitize.sh address
   long_step thread 300 "Sources/MLACore/Runtime Sources/MLACore/Backends Sources/MLAShims" "" \
