@@ -4,7 +4,7 @@
 #   make build ARCH=aarch64       that for 64-bit Arm, .build-aarch64/release/libmlaprefill.so, on another
 #                                 machine (fetches 390 MB once; see Sources/Packaging/arm64-sdk.sh)
 #   make demo                     what it does on recorded input, with errors and speed
-#   make test                     what a change can break, in less than ten minutes of two cores
+#   make test                     what a change can break
 #   make test-long                the rest: emulated CPUs, sanitizers, long searches
 #   make test-python              the Python package's alone
 #   make test-tables              every kernel table, those that this CPU lacks on a model
