@@ -248,7 +248,7 @@ declare_steps() {
       long_step "model-$each" 120 "$kernels Tests/ModelledInstructions" "build-abi build-model" \
         on x86_64 Tests/ModelledInstructions/run.sh "$each"
   done
-  [ $test_build = .build-tables ] || long_step core-model 60 "Sources/MLAKernelsAMX" "$tests_step" on x86_64 core_model
+  [ $test_build = .build-tables ] || long_step core-model 240 "Sources/MLAKernelsAMX" "$tests_step" on x86_64 core_model
   long_step qemu-haswell 120 "$kernels" "$tests_step" on x86_64 emulate_swift_tests Haswell-noTSX avx2
   long_step qemu-westmere 120 "$kernels" "$tests_step" on x86_64 emulate_swift_tests Westmere portable
   # Of the whole library, where step arm64 has the kernels.

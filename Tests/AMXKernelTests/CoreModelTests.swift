@@ -22,7 +22,7 @@ final class CoreModelTests: XCTestCase {
   }
 
   /// The call on random scores keeps the tile unit multiplying for more than
-  /// `fraction` of the time; others take at most 1.13 times as long.
+  /// `fraction` of the time; others take at most 1.14 times as long.
   private func check(_ attention: AttentionCase, beyond fraction: Double) {
     let what = "\(attention.input.name), \(attention.queries) queries, \(attention.keys) keys"
     let random = cost(attention, .random)
@@ -31,7 +31,7 @@ final class CoreModelTests: XCTestCase {
     print("\(what): \(random.cycles) cycles, \(multiplying) of the tile unit's rate")
     for scores in Scores.allCases where scores != .random {
       let times = cost(attention, scores).cycles / random.cycles
-      XCTAssertLessThanOrEqual(times, 1.13, "\(what), \(scores)")
+      XCTAssertLessThanOrEqual(times, 1.14, "\(what), \(scores)")
       print("\(what), \(scores): \(times) of random scores' cost")
     }
   }
