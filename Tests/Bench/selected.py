@@ -13,12 +13,11 @@ the results are apart.
 """
 
 import argparse
-import statistics
-import time
 
 import torch
 
 import mla_prefill
+from sides import median_seconds, numbers, relative_error
 
 RANK, ROPE, NOPE, V = 512, 64, 128, 128
 SCALE = (NOPE + ROPE) ** -0.5
@@ -61,16 +60,7 @@ class Problem:
         return torch.bmm(results, weights[:, NOPE:].transpose(1, 2)).transpose(0, 1)
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def main():
-    def numbers(text):
-        return [int(part) for part in text.split(",")]
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=numbers, default=[32768, 131072])
     parser.add_argument("--heads", type=numbers, default=[16, 128])
@@ -84,10 +74,10 @@ def main():
         for context in arguments.context:
             problem = Problem(heads, arguments.new, context, arguments.topk)
             # What is first read or written is not there yet.
-            out, other = problem.ours().float(), problem.torch().float()
-            times = [(seconds(problem.ours), seconds(problem.torch)) for _ in range(arguments.rounds)]
-            ours, theirs = (statistics.median(side) / arguments.new * 1e3 for side in zip(*times))
-            apart = ((out - other).norm() / other.norm()).item()
+            out, other = problem.ours(), problem.torch()
+            times = median_seconds([problem.ours, problem.torch], arguments.rounds)
+            ours, theirs = (time / arguments.new * 1e3 for time in times)
+            apart = relative_error(out, other)
             print(
                 f"{heads} heads, {context} context, {arguments.new} new: ours {ours:.3f}, "
                 f"torch {theirs:.3f}, {theirs / ours:.2f} times; {apart:.1e} apart"

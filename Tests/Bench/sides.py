@@ -108,6 +108,22 @@ def take_turns(case, runs, flops, rounds, seconds):
     ]
 
 
+def median_seconds(runs, rounds):
+    """Those of each of `runs`, which take turns and have been called before."""
+    times = [[] for _ in runs]
+    for _ in range(rounds):
+        for run, taken in zip(runs, times, strict=True):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
+
+
+def numbers(text):
+    """Of a command line, between commas."""
+    return [int(part) for part in text.split(",")]
+
+
 def print_header():
     print(f"{'case':>16} {'contender':>14} {'median ms':>10} {'best':>9} {'quiet':>7} {'TFLOP/s':>8} "
           f"{'ours is':>8}")

@@ -14,14 +14,15 @@ the keys selected are the same.
 import argparse
 import importlib.util
 import pathlib
-import statistics
 import sys
-import time
 
 import torch
 
 import mla_prefill
 from mla_prefill import indexer
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "Bench"))
+from sides import median_seconds, numbers  # noqa: E402
 
 HEAD_DIM, BLOCK_SIZE = 128, 64
 OPERATORS = torch.ops._C
@@ -66,16 +67,7 @@ class Problem:
         return logits.topk(self.topk).indices
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def main():
-    def numbers(text):
-        return [int(part) for part in text.split(",")]
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=numbers, default=[32768, 131072])
     parser.add_argument("--tokens", type=numbers, default=[1, 16])
@@ -94,8 +86,8 @@ def main():
             same = sum(
                 len(set(mine.tolist()) & set(other.tolist())) for mine, other in zip(selected, others)
             ) / selected.numel()
-            times = [(seconds(problem.ours), seconds(problem.vllm)) for _ in range(arguments.rounds)]
-            ours, theirs = (statistics.median(side) * 1e3 for side in zip(*times))
+            times = median_seconds([problem.ours, problem.vllm], arguments.rounds)
+            ours, theirs = (time * 1e3 for time in times)
             print(
                 f"{arguments.heads} heads, {tokens} tokens, {context} keys: ours {ours:.1f} ms, "
                 f"vllm {theirs:.1f} ms, {theirs / ours:.1f} times; {same:.4f} of the keys are the same"

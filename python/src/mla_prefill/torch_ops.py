@@ -13,9 +13,10 @@ and v.
 ``layer(q, kv_c_normed, k_pe, handle, v_head_dim, kv_cache=None, block_table=None,
 query_start_loc=None, context_lens=None, output_scale=None, k_pe_cache=None,
 context_starts=None, block_table_rows=None, context_only=False, topk_indices=None,
-new_tokens_cached=False) -> out`` is `MLAPrefillLayer.forward`, with tensors likewise, of the layer that `handle_of` has made the
-handle for, whose ``v_head_dim`` must be told; ``layer_with_lse`` takes the same and gives ``(out,
-lse)``, which `merge_attn_states` asks for. Neither has a gradient.
+new_tokens_cached=False) -> out`` is `MLAPrefillLayer.forward`, with tensors likewise, of the
+layer that `handle_of` has made the handle for, whose ``v_head_dim`` must be told;
+``layer_with_lse`` takes the same and gives ``(out, lse)``, which `merge_attn_states` asks for.
+Neither has a gradient.
 
 A handle is a number in a tensor, since that is what all of these can stand: a graph that was
 compiled for one layer serves the others, where a number by itself would be a constant of it,
