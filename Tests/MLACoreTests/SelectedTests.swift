@@ -121,13 +121,17 @@ final class SelectedTests: XCTestCase {
       let step = makeStep(model, [0, 300, 17], [70, 2, 0], &random)
       let dense = try step.run(layer)
       step.selectAll(&random)
-      let all = try step.run(layer)
+      let (all, formsOfAll) = try runTelling(step, layer)
+      XCTAssertEqual(formsOfAll["selected"], 0)
+      XCTAssertEqual(formsOfAll.values.reduce(0, +), 2)
       XCTAssertEqual(all.out.bits, dense.out.bits)
       XCTAssertEqual(all.lse.bits, dense.lse.bits)
       let last = step.q.rows - 1
       let rest = step.selection![last].filter { $0 > 5 }
       step.selection?.set(last, rest)
-      let fewer = try step.run(layer)
+      let (fewer, formsOfFewer) = try runTelling(step, layer)
+      XCTAssertEqual(formsOfFewer["selected"], 1)
+      XCTAssertEqual(formsOfFewer.values.reduce(0, +), 2)
       let row = model.numHeads * model.vDim
       XCTAssertEqual(
         Array(fewer.out.bits[..<(70 * row)]), Array(dense.out.bits[..<(70 * row)]))
@@ -137,6 +141,31 @@ final class SelectedTests: XCTestCase {
       XCTAssertLessThanOrEqual(relativeL2(sparse, expected), 7e-3)
       try check(step, [layer], "all but one")
     }
+  }
+
+  /// - Returns: the result, and to each form how many requests have been given, as the library
+  ///   tells of it: bits may be those of another form.
+  private func runTelling(_ step: LayerStep, _ layer: MLALayer) throws
+    -> (LayerStep.Result, forms: [String: Int])
+  {
+    final class Lines { var all: [String] = [] }
+    let (lines, level) = (Lines(), Verbose.level)
+    try Verbose.set(
+      2,
+      { lines, _, line in
+        let lines = Unmanaged<Lines>.fromOpaque(lines!).takeUnretainedValue()
+        lines.all.append(String(cString: line!))
+      }, context: Unmanaged.passUnretained(lines).toOpaque())
+    defer { XCTAssertNoThrow(try Verbose.set(level, nil, context: nil)) }
+    let result = try step.run(layer)
+    let prefix = "mla_verbose,plan,layer,"
+    let plans = lines.all.filter { $0.hasPrefix(prefix) }
+    XCTAssertEqual(plans.count, 1)
+    let counts = plans.joined().dropFirst(prefix.count).split(separator: " ").compactMap { word in
+      let parts = word.split(separator: ":")
+      return parts.count == 2 ? Int(parts[1]).map { (String(parts[0]), $0) } : nil
+    }
+    return (result, Dictionary(uniqueKeysWithValues: counts))
   }
 
   func testSameBitsForAnyThreadsBatchAndBound() throws {
