@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers.masking_utils import (
     and_masks,
+    bidirectional_mask_function,
     causal_mask_function,
     sdpa_mask,
     sliding_window_causal_mask_function,
@@ -74,8 +75,11 @@ def test_none_where_nothing_is_hidden():
     for mask in (None, everything):
         assert key_ranges_mask(3, 4, 9, q_offset=5, attention_mask=mask) is None
     assert read_ranges(None, 3, 4, 9, True).first == 5
-    # An indexer masks scores by it.
-    assert key_ranges_mask(3, 4, 9, q_offset=5, allow_is_causal_skip=False) is not None
+    # Who needs one reads it, as an indexer does.
+    needed = dict(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)
+    for function, last in ((causal_mask_function, 5), (bidirectional_mask_function, 9)):
+        mask = key_ranges_mask(3, 4, 9, q_offset=5, mask_function=function, **needed)
+        assert torch.equal(mask, torch.ones(3, 1, 4, 9).tril(last).bool())
     # Keys that a cache will have.
     ranges = read_ranges(key_ranges_mask(3, 4, 12, q_offset=5), 3, 4, 12, True)
     assert (ranges.ends, ranges.first) == ([9, 9, 9], 5)

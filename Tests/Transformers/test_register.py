@@ -8,6 +8,8 @@ from tiny import VOCABULARY, build
 from transformers import (
     BertConfig,
     BertModel,
+    DogeConfig,
+    DogeForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GptOssConfig,
@@ -137,6 +139,8 @@ def test_windows_without_effect(prompts):
 @pytest.mark.parametrize(
     ("config", "make", "text"),
     [
+        # It adds to its masks.
+        (DogeConfig, DogeForCausalLM, "^attention_mask: .*biases are not served"),
         (Gemma2Config, Gemma2ForCausalLM, "^softcap: must be None: capped scores are not served"),
         (GptOssConfig, GptOssForCausalLM, "^s_aux: must be None: attention sinks are not served"),
     ],

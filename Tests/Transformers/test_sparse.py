@@ -14,7 +14,7 @@ from tiny import build
 from transformers import DynamicCache
 from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32Indexer
 
-from mla_prefill.transformers import LatentCache, disable, enable
+from mla_prefill.transformers import LatentCache, disable, enable, register
 from mla_prefill.transformers.attention import attention_forward
 from mla_prefill.transformers.index_scores import IndexScores
 from mla_prefill.transformers.masks import KeyRanges, key_ranges_mask
@@ -87,7 +87,10 @@ def test_chosen_keys_are_the_indexers_own(side, dtype, prompts):
     positions = model.model.rotary_emb(hidden, torch.arange(37)[None])
     seen = mask[:, None] & torch.ones(37, 37).tril().bool()
     expected = own_choice(attention.indexer, hidden, queries, positions, seen)
-    ranges = key_ranges_mask(3, 37, 37, attention_mask=mask, allow_is_causal_skip=False)
+    enable(model)
+    ranges = key_ranges_mask(
+        3, 37, 37, attention_mask=mask, allow_is_causal_skip=False, config=model.config
+    )
     chosen = IndexSelection(attention).selected(hidden, queries, positions, ranges[:, 0], None)
     assert chosen.dtype == torch.int32 and chosen.shape == (3, 37, 8)
     found = torch.zeros(3, 37, 38, dtype=torch.bool).scatter(2, chosen.long() % 38, True)
@@ -122,11 +125,13 @@ def test_padding_between_tokens(prompts):
 
 
 def test_of_equal_scores_the_earlier_key():
-    attention = sparse("deepseek_v32").model.layers[0].self_attn
+    model = sparse("deepseek_v32")
+    enable(model)
+    attention = model.model.layers[0].self_attn
     attention.indexer.weights_proj.weight.zero_()
     hidden, queries = torch.randn(2, 20, 96), torch.randn(2, 20, 48)
     positions = torch.randn(2, 1, 20, 16)
-    mask = key_ranges_mask(2, 20, 20, allow_is_causal_skip=False)
+    mask = key_ranges_mask(2, 20, 20, allow_is_causal_skip=False, config=model.config)
     chosen = IndexSelection(attention).selected(hidden, queries, positions, mask[:, 0], None)
     for row, keys in enumerate(chosen[1].tolist()):
         assert keys == [key if key <= row else -1 for key in range(8)]
@@ -206,10 +211,45 @@ def test_gradients_and_dropout(prompts):
         model(ids).logits.sum().backward()
 
 
-def test_selections_of_models_that_are_not_switched():
+def test_masks_of_switched_models():
+    """These alone are ranges of keys where models read them, and so are those of copies."""
+
+    def shape(model):
+        mask = key_ranges_mask(2, 7, 9, q_offset=2, allow_is_causal_skip=False, config=model.config)
+        return tuple(mask.shape)
+
+    model, other = sparse("deepseek_v32"), sparse("deepseek_v32")
+    assert shape(model) == (2, 1, 7, 9)
+    enable(model)
+    assert shape(model) == (2, 1, 1, 4)
+    assert shape(other) == (2, 1, 7, 9)
+    other = copy.deepcopy(model)
+    disable(model)
+    assert shape(model) == (2, 1, 7, 9)
+    assert shape(other) == (2, 1, 1, 4)
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 30])
+@pytest.mark.parametrize(
+    "kind", ["axk2", "deepseek_v32", "dots3_note", "glm_moe_dsa", "mistral_large4"]
+)
+def test_models_that_are_not_switched_are_refused_by_name(kind, tokens, prompts):
+    """However many keys there are, and with padding between them, too."""
+    register()
+    model, ids, mask = build(kind), prompts(2, tokens), torch.ones(2, tokens, dtype=torch.long)
+    model.set_attn_implementation("mla_prefill")
+    gaps = mask.clone()
+    gaps[:, 1::3] = 0
+    text = rf"^indices: must be None: {kind}\w* chooses.* call \S+\.enable\(model\)"
+    for given in (None, mask, gaps):
+        with pytest.raises(ValueError, match=text):
+            model(ids, attention_mask=given)
+
+
+def test_selections_of_other_modules():
     states = [torch.zeros(1, 2, 3, 4) for _ in range(3)]
     chosen = torch.zeros(1, 3, 1, dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"^indices: must be None: enable\(\) serves"):
+    with pytest.raises(ValueError, match="^indices: must be None: Module chooses"):
         attention_forward(torch.nn.Module(), *states, None, indices=chosen)
 
 

@@ -59,7 +59,12 @@ def attention_forward(
     if isinstance(expansion, LatentExpansion):
         attend = expansion.attention
     elif indices is not None:
-        raise ValueError("indices: must be None: enable() serves sparse selections, of MLA models")
+        model = getattr(getattr(module, "config", None), "model_type", type(module).__name__)
+        raise ValueError(
+            f"indices: must be None: {model} chooses keys by indexers, which "
+            'attn_implementation="mla_prefill" alone does not serve: '
+            "call mla_prefill.transformers.enable(model) instead"
+        )
     chosen = () if indices is None else (indices,)
     if ranges.seen is None:
         return attend(query, key, value, ranges, scale, *chosen), None

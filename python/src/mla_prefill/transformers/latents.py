@@ -8,6 +8,7 @@ import torch
 
 from mla_prefill._untraced import untraced
 from mla_prefill.layer import MLAPrefillLayer
+from mla_prefill.transformers import switched
 from mla_prefill.transformers.masks import KeyRanges, Span
 
 #: The attention implementation under which a switched module hands over its latents.
@@ -40,6 +41,7 @@ class LatentExpansion:
         self.previous = previous
         self._packed: _Packed | None = None
         self._packing = Lock()
+        switched.remember(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a model, also those in files, pack their weights themselves."""

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from transformers.masking_utils import causal_mask_function, sdpa_mask
+from transformers.masking_utils import (
+    bidirectional_mask_function,
+    causal_mask_function,
+    sdpa_mask,
+)
+
+from mla_prefill.transformers.switched import is_switched
 
 #: In the last place of a tensor of ranges, which nobody else's mask of integers has.
 _MARK = 0x4D4C41
@@ -94,10 +100,15 @@ def key_ranges_mask(
     device: Any = "cpu",
     allow_is_causal_skip: bool = True,
     use_vmap: bool = False,
+    allow_is_bidirectional_skip: bool = True,
+    config: Any = None,
     **others: Any,
 ) -> torch.Tensor | None:
     """The mask function that transformers asks; None where each query sees all before it,
     unless it says that it needs a mask then, too.
+
+    A model that needs one reads it, too, and is given a mask of all queries and keys. A
+    switched one is not: its indexers are served by ranges.
 
     Raises:
         ValueError: the mask is more than causality and padding.
@@ -105,7 +116,11 @@ def key_ranges_mask(
     first = int(q_offset)
     padding = None if attention_mask is None else attention_mask[:, : first + q_length]
     runs = None if padding is None else _runs(padding)
-    if mask_function is not causal_mask_function or kv_offset or (runs and runs.has_gaps):
+    is_causal = mask_function is not bidirectional_mask_function
+    may_skip = allow_is_causal_skip if is_causal else allow_is_bidirectional_skip
+    is_read = not may_skip and not is_switched(config)
+    is_other = mask_function is not causal_mask_function
+    if is_other or kv_offset or is_read or (runs and runs.has_gaps):
         whole = sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
@@ -119,7 +134,7 @@ def key_ranges_mask(
             device=device,
         )
         ranges = _ranges_of(whole, f" (sliding_window = {local_size})" if local_size else "")
-        return whole if ranges.seen is not None else ranges.as_mask(device)
+        return whole if is_read or ranges.seen is not None else ranges.as_mask(device)
     total = first + q_length
     if runs is None:
         runs = _Runs([0] * batch_size, [total] * batch_size, False)
