@@ -12,7 +12,8 @@
 #
 # Run by `make test` and `make test-long`, which install what is missing. With MLA_MAX_ISA
 # in the environment a host is tested as one that has no more: MLA_MAX_ISA=avx2 make test.
-# With UNTIL, a time of `date +%s`, long steps that would take longer are left out.
+# With UNTIL, a time of `date +%s`, long steps that would take longer are left out, and those that
+# take ten minutes more are ended.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . Tests/steps.sh

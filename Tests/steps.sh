@@ -15,7 +15,7 @@ lanes=${TEST_LANES:-$(nproc)}
 [ "$lanes" -le 4 ] || lanes=4
 
 steps=() long_steps=() left_out=() not_run=()
-declare -A needs=() commands=() seconds_of=() about=() state=() running=()
+declare -A needs=() commands=() seconds_of=() about=() state=() running=() ended=()
 passed=0
 failed=0
 
@@ -26,7 +26,8 @@ step() {
 }
 
 # Is begun only where SECONDS, on two quiet cores, are left until the time UNTIL (of
-# `date +%s`). What it is about are paths, as Git has them.
+# `date +%s`), and ended where it runs ten minutes longer: what it has shown by then counts.
+# What it is about are paths, as Git has them.
 long_step() {
   long_steps+=("$1")
   seconds_of[$1]=$2
@@ -89,6 +90,8 @@ begin() {
   fi
   state[$name]=running
   (
+    # Told to end, it ends without a word of the shell's.
+    trap 'exit 143' TERM
     TIMEFORMAT='%0R %0U %0S'
     { time ${commands[$name]} < /dev/null > "$logs/$name.log" 2>&1; } 2> "$logs/$name.time"
   ) &
@@ -97,12 +100,30 @@ begin() {
 
 # Each step is a process group of its own, which ends with this program.
 set -m
-trap 'for pid in "${!running[@]}"; do kill -- "-$pid" 2> /dev/null; done' EXIT
+trap 'for pid in "${!running[@]}" $alarm; do kill -- "-$pid" 2> /dev/null; done' EXIT
 trap 'exit 130' INT TERM
+
+# Has the long steps that still run ended ten minutes after UNTIL.
+alarm=
+set_alarm() {
+  [ -n "${UNTIL:-}" ] || return 0
+  trap end_late_steps USR1
+  (sleep $((UNTIL + 600 > $(date +%s) ? UNTIL + 600 - $(date +%s) : 0)) && kill -USR1 $$) &
+  alarm=$!
+}
+
+end_late_steps() {
+  local pid
+  for pid in "${!running[@]}"; do
+    [ -n "${seconds_of[${running[$pid]}]:-}" ] || continue
+    ended[${running[$pid]}]=1
+    kill -- "-$pid" 2> /dev/null
+  done
+}
 
 # Waits for the next step to end, and tells of it.
 end_one() {
-  local pid name status good bad wall user system
+  local pid name status good bad wall=0 user=0 system=0
   # The shell may wake for nothing, or know no more of one that a signal has ended.
   while true; do
     wait -n -p pid "${!running[@]}"
@@ -113,14 +134,18 @@ end_one() {
   name=${running[$pid]}
   unset "running[$pid]"
   state[$name]=over
-  read -r wall user system < "$logs/$name.time"
+  [ "${ended[$name]:-}" ] || read -r wall user system < "$logs/$name.time"
   good=$(grep -cE "^ok |^Test Case '.*' passed |(^| )PASSED( |$)" "$logs/$name.log")
   bad=$(grep -cE "^not ok |^Test Case '.*' failed |(^| )FAILED( |$)" "$logs/$name.log")
   if [ $status -eq 77 ]; then
     printf 'SKIP %-16s %s\n' "$name" "$(tail -1 "$logs/$name.log")"
     return
   fi
-  if [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
+  if [ "${ended[$name]:-}" ] && [ "$bad" -eq 0 ]; then
+    printf 'ENDED %-15s %4d tests, for lack of time\n' "$name" "$good"
+    state[$name]=left
+    left_out+=("$name")
+  elif [ $status -eq 0 ] && [ "$bad" -eq 0 ]; then
     [ "$good" -gt 0 ] || good=1
     printf 'PASS %-16s %4d tests %5d s, %5d of processors\n' "$name" "$good" "$wall" $((user + system))
   else
@@ -136,6 +161,7 @@ end_one() {
 
 run_steps() {
   local name begun
+  set_alarm
   want "$@"
   while true; do
     begun=
