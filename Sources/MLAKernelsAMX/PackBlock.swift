@@ -38,18 +38,19 @@ private func packValues<Operands: TileOperands>(
     for half in 0..<2 * layout.valueSteps {
       let done = half * lanes * element
       let bytes = Int(a.dims.v_head_dim) * element - done
-      for part in 0..<Operands.parts {
-        let tile =
-          (tiles
-          + (half / 2 * layout.valueStepBytes + part * partBytes + half % 2 * tileBytes))
-          .assumingMemoryBound(to: FloatVector.self)
-        for pair in 0..<16 {
-          let even = first + (2 * pair * pitch + done)
-          tile[pair] = Operands.paired(
-            part, loadValues(Operands.self, even, 2 * pair < rows ? bytes : 0),
-            loadValues(Operands.self, even + pitch, 2 * pair + 1 < rows ? bytes : 0))
+      let target = tiles + (half / 2 * layout.valueStepBytes + half % 2 * tileBytes)
+      for pair in 0..<pairsPerGroup {
+        let even = first + (2 * pair * pitch + done)
+        Operands.forEachPart(
+          pairing: loadValues(Operands.self, even, 2 * pair < rows ? bytes : 0),
+          loadValues(Operands.self, even + pitch, 2 * pair + 1 < rows ? bytes : 0)
+        ) {
+          mla_store_f32(target + ($0 * partBytes + pair * 64), $1)
         }
-        transposeTile(tile, spare)
+      }
+      for part in 0..<Operands.parts {
+        transposeTile(
+          (target + part * partBytes).assumingMemoryBound(to: FloatVector.self), spare)
       }
     }
   }

@@ -35,15 +35,21 @@ struct RowSource<Operands: TileOperands> {
     signs: UInt32, into tiles: UnsafeMutableRawPointer,
     turning spare: UnsafeMutablePointer<FloatVector>
   ) {
-    for tileIndex in 0..<steps * Operands.parts * 2 {
-      let (step, part) = (tileIndex / 2 / Operands.parts, tileIndex / 2 % Operands.parts)
-      let tile = (tiles + tileIndex * tileBytes).assumingMemoryBound(to: FloatVector.self)
-      for lane in 0..<lanes {
-        let pairs = elements(
-          Operands.self, row(tileIndex % 2 * lanes + lane), dim: dim, step: step, part: part)
-        tile[lane] = mla_from_bits(mla_bits(pairs) ^ SIMD16(repeating: signs))
+    for step in 0..<steps {
+      for half in 0..<2 {
+        let first = tiles + (step * Operands.parts * partBytes + half * tileBytes)
+        for lane in 0..<lanes {
+          forEachPart(Operands.self, row(half * lanes + lane), dim: dim, step: step) {
+            mla_store_f32(
+              first + ($0 * partBytes + lane * 64),
+              mla_from_bits(mla_bits($1) ^ SIMD16(repeating: signs)))
+          }
+        }
+        for part in 0..<Operands.parts {
+          transposeTile(
+            (first + part * partBytes).assumingMemoryBound(to: FloatVector.self), spare)
+        }
       }
-      transposeTile(tile, spare)
     }
   }
 }
@@ -56,19 +62,18 @@ func packLeftRow<Operands: TileOperands>(
 ) {
   let target = tiles + (i / 16 * tileBytes + i % 16 * 64)
   for step in 0..<(dim + 31) / 32 {
-    for part in 0..<Operands.parts {
-      mla_store_f32(
-        target + (step * Operands.parts + part) * partBytes,
-        elements(Operands.self, row, dim: dim, step: step, part: part))
+    forEachPart(Operands.self, row, dim: dim, step: step) {
+      mla_store_f32(target + (step * Operands.parts + $0) * partBytes, $1)
     }
   }
 }
 
 @inline(__always)
-private func elements<Operands: TileOperands>(
-  _: Operands.Type, _ row: UnsafeRawPointer?, dim: Int, step: Int, part: Int
-) -> FloatVector {
-  guard let row else { return FloatVector(repeating: 0) }
+private func forEachPart<Operands: TileOperands>(
+  _: Operands.Type, _ row: UnsafeRawPointer?, dim: Int, step: Int,
+  _ body: (_ part: Int, _ v: FloatVector) -> Void
+) {
   let bytes = Operands.Element.bytes
-  return Operands.elements(part, row + step * 32 * bytes, (dim - step * 32) * bytes)
+  Operands.forEachPart(
+    ofAny: row.map { $0 + step * 32 * bytes }, (dim - step * 32) * bytes, body)
 }

@@ -52,10 +52,10 @@ private struct KeyWriter<Operands: TileOperands>: ProductWriter {
     for row in 2 * part..<2 * part + 2 {
       let low = Operands.rounded(products[2 * row])
       let high = Operands.rounded(products[2 * row + 1])
-      for index in 0..<Operands.parts {
+      Operands.forEachPart(joining: low, high) {
         mla_store_f32(
-          packed + layout.keyOffset(step: step, part: index, group: group, row: row),
-          row < keys ? Operands.joined(index, low, high) : FloatVector(repeating: 0))
+          packed + layout.keyOffset(step: step, part: $0, group: group, row: row),
+          row < keys ? $1 : FloatVector(repeating: 0))
       }
     }
   }
@@ -73,17 +73,19 @@ private struct ValueWriter<Operands: TileOperands>: ProductWriter {
   ) {
     let half = part / 8
     let zero = FloatVector(repeating: 0)
-    for index in 0..<Operands.parts {
-      let tile =
-        (packed
-        + (layout.valuesOffset(step: step, group: group) + index * partBytes + half * tileBytes))
-        .assumingMemoryBound(to: FloatVector.self)
-      for pair in part % 8 * 2..<part % 8 * 2 + 2 {
-        let even = 2 * pair < keys ? products[4 * pair + half] : zero
-        let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero
-        tile[pair] = Operands.paired(index, Operands.rounded(even), Operands.rounded(odd))
+    let first = packed + (layout.valuesOffset(step: step, group: group) + half * tileBytes)
+    for pair in part % 8 * 2..<part % 8 * 2 + 2 {
+      let even = 2 * pair < keys ? products[4 * pair + half] : zero
+      let odd = 2 * pair + 1 < keys ? products[4 * pair + 2 + half] : zero
+      Operands.forEachPart(pairing: Operands.rounded(even), Operands.rounded(odd)) {
+        mla_store_f32(first + ($0 * partBytes + pair * 64), $1)
       }
-      if part % 8 == 7 { transposeTile(tile, spare) }
+    }
+    if part % 8 == 7 {
+      for index in 0..<Operands.parts {
+        transposeTile(
+          (first + index * partBytes).assumingMemoryBound(to: FloatVector.self), spare)
+      }
     }
   }
 }
@@ -162,19 +164,16 @@ private struct ProjectBlockCall<Operands: TileOperands> {
       for step in nope / 32..<layout.depthSteps {
         let first = max(nope - step * 32, 0)
         let done = max(step * 32 - nope, 0)
-        for part in 0..<Operands.parts {
+        let elements =
+          exists && rope > done
+          ? args.rope.unsafelyUnwrapped
+            + (key * Int(args.rope_stride) + done) * Operands.Element.bytes : nil
+        Operands.forEachPart(ofAny: elements, (rope - done) * Operands.Element.bytes) {
           let target =
             args.packed.unsafelyUnwrapped
             + layout.keyOffset(
-              step: step, part: part, group: key / groupKeys, row: key % groupKeys)
-          let elements =
-            exists && rope > done
-            ? Operands.elements(
-              part,
-              args.rope.unsafelyUnwrapped
-                + (key * Int(args.rope_stride) + done) * Operands.Element.bytes,
-              (rope - done) * Operands.Element.bytes) : FloatVector(repeating: 0)
-          storeBytes(elements, target + first * 2, 64 - first * 2)
+              step: step, part: $0, group: key / groupKeys, row: key % groupKeys)
+          storeBytes($1, target + first * 2, 64 - first * 2)
         }
       }
     }

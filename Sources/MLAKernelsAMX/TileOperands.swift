@@ -11,8 +11,9 @@ protocol TileOperands {
   static var scoreProducts: Int { get }
   /// The same of values and probabilities, where the smallest parts do not meet.
   static var valueProducts: Int { get }
-  /// A part of 32 numbers of a row of which `bytes` are left, zeros beyond.
-  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector
+  /// The parts of 32 numbers of a row of which `bytes` are left, zeros beyond.
+  static func forEachPart(
+    of p: UnsafeRawPointer, _ bytes: Int, _ body: (_ part: Int, _ v: FloatVector) -> Void)
   /// `v` as it would come back from memory, up to what its parts round as well.
   static func rounded(_ v: FloatVector) -> FloatVector
   /// 2^x, as exactly as the parts of a probability are.
@@ -22,38 +23,68 @@ protocol TileOperands {
 /// What holds of the dtypes that have several parts, and where nothing is lost in memory.
 extension TileOperands {
   @inline(__always)
-  static func elements(_ part: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
+  static func forEachPart(
+    of p: UnsafeRawPointer, _ bytes: Int, _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
     let half = lanes * Element.bytes
-    return joined(
-      part, loadTail(Element.self, p, bytes), loadTail(Element.self, p + half, bytes - half))
+    forEachPart(
+      joining: loadTail(Element.self, p, bytes),
+      loadTail(Element.self, p + half, bytes - half), body)
   }
   @inline(__always) static func rounded(_ v: FloatVector) -> FloatVector { v }
   @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { exp2(x) }
 }
 
 extension TileOperands {
-  /// A part of two vectors, side by side: `low` in the lower half.
+  /// The parts of 32 numbers as above; nil: zeros.
   @inline(__always)
-  static func joined(_ part: Int, _ low: FloatVector, _ high: FloatVector) -> FloatVector {
-    mla_join_bf16(remainder(part, low), remainder(part, high))
-  }
-
-  /// A part of two vectors, paired lane by lane: `low` in bits 0-15.
-  @inline(__always)
-  static func paired(_ part: Int, _ low: FloatVector, _ high: FloatVector) -> FloatVector {
-    mla_pair_bf16(remainder(part, low), remainder(part, high))
-  }
-
-  /// What is left of `v` for a part.
-  @inline(__always)
-  private static func remainder(_ part: Int, _ v: FloatVector) -> FloatVector {
-    var left = v
-    for _ in 0..<part {
-      let taken = mla_round_bf16(left)
-      // Of an infinity nothing is left.
-      left = mla_select_eq(left, taken, FloatVector(repeating: 0), left - taken)
+  static func forEachPart(
+    ofAny p: UnsafeRawPointer?, _ bytes: Int, _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
+    if let p {
+      forEachPart(of: p, bytes, body)
+    } else {
+      for part in 0..<parts { body(part, FloatVector(repeating: 0)) }
     }
-    return left
+  }
+
+  /// The parts of two vectors, side by side: `low` in the lower half.
+  @inline(__always)
+  static func forEachPart(
+    joining low: FloatVector, _ high: FloatVector,
+    _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
+    forEachPart(of: (low, high), as: mla_join_bf16, body)
+  }
+
+  /// The parts of two vectors, paired lane by lane: `low` in bits 0-15.
+  @inline(__always)
+  static func forEachPart(
+    pairing low: FloatVector, _ high: FloatVector,
+    _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
+    forEachPart(of: (low, high), as: mla_pair_bf16, body)
+  }
+
+  @inline(__always)
+  private static func forEachPart(
+    of vectors: (FloatVector, FloatVector),
+    as bfloat16: (FloatVector, FloatVector) -> FloatVector,
+    _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
+    var (low, high) = vectors
+    for part in 0..<parts {
+      body(part, bfloat16(low, high))
+      (low, high) = (remainder(low), remainder(high))
+    }
+  }
+
+  /// What the bf16 nearest to `v` leaves.
+  @inline(__always)
+  private static func remainder(_ v: FloatVector) -> FloatVector {
+    let taken = mla_round_bf16(v)
+    // Of an infinity nothing is left.
+    return mla_select_eq(v, taken, FloatVector(repeating: 0), v - taken)
   }
 }
 
@@ -65,8 +96,10 @@ enum BFloat16Operands: TileOperands {
   @inline(__always) static var valueProducts: Int { 1 }
 
   @inline(__always)
-  static func elements(_: Int, _ p: UnsafeRawPointer, _ bytes: Int) -> FloatVector {
-    loadTail(Float32Format.self, p, bytes)
+  static func forEachPart(
+    of p: UnsafeRawPointer, _ bytes: Int, _ body: (_ part: Int, _ v: FloatVector) -> Void
+  ) {
+    body(0, loadTail(Float32Format.self, p, bytes))
   }
   @inline(__always) static func probability(_ x: FloatVector) -> FloatVector { fastExp2(x) }
 }

@@ -113,11 +113,20 @@ private func multiplySteps<Operands: TileOperands, Ahead: LinesAhead, Work: Comp
   _ halves: OperandHalves, steps: Int, products: Int, prefetching ahead: inout Ahead,
   besides work: inout Work
 ) {
-  var (left, right) = (leftOperand, rightOperand)
-  for _ in 0..<steps {
-    multiplyStep(left, right, halves, products: products, prefetching: &ahead, besides: &work)
-    left += Operands.parts * partBytes
-    right.first += right.nextStep
+  @inline(__always)
+  func multiply(_ halves: OperandHalves, _ ahead: inout Ahead, _ work: inout Work) {
+    var (left, right) = (leftOperand, rightOperand)
+    for _ in 0..<steps {
+      multiplyStep(left, right, halves, products: products, prefetching: &ahead, besides: &work)
+      left += Operands.parts * partBytes
+      right.first += right.nextStep
+    }
+  }
+  // Once for all steps: the vector unit has little time left for what tells them apart.
+  if halves.hasSecondLeft && halves.hasSecondRight {
+    multiply(.all, &ahead, &work)
+  } else {
+    multiply(halves, &ahead, &work)
   }
 }
 
