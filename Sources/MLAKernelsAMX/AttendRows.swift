@@ -122,7 +122,7 @@ private struct RowsCall<Operands: TileOperands> {
       previous = pass
     }
     var idle = NoWork()
-    RowValues.accumulate(previous, of: tiles, besides: &idle)
+    RowValues.accumulate(AnyPanels.self, previous, of: tiles, besides: &idle)
   }
 
   @inline(__always)
@@ -160,8 +160,8 @@ private struct RowLines: LinesAhead {
 /// O += P V.
 private enum RowValues: ValueForm {
   @inline(__always)
-  static func accumulate<Operands: TileOperands, Work: CompanionWork>(
-    _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work
+  static func accumulate<Panels: PanelHalves, Operands: TileOperands, Work: CompanionWork>(
+    _: Panels.Type, _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work
   ) {
     if pass.groups == 0 { return }
     let layout = call.layout
@@ -171,9 +171,9 @@ private enum RowValues: ValueForm {
     for step in 0..<layout.valueSteps {
       multiplyProbabilities(
         Operands.self, turned, pass.block + layout.valuesOffset(step: step, group: 0),
-        halves: OperandHalves(left: call.queries(of: pass.panel)), groups: pass.groups,
-        onto: outputs + step * panelQueries * TileScratch.rowBytes, isFirst: pass.isFirst,
-        besides: &work)
+        halves: OperandHalves(left: Panels.columns(call.queries(of: pass.panel))),
+        groups: pass.groups, onto: outputs + step * panelQueries * TileScratch.rowBytes,
+        isFirst: pass.isFirst, besides: &work)
     }
   }
 

@@ -114,6 +114,6 @@ struct TileCall<Operands: TileOperands> {
       begin += keyBlock
     }
     var idle = NoWork()
-    TurnedValues.accumulate(previous, of: self, besides: &idle)
+    TurnedValues.accumulate(AnyPanels.self, previous, of: self, besides: &idle)
   }
 }

@@ -24,11 +24,25 @@ struct PanelPass {
   }
 }
 
+/// How many of a panel's queries products are taken of, up to whole tiles.
+protocol PanelHalves {
+  static func columns(_ queries: Int) -> Int
+}
+
+/// Of panels with more than 16 queries.
+enum WholePanels: PanelHalves {
+  @inline(__always) static func columns(_: Int) -> Int { panelQueries }
+}
+
+enum AnyPanels: PanelHalves {
+  @inline(__always) static func columns(_ queries: Int) -> Int { queries }
+}
+
 /// How a block's values lie, and with them a panel's outputs.
 protocol ValueForm {
   /// Adds what a pass's probabilities and values are to its panel's outputs.
-  static func accumulate<Operands: TileOperands, Work: CompanionWork>(
-    _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work)
+  static func accumulate<Panels: PanelHalves, Operands: TileOperands, Work: CompanionWork>(
+    _: Panels.Type, _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work)
   /// Makes outputs relative to a query's reference as it is now: factors of 32 queries.
   static func rescale<Operands: TileOperands>(
     _ outputs: UnsafeMutablePointer<FloatVector>, by factors: UnsafePointer<FloatVector>,
@@ -42,9 +56,25 @@ extension TileCall {
   /// Scores turn into probabilities while the block's later ones are computed,
   /// relative to the largest so far. Where that has been raised since, exponents are
   /// lowered while `previous` is accumulated: an eighth of the vector unit's work.
-  @inline(never)
+  @inline(__always)
   func run<Form: ValueForm, Ahead: LinesAhead>(
     _: Form.Type, _ pass: PanelPass, after previous: PanelPass, prefetching ahead: inout Ahead
+  ) {
+    // Chosen outside of what is compiled once for each: the vector unit has no time left for
+    // it where panels are whole.
+    if OperandHalves(right: queries(of: pass.panel)).areAll
+      && (previous.groups == 0 || OperandHalves(right: queries(of: previous.panel)).areAll)
+    {
+      run(Form.self, WholePanels.self, pass, after: previous, prefetching: &ahead)
+    } else {
+      run(Form.self, AnyPanels.self, pass, after: previous, prefetching: &ahead)
+    }
+  }
+
+  @inline(never)
+  private func run<Form: ValueForm, Panels: PanelHalves, Ahead: LinesAhead>(
+    _: Form.Type, _: Panels.Type, _ pass: PanelPass, after previous: PanelPass,
+    prefetching ahead: inout Ahead
   ) {
     let panel = scratch.panel(pass.panel)
     let valueProducts = previous.groups * layout.valueSteps * Operands.valueProducts
@@ -53,10 +83,10 @@ extension TileCall {
       scale: scale)
     // Vector work is spread evenly over both products: it begins two groups late.
     stream.setPace(over: max(pass.groups - 2, 0) * groupProducts + valueProducts)
-    score(pass, &stream, prefetching: &ahead)
+    score(Panels.self, pass, &stream, prefetching: &ahead)
     stream.releaseLowering()
     stream.setPace(over: valueProducts)
-    Form.accumulate(previous, of: self, besides: &stream)
+    Form.accumulate(Panels.self, previous, of: self, besides: &stream)
     stream.finish()
     if stream.raises.groups != 0 && !pass.isFirst {
       panel.statistics.rescaleSums()
@@ -72,8 +102,8 @@ extension TileCall {
 
   /// Scores of all groups, and the probabilities of those that the stream gets to.
   @inline(__always)
-  private func score<Ahead: LinesAhead>(
-    _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>,
+  private func score<Panels: PanelHalves, Ahead: LinesAhead>(
+    _: Panels.Type, _ pass: PanelPass, _ stream: inout ProbabilityStream<Operands>,
     prefetching ahead: inout Ahead
   ) {
     let panel = scratch.panel(pass.panel)
@@ -85,7 +115,8 @@ extension TileCall {
         stream.beginProduct()
         multiplyRows(
           Operands.self, pass.block + group * layout.keyGroupBytes, panel.queries,
-          steps: layout.depthSteps, halves: OperandHalves(right: queries(of: pass.panel)),
+          steps: layout.depthSteps,
+          halves: OperandHalves(right: Panels.columns(queries(of: pass.panel))),
           into: ring.scores(group), prefetching: &ahead, besides: &stream)
         maskIfNeeded(pass, group, ring.scores(group))
       }
@@ -118,8 +149,8 @@ extension TileCall {
 /// Values turned, as `packBlock` leaves them, and outputs as well: O^T += V^T P^T.
 enum TurnedValues: ValueForm {
   @inline(__always)
-  static func accumulate<Operands: TileOperands, Work: CompanionWork>(
-    _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work
+  static func accumulate<Panels: PanelHalves, Operands: TileOperands, Work: CompanionWork>(
+    _: Panels.Type, _ pass: PanelPass, of call: TileCall<Operands>, besides work: inout Work
   ) {
     if pass.groups == 0 { return }
     let layout = call.layout
@@ -128,8 +159,8 @@ enum TurnedValues: ValueForm {
     for step in 0..<layout.valueSteps {
       multiplyValues(
         Operands.self, pass.block + layout.valuesOffset(step: step, group: 0),
-        pass.probabilities, halves: OperandHalves(right: call.queries(of: pass.panel)),
-        groups: groups, onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst,
+        pass.probabilities,
+        halves: OperandHalves(right: Panels.columns(call.queries(of: pass.panel))), groups: groups, onto: outputs + step * 32 * TileScratch.rowBytes, isFirst: pass.isFirst,
         besides: &work)
     }
     for group in groups..<pass.groups { call.accumulateVisible(pass, group) }

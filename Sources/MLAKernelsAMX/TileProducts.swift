@@ -87,6 +87,7 @@ struct OperandHalves {
   }
 
   @inline(__always) static var all: OperandHalves { OperandHalves() }
+  @inline(__always) var areAll: Bool { hasSecondLeft && hasSecondRight }
 }
 
 /// Where the tiles of a step's right operands lie.
@@ -123,7 +124,7 @@ private func multiplySteps<Operands: TileOperands, Ahead: LinesAhead, Work: Comp
     }
   }
   // Once for all steps: the vector unit has little time left for what tells them apart.
-  if halves.hasSecondLeft && halves.hasSecondRight {
+  if halves.areAll {
     multiply(.all, &ahead, &work)
   } else {
     multiply(halves, &ahead, &work)

@@ -22,7 +22,7 @@ final class CoreModelTests: XCTestCase {
   }
 
   /// The call on random scores keeps the tile unit multiplying for more than
-  /// `fraction` of the time; others take at most 1.14 times as long.
+  /// `fraction` of the time; others take at most 1.13 times as long.
   private func check(_ attention: AttentionCase, beyond fraction: Double) {
     let what = "\(attention.input.name), \(attention.queries) queries, \(attention.keys) keys"
     let random = cost(attention, .random)
@@ -31,7 +31,7 @@ final class CoreModelTests: XCTestCase {
     print("\(what): \(random.cycles) cycles, \(multiplying) of the tile unit's rate")
     for scores in Scores.allCases where scores != .random {
       let times = cost(attention, scores).cycles / random.cycles
-      XCTAssertLessThanOrEqual(times, 1.14, "\(what), \(scores)")
+      XCTAssertLessThanOrEqual(times, 1.13, "\(what), \(scores)")
       print("\(what), \(scores): \(times) of random scores' cost")
     }
   }
@@ -103,7 +103,7 @@ final class CoreModelTests: XCTestCase {
   func testRowsAgainstVectors() {
     let vectors = avx512BF16Kernels(over: avx512Kernels())
     for (input, heads, atLeast) in [
-      (ElementFormat.bfloat16, 64, 5.0), (.bfloat16, 16, 2), (.float16, 16, 1), (.float32, 16, 0.9),
+      (ElementFormat.bfloat16, 64, 6.5), (.bfloat16, 16, 3), (.float16, 16, 2), (.float32, 16, 1.2),
     ] {
       let onTiles = rowsCost(amxTable, input, heads, rows: 128)
       let times = rowsCost(vectors, input, heads, rows: 32).cycles * 4 / onTiles.cycles
@@ -127,7 +127,8 @@ final class CoreModelTests: XCTestCase {
     return sum { around in _ = problem.run(around: around) }
   }
 
-  /// 64 heads of 128 dims, as DeepSeek's indexer has them.
+  /// 64 heads of 128 dims, as DeepSeek's indexer has them: a block of products is four steps
+  /// deep, so that the tile unit waits for the last ones and stores them a fifth of the time.
   func testIndexScoresAgainstVectors() {
     let vectors = avx512BF16Kernels(over: avx512Kernels())
     let costs = [vectors, amxTable].map { table in
