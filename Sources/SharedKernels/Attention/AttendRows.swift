@@ -60,52 +60,73 @@ private func attendPanel<Row: QueryRow>(
   }
 }
 
-/// As `attendTile`'s, of rows anywhere.
+/// As `attendTile`'s, of rows anywhere. Latents have so many dimensions that columns of queries
+/// outlast the L1 cache, and rows as they lie do not come as fast as packed ones: slices of the
+/// columns pass all rows, one after the other, and sums wait between them where the scores will
+/// be. Each is added in the same order as without.
 @inline(__always)
 private func computeScores<Row: QueryRow>(
   _: Row.Type, _ a: mla_attend_args, _ block: RowBlock, _ rows: Int, _ scratch: TileScratch,
   _ next: inout NextRows
 ) {
   let scale = FloatVector(repeating: a.scale * log2e)
-  let steps = operandSteps(a.dims)
+  let (width, steps) = (Row.width, operandSteps(a.dims))
   let none = Group<Row>.repeating(.repeating(FloatVector(repeating: 0)))
-  @inline(__always)
-  func store(_ sums: Group<Row>, _ row: Int) {
-    sums.mapped { $0.mapped { $0 * scale } }
-      .store(scratch.scores + row * Row.width, stride: Row.width)
-  }
-  var row = 0
-  // Where a row is a single vector, one group would wait for its own sums.
-  while Row.width == 1 && row + 2 * rowsPerGroup <= rows {
-    let (places, others) = (
-      Group<Row>.Places(block.rows + row), Group<Row>.Places(block.rows + (row + rowsPerGroup))
-    )
-    var (sums, more) = (none, none)
-    forEachChunk(steps) {
-      for step in $0 {
-        let column = Row.load(scratch.columns + step)
-        sums.addDot(column, at: places, step)
-        more.addDot(column, at: others, step)
-      }
-      next.fetch()
-      next.fetch()
+  forEachSlice(of: steps, width: width) { slice in
+    let (isFirst, isLast) = (slice.lowerBound == 0, slice.upperBound == steps)
+    @inline(__always)
+    func begin(_ row: Int) -> Group<Row> {
+      isFirst ? none : .load(scratch.scores + row * width, stride: width)
     }
-    store(sums, row)
-    store(more, row + rowsPerGroup)
-    row += 2 * rowsPerGroup
-  }
-  while row < rows {
-    let places = Group<Row>.Places(block.rows + row)
-    var sums = none
-    forEachChunk(steps) {
-      for step in $0 {
-        sums.addDot(Row.load(scratch.columns + step * Row.width), at: places, step)
-      }
-      next.fetch()
+    @inline(__always)
+    func store(_ sums: Group<Row>, _ row: Int) {
+      (isLast ? sums.mapped { $0.mapped { $0 * scale } } : sums)
+        .store(scratch.scores + row * width, stride: width)
     }
-    store(sums, row)
-    row += rowsPerGroup
+    var row = 0
+    // Where a row is a single vector, one group would wait for its own sums.
+    while width == 1 && row + 2 * rowsPerGroup <= rows {
+      let (places, others) = (
+        Group<Row>.Places(block.rows + row), Group<Row>.Places(block.rows + (row + rowsPerGroup))
+      )
+      var (sums, more) = (begin(row), begin(row + rowsPerGroup))
+      forEachChunk(of: slice) {
+        for step in $0 {
+          let column = Row.load(scratch.columns + step)
+          sums.addDot(column, at: places, step)
+          more.addDot(column, at: others, step)
+        }
+        next.fetch()
+        next.fetch()
+      }
+      store(sums, row)
+      store(more, row + rowsPerGroup)
+      row += 2 * rowsPerGroup
+    }
+    while row < rows {
+      let places = Group<Row>.Places(block.rows + row)
+      var sums = begin(row)
+      forEachChunk(of: slice) {
+        for step in $0 {
+          sums.addDot(Row.load(scratch.columns + step * width), at: places, step)
+        }
+        next.fetch()
+      }
+      store(sums, row)
+      row += rowsPerGroup
+    }
   }
+}
+
+/// Slices of about the same length, of whole chunks but for the last, whose columns leave room
+/// in 32 KB for rows that pass by.
+@inline(__always)
+private func forEachSlice(of steps: Int, width: Int, _ body: (Range<Int>) -> Void) {
+  let most = 24 * 1024 / (width * lanes * MemoryLayout<Float>.size)
+  let count = (steps + most - 1) / most
+  let length =
+    (steps + count * stepsPerChunk - 1) / (count * stepsPerChunk) * stepsPerChunk
+  forEachPiece(of: 0..<steps, length: length, body)
 }
 
 /// Steps between which lines are fetched.
@@ -117,10 +138,15 @@ private func chunks(_ dims: mla_kernel_dims) -> Int {
 }
 
 @inline(__always)
-private func forEachChunk(_ steps: Int, _ body: (Range<Int>) -> Void) {
-  var step = 0
-  while step < steps {
-    let end = min(step + stepsPerChunk, steps)
+private func forEachChunk(of steps: Range<Int>, _ body: (Range<Int>) -> Void) {
+  forEachPiece(of: steps, length: stepsPerChunk, body)
+}
+
+@inline(__always)
+private func forEachPiece(of steps: Range<Int>, length: Int, _ body: (Range<Int>) -> Void) {
+  var step = steps.lowerBound
+  while step < steps.upperBound {
+    let end = min(step + length, steps.upperBound)
     body(step..<end)
     step = end
   }
