@@ -80,6 +80,8 @@ def test_none_where_nothing_is_hidden():
     for function, last in ((causal_mask_function, 5), (bidirectional_mask_function, 9)):
         mask = key_ranges_mask(3, 4, 9, q_offset=5, mask_function=function, **needed)
         assert torch.equal(mask, torch.ones(3, 1, 4, 9).tril(last).bool())
+    # Caches with room for more keys need one whatever the model.
+    assert key_ranges_mask(3, 4, 12, q_offset=5, **needed).shape == (3, 1, 1, 4)
     # Keys that a cache will have.
     ranges = read_ranges(key_ranges_mask(3, 4, 12, q_offset=5), 3, 4, 12, True)
     assert (ranges.ends, ranges.first) == ([9, 9, 9], 5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_generation import left_padded
 from tiny import build
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 from transformers.models.deepseek_v32.modeling_deepseek_v32 import DeepseekV32Indexer
 
 from mla_prefill.transformers import LatentCache, disable, enable, register
@@ -242,8 +242,9 @@ def test_models_that_are_not_switched_are_refused_by_name(kind, tokens, prompts)
     gaps[:, 1::3] = 0
     text = rf"^indices: must be None: {kind}\w* chooses.* call \S+\.enable\(model\)"
     for given in (None, mask, gaps):
-        with pytest.raises(ValueError, match=text):
-            model(ids, attention_mask=given)
+        for cache in (None, StaticCache(config=model.config, max_cache_len=40)):
+            with pytest.raises(ValueError, match=text):
+                model(ids, attention_mask=given, past_key_values=cache)
 
 
 def test_selections_of_other_modules():

@@ -108,7 +108,8 @@ def key_ranges_mask(
     unless it says that it needs a mask then, too.
 
     A model that needs one reads it, too, and is given a mask of all queries and keys. A
-    switched one is not: its indexers are served by ranges.
+    switched one is not: its indexers are served by ranges. Nor is one whose cache has room
+    for more keys, for whose sake transformers asks so of any model, unless it has indexers.
 
     Raises:
         ValueError: the mask is more than causality and padding.
@@ -118,7 +119,8 @@ def key_ranges_mask(
     runs = None if padding is None else _runs(padding)
     is_causal = mask_function is not bidirectional_mask_function
     may_skip = allow_is_causal_skip if is_causal else allow_is_bidirectional_skip
-    is_read = not may_skip and not is_switched(config)
+    may_read = kv_length == first + q_length or hasattr(config, "index_topk")
+    is_read = not may_skip and may_read and not is_switched(config)
     is_other = mask_function is not causal_mask_function
     if is_other or kv_offset or is_read or (runs and runs.has_gaps):
         whole = sdpa_mask(
