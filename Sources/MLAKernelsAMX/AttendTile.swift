@@ -24,7 +24,7 @@ import MLAKernelABI
 ///
 /// Error of fp32: 2^-22 of products of queries and keys is left out, and 2^-20 of those
 /// of probabilities and values; sums fp32. Three products instead of six would miss
-/// the bounds of fp32 by far. By the model a call takes 0.31 of AVX-512's time.
+/// the bounds of fp32 by far. By the model a call takes 0.29 of AVX-512's time.
 @inline(never)
 func attendTile<Operands: TileOperands>(
   _: Operands.Type, _ args: UnsafePointer<mla_attend_args>
