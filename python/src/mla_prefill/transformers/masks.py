@@ -115,11 +115,12 @@ def key_ranges_mask(
         ValueError: the mask is more than causality and padding.
     """
     first = int(q_offset)
-    padding = None if attention_mask is None else attention_mask[:, : first + q_length]
+    total = first + q_length
+    padding = None if attention_mask is None else attention_mask[:, :total]
     runs = None if padding is None else _runs(padding)
     is_causal = mask_function is not bidirectional_mask_function
     may_skip = allow_is_causal_skip if is_causal else allow_is_bidirectional_skip
-    may_read = kv_length == first + q_length or hasattr(config, "index_topk")
+    may_read = kv_length == total or hasattr(config, "index_topk")
     is_read = not may_skip and may_read and not is_switched(config)
     is_other = mask_function is not causal_mask_function
     if is_other or kv_offset or is_read or (runs and runs.has_gaps):
@@ -137,7 +138,6 @@ def key_ranges_mask(
         )
         ranges = _ranges_of(whole, f" (sliding_window = {local_size})" if local_size else "")
         return whole if is_read or ranges.seen is not None else ranges.as_mask(device)
-    total = first + q_length
     if runs is None:
         runs = _Runs([0] * batch_size, [total] * batch_size, False)
     begins, ends, _ = runs
