@@ -106,9 +106,11 @@ trap 'exit 130' INT TERM
 # Has the long steps that still run ended ten minutes after UNTIL.
 alarm=
 set_alarm() {
-  [ -n "${UNTIL:-}" ] || return 0
+  local left=$((${UNTIL:-0} + 600 - $(date +%s)))
+  # No long step begins so late.
+  [ $left -gt 0 ] || return 0
   trap end_late_steps USR1
-  (sleep $((UNTIL + 600 > $(date +%s) ? UNTIL + 600 - $(date +%s) : 0)) && kill -USR1 $$) &
+  (sleep $left && kill -USR1 $$) &
   alarm=$!
 }
 
